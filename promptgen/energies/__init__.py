@@ -1,0 +1,1 @@
+"""Control energies: what a sample should be like, in nats."""

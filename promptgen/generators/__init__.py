@@ -1,0 +1,1 @@
+"""Frozen image generators behind one protocol."""

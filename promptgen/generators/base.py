@@ -1,0 +1,90 @@
+"""The contract every image generator keeps, and the priors of latents."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+
+class GaussianPrior(nn.Module):
+    """Centred Gaussian with independent coordinates, the prior of a generator's flat latent.
+
+    Args:
+        scale: standard deviations, (D,), all positive.
+    """
+
+    scale: Tensor
+
+    def __init__(self, scale: Tensor) -> None:
+        super().__init__()
+        if scale.ndim != 1 or not bool((scale > 0).all()):
+            raise ValueError(f"scale must be a vector of positive numbers, got shape {tuple(scale.shape)}")
+        self.register_buffer("scale", scale.detach().clone())
+
+    @classmethod
+    def standard(cls, dim: int) -> GaussianPrior:
+        """Return N(0, I) in `dim` dimensions."""
+        return cls(torch.ones(dim))
+
+    @property
+    def dim(self) -> int:
+        return self.scale.numel()
+
+    def sample(self, n: int, rng: torch.Generator) -> Tensor:
+        """Draw `n` latents, (n, D), from the stream `rng`."""
+        noise = torch.randn(n, self.dim, generator=rng, device=rng.device, dtype=self.scale.dtype)
+        return noise.to(self.scale.device) * self.scale
+
+    def log_prob(self, latent: Tensor) -> Tensor:
+        """Return the log density in nats, (B,), of latents (B, D)."""
+        standardised = latent / self.scale
+        constant = 0.5 * self.dim * math.log(2 * math.pi) + self.scale.log().sum()
+        return -0.5 * standardised.square().sum(dim=1) - constant
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """A frozen map from a flat latent to an image, differentiable from the latent to the image.
+
+    Attributes:
+        prior: distribution of the latent, (B, D).
+        image_shape: (3, H, W).
+    """
+
+    prior: GaussianPrior
+    image_shape: tuple[int, int, int]
+
+    def __call__(self, latent: Tensor, *, noise: torch.Generator | None = None) -> Tensor:
+        """Return images, (B, 3, H, W), nominally in [0, 1] and not clamped, of latents (B, D).
+
+        Args:
+            noise: stream for generators that add random noise; None means their fixed noise, so that the image is a
+                function of the latent alone.
+        """
+        ...
+
+
+@runtime_checkable
+class HasTruth(Protocol):
+    """A generator whose latents have known attributes. Only for measuring: training never asks for the truth."""
+
+    def truth(self, latent: Tensor) -> Mapping[str, Tensor]:
+        """Return the true class index, (B,) int64, of each attribute for latents (B, D)."""
+        ...
+
+
+class FrozenModule(nn.Module):
+    """A network that is only ever evaluated: no weight gradients, and `train()` does nothing."""
+
+    def freeze(self) -> None:
+        """Stop weight gradients and switch to evaluation for good. Call at the end of construction or loading."""
+        self.requires_grad_(False)
+        super().train(False)
+
+    def train(self, mode: bool = True) -> FrozenModule:
+        """Ignore the request: a frozen network has one behaviour."""
+        return self
