@@ -1,0 +1,1 @@
+"""The embedded world: heads with a known joint distribution of attributes, and a reporter with a known bias."""
