@@ -179,7 +179,7 @@ class _Head:
         return torch.where(covered, hit.depth, FAR), self._strands(hit)
 
     def _strands(self, hit: Hit) -> Tensor:
-        wave = 1 + 0.10 * torch.sin(22 * hit.point[..., :1] + 3 * hit.point[..., 1:2])
+        wave = 1 + 0.10 * torch.cos(24 * hit.point[..., :1])
         return self._shade(hit.normal, self.hair * wave)
 
     # the face --------------------------------------------------------------------------------------------------------
