@@ -1,0 +1,158 @@
+"""Training of the embedded world's models: one loop, seeded and resumable, and a loss for each model."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from promptgen.files import atomic_path
+from promptgen.seeding import stream
+
+logger = logging.getLogger(__name__)
+
+SAVE_EVERY = 500
+REPORT_EVERY = 100
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long and how fast to train.
+
+    Attributes:
+        steps: optimiser steps.
+        batch: samples per step.
+        learning_rate: of Adam at the start; it falls to zero as a half cosine.
+        average: decay of the exponential moving average of the weights, which is what is kept.
+    """
+
+    steps: int
+    batch: int = 32
+    learning_rate: float = 2e-3
+    average: float = 0.998
+
+
+def optimise(
+    model: nn.Module,
+    loss: Callable[[torch.Generator], Tensor],
+    recipe: Recipe,
+    *,
+    name: str,
+    seed: int,
+    state: Path,
+    rates: Callable[[str], float] = lambda parameter: 1.0,
+) -> nn.Module:
+    """Minimise `loss` over the weights of `model` that want gradients; return the average of the weights as a model.
+
+    The random numbers of a step come from its own stream, so a run that was killed ends as if it had not been.
+
+    Args:
+        loss: takes the step's random stream, returns a scalar that depends on `model`.
+        name: names the streams.
+        state: file of the state saved on the way; removed by nobody, so a finished training is not done again.
+        rates: factor of the learning rate of a parameter, by its name.
+    """
+    average = copy.deepcopy(model)
+    named = [(key, value) for key, value in model.named_parameters() if value.requires_grad]
+    groups = [{"params": [value], "lr": recipe.learning_rate * rates(key)} for key, value in named]
+    optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / recipe.steps)))
+    )
+    parts = {"model": model, "average": average, "optimiser": optimiser, "schedule": schedule}
+    start = _restore(parts, state)
+    begun, running = time.monotonic(), 0.0
+    for step in range(start, recipe.steps):
+        value = loss(stream(seed, name, step))
+        optimiser.zero_grad(set_to_none=True)
+        value.backward()
+        torch.nn.utils.clip_grad_norm_([value for _, value in named], 10.0)
+        optimiser.step()
+        schedule.step()
+        _move_average(average, model, min(recipe.average, (step + 1) / (step + 10)))
+        running += float(value.detach())
+        if (step + 1) % REPORT_EVERY == 0:
+            speed = (step + 1 - start) / (time.monotonic() - begun)
+            logger.info("%s: step %d of %d, loss %.5f, %.2f steps/s", name, step + 1, recipe.steps, running / REPORT_EVERY, speed)
+            running = 0.0
+        if (step + 1) % SAVE_EVERY == 0 or step + 1 == recipe.steps:
+            _save(parts, state, step + 1)
+    return average
+
+
+@torch.no_grad()
+def _move_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    for old, new in zip(average.parameters(), model.parameters(), strict=True):
+        old.lerp_(new, 1 - decay)
+
+
+def _save(parts: Mapping[str, nn.Module], state: Path, step: int) -> None:
+    with atomic_path(state) as temporary:
+        torch.save({key: part.state_dict() for key, part in parts.items()} | {"step": step}, temporary)
+
+
+def _restore(parts: Mapping[str, nn.Module], state: Path) -> int:
+    if not state.exists():
+        return 0
+    saved = torch.load(state, weights_only=True)
+    for key, part in parts.items():
+        part.load_state_dict(saved[key])
+    return int(saved["step"])
+
+
+# What the models learn ------------------------------------------------------------------------------------------------
+
+
+def picture_loss(picture: Tensor, target: Tensor) -> Tensor:
+    """Return how far pictures, (B, 3, 64, 64), are from targets: squared errors of colours and edges at three scales.
+
+    A plain absolute error would give heads without faces: the median of a small feature that moves with the pose is skin.
+    Squared errors of edges, and a weight on the middle of the picture, make eyes and mouth worth learning.
+    """
+    error = picture - target
+    weight = _centre_weight(error)
+    total = error.new_zeros(())
+    for scale in range(3):
+        if scale:
+            error, weight = functional.avg_pool2d(error, 2), functional.avg_pool2d(weight, 2)
+        total = total + (weight * error.square()).mean()
+        total = total + 2 * (weight[..., 1:] * error.diff(dim=3).square()).mean()
+        total = total + 2 * (weight[..., 1:, :] * error.diff(dim=2).square()).mean()
+    return total
+
+
+def _centre_weight(like: Tensor) -> Tensor:
+    """Return weights, (1, 1, H, W): 3 where faces are, falling to 1."""
+    line = torch.linspace(-1, 1, like.shape[-1], device=like.device)
+    radius = (line[None, :] / 0.55).square() + (line[:, None] / 0.75).square()
+    return (1 + 2 * torch.sigmoid(6 * (1 - radius)))[None, None]
+
+
+def roughen(image: Tensor, rng: torch.Generator) -> Tensor:
+    """Return images, (B, 3, H, W), as a generator might spoil them: shifted, softened, noisy, of another brightness.
+
+    A network trained on clean renders alone would read a generator's small faults as features.
+    """
+    batch, _, height, width = image.shape
+    padded = functional.pad(image, (2, 2, 2, 2), mode="replicate")
+    dx, dy = torch.randint(0, 5, (2,), generator=rng).tolist()
+    image = padded[..., dy : dy + height, dx : dx + width]
+    soft = functional.avg_pool2d(functional.pad(image, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    mix, gain, sigma = torch.rand(3, batch, 1, 1, 1, generator=rng).unbind()
+    image = image + mix * (soft - image)
+    noise = torch.randn(image.shape, generator=rng)
+    return image * (0.9 + 0.2 * gain) + 0.04 * sigma * noise
+
+
+def pick(images: Tensor, batch: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return the indices, (B,), and the pictures, float in [0, 1], of a random batch of uint8 pictures."""
+    index = torch.randint(0, len(images), (batch,), generator=rng)
+    return index, images[index].float() / 255
