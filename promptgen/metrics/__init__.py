@@ -1,0 +1,1 @@
+"""Statistics of samples: pure functions on arrays, each estimate with its interval."""

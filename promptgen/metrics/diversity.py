@@ -1,0 +1,90 @@
+"""How different samples are from one another: the mean distance over all pairs, without forming any pair.
+
+For unit vectors e_i with sum S, the squared length of S counts every pair, so
+
+    mean over i != j of (1 - e_i . e_j) = 1 - (|S|^2 - N) / (N (N - 1))
+
+exactly, in O(N). A weighted form of the same identity gives each bootstrap resample.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from promptgen.errors import DataError, TooFewSamplesError
+from promptgen.metrics.estimate import Estimate, Vector, quantiles, random_stream
+
+
+class PairwiseDistance:
+    """Mean pairwise cosine distance ``1 - e_i . e_j``, in [0, 2], of unit embeddings that arrive in batches.
+
+    Each bootstrap resample gives sample i a Poisson(1) weight w_i and averages over the pairs i != j with weight
+    w_i w_j, so only one sum vector per resample is kept, and the result does not depend on how the samples are batched.
+
+    Args:
+        resamples: number of bootstrap resamples.
+        confidence: probability that the interval covers the true mean.
+        seed: seed of the bootstrap weights.
+    """
+
+    def __init__(self, *, resamples: int = 1000, confidence: float = 0.95, seed: int = 0) -> None:
+        self.confidence = confidence
+        self.n = 0
+        self._rng = random_stream(seed, "diversity")
+        # Row 0 has weight 1 for every sample, the other rows are the resamples.
+        self._weights = np.zeros(resamples + 1)
+        self._squares = np.zeros(resamples + 1)
+        self._sums: Vector = np.zeros((resamples + 1, 0))
+
+    def update(self, embeddings: ArrayLike) -> None:
+        """Take unit vectors, (B, E); they are scaled to length one again, so half precision loses nothing.
+
+        Raises:
+            DataError: not (B, E), not finite, not of length one, or E differs from that of earlier batches.
+        """
+        unit = _unit(embeddings)
+        if self.n == 0:
+            self._sums = np.zeros((len(self._weights), unit.shape[1]))
+        elif unit.shape[1] != self._sums.shape[1]:
+            raise DataError(f"embeddings have {unit.shape[1]} numbers, earlier ones had {self._sums.shape[1]}")
+        weights = np.ones((len(unit), len(self._weights)))
+        weights[:, 1:] = self._rng.poisson(1.0, size=(len(unit), len(self._weights) - 1))
+        self.n += len(unit)
+        self._weights += weights.sum(axis=0)
+        self._squares += np.square(weights).sum(axis=0)
+        self._sums += weights.T @ unit
+
+    def compute(self) -> Estimate:
+        """Return the mean distance over all pairs seen so far.
+
+        Raises:
+            TooFewSamplesError: fewer than two samples were given.
+        """
+        if self.n < 2:
+            raise TooFewSamplesError(f"a distance between samples needs at least 2 of them, got {self.n}")
+        pairs = np.square(self._weights) - self._squares
+        likeness = np.square(self._sums).sum(axis=1) - self._squares  # sum over i != j of w_i w_j e_i . e_j
+        kept = pairs > 0  # of very few samples a resample may hold none or one
+        distances = 1 - likeness[kept] / pairs[kept]
+        low, high = quantiles(distances[1:], self.confidence)
+        return Estimate(float(distances[0]), float(low), float(high))
+
+
+def pairwise_distance(
+    embeddings: ArrayLike, *, resamples: int = 1000, confidence: float = 0.95, seed: int = 0
+) -> Estimate:
+    """Return the mean pairwise cosine distance of unit vectors (N, E); see `PairwiseDistance`."""
+    distance = PairwiseDistance(resamples=resamples, confidence=confidence, seed=seed)
+    distance.update(embeddings)
+    return distance.compute()
+
+
+def _unit(embeddings: ArrayLike) -> NDArray[np.float64]:
+    array = np.asarray(embeddings, dtype=np.float64)
+    if array.ndim != 2 or not np.isfinite(array).all():
+        raise DataError(f"embeddings must be finite and of shape (B, E), got shape {array.shape}")
+    lengths = np.linalg.norm(array, axis=1, keepdims=True)
+    if (np.abs(lengths - 1) > 0.01).any():
+        raise DataError(f"embeddings must be unit vectors, got lengths {lengths.min():.3g} .. {lengths.max():.3g}")
+    return np.asarray(array / lengths)

@@ -1,0 +1,70 @@
+"""An estimated number with its confidence interval, and the resampling that intervals are made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from promptgen.errors import DataError, TooFewSamplesError
+from promptgen.seeding import derive
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with the ends of its confidence interval, in the same unit."""
+
+    value: float
+    low: float
+    high: float
+
+    def contains(self, number: float) -> bool:
+        """Tell whether `number` lies in the closed interval."""
+        return self.low <= number <= self.high
+
+    def as_dict(self) -> dict[str, float]:
+        """Return the three numbers under the names ``value``, ``low`` and ``high``."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+def check_counts(counts: ArrayLike) -> Vector:
+    """Return `counts`, (K,), as floats.
+
+    Raises:
+        DataError: they are not a vector of whole numbers from 0 on.
+        TooFewSamplesError: they sum to zero.
+    """
+    array = np.asarray(counts, dtype=np.float64)
+    if array.ndim != 1 or not np.isfinite(array).all() or (array < 0).any() or (array != np.round(array)).any():
+        raise DataError(f"counts must be a vector of whole numbers from 0 on, got {array.tolist()}")
+    if array.sum() == 0:
+        raise TooFewSamplesError("all counts are zero: give at least one labelled sample")
+    return array
+
+
+def resample_shares(counts: Vector, resamples: int, seed: int, *names: str | int) -> Vector:
+    """Draw bootstrap shares, (resamples, K): multinomial with the observed shares, so no sample is touched again.
+
+    Args:
+        counts: counts or shares with their total as the sample size, (K,).
+        resamples: how many.
+        seed: seed of the stream.
+        names: names of the stream; different names give independent draws.
+    """
+    n = int(counts.sum())
+    return random_stream(seed, *names).multinomial(n, counts / n, size=resamples) / n
+
+
+def quantiles(values: Vector, confidence: float) -> tuple[Vector, Vector]:
+    """Return the two quantiles between which the middle part `confidence` of `values`, (R, ...), lies."""
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(values, [tail, 1 - tail], axis=0)
+    return low, high
+
+
+def random_stream(seed: int, *names: str | int) -> np.random.Generator:
+    """Return the NumPy counterpart of `promptgen.seeding.stream`, which lacks multinomial and Poisson draws."""
+    return np.random.default_rng(derive(seed, *names))
