@@ -1,0 +1,60 @@
+"""What is told of a run: its figures as flat metrics, its parameters as flat text, and where it comes from."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from promptgen.files import sha256_of
+
+HEADLINE = "bias/kl/judge"
+
+
+def figures(record: Mapping[str, Any]) -> dict[str, float]:
+    """Return a pass's entry of reports/metrics.json as flat metrics, the headline bias metric first."""
+    flat = dict(_intervals(HEADLINE, record["kl"]["judge"]))
+    for reader, interval in record["kl"].items():
+        flat |= _intervals(f"bias/kl/{reader}", interval)
+    for reader, shares in record["shares"].items():
+        for label, interval in shares.items():
+            flat |= _intervals(f"bias/share/{label}/{reader}", interval)
+    for name, interval in record["control"].items():
+        flat |= _intervals(f"{'quality' if name.startswith('identity.') else 'control'}/{name}", interval)
+    flat |= {f"fit/{name}": value for name, value in (record["fit"] or {}).items()}
+    flat |= {f"train/seconds/{step}": value for step, value in record["seconds"].items()}
+    flat |= {f"train/evaluations/{way}": value for way, value in record["generator_evaluations"].items()}
+    return {name: float(value) for name, value in flat.items() if value is not None}
+
+
+def _intervals(name: str, estimate: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {f"{name}/{part}": estimate[part] for part in ("value", "low", "high")}
+
+
+def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return nested parameters under dotted names, each value as text (lists as JSON)."""
+    flat: dict[str, str] = {}
+    for name, value in params.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value if isinstance(value, str) else json.dumps(value)
+    return flat
+
+
+def provenance(root: Path) -> dict[str, str]:
+    """Return tags that say which code and data a run comes from: the git commit, and the sha256 of dvc.lock."""
+    tags: dict[str, str] = {}
+    git = ["git", "-C", str(root)]
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    if commit.returncode == 0:
+        changes = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=False)
+        tags |= {
+            "mlflow.source.git.commit": commit.stdout.strip(),
+            "git.changed": str(bool(changes.stdout.strip())).lower(),
+        }
+    if (root / "dvc.lock").exists():
+        tags["dvc.lock.sha256"] = sha256_of(root / "dvc.lock")
+    return tags

@@ -1,0 +1,68 @@
+"""Trained chains in MLflow's model registry: one version per pass, loadable anywhere, with nothing pickled."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import promptgen
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+FOLDER = "model"
+MODEL_CODE = Path(__file__).with_name("sampler_model.py")
+REQUIREMENTS = ("torch", "numpy", "nflows", "pillow", "pydantic", "pyyaml", "safetensors", "filelock")
+
+
+def register(
+    client: MlflowClient,
+    run_id: str,
+    name: str,
+    checkpoint: Path,
+    weights: Sequence[Path],
+    tags: Mapping[str, str],
+) -> str:
+    """Log a checkpoint as a model of the run and register it under `name`; return the version, old or new.
+
+    Args:
+        client: where to.
+        run_id: the run that trained the checkpoint.
+        name: of the registered model, made when it is new.
+        checkpoint: a chain written by `promptgen.checkpoints.save_chain`.
+        weights: the weight files that the checkpoint's generator is built from.
+        tags: of the version; a version of the same run with the same tags is taken as this one.
+    """
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name, description="Samplers that `make repro` trained, one version per pass")
+    for known in client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
+        if all(known.tags.get(key) == value for key, value in tags.items()):
+            return str(known.version)
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "model"
+        save(model, checkpoint, weights)
+        client.log_artifacts(run_id, str(model), FOLDER)
+    made = client.create_model_version(name, f"runs:/{run_id}/{FOLDER}", run_id, dict(tags))
+    return str(made.version)
+
+
+def save(folder: Path, checkpoint: Path, weights: Sequence[Path]) -> None:
+    """Write an MLflow model folder that holds everything but the installed packages."""
+    from mlflow import pyfunc
+
+    with tempfile.TemporaryDirectory() as code:
+        library = Path(code) / "promptgen"
+        shutil.copytree(
+            Path(promptgen.__file__).parent, library, ignore=shutil.ignore_patterns("__pycache__", "weights")
+        )
+        pyfunc.save_model(
+            folder,
+            python_model=str(MODEL_CODE),
+            artifacts={"checkpoint": str(checkpoint), **{path.stem: str(path) for path in weights}},
+            code_paths=[str(library)],
+            pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
+        )
