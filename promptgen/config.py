@@ -1,0 +1,193 @@
+"""Every number of an experiment: `params.yaml`, read once into frozen models that reject what they do not know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from promptgen.errors import ConfigError
+from promptgen.flow import FlowConfig
+from promptgen.specs import EnergySpec, GeneratorSpec, ModelSpec, Name, Positive, Share
+from promptgen.strict import Section, read_yaml, validate
+from promptgen.training import TrainingConfig
+
+PassKind = Literal["generator", "control", "debias"]
+
+
+class Control(Section):
+    """What the generator is asked for.
+
+    Attributes:
+        energies: the energies by name; names appear in logs, figures and errors.
+        measure: label that the control asks for by attribute; its share is reported.
+        training: how the flow of this pass is trained.
+    """
+
+    energies: Annotated[dict[Name, EnergySpec], Field(min_length=1)]
+    measure: dict[str, str]
+    training: TrainingConfig
+
+
+class Dual(Section):
+    """How the multipliers follow the flow's own shares during training.
+
+    Attributes:
+        rate: first step size; it decays.
+        average_last: fraction of the last iterates that are averaged.
+    """
+
+    rate: Positive
+    average_last: Annotated[float, Field(gt=0, le=1)]
+
+
+class Debias(Section):
+    """Which shares are wanted, and how they are reached.
+
+    Attributes:
+        attribute: the attribute whose shares are wanted, or a product such as ``hair x glasses``.
+        target: wanted share of every label (of a product: ``short x with``); sums to 1.
+        classifier: the model that the flow is trained with.
+        judge: the model that counts; it takes no part in training. Null lets the classifier count.
+        features: ``hard`` fits the shares of labels, ``soft`` the mean probabilities.
+        max_passes: de-biasing passes at the most.
+        samples: number of samples the moments are fitted on.
+        ess_floor: least effective sample size of the tilt, as a fraction of the samples.
+        bootstrap: resamples for the interval of the multipliers.
+        training: how the flow of a pass is trained.
+        dual: how the multipliers follow the flow; null keeps them as fitted.
+        weight: factor of the moment energy; 1 is the exact tilt.
+    """
+
+    attribute: str
+    target: Annotated[dict[str, Positive], Field(min_length=2)]
+    classifier: ModelSpec
+    judge: ModelSpec | None
+    features: Literal["hard", "soft"]
+    max_passes: Annotated[int, Field(ge=1)]
+    samples: Annotated[int, Field(ge=2)]
+    ess_floor: Share
+    bootstrap: Annotated[int, Field(ge=0)]
+    training: TrainingConfig
+    dual: Dual | None
+    weight: Positive = 1.0
+
+    @field_validator("target")
+    @classmethod
+    def _sums_to_one(cls, target: dict[str, float]) -> dict[str, float]:
+        total = sum(target.values())
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the shares must sum to 1, these sum to {total:g}")
+        return target
+
+
+class Evaluation(Section):
+    """How every pass is measured.
+
+    Attributes:
+        samples: number of samples the shares are counted on.
+        batch: images at a time.
+        confidence: confidence of all intervals.
+        bootstrap: resamples for intervals without a closed form.
+        fit_samples: number of samples from which log Z and the effective sample size are estimated.
+        grid: pictures in the sample grid; the same noise in every pass.
+        identity: card of the model that tells identities apart; null leaves diversity out.
+    """
+
+    samples: Annotated[int, Field(ge=30)]
+    batch: Annotated[int, Field(ge=1)]
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    bootstrap: Annotated[int, Field(ge=100)]
+    fit_samples: Annotated[int, Field(ge=2)]
+    grid: Annotated[int, Field(ge=1, le=256)]
+    identity: ModelSpec | None
+
+
+class Tracking(Section):
+    """Where MLflow puts the runs.
+
+    Attributes:
+        experiment: name of the MLflow experiment.
+        registered_model: name under which chains are registered; null registers none.
+    """
+
+    experiment: Annotated[str, Field(min_length=1)]
+    registered_model: str | None
+
+
+class Schedule(Section):
+    """When the experiment runs by itself.
+
+    Attributes:
+        cron: five fields, as of cron.
+        timezone: name of the time zone, such as Europe/Berlin.
+    """
+
+    cron: str
+    timezone: str
+
+
+class Params(Section):
+    """The whole of params.yaml.
+
+    Attributes:
+        experiment: name of the experiment and of its folder.
+        seed: all randomness follows from it.
+        generator: the frozen generator.
+        control: what it is asked for; null de-biases the generator as it is.
+        debias: which shares are wanted.
+        flow: size of every flow.
+        evaluation: how every pass is measured.
+        tracking: where runs are recorded.
+        schedule: when the experiment runs by itself; null for never.
+        models: cards of the models that are fetched for it.
+        world: how the embedded world is made; read by its builder alone.
+    """
+
+    experiment: Name
+    seed: Annotated[int, Field(ge=0)]
+    generator: GeneratorSpec
+    control: Control | None
+    debias: Debias
+    flow: FlowConfig
+    evaluation: Evaluation
+    tracking: Tracking
+    schedule: Schedule | None
+    models: list[Name]
+    world: dict[str, Any] | None = None
+
+    @property
+    def first_debias_pass(self) -> int:
+        """Number of the first de-biasing pass."""
+        return 1 if self.control is None else 2
+
+    @property
+    def last_pass(self) -> int:
+        """Number of the last pass that may run."""
+        return self.first_debias_pass + self.debias.max_passes - 1
+
+    def kind_of(self, number: int) -> PassKind:
+        """Return what pass `number` is about.
+
+        Raises:
+            ConfigError: there is no such pass.
+        """
+        if not 0 <= number <= self.last_pass:
+            raise ConfigError(f"pass {number} is not in this experiment, whose passes are 0 to {self.last_pass}")
+        if number == 0:
+            return "generator"
+        return "debias" if number >= self.first_debias_pass else "control"
+
+
+def load_params(path: Path | str) -> Params:
+    """Read params.yaml.
+
+    Raises:
+        ConfigError: the file is missing or no YAML; a key is unknown, missing, ill-typed or out of range.
+    """
+    data = read_yaml(path)
+    try:
+        return validate(Params, data)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error

@@ -1,0 +1,176 @@
+"""What an experiment may name: models, generators and energies, told apart by their `type`.
+
+What the project does not ship is brought along by a dotted path, and no file of the project is edited for it: a model as
+``{type: custom, factory: "module:callable", arguments: {...}}``, an energy as
+``{type: custom, function: "module:callable", weight: 1.0}``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from promptgen.strict import Section
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)]
+DottedPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class CardModel(Section):
+    """A model that has a card; written as its bare name.
+
+    Attributes:
+        model: name of the card.
+    """
+
+    type: Literal["card"] = "card"
+    model: Name
+
+
+class CustomModel(Section):
+    """A model of the user's own.
+
+    Attributes:
+        factory: ``module:callable``; called with `arguments`, returns the model.
+        arguments: keyword arguments of the factory.
+    """
+
+    type: Literal["custom"]
+    factory: DottedPath
+    arguments: Annotated[dict[str, Any], Field(default_factory=dict)]
+
+
+def _name_to_card(value: Any) -> Any:
+    return {"type": "card", "model": value} if isinstance(value, str) else value
+
+
+ModelSpec = Annotated[CardModel | CustomModel, Field(discriminator="type"), BeforeValidator(_name_to_card)]
+
+
+class StyleGAN2Spec(Section):
+    """A StyleGAN2 that has a card.
+
+    Attributes:
+        model: name of the card.
+        truncation: truncation in w; 1 leaves the generator as it is.
+    """
+
+    type: Literal["stylegan2"]
+    model: Name
+    truncation: Share
+
+
+class WorldSpec(Section):
+    """The generator of the embedded world, whose latents have known attributes.
+
+    Attributes:
+        model: name of the card.
+        truncation: truncation in w; 1 leaves the generator as it is.
+    """
+
+    type: Literal["world"]
+    model: Name
+    truncation: Share
+
+
+class ChainSpec(Section):
+    """The outcome of an earlier experiment: its flows on its generator.
+
+    Attributes:
+        checkpoint: the chain's file, relative to the folder of params.yaml.
+    """
+
+    type: Literal["chain"]
+    checkpoint: str
+
+
+GeneratorSpec = Annotated[WorldSpec | StyleGAN2Spec | ChainSpec | CustomModel, Field(discriminator="type")]
+
+
+class EnergySection(Section):
+    """Base of all energies.
+
+    Attributes:
+        weight: factor of the energy, which is in nats once multiplied; negative to push away.
+    """
+
+    weight: float
+
+
+class ClipTextSpec(EnergySection):
+    """Likeness to a text, as CLIP sees it.
+
+    Attributes:
+        text: what the image should show.
+        models: weight of each CLIP model by the name of its card.
+        augmentations: differentiably augmented copies of each image.
+        resize_first: resize before augmenting, which is much cheaper than after.
+    """
+
+    type: Literal["clip_text"]
+    text: Annotated[str, Field(min_length=1)]
+    models: Annotated[dict[Name, Positive], Field(min_length=1)]
+    augmentations: Annotated[int, Field(ge=0)]
+    resize_first: bool = True
+
+
+class ClassifierSpec(EnergySection):
+    """Attributes with wanted labels, by the log-probability a classifier gives them.
+
+    Attributes:
+        classifier: the classifier.
+        labels: wanted label by attribute.
+        weights: weight of an attribute within this energy; 1 where none is given.
+    """
+
+    type: Literal["classifier"]
+    classifier: ModelSpec
+    labels: Annotated[dict[str, str], Field(min_length=1)]
+    weights: Annotated[dict[str, Positive], Field(default_factory=dict)]
+
+
+class CustomEnergySpec(EnergySection):
+    """An energy of the user's own.
+
+    Attributes:
+        function: ``module:callable``; takes images, latents and the condition, returns nats, (B,).
+    """
+
+    type: Literal["custom"]
+    function: DottedPath
+
+
+class AnyOfSpec(EnergySection):
+    """OR: low where at least one of several energies is low.
+
+    Attributes:
+        energies: the alternatives by name.
+    """
+
+    type: Literal["any_of"]
+    energies: Annotated[dict[Name, EnergySpec], Field(min_length=1)]
+
+
+class NotSpec(EnergySection):
+    """NOT: high where another energy is low.
+
+    Attributes:
+        energy: energy of what is not wanted.
+        bound: largest absolute value, nats.
+    """
+
+    type: Literal["not"]
+    energy: EnergySpec
+    bound: Positive
+
+
+EnergySpec = Annotated[
+    ClipTextSpec | ClassifierSpec | CustomEnergySpec | AnyOfSpec | NotSpec, Field(discriminator="type")
+]
+
+# These two contain any energy, themselves included, and can only be completed here.
+AnyOfSpec.model_rebuild(force=True)
+NotSpec.model_rebuild(force=True)

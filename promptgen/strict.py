@@ -1,0 +1,147 @@
+"""Reading YAML into frozen pydantic models, with errors that name the key and say what was meant."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from promptgen.errors import ConfigError
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """Base of all parts of params.yaml: frozen, no unknown keys, no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def read_yaml(path: Path | str) -> Any:
+    """Return the plain content of a YAML file.
+
+    Raises:
+        ConfigError: the file is missing, or is not YAML, or has a key twice.
+    """
+    try:
+        return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path} ({error.strerror}); give the path of a YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def validate(model: type[M], data: Any) -> M:
+    """Return plain `data` as a `model`; no type is converted into another one.
+
+    Raises:
+        ConfigError: a key is unknown, missing, ill-typed or out of range; one line names the dotted path of each.
+    """
+    try:
+        # By way of JSON, because strict validation of Python objects would refuse a list where a tuple is declared.
+        return model.model_validate_json(json.dumps(data, default=str), strict=True)
+    except ValidationError as error:
+        # A misspelt key also leaves the right one missing: name the misspelling first.
+        details = sorted(error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden")
+        raise ConfigError("; ".join(_sentence(model, data, detail) for detail in details)) from error
+
+
+def _sentence(model: type[BaseModel], data: Any, detail: Mapping[str, Any]) -> str:
+    """Say in one line what is wrong with one key."""
+    path, kind = _dotted(data, detail["loc"]), detail["type"]
+    where = ".".join(path) or "the file"
+    if kind == "missing":
+        return f"{where} is missing"
+    if kind == "extra_forbidden":
+        return f"{where} is unknown{_suggestion(path[-1], _known_keys(model, detail['loc'][:-1]))}"
+    if kind == "union_tag_not_found":
+        return f"{where}.type is missing"
+    if kind == "union_tag_invalid":
+        known = [tag.strip(" '") for tag in detail["ctx"]["expected_tags"].split(",")]
+        return f"{where}.type: {detail['ctx']['tag']!r} is unknown{_suggestion(detail['ctx']['tag'], known)}"
+    message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")
+    return f"{where}: {message}, got {json.dumps(detail['input'], default=str)[:80]}"
+
+
+def _suggestion(word: str, known: list[str]) -> str:
+    """Name the known words closest to `word`, or all of them when none is close."""
+    close = difflib.get_close_matches(word, known)
+    return f"; did you mean {' or '.join(close)}?" if close else f"; known are {', '.join(known)}"
+
+
+def _dotted(data: Any, location: tuple[str | int, ...]) -> list[str]:
+    """Return the keys of `location` that lead through `data`; pydantic puts the tags of unions between them."""
+    path = []
+    for position, key in enumerate(location):
+        if (isinstance(data, Mapping) and key in data) or (isinstance(data, list) and isinstance(key, int)):
+            data = data[key]
+        elif position < len(location) - 1 or not isinstance(data, Mapping) or key == data.get("type"):
+            continue
+        path.append(str(key))
+    return path
+
+
+def _known_keys(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
+    """Return the keys that the section at `location` of `model` knows."""
+    annotations: list[Any] = [model]
+    for key in location:
+        annotations = [inner for outer in annotations for inner in _descend(outer, key)]
+    return [field for section in annotations for field in getattr(section, "model_fields", {})]
+
+
+def _descend(annotation: Any, key: str | int) -> list[Any]:
+    """Return the sections behind `key` (a field, a key of a dict, or the tag of a union) of an annotation."""
+    found: list[Any] = []
+    for member in _members(annotation):
+        if isinstance(member, type) and issubclass(member, BaseModel):
+            if key in member.model_fields:
+                found += _members(member.model_fields[str(key)].annotation)
+            elif key in get_args(getattr(member.model_fields.get("type"), "annotation", None)):
+                found.append(member)
+        elif get_origin(member) is dict:
+            found += _members(get_args(member)[1])
+    return found
+
+
+def _members(annotation: Any) -> list[Any]:
+    """Return the members of a union, or the annotation alone, without their metadata."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _members(get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        return [inner for member in get_args(annotation) for inner in _members(member)]
+    return [annotation]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 as DVC reads it: 1e-3 is a number, yes and no are texts; and a key may appear once only."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str | int | float):
+                raise yaml.YAMLError(f"a key must be a name, got {key}, line {key_node.start_mark.line + 1}")
+            if key in seen:
+                raise yaml.YAMLError(f"the key {key} appears twice, line {key_node.start_mark.line + 1}")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+for _tag, _pattern, _first in (
+    ("null", r"(?:null|~|)", ["n", "~", ""]),
+    ("bool", r"(?:true|false)", ["t", "f"]),
+    ("int", r"[-+]?(?:0|[1-9][0-9]*)", list("-+0123456789")),
+    ("float", r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", list("-+.0123456789")),
+    ("float", r"[-+]?\.inf|\.nan", list("-+.")),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
