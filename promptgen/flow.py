@@ -1,0 +1,215 @@
+"""The invertible network that reshapes a generator's latents: ``z = f(eps; c)`` with an exact density.
+
+Each block is a scale and shift per dimension, a fixed random rotation and an affine coupling,
+
+    ``x -> exp(s) x + t``,    ``x -> Q x``,    ``(x_1, x_2) -> (x_1, exp(a(x_1, c)) x_2 + b(x_1, c))``,
+
+where the log-scale `a` is bounded. A last rotation undoes all the others, so that a new flow leaves its input as it is.
+The blocks are nflows transforms; the couplings of nflows themselves can only contract, hence the subclass.
+
+L. Dinh, J. Sohl-Dickstein, S. Bengio, "Density estimation using Real NVP", 2017, https://arxiv.org/abs/1605.08803
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from nflows.transforms.base import CompositeTransform, Transform
+from nflows.transforms.coupling import AffineCouplingTransform
+from nflows.transforms.standard import PointwiseAffineTransform
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from promptgen.errors import DataError
+from promptgen.seeding import stream
+
+
+class FlowConfig(BaseModel):
+    """Size of a flow.
+
+    Attributes:
+        blocks: number of blocks.
+        hidden: width of the one hidden layer in each coupling's network.
+        log_scale_bound: largest absolute log-scale of a coupling, nats per dimension.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    blocks: int = Field(default=8, ge=1)
+    hidden: int = Field(default=256, ge=1)
+    log_scale_bound: float = Field(default=2.0, gt=0)
+
+
+class Flow(nn.Module):
+    """An invertible map from noise `eps` to latents `z`, both (B, D), under an optional condition `c`, (B, C).
+
+    A new flow is the identity times `scale`, for every condition.
+
+    Args:
+        dim: number of dimensions D, at least 2.
+        config: size of the network.
+        context_dim: number of dimensions C of the condition; 0 means an unconditional flow.
+        scale: standard deviations of the generator's prior, (D,), so that a new flow turns N(0, I) into the prior;
+            None means ones.
+        seed: chooses the rotations and the first weights.
+        dtype: floating type of all parameters and buffers; casting a flow later leaves its rotations less exact.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        config: FlowConfig | None = None,
+        context_dim: int = 0,
+        scale: Tensor | None = None,
+        seed: int = 0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        if dim < 2:
+            raise DataError(f"a flow couples dimensions with each other and needs at least 2, got {dim}")
+        if scale is not None and scale.shape != (dim,):
+            raise DataError(f"scale must be one number per dimension, ({dim},), got {tuple(scale.shape)}")
+        self.dim = dim
+        self.config = config or FlowConfig()
+        self.context_dim = context_dim
+        scale = torch.ones(dim) if scale is None else scale.detach().clone()
+        blocks = _blocks(dim, self.config, context_dim, stream(seed, "flow"))
+        self.transform = CompositeTransform([*blocks, PointwiseAffineTransform(scale=scale)]).to(dtype)
+
+    def forward(self, eps: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return latents, (B, D), and ``log|det dz/deps|``, (B,), of noise (B, D) under conditions (B, C).
+
+        Raises:
+            DataError: a shape is wrong, or a condition is missing or not expected.
+        """
+        self._check(eps, context)
+        latent, log_det = self.transform(eps, context)
+        return latent, log_det
+
+    def inverse(self, latent: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the noise, (B, D), and ``log|det deps/dz|``, (B,), of latents (B, D) under conditions (B, C).
+
+        Raises:
+            DataError: a shape is wrong, or a condition is missing or not expected.
+        """
+        self._check(latent, context)
+        eps, log_det = self.transform.inverse(latent, context)
+        return eps, log_det
+
+    def log_prob(self, latent: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return the log density, nats, (B,), of latents (B, D) when the noise is N(0, I)."""
+        eps, log_det = self.inverse(latent, context)
+        return standard_log_prob(eps) + log_det
+
+    def null_context(self, n: int) -> Tensor | None:
+        """Return `n` null conditions, zeros (n, C); None for an unconditional flow."""
+        if not self.context_dim:
+            return None
+        parameter = next(self.parameters())
+        return parameter.new_zeros(n, self.context_dim)
+
+    def _check(self, points: Tensor, context: Tensor | None) -> None:
+        """Refuse points and conditions of a wrong shape, which would broadcast silently further in."""
+        if points.ndim != 2 or points.shape[1] != self.dim:
+            raise DataError(f"this flow takes points of shape (B, {self.dim}), got {tuple(points.shape)}")
+        expected = (len(points), self.context_dim) if self.context_dim else None
+        given = None if context is None else tuple(context.shape)
+        if given != expected:
+            raise DataError(f"this flow takes conditions of shape {expected}, got {given}")
+
+
+def standard_log_prob(eps: Tensor) -> Tensor:
+    """Return the log density of N(0, I), nats, (B,), at `eps`, (B, D)."""
+    return -0.5 * (eps.square().sum(dim=1) + eps.shape[1] * math.log(2 * math.pi))
+
+
+def _blocks(dim: int, config: FlowConfig, context_dim: int, rng: torch.Generator) -> list[nn.Module]:
+    """Return the blocks of a flow that is the identity, the closing rotation included."""
+    blocks: list[nn.Module] = []
+    mixed = torch.eye(dim, dtype=torch.float64)
+    for _ in range(config.blocks):
+        rotation = _random_rotation(dim, rng)
+        mixed = rotation @ mixed
+        blocks += [_ScaleShift(dim), _Rotation(rotation), _BoundedCoupling(dim, config, context_dim, rng)]
+    return [*blocks, _Rotation(mixed.T)]
+
+
+def _random_rotation(dim: int, rng: torch.Generator) -> Tensor:
+    """Draw an orthogonal matrix, (D, D) float64, uniformly (Haar measure)."""
+    q, r = torch.linalg.qr(torch.randn(dim, dim, generator=rng, dtype=torch.float64))
+    rotation: Tensor = q * r.diagonal().sign()
+    return rotation
+
+
+class _ScaleShift(Transform):  # type: ignore[misc]
+    """``x -> exp(s) x + t`` with learned `s` and `t` per dimension, zero at first."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.zeros(dim))
+        self.shift = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return inputs * self.log_scale.exp() + self.shift, self.log_scale.sum().expand(len(inputs))
+
+    def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return (inputs - self.shift) * (-self.log_scale).exp(), -self.log_scale.sum().expand(len(inputs))
+
+
+class _Rotation(Transform):  # type: ignore[misc]
+    """``x -> Q x`` with a fixed orthogonal `Q`, (D, D)."""
+
+    matrix: Tensor
+
+    def __init__(self, matrix: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("matrix", matrix.contiguous())
+
+    def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return inputs @ self.matrix.T, inputs.new_zeros(len(inputs))
+
+    def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return inputs @ self.matrix, inputs.new_zeros(len(inputs))
+
+
+class _BoundedCoupling(AffineCouplingTransform):  # type: ignore[misc]
+    """Scales and shifts the second half of the dimensions by functions of the first half and of the condition."""
+
+    def __init__(self, dim: int, config: FlowConfig, context_dim: int, rng: torch.Generator) -> None:
+        def network(inputs: int, outputs: int) -> nn.Module:
+            return _CouplingNetwork(inputs + context_dim, config.hidden, outputs, rng)
+
+        super().__init__(mask=torch.arange(dim) >= dim // 2, transform_net_create_fn=network)
+        self.bound = config.log_scale_bound
+
+    def _coupling_transform_forward(self, inputs: Tensor, transform_params: Tensor) -> tuple[Tensor, Tensor]:
+        log_scale, shift = self._log_scale_and_shift(transform_params)
+        return inputs * log_scale.exp() + shift, log_scale.sum(dim=1)
+
+    def _coupling_transform_inverse(self, inputs: Tensor, transform_params: Tensor) -> tuple[Tensor, Tensor]:
+        log_scale, shift = self._log_scale_and_shift(transform_params)
+        return (inputs - shift) * (-log_scale).exp(), -log_scale.sum(dim=1)
+
+    def _log_scale_and_shift(self, transform_params: Tensor) -> tuple[Tensor, Tensor]:
+        shift, unbounded = transform_params.chunk(2, dim=1)
+        return torch.tanh(unbounded / self.bound) * self.bound, shift
+
+
+class _CouplingNetwork(nn.Module):
+    """One hidden layer; the outputs are zero at first, whatever the inputs."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, rng: torch.Generator) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(inputs)
+        self.hidden_weight = nn.Parameter(torch.empty(hidden, inputs).uniform_(-bound, bound, generator=rng))
+        self.hidden_bias = nn.Parameter(torch.empty(hidden).uniform_(-bound, bound, generator=rng))
+        self.output_weight = nn.Parameter(torch.zeros(outputs, hidden))
+        self.output_bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
+        if context is not None:
+            inputs = torch.cat([inputs, context], dim=1)
+        hidden = F.silu(F.linear(inputs, self.hidden_weight, self.hidden_bias))
+        return F.linear(hidden, self.output_weight, self.output_bias)
