@@ -1,0 +1,172 @@
+"""What a flow is trained for, and how well it fits.
+
+With ``z = f(eps)``, ``eps ~ N(0, I)``, image ``x = G(z)`` and the wanted density ``p*(z) = p(z) exp(-E(x, z)) / Z``,
+
+    ``log w = log p(z) - E(x, z) - log q(z)``,    ``KL(q || p*) = log Z - E_q[log w]``,
+
+so minus the mean of ``log w`` is the reverse KL up to a constant, and the spread of ``log w`` tells how far `q` is
+from `p*`.
+
+Wu, Motamed, Srivastava, De la Torre, "Generative Visual Prompt: Unifying Distributional Control of Pre-Trained
+Generative Models", NeurIPS 2022, https://arxiv.org/abs/2209.06970
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from promptgen.energies.base import Energy, Sample, WeightedSum
+from promptgen.errors import DataError
+from promptgen.flow import Flow, standard_log_prob
+from promptgen.generators.base import Generator
+
+Estimator = Literal["path", "plain"]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The objective on one batch. Only `value` carries a gradient.
+
+    Attributes:
+        value: reverse KL minus ``log Z``, nats, scalar.
+        log_w: log importance weights, nats, (B,).
+        parts: each weighted term of the energy, nats, (B,), by name.
+        sample: what the energies looked at.
+    """
+
+    value: Tensor
+    log_w: Tensor
+    parts: dict[str, Tensor]
+    sample: Sample
+
+
+def reverse_kl(
+    flow: Flow,
+    generator: Generator,
+    energy: Energy,
+    eps: Tensor,
+    *,
+    context: Tensor | None = None,
+    estimator: Estimator = "path",
+    rng: torch.Generator | None = None,
+) -> Loss:
+    """Compute ``mean(log q(z) - log p(z) + E(G(z)))`` at ``z = f(eps; c)``; the prior `p` is the generator's.
+
+    Both estimators have the same value and the same mean gradient. "plain" differentiates through everything. "path"
+    leaves out the derivative of ``log q`` by the flow's own parameters, whose mean is zero, so that its variance
+    vanishes as `q` approaches `p*` (Roeder, Wu, Duvenaud, "Sticking the landing", 2017,
+    https://arxiv.org/abs/1703.09194; Vaitl, Nicoli, Nakajima, Kessel, 2022, https://arxiv.org/abs/2207.08219).
+
+    Args:
+        flow: the flow `f`, whose parameters get the gradient.
+        generator: the frozen generator `G`.
+        energy: what is wanted, nats.
+        eps: standard normal noise, (B, D).
+        context: conditions of a conditional flow, (B, C).
+        estimator: "path" or "plain".
+        rng: random stream for energies that draw.
+    """
+    latent, log_det = flow(eps, context)
+    sample = Sample(latent, generator(latent), context, _anchor(flow, generator, energy, eps), rng)
+    parts = energy_parts(energy, sample)
+    log_q = _path_log_prob(flow, latent, context) if estimator == "path" else standard_log_prob(eps) - log_det
+    log_w = generator.prior.log_prob(latent) - torch.stack(list(parts.values())).sum(dim=0) - log_q
+    detached = {name: part.detach() for name, part in parts.items()}
+    return Loss(-log_w.mean(), log_w.detach(), detached, _detached(sample))
+
+
+def log_weight(
+    flow: Flow,
+    generator: Generator,
+    energy: Energy,
+    eps: Tensor,
+    *,
+    context: Tensor | None = None,
+    rng: torch.Generator | None = None,
+) -> Tensor:
+    """Return ``log w``, nats, (B,), at ``z = f(eps; c)``, without gradients; the arguments are `reverse_kl`'s."""
+    with torch.no_grad():
+        return reverse_kl(flow, generator, energy, eps, context=context, estimator="plain", rng=rng).log_w
+
+
+def energy_parts(energy: Energy, sample: Sample) -> dict[str, Tensor]:
+    """Return the terms of a weighted sum by name, nats, (B,); any other energy is one term called "energy"."""
+    if isinstance(energy, WeightedSum) and energy.terms:
+        return energy.parts(sample)
+    return {"energy": energy(sample)}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How well a flow fits its target.
+
+    Attributes:
+        log_z: estimate of ``log Z``, nats.
+        log_z_bound: lower bound of ``log Z``: the mean log weight, nats.
+        kl_gap: estimate of ``KL(q || p*)``: the difference of the two, nats.
+        ess_fraction: effective sample size over the number of samples, in (0, 1].
+        n: number of samples.
+    """
+
+    log_z: float
+    log_z_bound: float
+    kl_gap: float
+    ess_fraction: float
+    n: int
+
+    def as_dict(self) -> dict[str, float]:
+        """Return the numbers by name."""
+        return asdict(self)
+
+
+def fit_statistics(log_w: Tensor) -> Fit:
+    """Summarise log importance weights, nats, (n,), of fresh samples from the flow.
+
+    Raises:
+        DataError: there are none, or one is NaN or infinite.
+    """
+    log_w = log_w.detach().double()
+    if log_w.numel() == 0 or not bool(log_w.isfinite().all()):
+        raise DataError(f"the fit needs finite log weights, got {log_w.numel()} with {log_w.isfinite().sum()} finite")
+    n = log_w.numel()
+    log_sum = float(log_w.logsumexp(dim=0))
+    log_z, bound = log_sum - math.log(n), float(log_w.mean())
+    ess = math.exp(2 * log_sum - float((2 * log_w).logsumexp(dim=0)))
+    return Fit(log_z, bound, log_z - bound, ess / n, n)
+
+
+class _LogProb(nn.Module):
+    """A flow's log density as a module of its own, which is what `functional_call` can call."""
+
+    def __init__(self, flow: Flow) -> None:
+        super().__init__()
+        self.flow = flow
+
+    def forward(self, latent: Tensor, context: Tensor | None) -> Tensor:
+        return self.flow.log_prob(latent, context)
+
+
+def _path_log_prob(flow: Flow, latent: Tensor, context: Tensor | None) -> Tensor:
+    """Return ``log q(z)``, (B,), with the flow's parameters held constant: only `latent` carries a gradient."""
+    density = _LogProb(flow)
+    constants = {name: parameter.detach() for name, parameter in density.named_parameters()}
+    log_q: Tensor = torch.func.functional_call(density, constants, (latent, context))
+    return log_q
+
+
+def _anchor(flow: Flow, generator: Generator, energy: Energy, eps: Tensor) -> Tensor | None:
+    """Return the images of the same noise at the null condition, (B, 3, H, W), if the energy asks for them."""
+    if not getattr(energy, "needs_anchor", False):
+        return None
+    return generator(flow(eps, flow.null_context(len(eps)))[0])
+
+
+def _detached(sample: Sample) -> Sample:
+    """Return the sample without its graph, so that keeping it does not keep the generator's activations."""
+    anchor = None if sample.anchor is None else sample.anchor.detach()
+    return Sample(sample.latent.detach(), sample.image.detach(), sample.context, anchor, sample.rng)
