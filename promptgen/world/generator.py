@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from promptgen.generators.base import FrozenModule
-from promptgen.generators.stylegan2 import GAIN, LEAK, StyleGAN2, StyleGAN2Config
+from promptgen.generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from promptgen.generators.stylegan2_layers import GAIN, LEAK
 from promptgen.world.scene import ATTRIBUTES, COORDINATES, Scene
 
-CHANNELS = {4: 96, 8: 96, 16: 96, 32: 64, 64: 32}
+CHANNELS = {4: 96, 8: 96, 16: 96, 32: 64, 64: 24}
 MAPPING_LAYERS = 4
 FIXED_LAYERS = 2
 """Mapping layers that compute the scene's code and are not trained."""
