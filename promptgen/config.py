@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from promptgen.errors import ConfigError
 from promptgen.flow import FlowConfig
+from promptgen.moments import DualConfig
 from promptgen.specs import EnergySpec, GeneratorSpec, ModelSpec, Name, Positive, Share
 from promptgen.strict import Section, read_yaml, validate
 from promptgen.training import TrainingConfig
@@ -30,18 +31,6 @@ class Control(Section):
     training: TrainingConfig
 
 
-class Dual(Section):
-    """How the multipliers follow the flow's own shares during training.
-
-    Attributes:
-        rate: first step size; it decays.
-        average_last: fraction of the last iterates that are averaged.
-    """
-
-    rate: Positive
-    average_last: Annotated[float, Field(gt=0, le=1)]
-
-
 class Debias(Section):
     """Which shares are wanted, and how they are reached.
 
@@ -49,7 +38,7 @@ class Debias(Section):
         attribute: the attribute whose shares are wanted, or a product such as ``hair x glasses``.
         target: wanted share of every label (of a product: ``short x with``); sums to 1.
         classifier: the model that the flow is trained with.
-        judge: the model that counts; it takes no part in training. Null lets the classifier count.
+        judge: the model that counts; it takes no part in training.
         features: ``hard`` fits the shares of labels, ``soft`` the mean probabilities.
         max_passes: de-biasing passes at the most.
         samples: number of samples the moments are fitted on.
@@ -63,14 +52,14 @@ class Debias(Section):
     attribute: str
     target: Annotated[dict[str, Positive], Field(min_length=2)]
     classifier: ModelSpec
-    judge: ModelSpec | None
+    judge: ModelSpec
     features: Literal["hard", "soft"]
     max_passes: Annotated[int, Field(ge=1)]
     samples: Annotated[int, Field(ge=2)]
     ess_floor: Share
     bootstrap: Annotated[int, Field(ge=0)]
     training: TrainingConfig
-    dual: Dual | None
+    dual: DualConfig | None
     weight: Positive = 1.0
 
     @field_validator("target")

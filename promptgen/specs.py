@@ -1,7 +1,7 @@
 """What an experiment may name: models, generators and energies, told apart by their `type`.
 
-What the project does not ship is brought along by a dotted path, and no file of the project is edited for it: a model as
-``{type: custom, factory: "module:callable", arguments: {...}}``, an energy as
+What the project does not ship is brought along by a dotted path, and no file of the project is edited for it: a model
+as ``{type: custom, factory: "module:callable", arguments: {...}}``, an energy as
 ``{type: custom, function: "module:callable", weight: 1.0}``.
 """
 
@@ -76,18 +76,7 @@ class WorldSpec(Section):
     truncation: Share
 
 
-class ChainSpec(Section):
-    """The outcome of an earlier experiment: its flows on its generator.
-
-    Attributes:
-        checkpoint: the chain's file, relative to the folder of params.yaml.
-    """
-
-    type: Literal["chain"]
-    checkpoint: str
-
-
-GeneratorSpec = Annotated[WorldSpec | StyleGAN2Spec | ChainSpec | CustomModel, Field(discriminator="type")]
+GeneratorSpec = Annotated[WorldSpec | StyleGAN2Spec | CustomModel, Field(discriminator="type")]
 
 
 class EnergySection(Section):

@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -53,6 +53,13 @@ def validate(model: type[M], data: Any) -> M:
         raise ConfigError("; ".join(_sentence(model, data, detail) for detail in details)) from error
 
 
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return the end of an error about an unknown word: the known ones closest to it, or all when none is close."""
+    words = list(known)
+    close = difflib.get_close_matches(word, words)
+    return f"; did you mean {' or '.join(close)}?" if close else f"; known are {', '.join(words) or 'none'}"
+
+
 def _sentence(model: type[BaseModel], data: Any, detail: Mapping[str, Any]) -> str:
     """Say in one line what is wrong with one key."""
     path, kind = _dotted(data, detail["loc"]), detail["type"]
@@ -60,27 +67,23 @@ def _sentence(model: type[BaseModel], data: Any, detail: Mapping[str, Any]) -> s
     if kind == "missing":
         return f"{where} is missing"
     if kind == "extra_forbidden":
-        return f"{where} is unknown{_suggestion(path[-1], _known_keys(model, detail['loc'][:-1]))}"
+        return f"{where} is unknown{did_you_mean(path[-1], _known_keys(model, detail['loc'][:-1]))}"
     if kind == "union_tag_not_found":
         return f"{where}.type is missing"
     if kind == "union_tag_invalid":
         known = [tag.strip(" '") for tag in detail["ctx"]["expected_tags"].split(",")]
-        return f"{where}.type: {detail['ctx']['tag']!r} is unknown{_suggestion(detail['ctx']['tag'], known)}"
+        return f"{where}.type: {detail['ctx']['tag']!r} is unknown{did_you_mean(detail['ctx']['tag'], known)}"
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")
     return f"{where}: {message}, got {json.dumps(detail['input'], default=str)[:80]}"
 
 
-def _suggestion(word: str, known: list[str]) -> str:
-    """Name the known words closest to `word`, or all of them when none is close."""
-    close = difflib.get_close_matches(word, known)
-    return f"; did you mean {' or '.join(close)}?" if close else f"; known are {', '.join(known)}"
-
-
-def _dotted(data: Any, location: tuple[str | int, ...]) -> list[str]:
-    """Return the keys of `location` that lead through `data`; pydantic puts the tags of unions between them."""
-    path = []
+def _dotted(content: Any, location: tuple[str | int, ...]) -> list[str]:
+    """Return the keys of `location` that lead through `content`; pydantic puts the tags of unions between them."""
+    path: list[str] = []
+    data: Any = content
     for position, key in enumerate(location):
-        if (isinstance(data, Mapping) and key in data) or (isinstance(data, list) and isinstance(key, int)):
+        data = dict(enumerate(data)) if isinstance(data, list) else data
+        if isinstance(data, Mapping) and key in data:
             data = data[key]
         elif position < len(location) - 1 or not isinstance(data, Mapping) or key == data.get("type"):
             continue

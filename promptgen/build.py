@@ -1,0 +1,211 @@
+"""From what params.yaml names to the things themselves. Nothing is imported before it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from promptgen.energies.base import Energy, Term, WeightedSum
+from promptgen.errors import ConfigError
+from promptgen.files import sha256_of
+from promptgen.generators.base import Generator
+from promptgen.perception.base import Classifier, Embedder
+from promptgen.specs import (
+    AnyOfSpec,
+    ClassifierSpec,
+    ClipTextSpec,
+    CustomEnergySpec,
+    CustomModel,
+    EnergySpec,
+    GeneratorSpec,
+    ModelSpec,
+    NotSpec,
+)
+from promptgen.store import card, resolve
+from promptgen.strict import Section, validate
+
+MODELS: Mapping[str, str] = {
+    "stylegan2": "promptgen.generators.stylegan2:load_stylegan2",
+    "open-clip": "promptgen.perception.clip:load_open_clip",
+    "world-generator": "promptgen.world.generator:load_generator",
+    "world-classifier": "promptgen.perception.world:load_classifier",
+    "world-identity": "promptgen.perception.world:load_identity",
+    "world-pose": "promptgen.perception.world:load_pose",
+}
+"""What builds a model, by the `type` of its card: called with the path of the file and the card's arguments."""
+
+
+def build_generator(spec: GeneratorSpec, models: Path) -> Generator:
+    """Return the frozen generator that `spec` names.
+
+    Args:
+        spec: the `generator` section of params.yaml.
+        models: folder of the weight files.
+
+    Raises:
+        ConfigError: a name is unknown, or a custom factory returns something else.
+        ModelFileError: a weight file is missing or damaged.
+    """
+    if isinstance(spec, CustomModel):
+        return _custom(spec, "a generator", ("prior", "image_shape"))
+    return load_model(spec.model, models, "generator", truncation=spec.truncation)
+
+
+def build_chain(checkpoint: Path, models: Path) -> Generator:
+    """Return what a chain's checkpoint describes, its flows on its generator; no control model is needed.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read.
+        ModelFileError: the generator's weight file is missing or damaged.
+    """
+    from promptgen.checkpoints import load_chain
+    from promptgen.generators.chained import ChainedGenerator
+
+    chain = load_chain(checkpoint)
+    generator = build_generator(validate(_HasGenerator, {"generator": chain.generator_spec}).generator, models)
+    for flow in chain.flows:
+        generator = ChainedGenerator(generator, flow)
+    return generator
+
+
+def build_classifier(spec: ModelSpec, models: Path) -> Classifier:
+    """Return the frozen classifier that `spec` names; errors as of `build_generator`."""
+    if isinstance(spec, CustomModel):
+        return _custom(spec, "a classifier", ("attributes",))
+    return load_model(spec.model, models, "classifier")
+
+
+def build_embedder(spec: ModelSpec, models: Path) -> Embedder:
+    """Return the frozen network that tells identities apart; errors as of `build_generator`."""
+    if isinstance(spec, CustomModel):
+        return _custom(spec, "an embedder")
+    return load_model(spec.model, models, "identity")
+
+
+def build_energies(specs: Mapping[str, EnergySpec], models: Path) -> WeightedSum:
+    """Return the weighted sum of the energies that `specs` name; errors as of `build_generator`."""
+    return WeightedSum({name: Term(build_energy(spec, models), spec.weight) for name, spec in specs.items()})
+
+
+def build_energy(spec: EnergySpec, models: Path) -> Energy:
+    """Return one energy, without its weight; errors as of `build_generator`."""
+    match spec:
+        case ClipTextSpec():
+            from promptgen.energies.clip import ClipText
+
+            clips = {name: (load_model(name, models, "clip"), weight) for name, weight in spec.models.items()}
+            return ClipText(clips, spec.text, augmentations=spec.augmentations, resize_first=spec.resize_first)
+        case ClassifierSpec():
+            from promptgen.energies.classifier import ClassifierEnergy
+
+            return ClassifierEnergy(build_classifier(spec.classifier, models), spec.labels, spec.weights)
+        case CustomEnergySpec():
+            from promptgen.energies.custom import CustomEnergy
+
+            return CustomEnergy(spec.function)
+        case AnyOfSpec():
+            from promptgen.energies.compose import AnyOf
+
+            return AnyOf(build_energies(spec.energies, models).terms)
+        case NotSpec():
+            from promptgen.energies.compose import Not
+
+            return Not(build_energies({"not": spec.energy}, models), spec.bound)
+
+
+def load_model(name: str, models: Path, kind: str, **arguments: Any) -> Any:
+    """Return the frozen model of the card `name`.
+
+    Args:
+        name: name of the card.
+        models: folder of the weight files.
+        kind: what it has to be, such as ``classifier``.
+        arguments: keyword arguments beside those of the card.
+
+    Raises:
+        ConfigError: there is no such card, or it is of another kind.
+        ModelFileError: the weight file is missing or damaged.
+    """
+    found = card(name)
+    if found.kind != kind:
+        raise ConfigError(f"the model {name} is a {found.kind}, expected a {kind}")
+    factory = import_object(MODELS[found.type], f"the card of {name}")
+    return _frozen(factory(resolve(name, models), **found.arguments, **arguments))
+
+
+def import_object(path: str, wanted_by: str) -> Any:
+    """Return what ``module:name`` stands for.
+
+    Raises:
+        ConfigError: the module cannot be imported, or has no such name.
+    """
+    module, _, name = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{wanted_by} names {path}, which cannot be imported: {error}") from error
+
+
+def identities(specs: Iterable[GeneratorSpec | ModelSpec | EnergySpec]) -> dict[str, str]:
+    """Return the sha256 of every file that `specs` stand for: of weights, and of the modules of custom code.
+
+    With it a step tells whether what it was computed from is still the same.
+    """
+    found: dict[str, str] = {}
+    for spec in specs:
+        match spec:
+            case CustomModel(factory=path) | CustomEnergySpec(function=path):
+                found[path] = _source_sha256(path)
+            case ClipTextSpec():
+                found |= {name: card(name).sha256 for name in spec.models}
+            case ClassifierSpec():
+                found |= identities([spec.classifier])
+            case AnyOfSpec():
+                found |= identities(spec.energies.values())
+            case NotSpec():
+                found |= identities([spec.energy])
+            case _:
+                found[spec.model] = card(spec.model).sha256
+    return found
+
+
+class _HasGenerator(Section):
+    generator: GeneratorSpec
+
+
+def _custom(spec: CustomModel, what: str, attributes: tuple[str, ...] = ()) -> Any:
+    """Call a factory of the user's and check what it returns."""
+    factory = import_object(spec.factory, "params.yaml")
+    try:
+        inspect.signature(factory).bind(**spec.arguments)
+    except TypeError as error:
+        raise ConfigError(f"{spec.factory} does not take the arguments {spec.arguments}: {error}") from error
+    made = factory(**spec.arguments)
+    missing = [name for name in attributes if not hasattr(made, name)]
+    if missing or not callable(made):
+        lack = f"has no {' and no '.join(missing)}" if missing else "cannot be called"
+        raise ConfigError(f"{spec.factory} returned a {type(made).__name__} that {lack}; expected {what}")
+    return _frozen(made)
+
+
+def _frozen(model: Any) -> Any:
+    """Switch a network to evaluation without weight gradients; anything else is left as it is."""
+    return model.requires_grad_(False).eval() if isinstance(model, nn.Module) else model
+
+
+def _source_sha256(path: str) -> str:
+    """Return the sha256 of the file of the module in ``module:name``."""
+    module = path.partition(":")[0]
+    try:
+        found = importlib.util.find_spec(module)
+    except ImportError as error:
+        raise ConfigError(f"params.yaml names {path}, which cannot be imported: {error}") from error
+    if found is None or found.origin is None:
+        raise ConfigError(f"params.yaml names {path}, but there is no module {module} on the Python path")
+    return sha256_of(found.origin)

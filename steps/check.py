@@ -1,0 +1,57 @@
+"""Check an experiment before any work: its models load, its labels exist, and its results can be written."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from promptgen.build import build_classifier, build_embedder, build_energies, build_generator
+from promptgen.files import storage_error
+from promptgen.perception.labels import class_index, classes, target_shares
+from steps.common import Project, command
+
+
+def run(project: Project) -> None:
+    """Find the mistakes in an experiment that would otherwise show after minutes.
+
+    Raises:
+        ConfigError: an attribute or label is unknown to the classifier or the judge, or something cannot be built.
+        ModelFileError: a weight file is missing or damaged.
+        StorageError: artifacts/ or reports/ cannot be written.
+    """
+    _check_writable(project.artifacts)
+    _check_writable(project.reports)
+    params, models = project.params, project.models
+    build_generator(params.generator, models)
+    for spec in (params.debias.classifier, params.debias.judge):
+        attributes = build_classifier(spec, models).attributes
+        target_shares(classes(attributes, params.debias.attribute), params.debias.target)
+        for attribute, label in (params.control.measure if params.control else {}).items():
+            if attribute in attributes or spec == params.debias.classifier:
+                class_index(attributes, attribute, label)
+    if params.evaluation.identity:
+        build_embedder(params.evaluation.identity, models)
+    if params.control:
+        build_energies(params.control.energies, models)
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise storage_error(folder, error) from error
+
+
+def main() -> None:
+    """Run the step from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--params", default="params.yaml", help="the experiment (default: params.yaml)")
+    run(Project.load(parser.parse_args().params))
+    print("the experiment can run")
+
+
+if __name__ == "__main__":
+    command(main)

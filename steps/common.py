@@ -1,0 +1,212 @@
+"""What all steps share: where things lie, when a step's work is already done, and how a command ends on an error."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import hashlib
+import logging
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import promptgen
+from promptgen.build import build_chain, build_generator, identities
+from promptgen.config import Params, PassKind, load_params
+from promptgen.errors import DataError, PromptGenError
+from promptgen.files import folder_lock, sha256_of
+from promptgen.generators.base import Generator
+from promptgen.manifest import StepFolder, fingerprint
+from promptgen.seeding import derive
+from promptgen.tracking import Tracker
+from steps.progress import Bar
+
+FORMAT_VERSION = 1
+"""Of the files that steps leave for each other."""
+
+CHAIN_NAME = "chain.safetensors"
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Project:
+    """An experiment and the folder that it lives in.
+
+    Attributes:
+        root: folder of params.yaml; models/, artifacts/ and reports/ lie in it.
+        params: content of params.yaml.
+    """
+
+    root: Path
+    params: Params
+
+    @classmethod
+    def load(cls, params_path: Path | str) -> Project:
+        """Read params.yaml.
+
+        Raises:
+            ConfigError: a key is unknown, missing, ill-typed or out of range.
+        """
+        path = Path(params_path).resolve()
+        return cls(path.parent, load_params(path))
+
+    @property
+    def models(self) -> Path:
+        """Folder of the weight files."""
+        return self.root / "models"
+
+    @property
+    def artifacts(self) -> Path:
+        """Folder of everything that the steps of this experiment write."""
+        return self.root / "artifacts" / self.params.experiment
+
+    @property
+    def reports(self) -> Path:
+        """Folder of what a run ends with."""
+        return self.root / "reports"
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass of the loop.
+
+    Attributes:
+        project: the experiment.
+        number: 0 for the generator itself, then one per trained flow.
+    """
+
+    project: Project
+    number: int
+
+    @property
+    def params(self) -> Params:
+        """Content of params.yaml."""
+        return self.project.params
+
+    @property
+    def kind(self) -> PassKind:
+        """What the pass is about."""
+        return self.params.kind_of(self.number)
+
+    @property
+    def seed(self) -> int:
+        """Seed of the pass; those of two passes are independent."""
+        return derive(self.params.seed, "pass", self.number)
+
+    @property
+    def before(self) -> Pass:
+        """The pass before this one."""
+        return Pass(self.project, self.number - 1)
+
+    @property
+    def chain(self) -> Path:
+        """File of the flows trained so far, this pass's included; pass 0 has none."""
+        return self.folder("train_flow") / CHAIN_NAME
+
+    def folder(self, step: str) -> Path:
+        """Return the output folder of a step."""
+        return self.project.artifacts / f"pass-{self.number}" / step
+
+    def generator(self) -> Generator:
+        """Return the generator as it is after this pass.
+
+        Raises:
+            CheckpointError: the flow of this pass is not trained yet.
+            ModelFileError: the generator's weight file is missing or damaged.
+        """
+        if self.number == 0:
+            return build_generator(self.params.generator, self.project.models)
+        return build_chain(self.chain, self.project.models)
+
+    def generator_inputs(self) -> dict[str, str]:
+        """Return the sha256 of the files that `generator` is made from.
+
+        Raises:
+            DataError: the flow of this pass is not trained yet.
+        """
+        files = identities([self.params.generator])
+        return files if self.number == 0 else {**files, CHAIN_NAME: self.sha256(self.chain)}
+
+    def sha256(self, path: Path) -> str:
+        """Return the sha256 of a file that an earlier step has written.
+
+        Raises:
+            DataError: it is not there.
+        """
+        if not path.is_file():
+            step, number = path.parent.name, path.parent.parent.name.removeprefix("pass-")
+            raise DataError(f"{path} is missing; write it with `python -m steps.{step} --pass {number}`")
+        return sha256_of(path)
+
+    def step(
+        self, name: str, params: Mapping[str, Any], inputs: Mapping[str, str], work: Callable[[StepFolder], Result]
+    ) -> Result:
+        """Do the work of a step, unless its folder says that it is done already.
+
+        Args:
+            name: name of the step and of its module.
+            params: all parameters that the outcome depends on.
+            inputs: sha256 of all files that it depends on.
+            work: writes files into the folder and returns what it found out. A `seconds` among that is the time over
+                all restarts; without one, the time is taken here.
+
+        Returns:
+            A small dict: `folder`, `fingerprint`, `seconds`, `result`.
+
+        Raises:
+            StorageError: another run holds the folder, or it cannot be written.
+        """
+        inputs = {**inputs, "code": _code_sha256(name)}
+        folder = StepFolder(self.folder(name), fingerprint(params, inputs, FORMAT_VERSION))
+        with folder_lock(folder.path):
+            if not folder.is_complete():
+                folder.begin()
+                started = time.perf_counter()
+                result = work(folder)
+                seconds = result.pop("seconds", time.perf_counter() - started)
+                folder.finish(result, seconds)
+            manifest = folder.manifest()
+        place = folder.path.relative_to(self.project.root).as_posix()
+        return {"folder": place} | {key: manifest[key] for key in ("fingerprint", "seconds", "result")}
+
+
+@functools.cache
+def _code_sha256(step: str) -> str:
+    """Return the sha256 of the library's code and a step's, so that what other code has done is never taken for done."""
+    library = Path(promptgen.__file__).parent
+    digest = hashlib.sha256()
+    for path in [*sorted(library.rglob("*.py")), Path(__file__).with_name(f"{step}.py"), Path(__file__)]:
+        digest.update(f"{path.name} {sha256_of(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def command(main: Callable[[], object]) -> None:
+    """Run a command's `main`; an error of this project ends it with one line on stderr and status 2."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        main()
+    except PromptGenError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+def pass_command(description: str | None, run: Callable[[Pass, Tracker], Result]) -> None:
+    """Be the command line of a step that belongs to a pass: `--params` and `--pass`."""
+
+    def main() -> None:
+        parser = argparse.ArgumentParser(description=description)
+        parser.add_argument("--params", default="params.yaml", help="the experiment (default: params.yaml)")
+        parser.add_argument("--pass", dest="number", type=int, required=True, help="number of the pass, from 0")
+        given = parser.parse_args()
+        with Bar() as bar:
+            done = run(Pass(Project.load(given.params), given.number), bar)
+        print(f"{done['folder']}: {done['seconds']:.1f} s")
+
+    command(main)

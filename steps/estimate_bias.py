@@ -1,0 +1,92 @@
+"""Estimate the bias that a pass has brought or left, and decide whether the loop goes on."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from promptgen.files import write_json
+from promptgen.manifest import StepFolder
+from promptgen.metrics.bias import Bias, measure_bias, share_difference
+from promptgen.perception.labels import target_shares
+from promptgen.tracking import Tracker
+from steps.common import Pass, Result, pass_command
+from steps.evaluate import count
+from steps.sample import SAMPLES_NAME, load_samples
+
+BIAS_NAME = "bias.json"
+
+REACHED = "interval contains the target"
+EXHAUSTED = "maximum of passes reached"
+
+
+def run(this: Pass, tracker: Tracker) -> Result:
+    """Write bias.json: the judge's figures, how far the shares have moved since pass 0, and the verdict.
+
+    What moved between pass 0 and the control's pass, though nobody asked for it, is the bias that the control brought.
+
+    Raises:
+        DataError: this pass or pass 0 has not been sampled yet.
+    """
+    debias, evaluation = this.params.debias, this.params.evaluation
+    params = {
+        "seed": this.seed,
+        "kind": this.kind,
+        "last": this.params.last_pass,
+        **debias.model_dump(include={"attribute", "target"}),
+        **evaluation.model_dump(include={"confidence", "bootstrap"}),
+    }
+    passes = {"first": Pass(this.project, 0), "this": this}
+    inputs = {name: each.sha256(each.folder("sample") / SAMPLES_NAME) for name, each in passes.items()}
+    return this.step("estimate_bias", params, inputs, lambda folder: _estimate(this, folder))
+
+
+def _estimate(this: Pass, folder: StepFolder) -> Result:
+    labels, now, first = list(this.params.debias.target), _judged(this), _judged(Pass(this.project, 0))
+    moved = list(map(share_difference, now.shares, first.shares)) if this.number else []
+    found = {
+        "attribute": this.params.debias.attribute,
+        "shares": {label: share.as_dict() for label, share in zip(labels, now.shares, strict=True)},
+        "moved": {label: change.as_dict() for label, change in zip(labels, moved, strict=False)},
+        "kl": now.kl.as_dict(),
+        "total_variation": now.total_variation.as_dict(),
+        "discrepancy": now.discrepancy.as_dict(),
+        "noise_floor": now.noise_floor,
+        "contains_target": now.contains_target,
+        "stop": decide(this, now.contains_target),
+    }
+    write_json(folder.path / BIAS_NAME, found)
+    return found
+
+
+def decide(this: Pass, contains_target: bool) -> str | None:
+    """Say why the loop stops after this pass, or None to go on.
+
+    Args:
+        this: the pass.
+        contains_target: whether the judge's interval of every share contains its target.
+    """
+    if this.number == 0 and this.params.control:
+        return None  # what is asked for has not been trained yet
+    if contains_target:
+        return REACHED
+    return EXHAUSTED if this.number >= this.params.last_pass else None
+
+
+def _judged(this: Pass) -> Bias:
+    """Return the judge's figures of a pass, labels in the order of the target."""
+    debias, evaluation = this.params.debias, this.params.evaluation
+    arrays, readers = load_samples(this.folder("sample"))
+    counts = count(arrays, "judge", readers["judge"], debias.attribute)
+    target = target_shares(list(counts), debias.target)
+    order = [list(counts).index(label) for label in debias.target]
+    return measure_bias(
+        np.array(list(counts.values()))[order],
+        target[order],
+        confidence=evaluation.confidence,
+        resamples=evaluation.bootstrap,
+        seed=this.seed,
+    )
+
+
+if __name__ == "__main__":
+    pass_command(__doc__, run)

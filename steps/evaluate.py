@@ -1,0 +1,115 @@
+"""Turn the samples of a pass into figures: shares, distances to the target, what the control asked for, diversity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from promptgen.files import write_json
+from promptgen.manifest import StepFolder
+from promptgen.metrics.bias import bootstrap_interval, class_counts, joint_labels, share_estimates, wilson
+from promptgen.metrics.diversity import pairwise_distance
+from promptgen.perception.labels import PRODUCT, class_index, classes, target_shares
+from promptgen.tracking import Tracker
+from steps.common import Pass, Result, pass_command
+from steps.sample import SAMPLES_NAME, load_samples
+
+RECORD_NAME = "record.json"
+
+Arrays = Mapping[str, NDArray[Any]]
+Attributes = Mapping[str, Sequence[str]]
+
+
+def run(this: Pass, tracker: Tracker) -> Result:
+    """Write record.json: shares and KL by classifier, judge and truth, the share of what the control asks for.
+
+    Raises:
+        DataError: the pass has not been sampled yet.
+        ConfigError: the target or the control names a label that a reader does not know.
+    """
+    debias, evaluation, control = this.params.debias, this.params.evaluation, this.params.control
+    params = {
+        "seed": this.seed,
+        "measure": control.measure if control else {},
+        **debias.model_dump(include={"attribute", "target"}),
+        **evaluation.model_dump(include={"confidence", "bootstrap"}),
+    }
+    inputs = {SAMPLES_NAME: this.sha256(this.folder("sample") / SAMPLES_NAME)}
+    return this.step("evaluate", params, inputs, lambda folder: _evaluate(this, folder))
+
+
+def _evaluate(this: Pass, folder: StepFolder) -> Result:
+    arrays, readers = load_samples(this.folder("sample"))
+    shares, kl = {}, {}
+    for reader, attributes in readers.items():
+        if counts := count(arrays, reader, attributes, this.params.debias.attribute):
+            shares[reader], kl[reader] = _bias(this, counts)
+    record = {
+        "pass": this.number,
+        "kind": this.kind,
+        "n": len(arrays["probability"]),
+        "shares": shares,
+        "kl": kl,
+        "control": _control(this, arrays, readers) | _diversity(this, arrays),
+    }
+    write_json(folder.path / RECORD_NAME, record)
+    return record
+
+
+def count(arrays: Arrays, reader: str, attributes: Attributes, attribute: str) -> dict[str, int]:
+    """Return how often each label of `attribute`, which may be a product, was read; empty if `reader` does not know it.
+
+    Args:
+        arrays: content of samples.npz.
+        reader: who counts.
+        attributes: labels of each attribute the reader knows.
+        attribute: what is counted.
+    """
+    factors = attribute.split(PRODUCT)
+    if not all(factor in attributes for factor in factors):
+        return {}
+    labels = classes(attributes, attribute)
+    joint = joint_labels([arrays[f"{reader}.{name}"] for name in factors], [len(attributes[name]) for name in factors])
+    return dict(zip(labels, class_counts(joint, len(labels)).tolist(), strict=True))
+
+
+def _bias(this: Pass, counts: Mapping[str, int]) -> tuple[dict[str, Any], dict[str, float]]:
+    """Return the shares by label, and the KL to the target, as plain dicts."""
+    evaluation, values = this.params.evaluation, np.array(list(counts.values()))
+    target = target_shares(list(counts), this.params.debias.target)
+    kl = bootstrap_interval(
+        values, target, confidence=evaluation.confidence, resamples=evaluation.bootstrap, seed=this.seed
+    )
+    shares = share_estimates(values, evaluation.confidence)
+    return {label: share.as_dict() for label, share in zip(counts, shares, strict=True)}, kl.as_dict()
+
+
+def _control(this: Pass, arrays: Arrays, readers: Mapping[str, Attributes]) -> dict[str, dict[str, float]]:
+    """Return the share of each label that the control asks for, by `ATTRIBUTE.LABEL.READER`."""
+    found: dict[str, dict[str, float]] = {}
+    measure = this.params.control.measure if this.params.control else {}
+    for attribute, label in measure.items():
+        for reader, attributes in readers.items():
+            if counts := count(arrays, reader, attributes, attribute):
+                class_index(attributes, attribute, label)
+                share = wilson(counts[label], sum(counts.values()), this.params.evaluation.confidence)
+                found[f"{attribute}.{label}.{reader}"] = share.as_dict()
+    return found
+
+
+def _diversity(this: Pass, arrays: Arrays) -> dict[str, dict[str, float]]:
+    """Return how far the identities of two samples lie apart on average, if they were told apart."""
+    if "identity" not in arrays:
+        return {}
+    evaluation = this.params.evaluation
+    distance = pairwise_distance(
+        arrays["identity"], resamples=evaluation.bootstrap, confidence=evaluation.confidence, seed=this.seed
+    )
+    return {"identity.diversity": distance.as_dict()}
+
+
+if __name__ == "__main__":
+    pass_command(__doc__, run)

@@ -1,0 +1,63 @@
+"""Fit the multipliers that would bring an attribute to its target shares, on samples of the pass before."""
+
+from __future__ import annotations
+
+import torch
+
+from promptgen.build import build_classifier, identities
+from promptgen.errors import ConfigError
+from promptgen.files import write_json
+from promptgen.manifest import StepFolder
+from promptgen.moments import fit_moments
+from promptgen.perception.labels import classes, feature_names, features, target_shares
+from promptgen.sampling import generate
+from promptgen.tracking import Tracker
+from steps.common import Pass, Result, pass_command
+
+MOMENTS_NAME = "moments.json"
+
+
+def run(this: Pass, tracker: Tracker) -> Result:
+    """Fit the multipliers and write them to moments.json, with the intervals and the cost of the tilt.
+
+    Raises:
+        ConfigError: the pass is no de-biasing one, or the target does not fit the classifier's labels.
+        InfeasibleTargetError: no tilt of the samples reaches the target.
+    """
+    if this.kind != "debias":
+        raise ConfigError(f"pass {this.number} is no de-biasing pass; these start at {this.params.first_debias_pass}")
+    debias = this.params.debias
+    chosen = debias.model_dump(include={"attribute", "target", "features", "samples", "ess_floor", "bootstrap"})
+    batch, confidence = this.params.evaluation.batch, this.params.evaluation.confidence
+    params = {**chosen, "seed": this.params.seed, "batch": batch, "confidence": confidence}
+    inputs = this.before.generator_inputs() | identities([debias.classifier])
+    return this.step("fit_moments", params, inputs, lambda folder: _fit(this, folder, tracker))
+
+
+def _fit(this: Pass, folder: StepFolder, tracker: Tracker) -> Result:
+    debias, evaluation = this.params.debias, this.params.evaluation
+    classifier = build_classifier(debias.classifier, this.project.models)
+    target = target_shares(classes(classifier.attributes, debias.attribute), debias.target)
+    seen: list[torch.Tensor] = []
+    samples = generate(
+        this.before.generator(), debias.samples, seed=this.seed, stream="moments", batch=evaluation.batch
+    )
+    with torch.inference_mode():
+        for _, image in samples:
+            seen.append(features(classifier(image), [debias.attribute], debias.features))
+            tracker.progress(sum(map(len, seen)), debias.samples, "moments")
+    fit = fit_moments(
+        torch.cat(seen).double().numpy(),
+        target,
+        names=feature_names(classifier.attributes, [debias.attribute]),
+        ess_floor=debias.ess_floor,
+        bootstrap=debias.bootstrap,
+        confidence=evaluation.confidence,
+        seed=this.seed,
+    )
+    write_json(folder.path / MOMENTS_NAME, fit.as_dict())
+    return {**fit.as_dict(), "generator_evaluations": {"forward": debias.samples, "backward": 0}}
+
+
+if __name__ == "__main__":
+    pass_command(__doc__, run)

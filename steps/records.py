@@ -1,0 +1,58 @@
+"""The entry of a pass in reports/metrics.json, from what its steps have left, and the file itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from promptgen.config import PassKind
+from promptgen.files import write_json
+from promptgen.manifest import StepFolder
+from steps.common import Pass, Project
+
+METRICS_NAME = "metrics.json"
+STEPS: Mapping[PassKind, tuple[str, ...]] = {
+    "generator": ("sample", "evaluate", "estimate_bias"),
+    "control": ("train_flow", "sample", "evaluate", "estimate_bias"),
+    "debias": ("fit_moments", "train_flow", "sample", "evaluate", "estimate_bias"),
+}
+"""The steps of each kind of pass, in their order."""
+
+
+def pass_record(this: Pass) -> dict[str, Any]:
+    """Return what is recorded of a pass whose steps are done.
+
+    Raises:
+        DataError: a step of the pass has not been run.
+    """
+    manifests = {step: StepFolder(this.folder(step), "").manifest() for step in STEPS[this.kind]}
+    results = {step: manifest["result"] for step, manifest in manifests.items()}
+    evaluations = [result.get("generator_evaluations", {}) for result in results.values()]
+    fit = results.get("train_flow", {}).get("fit")
+    return {
+        **results["evaluate"],
+        "fit": fit and {name: fit[name] for name in ("ess_fraction", "log_z", "kl_gap")},
+        "seconds": {step: round(manifest["seconds"], 3) for step, manifest in manifests.items()},
+        "generator_evaluations": {
+            way: sum(counted.get(way, 0) for counted in evaluations) for way in ("forward", "backward")
+        },
+    }
+
+
+def write_metrics(project: Project, records: Sequence[dict[str, Any]], stopped: str) -> Path:
+    """Write reports/metrics.json: equal runs give equal files, apart from the seconds.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    debias, path = project.params.debias, project.reports / METRICS_NAME
+    content = {
+        "experiment": project.params.experiment,
+        "attribute": debias.attribute,
+        "target": debias.target,
+        "stopped": stopped,
+        "passes": list(records),
+    }
+    write_json(path, content)
+    return path

@@ -1,0 +1,125 @@
+"""Train the flow of a pass: towards the control's energies, or towards the target shares of an attribute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from promptgen.build import build_classifier, build_energies, identities
+from promptgen.checkpoints import load_chain, save_chain
+from promptgen.config import Control
+from promptgen.energies.base import Energy
+from promptgen.energies.moment import MomentEnergy
+from promptgen.errors import ConfigError
+from promptgen.files import read_json, write_json
+from promptgen.flow import Flow
+from promptgen.manifest import StepFolder
+from promptgen.moments import MomentAscent
+from promptgen.perception.labels import classes, target_shares
+from promptgen.tracking import Tracker
+from promptgen.training import TrainingConfig, train_flow
+from steps.common import Pass, Result, pass_command
+from steps.fit_moments import MOMENTS_NAME
+
+HISTORY_NAME = "history.json"
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What one kind of pass trains for.
+
+    Attributes:
+        training: how.
+        params: the parameters that matter to this kind.
+        inputs: sha256 of the files that matter to this kind.
+        build: makes the energy, and what moves it during training.
+    """
+
+    training: TrainingConfig
+    params: dict[str, Any]
+    inputs: dict[str, str]
+    build: Callable[[], tuple[Energy, MomentAscent | None]]
+
+
+def run(this: Pass, tracker: Tracker) -> Result:
+    """Train the flow; write the chain of all flows so far and the history of the training.
+
+    A run that was killed goes on from its last state and ends with the same numbers.
+
+    Raises:
+        ConfigError: pass 0 is asked for, or a label is unknown to a classifier.
+        NonFiniteEnergyError: an energy became NaN or infinite.
+        DataError: an earlier step has not been run.
+    """
+    if this.kind == "generator":
+        raise ConfigError("pass 0 is the generator as it is, and trains nothing; the first flow is that of pass 1")
+    control = this.params.control
+    plan = _control(this, control) if this.kind == "control" and control else _debias(this)
+    params = {
+        "seed": this.seed,
+        "generator": this.params.generator.model_dump(),
+        "flow": this.params.flow.model_dump(),
+        "training": plan.training.model_dump(),
+        "fit_samples": this.params.evaluation.fit_samples,
+        **plan.params,
+    }
+    inputs = this.before.generator_inputs() | plan.inputs
+    return this.step("train_flow", params, inputs, lambda folder: _train(this, plan, folder, tracker))
+
+
+def _control(this: Pass, control: Control) -> _Plan:
+    return _Plan(
+        training=control.training,
+        params={"energies": {name: spec.model_dump() for name, spec in control.energies.items()}},
+        inputs=identities(control.energies.values()),
+        build=lambda: (build_energies(control.energies, this.project.models), None),
+    )
+
+
+def _debias(this: Pass) -> _Plan:
+    debias, moments = this.params.debias, this.folder("fit_moments") / MOMENTS_NAME
+
+    def build() -> tuple[Energy, MomentAscent | None]:
+        classifier = build_classifier(debias.classifier, this.project.models)
+        beta = list(read_json(moments)["beta"].values())
+        energy = MomentEnergy(classifier, debias.attribute, beta, debias.weight, debias.features)
+        if debias.dual is None:
+            return energy, None
+        target = target_shares(classes(classifier.attributes, debias.attribute), debias.target)
+        return energy, MomentAscent(energy, target, steps=debias.training.steps, config=debias.dual)
+
+    return _Plan(
+        training=debias.training,
+        params=debias.model_dump(include={"attribute", "target", "classifier", "features", "dual", "weight"}),
+        inputs=identities([debias.classifier]) | {MOMENTS_NAME: this.sha256(moments)},
+        build=build,
+    )
+
+
+def _train(this: Pass, plan: _Plan, folder: StepFolder, tracker: Tracker) -> Result:
+    params, generator = this.params, this.before.generator()
+    energy, multipliers = plan.build()
+    training = train_flow(
+        generator,
+        energy,
+        Flow(generator.prior.dim, params.flow, scale=generator.prior.scale, seed=this.seed),
+        plan.training,
+        seed=this.seed,
+        state_dir=folder.state,
+        tracker=tracker,
+        multipliers=multipliers,
+        fit_samples=params.evaluation.fit_samples,
+    )
+    earlier = load_chain(this.before.chain).flows if this.number > 1 else []
+    info = {"experiment": params.experiment, "pass": this.number, "kind": this.kind}
+    save_chain(folder.path / this.chain.name, [*earlier, training.flow], params.generator.model_dump(), info)
+    write_json(folder.path / HISTORY_NAME, training.history)
+    found: Result = {"fit": training.fit.as_dict(), "best_step": training.best_step, "seconds": training.seconds}
+    if multipliers is not None:
+        found["beta"] = dict(zip(multipliers.energy.names, multipliers.beta.tolist(), strict=True))
+    return {**found, "generator_evaluations": training.evaluations}
+
+
+if __name__ == "__main__":
+    pass_command(__doc__, run)
