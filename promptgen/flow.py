@@ -18,15 +18,16 @@ import torch
 from nflows.transforms.base import CompositeTransform, Transform
 from nflows.transforms.coupling import AffineCouplingTransform
 from nflows.transforms.standard import PointwiseAffineTransform
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from promptgen.errors import DataError
 from promptgen.seeding import stream
+from promptgen.strict import Section
 
 
-class FlowConfig(BaseModel):
+class FlowConfig(Section):
     """Size of a flow.
 
     Attributes:
@@ -34,8 +35,6 @@ class FlowConfig(BaseModel):
         hidden: width of the one hidden layer in each coupling's network.
         log_scale_bound: largest absolute log-scale of a coupling, nats per dimension.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     blocks: int = Field(default=8, ge=1)
     hidden: int = Field(default=256, ge=1)

@@ -14,6 +14,7 @@ Generative Models", NeurIPS 2022, https://arxiv.org/abs/2209.06970
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from promptgen.energies.base import Energy, Sample, WeightedSum
-from promptgen.errors import DataError
+from promptgen.errors import DataError, NonFiniteEnergyError
 from promptgen.flow import Flow, standard_log_prob
 from promptgen.generators.base import Generator
 
@@ -70,14 +71,18 @@ def reverse_kl(
         context: conditions of a conditional flow, (B, C).
         estimator: "path" or "plain".
         rng: random stream for energies that draw.
+
+    Raises:
+        NonFiniteEnergyError: a term of the energy, or the flow's density, is NaN or infinite for a sample.
     """
     latent, log_det = flow(eps, context)
-    sample = Sample(latent, generator(latent), context, _anchor(flow, generator, energy, eps), rng)
+    sample = Sample(latent, generator(latent), context, anchor_images(flow, generator, energy, eps), rng)
     parts = energy_parts(energy, sample)
     log_q = _path_log_prob(flow, latent, context) if estimator == "path" else standard_log_prob(eps) - log_det
     log_w = generator.prior.log_prob(latent) - torch.stack(list(parts.values())).sum(dim=0) - log_q
-    detached = {name: part.detach() for name, part in parts.items()}
-    return Loss(-log_w.mean(), log_w.detach(), detached, _detached(sample))
+    loss = Loss(-log_w.mean(), log_w.detach(), {name: part.detach() for name, part in parts.items()}, _detached(sample))
+    _require_finite(loss)
+    return loss
 
 
 def log_weight(
@@ -92,6 +97,13 @@ def log_weight(
     """Return ``log w``, nats, (B,), at ``z = f(eps; c)``, without gradients; the arguments are `reverse_kl`'s."""
     with torch.no_grad():
         return reverse_kl(flow, generator, energy, eps, context=context, estimator="plain", rng=rng).log_w
+
+
+def anchor_images(flow: Flow, generator: Generator, energy: Energy, eps: Tensor) -> Tensor | None:
+    """Return the images of the same noise at the null condition, (B, 3, H, W), if the energy asks for them."""
+    if not getattr(energy, "needs_anchor", False):
+        return None
+    return generator(flow(eps, flow.null_context(len(eps)))[0])
 
 
 def energy_parts(energy: Energy, sample: Sample) -> dict[str, Tensor]:
@@ -140,6 +152,21 @@ def fit_statistics(log_w: Tensor) -> Fit:
     return Fit(log_z, bound, log_z - bound, ess / n, n)
 
 
+def _require_finite(loss: Loss) -> None:
+    """Refuse a batch whose weights are not finite, and say which term made them so."""
+    if bool(loss.log_w.isfinite().all()):
+        return
+    bad = [f"energy {name}" for name, part in loss.parts.items() if not bool(part.isfinite().all())]
+    if not bool(loss.sample.latent.isfinite().all()):
+        bad = ["the flow"]
+    raise non_finite(bad or ["the density of the flow"])
+
+
+def non_finite(names: list[str]) -> NonFiniteEnergyError:
+    """Return the error for what is called `names`."""
+    return NonFiniteEnergyError(f"{' and '.join(names)} became NaN or infinite: lower the learning rate or the weight")
+
+
 class _LogProb(nn.Module):
     """A flow's log density as a module of its own, which is what `functional_call` can call."""
 
@@ -159,11 +186,26 @@ def _path_log_prob(flow: Flow, latent: Tensor, context: Tensor | None) -> Tensor
     return log_q
 
 
-def _anchor(flow: Flow, generator: Generator, energy: Energy, eps: Tensor) -> Tensor | None:
-    """Return the images of the same noise at the null condition, (B, 3, H, W), if the energy asks for them."""
-    if not getattr(energy, "needs_anchor", False):
-        return None
-    return generator(flow(eps, flow.null_context(len(eps)))[0])
+def join(losses: Sequence[Loss]) -> Loss:
+    """Return the losses of several batches as that of one; its `value` is for reading only."""
+    if len(losses) == 1:
+        return losses[0]
+    log_w = torch.cat([loss.log_w for loss in losses])
+    parts = {name: torch.cat([loss.parts[name] for loss in losses]) for name in losses[0].parts}
+    samples = [loss.sample for loss in losses]
+    sample = Sample(
+        torch.cat([sample.latent for sample in samples]),
+        torch.cat([sample.image for sample in samples]),
+        _cat([sample.context for sample in samples]),
+        _cat([sample.anchor for sample in samples]),
+    )
+    return Loss(-log_w.mean(), log_w, parts, sample)
+
+
+def _cat(tensors: Sequence[Tensor | None]) -> Tensor | None:
+    """Join what either all batches have or none."""
+    given = [tensor for tensor in tensors if tensor is not None]
+    return torch.cat(given) if given else None
 
 
 def _detached(sample: Sample) -> Sample:

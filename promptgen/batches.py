@@ -1,0 +1,100 @@
+"""Samples of a flow in batches that fit into memory: losses to train on, log weights to choose and report by.
+
+Every draw is addressed by the seed and the names of its stream, so the same names give the same samples again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from promptgen.energies.base import Energy, Sample
+from promptgen.flow import Flow
+from promptgen.generators.base import Generator
+from promptgen.objective import Estimator, Loss, anchor_images, energy_parts, log_weight, reverse_kl
+from promptgen.seeding import stream
+
+ContextSampler = Callable[[int, torch.Generator], Tensor]
+"""Draws conditions, (n, C), of a conditional flow from a random stream."""
+
+
+@dataclass(frozen=True)
+class Batches:
+    """What a flow is sampled for.
+
+    Attributes:
+        flow: the flow; its device and type are those of all samples.
+        generator: the frozen generator.
+        energy: what is wanted, nats.
+        seed: seed of the experiment.
+        size: most samples that go through the generator at a time.
+        contexts: draws the conditions of a conditional flow.
+    """
+
+    flow: Flow
+    generator: Generator
+    energy: Energy
+    seed: int
+    size: int
+    contexts: ContextSampler | None = None
+
+    @property
+    def images_per_sample(self) -> int:
+        """How many images a sample takes: two if an energy compares it with the null condition."""
+        return 2 if getattr(self.energy, "needs_anchor", False) else 1
+
+    def losses(self, n: int, *names: str | int, estimator: Estimator = "path") -> Iterator[Loss]:
+        """Yield the losses of `n` samples from the stream called `names`, batch by batch.
+
+        Raises:
+            NonFiniteEnergyError: an energy or the flow's density is NaN or infinite.
+        """
+        for eps, context, rng in self._draws(n, *names):
+            yield reverse_kl(self.flow, self.generator, self.energy, eps, context=context, estimator=estimator, rng=rng)
+
+    def log_weights(self, n: int, *names: str | int) -> Tensor:
+        """Return the log weights, nats, (n,), of samples from the stream called `names`.
+
+        Raises:
+            NonFiniteEnergyError: an energy or the flow's density is NaN or infinite.
+        """
+        return torch.cat(
+            [
+                log_weight(self.flow, self.generator, self.energy, eps, context=context, rng=rng)
+                for eps, context, rng in self._draws(n, *names)
+            ]
+        )
+
+    def bad_gradients(self, n: int, *names: str | int) -> list[str]:
+        """Return the terms of the energy whose gradient by the latents is not finite for some sample."""
+        bad: set[str] = set()
+        for eps, context, rng in self._draws(n, *names):
+            latent = self.flow(eps, context)[0].detach().requires_grad_()
+            anchor = anchor_images(self.flow, self.generator, self.energy, eps)
+            sample = Sample(latent, self.generator(latent), context, anchor, rng)
+            for name, part in energy_parts(self.energy, sample).items():
+                if part.requires_grad and not _has_finite_gradient(part, latent):
+                    bad.add(name)
+        return sorted(bad)
+
+    def _draws(self, n: int, *names: str | int) -> Iterator[tuple[Tensor, Tensor | None, torch.Generator]]:
+        """Yield noise (B, D), conditions (B, C) and the energies' random stream, batch by batch.
+
+        Noise and conditions do not depend on the size of the batches: they are drawn on the CPU all at once.
+        """
+        like = next(self.flow.parameters())
+        eps = torch.randn(n, self.flow.dim, generator=stream(self.seed, *names), dtype=like.dtype).to(like.device)
+        context = None if self.contexts is None else self.contexts(n, stream(self.seed, *names, "context")).to(like)
+        rng = stream(self.seed, *names, "energy")
+        for start in range(0, n, self.size):
+            part = slice(start, start + self.size)
+            yield eps[part], None if context is None else context[part], rng
+
+
+def _has_finite_gradient(part: Tensor, latent: Tensor) -> bool:
+    """Say whether one term's gradient by the latents, (B, D), is finite throughout."""
+    (gradient,) = torch.autograd.grad(part.sum(), latent, retain_graph=True, allow_unused=True)
+    return gradient is None or bool(gradient.isfinite().all())
