@@ -14,13 +14,20 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor, nn
 
+from promptgen.errors import ConfigError
 from promptgen.generators.base import FrozenModule, GaussianPrior
 from promptgen.generators.stylegan2_layers import ConstantInput, MappingLayer, PixelNorm, StyledConv, ToRGB
 from promptgen.published import load_strictly, read_state
 from promptgen.seeding import stream
 
 MAPPING_RATE = 0.01
+"""Learning-rate multiplier of the mapping layers."""
+
+MEAN_BLOCK = 4096
+"""Latents mapped at once when the centre of the truncation is measured."""
+
 PUBLISHED_CHANNELS = {4: 512, 8: 512, 16: 512, 32: 512, 64: 256, 128: 128, 256: 64, 512: 32, 1024: 16}
+"""Feature channels by resolution, from 64 pixels on before the channel multiplier."""
 
 
 class StyleGAN2Config(BaseModel):
@@ -156,12 +163,12 @@ class StyleGAN2(FrozenModule):
         """Return styles, (B, latent_dim), moved towards `mean_w` as the truncation of the configuration says.
 
         Raises:
-            RuntimeError: truncation is not 1 and `mean_w` is not known yet.
+            ConfigError: truncation is not 1 and `mean_w` is not known yet.
         """
         if self.config.truncation == 1:
             return w
         if self.mean_w is None:
-            raise RuntimeError("truncation needs mean_w: call freeze() or set_mean_w() first")
+            raise ConfigError(f"truncation {self.config.truncation} needs mean_w: call freeze() or set_mean_w() first")
         return torch.lerp(self.mean_w, w, self.config.truncation)
 
     @torch.no_grad()
@@ -175,10 +182,9 @@ class StyleGAN2(FrozenModule):
         """
         if mean_w is None:
             rng = stream(seed, "stylegan2", "mean_w")
-            blocks = [min(4096, samples - done) for done in range(0, samples, 4096)]
-            mean_w = (
-                torch.stack([self.mapping(self.prior.sample(n, rng)).sum(dim=0) for n in blocks]).sum(dim=0) / samples
-            )
+            blocks = (min(MEAN_BLOCK, samples - done) for done in range(0, samples, MEAN_BLOCK))
+            sums = [self.mapping(self.prior.sample(n, rng)).sum(dim=0) for n in blocks]
+            mean_w = torch.stack(sums).sum(dim=0) / samples
         self.mean_w = mean_w.to(self.input.input)
 
     def freeze(self) -> None:
@@ -195,17 +201,37 @@ class StyleGAN2(FrozenModule):
         return torch.randn(shape, generator=rng, device=rng.device, dtype=stored.dtype).to(stored.device)
 
 
-def load_stylegan2(path: Path, config: StyleGAN2Config, *, mean_w: Tensor | None = None) -> StyleGAN2:
+def load_stylegan2(
+    path: Path,
+    size: int,
+    truncation: float = 1.0,
+    *,
+    latent_dim: int = 512,
+    mapping_layers: int = 8,
+    channel_multiplier: int = 2,
+    mean_w: Tensor | None = None,
+) -> StyleGAN2:
     """Load a published checkpoint and freeze it.
 
     Args:
         path: file of ``torch.save`` whose entry `g_ema` is the generator's state dict; other entries are ignored.
-        config: what the file holds; its `size` must be that of the file.
+        size: height and width of its images.
+        truncation: see `StyleGAN2Config`.
+        latent_dim: coordinates of z and of w.
+        mapping_layers: linear layers from z to w.
+        channel_multiplier: see `StyleGAN2Config`.
         mean_w: centre of the truncation, (latent_dim,); None measures it where it is needed.
 
     Raises:
         ModelFileError: the file cannot be read, or its keys or shapes differ from the configured network's.
     """
+    config = StyleGAN2Config(
+        size=size,
+        latent_dim=latent_dim,
+        mapping_layers=mapping_layers,
+        channel_multiplier=channel_multiplier,
+        truncation=truncation,
+    )
     model = StyleGAN2(config)
     load_strictly(model, read_state(path, "g_ema"), source=path)
     if mean_w is not None:

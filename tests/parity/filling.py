@@ -1,0 +1,146 @@
+"""Parity fixtures: weights drawn again from their key names, published files rebuilt, and the numbers expected of them.
+
+A fixture is a folder with `manifest.json` (layout and fill rules), `inputs.npz` and `expected.npz`. The environment
+variable PROMPTGEN_PARITY names a folder of fixtures to use instead of the committed ones.
+"""
+
+import json
+import os
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+DEFAULT_ROOT = Path(__file__).parent.parent / "fixtures" / "parity"
+
+
+@dataclass(frozen=True)
+class Fixture:
+    """One fixture folder."""
+
+    folder: Path
+
+    @cached_property
+    def manifest(self):
+        return json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
+
+    @property
+    def network(self):
+        return self.manifest["network"]
+
+    @property
+    def hyper_parameters(self):
+        return self.manifest["hyper_parameters"]
+
+    @cached_property
+    def inputs(self):
+        """Input tensors by name."""
+        return self._tensors("inputs.npz")
+
+    @cached_property
+    def expected(self):
+        """Expected tensors by name; a suffix `_strideN` and so on says which part of the result was kept."""
+        return self._tensors("expected.npz")
+
+    def section(self, name):
+        """Return the tensors of a section by key, checked against their checksums."""
+        entries = {entry["key"]: entry for entry in self.manifest["sections"][name]}
+        return {key: torch.from_numpy(self._filled(entry, entries)) for key, entry in entries.items()}
+
+    def file_content(self, index=0):
+        """Return the content of a published file."""
+        return self._built(self.manifest["files"][index]["tree"])
+
+    def write_file(self, path, index=0, **extra):
+        """Write a published file, with `extra` top-level entries, as its publisher would; return `path`."""
+        torch.save(self.file_content(index) | extra, path)
+        return path
+
+    def _tensors(self, name):
+        with np.load(self.folder / name) as arrays:
+            return {key: torch.from_numpy(arrays[key]) for key in arrays}
+
+    def _built(self, node):
+        if isinstance(node, dict):
+            return {key: self._built(value) for key, value in node.items()}
+        if isinstance(node, str) and node.startswith("@"):
+            section, _, key = node[1:].partition(":")
+            tensors = self.section(section)
+            return tensors[key] if key else tensors
+        return node
+
+    def _filled(self, entry, entries):
+        numbers = self._numbers(entry, entries)
+        if "plus" in entry:
+            np.add.at(numbers.reshape(-1), entry["plus"]["index"], entry["plus"]["value"])
+        array = np.asarray(numbers).astype(entry["dtype"])
+        if "crc32" in entry:
+            little = array.astype(array.dtype.newbyteorder("<")).tobytes()
+            assert zlib.crc32(little) == entry["crc32"], f"{self.network}: checksum of {entry['key']}"
+        return array
+
+    def _numbers(self, entry, entries):
+        """Return the float64 numbers of an entry, as its fill rule says."""
+        shape = tuple(entry["shape"])
+        match entry["fill"]:
+            case "normal":
+                return entry["mean"] + entry["std"] * self._normals(entry["key"], shape)
+            case "abs_normal":
+                return entry["mean"] + entry["std"] * np.abs(self._normals(entry["key"], shape))
+            case "const":
+                return np.full(shape, entry["value"])
+            case "values":
+                return np.array(entry["values"], dtype=np.float64).reshape(shape)
+            case "alias":
+                return self._filled(entries[entry["of"]], entries).astype(np.float64)
+            case "power_u" | "power_v":
+                return self._power(entry, entries)
+        raise ValueError(f"unknown fill rule {entry['fill']!r} of {entry['key']!r}")
+
+    def _power(self, entry, entries):
+        """Return a spectral-norm vector after one power step from the start of the "u" key."""
+        weight = self._filled(entries[entry["weight"]], entries).astype(np.float64)
+        matrix = weight.reshape(len(weight), -1)
+        v = matrix.T @ self._normals(entry["u"], (len(matrix),))
+        v /= np.linalg.norm(v)
+        u = matrix @ v
+        return v if entry["fill"] == "power_v" else u / np.linalg.norm(u)
+
+    def _normals(self, key, shape):
+        seed = zlib.crc32((self.manifest.get("salt", "") + key).encode())
+        return np.random.Generator(np.random.PCG64(seed)).standard_normal(shape)
+
+
+def fixtures_of(prefix):
+    """Return a parameter for each fixture whose network is `prefix`, or `prefix` and a size."""
+    root = Path(os.environ.get("PROMPTGEN_PARITY", DEFAULT_ROOT))
+    found = [Fixture(path.parent) for path in sorted(root.glob("*/manifest.json"))]
+    assert found, f"no parity fixtures in {root}: set PROMPTGEN_PARITY to a folder of them"
+    chosen = [fixture for fixture in found if fixture.network == prefix or fixture.network.startswith(f"{prefix}-")]
+    return [pytest.param(fixture, id=fixture.network) for fixture in chosen]
+
+
+def part(result, name):
+    """Return the part of `result` that the suffix of `name` says was kept: `_strideN`, `_centreN` or `_firstN`."""
+    suffix = name.rsplit("_", 1)[-1]
+    for kind in ("stride", "centre", "first"):
+        if suffix.startswith(kind) and suffix.removeprefix(kind).isdigit():
+            n = int(suffix.removeprefix(kind))
+            if kind == "stride":
+                return result[..., ::n, ::n]
+            if kind == "first":
+                return result[:, :n]
+            top, left = ((side - n) // 2 for side in result.shape[-2:])
+            return result[..., top : top + n, left : left + n]
+    return result
+
+
+def assert_close(result, expected, tolerance=1e-4):
+    """Fail unless `result` is within `tolerance` of `expected`, relative to the largest absolute value expected."""
+    assert result.shape == expected.shape
+    error = (result.double() - expected.double()).abs().max() / expected.double().abs().max()
+    assert error <= tolerance, f"relative error {error:.2e}, allowed {tolerance:.0e}"
