@@ -1,0 +1,204 @@
+"""The figures of the report, as inline SVG that takes its colours and fonts from the page.
+
+Every panel is small and the page lays several beside each other, so they stay readable on a narrow screen. Matplotlib
+draws in placeholder colours, which are then replaced by the page's CSS variables: one drawing serves light and dark.
+The bytes depend on the data alone: no date, no random ids, no address of another site.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import cycle
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from promptgen.reporting.formats import THIN, number, percent
+from promptgen.reporting.history import Curve
+from promptgen.reporting.records import SOURCES, Interval, Source
+
+INK, MUTED, LINE, TARGET = "#010101", "#020202", "#030303", "#040404"
+SOURCE_COLOURS: dict[Source, str] = {"classifier": "#110001", "judge": "#110002", "truth": "#110003"}
+SERIES = ("#120001", "#120002", "#120003", "#120004", "#120005", "#120006")
+VARIABLES = {
+    INK: "--ink",
+    MUTED: "--muted",
+    LINE: "--line",
+    TARGET: "--target",
+    **{colour: f"--{source}" for source, colour in SOURCE_COLOURS.items()},
+    **{colour: f"--series-{index}" for index, colour in enumerate(SERIES, start=1)},
+}
+MARKERS: dict[Source, str] = {"classifier": "s", "judge": "o", "truth": "D"}
+DODGE: dict[Source, float] = {"classifier": -0.14, "judge": 0.0, "truth": 0.14}
+SIZE = (4.8, 3.0)  # inches of 72 points
+SMOOTHING_PARTS = 20  # a curve is averaged over one such part of its length
+
+DASHED, DOTTED = (0, (4, 3)), (0, (1, 2))
+PERCENT = PercentFormatter(1, decimals=0, symbol=f"{THIN}%")
+
+STYLE: dict[Any, Any] = {
+    "axes.edgecolor": LINE,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.labelcolor": MUTED,
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.facecolor": "none",
+    "font.family": "DejaVu Sans",
+    "font.size": 11,
+    "grid.color": LINE,
+    "grid.linewidth": 0.8,
+    "svg.fonttype": "none",
+    "text.color": INK,
+    "text.parse_math": False,
+    "xtick.color": MUTED,
+    "xtick.major.size": 0,
+    "ytick.color": MUTED,
+    "ytick.major.size": 0,
+}
+
+
+def pass_panel(
+    name: str,
+    passes: Sequence[tuple[str, str]],
+    series: Mapping[Source, Sequence[Interval | None]],
+    *,
+    target: float | None = None,
+    floor: Sequence[float] | None = None,
+    shares: bool = True,
+) -> str:
+    """Draw numbers with their intervals, pass by pass, one mark per source.
+
+    Args:
+        name: unique on the page; becomes part of every id inside the drawing.
+        passes: number and kind of each pass, for the axis.
+        series: one interval, or None, per pass and source.
+        target: where the numbers should end, drawn as a dashed line.
+        floor: per pass, the value that sampling noise alone would give; drawn as a dotted line.
+        shares: whether the numbers are shares in [0, 1], shown as percentages.
+    """
+    with _panel(name) as (axes, result):
+        for source in SOURCES:
+            _points(axes, source, series.get(source, ()), shares)
+        if target is not None:
+            axes.axhline(target, color=TARGET, linestyle=DASHED, linewidth=1.4, zorder=1)
+        if floor is not None:
+            axes.plot(range(len(floor)), floor, color=MUTED, linestyle=DOTTED, linewidth=1.4, zorder=1)
+        _pass_axis(axes, passes)
+        _frame(axes, 0.1 if shares else 0.02, shares)
+    return result[0]
+
+
+def _pass_axis(axes: Axes, passes: Sequence[tuple[str, str]]) -> None:
+    """Write number and kind under each pass: two sets of ticks, since a text of two lines is not centred in SVG."""
+    numbers, kinds = zip(*passes, strict=True)
+    axes.set_xlim(-0.5, len(passes) - 0.5)
+    axes.xaxis.remove_overlapping_locs = False
+    axes.set_xticks(range(len(passes)), numbers)
+    axes.set_xticks(range(len(passes)), kinds, minor=True)
+    axes.tick_params(axis="x", which="minor", length=0, pad=17)
+
+
+def _points(axes: Axes, source: Source, intervals: Sequence[Interval | None], shares: bool) -> None:
+    """Draw the marks of one source with whiskers and a thin line through them; the judge's values are written out."""
+    known = [
+        (index + DODGE[source], entry.known.value, entry.known.low, entry.known.high)
+        for index, entry in enumerate(intervals)
+        if entry is not None and entry.known is not None
+    ]
+    if not known:
+        return
+    x, y, low, high = zip(*known, strict=True)
+    colour = SOURCE_COLOURS[source]
+    axes.plot(x, y, color=colour, linewidth=1, alpha=0.35, zorder=2)
+    axes.vlines(x, low, high, color=colour, linewidth=2, zorder=3)
+    axes.plot(x, y, MARKERS[source], color=colour, markersize=6, zorder=4)
+    if source == "judge":
+        for position, value, top in zip(x, y, high, strict=True):
+            text = percent(value) if shares else number(value)
+            axes.annotate(text, (position, top), (0, 5), textcoords="offset points", ha="center", fontsize=10)
+
+
+def _frame(axes: Axes, least_span: float, shares: bool) -> None:
+    """Give the vertical axis at least `least_span`, room for the written values, and ticks where numbers can be."""
+    low, high = axes.get_ylim()
+    middle, half = (low + high) / 2, max(high - low, least_span) / 2
+    low, high = max(middle - half * 1.1, -0.02 if shares else 0.0), middle + half * 1.3
+    most = 1.0 if shares else high
+    axes.set_yticks([tick for tick in MaxNLocator(5).tick_values(low, high) if max(low, 0.0) <= tick <= most])
+    axes.set_ylim(low, min(high, most + 0.08))
+    if shares:
+        axes.yaxis.set_major_formatter(PERCENT)
+
+
+def curve_panel(
+    name: str, curves: Mapping[str, Curve], targets: Mapping[str, float] | None = None, *, shares: bool = False
+) -> str:
+    """Draw curves over training steps: every value faintly, and a running mean on top.
+
+    Args:
+        name: unique on the page; becomes part of every id inside the drawing.
+        curves: (step, value) pairs by name, drawn in the order of the page's series colours.
+        targets: values the curves should end at, by the same names, drawn as dashed lines.
+        shares: whether the numbers are shares in [0, 1], shown as percentages.
+    """
+    with _panel(name) as (axes, result):
+        for colour, curve in zip(cycle(SERIES), curves.values(), strict=False):
+            table = pd.DataFrame(curve, columns=["step", "value"])
+            window = max(1, len(table) // SMOOTHING_PARTS)
+            table["mean"] = table["value"].rolling(window, min_periods=1, center=True).mean()
+            for values, line in (("value", {"linewidth": 0.8, "alpha": 0.3}), ("mean", {"linewidth": 1.8})):
+                sns.lineplot(table, x="step", y=values, color=colour, errorbar=None, ax=axes, **line)
+        for goal in sorted({value for label, value in (targets or {}).items() if label in curves}):
+            axes.axhline(goal, color=TARGET, linestyle=DASHED, linewidth=1.4)
+        axes.set(xlabel="training step", ylabel="")
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        if shares:
+            axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
+            axes.yaxis.set_major_formatter(PERCENT)
+    return result[0]
+
+
+@contextmanager
+def _panel(name: str) -> Iterator[tuple[Axes, list[str]]]:
+    """Give axes to draw on, and a list that holds the finished SVG when the block has ended."""
+    result: list[str] = []
+    with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=SIZE, layout="constrained")  # not through pyplot: nothing global is left behind
+        yield figure.add_subplot(), result
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    result.append(_inline(buffer.getvalue(), name))
+
+
+def _inline(svg: str, name: str) -> str:
+    """Return matplotlib's SVG fit for a page: its colours are variables, its fonts the page's, its ids carry `name`."""
+    svg = svg[svg.index("<svg") :].replace("xlink:href", "href")
+    referenced = set(re.findall(r'(?:href="|url\()#([\w.-]+)', svg))
+    for pattern, replacement in (
+        (r"<metadata>.*?</metadata>", ""),
+        (r"<style.*?</style>", ""),  # it would rule the whole page
+        (r"<defs>\s*</defs>", ""),
+        (r'(<svg)[^>]*?( viewBox="[^"]*")[^>]*>', r'\1 class="plot" aria-hidden="true"\2>'),
+        (r' id="([\w.-]+)"', lambda match: f' id="{name}-{match[1]}"' if match[1] in referenced else ""),
+        (r'(href="|url\()#', rf"\g<1>#{name}-"),
+        (r"font-family: [^;\"]*;? ?", ""),
+        (r' transform="rotate\(-0 [^"]*"', ""),
+        (r"<[^>]*>", lambda tag: re.sub(r"(\.\d\d)\d+", r"\1", tag[0])),  # coordinates, not the written numbers
+        (r"\s*\n\s*", "\n"),
+    ):
+        svg = re.sub(pattern, replacement, svg, flags=re.DOTALL)
+    for colour, variable in VARIABLES.items():
+        svg = svg.replace(colour, f"var({variable})")
+    return svg

@@ -1,0 +1,63 @@
+"""How numbers are written: one place, so that a number looks the same wherever it appears."""
+
+from __future__ import annotations
+
+THIN = "\u202f"  # narrow no-break space, between a number and its unit
+MINUS = "\u2212"
+ABSENT = "–"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return `value` with `digits` decimals and a true minus sign; a dash when it is unknown or not finite."""
+    if value is None:
+        return ABSENT
+    text = f"{value:.{digits}f}"
+    zero = float(text) == 0
+    return text.lstrip("-") if zero else text.replace("-", MINUS)
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """Return a share in [0, 1] as a percentage, such as "50.6 %"."""
+    return ABSENT if share is None else f"{100 * share:.{digits}f}{THIN}%"
+
+
+def wanted(share: float) -> str:
+    """Return a share that somebody chose, and so without decimals it does not need: "50 %", "16.7 %"."""
+    return f"{100 * share:.1f}".removesuffix(".0") + f"{THIN}%"
+
+
+def points(difference: float | None) -> str:
+    """Return a difference of two shares in percentage points, with its sign."""
+    return ABSENT if difference is None else f"{100 * difference:+.1f}".replace("-", MINUS)
+
+
+def percent_range(low: float | None, high: float | None, digits: int = 1) -> str:
+    """Return the ends of an interval of shares, such as "48.4 – 52.8 %"."""
+    if low is None or high is None:
+        return ABSENT
+    return f"{100 * low:.{digits}f}{THIN}–{THIN}{100 * high:.{digits}f}{THIN}%"
+
+
+def number_range(low: float | None, high: float | None, digits: int = 3) -> str:
+    """Return the ends of an interval of plain numbers, such as "0.001 – 0.004"."""
+    return f"{number(low, digits)}{THIN}–{THIN}{number(high, digits)}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time a person can read: "0.4 s", "75 s" or "12 min 30 s"."""
+    if seconds < 10:
+        return f"{seconds:.1f}{THIN}s"
+    if seconds < 100:
+        return f"{seconds:.0f}{THIN}s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}{THIN}min\u00a0{rest}{THIN}s"
+
+
+def count(value: int) -> str:
+    """Return a whole number with its thousands set apart, such as "12 345"."""
+    return f"{value:,}".replace(",", THIN)
+
+
+def listing(items: list[str]) -> str:
+    """Return "a", "a and b" or "a, b and c"."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

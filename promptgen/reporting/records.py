@@ -1,0 +1,215 @@
+"""What the report is made of: the schema of ``reports/metrics.json``, and what is shown beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from promptgen.errors import DataError
+from promptgen.metrics.estimate import Estimate
+from promptgen.reporting.formats import listing
+from promptgen.reporting.history import History
+from promptgen.reporting.pictures import Pixels
+
+Source = Literal["classifier", "judge", "truth"]
+SOURCES: tuple[Source, ...] = ("classifier", "judge", "truth")
+
+
+class Record(BaseModel):
+    """Base of the records: frozen, and strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Interval(Record):
+    """A measured number with its confidence interval; null where the number is not finite."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+    @property
+    def known(self) -> Estimate | None:
+        """The three numbers, or None when one of them is not finite."""
+        if self.value is None or self.low is None or self.high is None:
+            return None
+        return Estimate(self.value, self.low, self.high)
+
+    def contains(self, number: float) -> bool:
+        """Tell whether `number` lies within the interval; one without ends contains nothing."""
+        return self.known is not None and self.known.contains(number)
+
+    def overlaps(self, other: Interval) -> bool:
+        """Tell whether the two intervals share a point; intervals without ends cannot be told apart."""
+        one, two = self.known, other.known
+        return one is None or two is None or (one.low <= two.high and two.low <= one.high)
+
+
+class Fit(Record):
+    """How well a flow follows the distribution it was trained for (nats, and a fraction in [0, 1])."""
+
+    ess_fraction: float | None
+    log_z: float | None
+    kl_gap: float | None
+
+    @property
+    def log_z_bound(self) -> float | None:
+        """Lower bound of log Z, the mean log weight, nats."""
+        return None if self.log_z is None or self.kl_gap is None else self.log_z - self.kl_gap
+
+
+class PassRecord(Record):
+    """One pass of the loop, as measured on its own fresh samples."""
+
+    number: int = Field(alias="pass", ge=0)
+    kind: Literal["generator", "control", "debias"]
+    n: int = Field(gt=0)
+    shares: dict[Source, dict[str, Interval] | None]
+    kl: dict[Source, Interval | None]
+    control: dict[str, Interval]
+    fit: Fit | None
+    seconds: dict[str, float]
+    generator_evaluations: dict[str, int]
+
+    @property
+    def counter(self) -> Source:
+        """Who counts for the verdict: the judge, or the classifier where there is no judge."""
+        return "judge" if self.shares.get("judge") else "classifier"
+
+    def share(self, source: Source, label: str) -> Interval | None:
+        """Return the share of `label` as counted by `source`; None when that source did not look."""
+        return (self.shares.get(source) or {}).get(label)
+
+
+class Metrics(Record):
+    """The content of ``reports/metrics.json``."""
+
+    experiment: str
+    attribute: str
+    target: dict[str, float]
+    stopped: str
+    passes: list[PassRecord] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        """Refuse passes out of order, and shares of other labels than the target's."""
+        numbers = [record.number for record in self.passes]
+        if numbers != sorted(set(numbers)):
+            raise ValueError(f"passes must be in order and each once, got {numbers}")
+        for record in self.passes:
+            for source, shares in record.shares.items():
+                if shares is not None and set(shares) != set(self.target):
+                    names = f"{sorted(shares)} by {source}, the target names {sorted(self.target)}"
+                    raise ValueError(f"pass {record.number} has shares of {names}")
+            if not record.shares.get(record.counter):
+                raise ValueError(f"pass {record.number} has no shares by classifier or judge")
+        return self
+
+    @classmethod
+    def parse(cls, content: Any, origin: str) -> Metrics:
+        """Return checked metrics from what a JSON file holds.
+
+        Args:
+            content: decoded JSON.
+            origin: what to call it in an error.
+
+        Raises:
+            DataError: a key is missing, unknown or ill-typed, or the parts contradict each other.
+        """
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(str(part) for part in first["loc"]) or "content"
+            raise DataError(f"{origin}: {place}: {first['msg']}; run the loop again to write it anew") from error
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON content; `parse` reads it back."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+@dataclass(frozen=True)
+class PassMaterial:
+    """What one pass leaves besides its record.
+
+    Args:
+        tiles: images of the grid's latents, (n, T, T, 3) uint8: the same latents, in the same order, in every pass.
+        history: a row of numbers per training step; empty for the generator itself.
+    """
+
+    tiles: Pixels
+    history: History = ()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What of the parameters the report talks about.
+
+    Args:
+        asked: what the control asks for, in words; empty without a control.
+        classifier: model that took part in training.
+        judge: model that only counted; None when the classifier is all there is.
+        seed: root of every random stream of the run.
+        confidence: of every interval, in (0, 1).
+        bootstrap: resamples behind the intervals that are not of a share.
+        fit_samples: fresh samples from which each fit was estimated.
+        yaml: all parameters, as they were resolved.
+    """
+
+    asked: str
+    classifier: str
+    judge: str | None
+    seed: int
+    confidence: float
+    bootstrap: int
+    fit_samples: int
+    yaml: str
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> Settings:
+        """Pick the settings from resolved parameters, given as plain mappings."""
+        debias, evaluation = params["debias"], params["evaluation"]
+        energies = ((params.get("control") or {}).get("energies") or {}).values()
+        asked = [f"“{energy['text']}”" if energy.get("text") else str(energy["type"]) for energy in energies]
+        return cls(
+            asked=listing(asked) if asked else "",
+            classifier=_model_name(debias["classifier"]),
+            judge=_model_name(debias["judge"]) if debias.get("judge") else None,
+            seed=params["seed"],
+            confidence=evaluation["confidence"],
+            bootstrap=evaluation["bootstrap"],
+            fit_samples=evaluation["fit_samples"],
+            yaml=yaml.safe_dump(dict(params), sort_keys=False, allow_unicode=True, width=100),
+        )
+
+
+def _model_name(spec: str | Mapping[str, Any]) -> str:
+    """Return how a model is called: the name of its card, or the factory of a user's own."""
+    return spec if isinstance(spec, str) else str(spec.get("model") or spec["factory"])
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of the loop: all the page needs, and nothing it has to look up.
+
+    Args:
+        metrics: the numbers.
+        material: pictures and histories, one per pass in the order of `metrics.passes`.
+        settings: what was asked for, and how it was measured.
+        models: sha256 of every model file, by model name.
+        tracking: ids by which the run is found in MLflow; empty when it was not recorded.
+    """
+
+    metrics: Metrics
+    material: Sequence[PassMaterial]
+    settings: Settings
+    models: Mapping[str, str] = field(default_factory=dict)
+    tracking: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.material) != len(self.metrics.passes):
+            raise DataError(f"{len(self.metrics.passes)} passes are recorded but {len(self.material)} have pictures")

@@ -1,0 +1,235 @@
+"""The sentences of the report: what the numbers mean, also when the loop did not reach its target.
+
+Every function is pure: a run or a part of it in, plain text out. The page escapes the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from promptgen.perception.labels import PRODUCT
+from promptgen.reporting.formats import count, listing, number, percent, percent_range, wanted
+from promptgen.reporting.records import SOURCES, Fit, Interval, Metrics, PassRecord, Run, Settings, Source
+
+# Effective sample sizes (as a fraction) from which a fit is called close, and rough. A judgement, not a theorem.
+CLOSE_ESS = 0.3
+ROUGH_ESS = 0.05
+
+
+def class_name(attribute: str, label: str) -> str:
+    """Return how a class is called in a sentence: "long hair", "skin 3", or "short hair, with glasses" of a product."""
+    factors = zip(attribute.split(PRODUCT), label.split(PRODUCT), strict=True)
+    return ", ".join(f"{name} {value}" if value.isdigit() else f"{value} {name}" for name, value in factors)
+
+
+def target_words(metrics: Metrics) -> str:
+    """Return the target in words, such as "50 % short hair and 50 % long hair"."""
+    named = {class_name(metrics.attribute, label): share for label, share in metrics.target.items()}
+    return listing([f"{wanted(share)} {name}" for name, share in named.items()])
+
+
+def pass_words(record: PassRecord, settings: Settings) -> str:
+    """Return what made the samples of a pass, in a few words."""
+    if record.kind == "control":
+        return f"Controlled: {settings.asked}"
+    return "The generator alone" if record.kind == "generator" else "De-biased"
+
+
+def pass_kind(record: PassRecord) -> str:
+    """Return a pass's kind in one word, for the axis of a figure."""
+    return {"generator": "generator", "control": "control", "debias": "de-biased"}[record.kind]
+
+
+def goal_words(record: PassRecord, settings: Settings) -> str:
+    """Return what the flow of a pass was trained for."""
+    if record.kind == "control":
+        return f"A flow on the generator’s latents, trained to show {settings.asked} and else to change little."
+    return "One more flow below what was there, trained to meet the target shares and else to change little."
+
+
+def headline_label(metrics: Metrics) -> str:
+    """Return the class the story is told with: the one that control made more frequent, more than any other.
+
+    Without a control pass it is the class that lies furthest above its target in the first pass.
+    """
+    first = metrics.passes[0]
+    control = next((record for record in metrics.passes if record.kind == "control" and record is not first), None)
+    if control is None:
+        return max(metrics.target, key=lambda label: _share(first, label) - metrics.target[label])
+    return max(metrics.target, key=lambda label: _share(control, label) - _share(first, label))
+
+
+def on_target(metrics: Metrics, record: PassRecord) -> bool:
+    """Tell whether every share of the pass has its target within its interval, as counted by the judge."""
+    shares = record.shares[record.counter] or {}
+    return all(shares[label].contains(goal) for label, goal in metrics.target.items())
+
+
+def answer(run: Run) -> str:
+    """Return the outcome of the run in one sentence, which never rounds a failure into a success."""
+    metrics = run.metrics
+    last = metrics.passes[-1]
+    verdict = _verdict(metrics, last)
+    if last.kind != "debias":
+        return f"{_opening(run)}; {verdict}."
+    rounds = sum(record.kind == "debias" for record in metrics.passes)
+    what = "de-biasing" if rounds == 1 else f"{rounds} passes of de-biasing"
+    brought = "brought it to" if on_target(metrics, last) else "left it at"
+    return f"{_opening(run)}; {what} {brought} {_amount(metrics, last)}, and {verdict}."
+
+
+def _opening(run: Run) -> str:
+    """Return what the generator does of itself, or what control did to it."""
+    metrics, asked = run.metrics, run.settings.asked
+    first = metrics.passes[0]
+    control = next((record for record in metrics.passes if record.kind == "control"), None)
+    subject, before = _subject(metrics), _amount(metrics, first)
+    if control is None:
+        return f"The generator alone puts {subject} at {before}"
+    if control is first:
+        return f"Asked for {asked}, the generator puts {subject} at {before}"
+    moved = "moved" if _differ(metrics, first, control) else "did not measurably move"
+    return f"Asking for {asked} {moved} {subject} from {before} to {_amount(metrics, control)}"
+
+
+def _subject(metrics: Metrics) -> str:
+    """Return what the sentence follows: one share of two, or the distance of many shares from their target."""
+    if len(metrics.target) == 2:
+        return class_name(metrics.attribute, headline_label(metrics))
+    return f"{metrics.attribute}, as its distance from the target,"
+
+
+def _amount(metrics: Metrics, record: PassRecord) -> str:
+    if len(metrics.target) == 2:
+        return percent(_share(record, headline_label(metrics)), 0)
+    distance = record.kl.get(record.counter)
+    return f"{number(distance.value if distance else None)} nats"
+
+
+def _share(record: PassRecord, label: str) -> float:
+    share = record.share(record.counter, label)
+    return share.value if share is not None and share.value is not None else 0.0
+
+
+def _differ(metrics: Metrics, before: PassRecord, after: PassRecord) -> bool:
+    """Tell whether some share moved further than both intervals allow, as counted by the judge."""
+    pairs = [(before.share(before.counter, label), after.share(after.counter, label)) for label in metrics.target]
+    return any(a is not None and b is not None and not a.overlaps(b) for a, b in pairs)
+
+
+def _verdict(metrics: Metrics, last: PassRecord) -> str:
+    """Return whether the last pass reached the target, by whose count; if not, whether de-biasing was tried."""
+    reached = "contains" if on_target(metrics, last) else "misses"
+    if len(metrics.target) == 2:
+        who = f"the {last.counter}’s interval {reached} the target of {wanted(metrics.target[headline_label(metrics)])}"
+    elif on_target(metrics, last):
+        who = f"every interval of the {last.counter} contains its target"
+    else:
+        who = f"some of the {last.counter}’s intervals miss their targets"
+    return who if on_target(metrics, last) or last.kind == "debias" else f"{who}, and no de-biasing pass has been run"
+
+
+def context(run: Run) -> list[str]:
+    """Return the sentences under the answer: who counted, how many, what truth says, what became of the request."""
+    metrics, settings = run.metrics, run.settings
+    last = metrics.passes[-1]
+    name = class_name(metrics.attribute, headline_label(metrics))
+    who = {
+        "judge": "the judge, a classifier that took no part in training",
+        "classifier": "the classifier that also took part in training, since there is no judge",
+    }[last.counter]
+    sentences = [f"Counted by {who}, on {count(last.n)} fresh samples per pass."]
+    share, truth = last.share(last.counter, headline_label(metrics)), last.share("truth", headline_label(metrics))
+    if share is not None:
+        known = f"; by truth, which this generator knows, at {percent(truth.value)}" if truth is not None else ""
+        interval = f"{wanted(settings.confidence)} interval {percent_range(share.low, share.high)}"
+        sentences.append(f"The last pass has {name} at {percent(share.value)} ({interval}){known}.")
+    if last.kind != "generator":
+        sentences += [
+            f"{percent(preferred(by_source).value)} of its samples still show what was asked for: {class_name(*key)}."
+            for key, by_source in control_shares(last).items()
+        ]
+    return sentences
+
+
+def control_shares(record: PassRecord) -> dict[tuple[str, str], dict[Source, Interval]]:
+    """Return the shares of what the control asks for, by (attribute, label) and source, from "makeup.without.judge"."""
+    found: dict[tuple[str, str], dict[Source, Interval]] = {}
+    for name, interval in record.control.items():
+        *key, last = name.split(".")
+        for source in SOURCES:
+            if len(key) == 2 and source == last:
+                found.setdefault((key[0], key[1]), {})[source] = interval
+    return found
+
+
+def preferred(by_source: dict[Source, Interval]) -> Interval:
+    """Return the judge's number, or the classifier's or truth's when there is no judge."""
+    return next(by_source[source] for source in ("judge", "classifier", "truth") if source in by_source)
+
+
+def other_measures(record: PassRecord) -> dict[str, Interval]:
+    """Return the control measures that are not shares of a class, such as "identity.diversity"."""
+    return {name: value for name, value in record.control.items() if name.split(".")[-1] not in SOURCES}
+
+
+def warnings(run: Run) -> list[str]:
+    """Return what a careful reader has to know before believing the answer; empty when there is nothing."""
+    metrics = run.metrics
+    found = [*_missing_passes(metrics), *_missing_judge(metrics)]
+    for record in metrics.passes:
+        found += [*_disagreements(metrics, record), *_loose_fit(record)]
+    return found
+
+
+def _missing_passes(metrics: Metrics) -> Iterator[str]:
+    numbers = [record.number for record in metrics.passes]
+    missing = [str(number) for number in range(numbers[-1]) if number not in numbers]
+    if missing:
+        passes = "Pass" if len(missing) == 1 else "Passes"
+        yield f"{passes} {listing(missing)} left no record, so nothing can be said of what came before the next one."
+
+
+def _missing_judge(metrics: Metrics) -> Iterator[str]:
+    if any(not record.shares.get("judge") for record in metrics.passes):
+        yield (
+            "No judge counted. All shares are those of the classifier that took part in training, which a flow can "
+            "learn to please; name another classifier under debias.judge to have them checked."
+        )
+
+
+def _disagreements(metrics: Metrics, record: PassRecord) -> Iterator[str]:
+    """Yield a sentence per class that two counters see differently, beyond both intervals."""
+    pairs: Sequence[tuple[Source, Source, str]] = (
+        ("classifier", "judge", "the flow may have learned to please its classifier, or one of the two errs more"),
+        ("judge", "truth", "the judge errs by more than its interval, which covers sampling alone, can say"),
+    )
+    labels = [headline_label(metrics)] if len(metrics.target) == 2 else list(metrics.target)
+    for one, other, meaning in pairs:
+        for label in labels:
+            a, b = record.share(one, label), record.share(other, label)
+            if a is not None and b is not None and not a.overlaps(b):
+                name = class_name(metrics.attribute, label)
+                against = f"{percent(a.value)} against {percent(b.value)}"
+                yield f"Pass {record.number}: {one} and {other} disagree on {name}, {against}: {meaning}."
+
+
+def _loose_fit(record: PassRecord) -> Iterator[str]:
+    ess = record.fit.ess_fraction if record.fit else None
+    if ess is not None and ess < ROUGH_ESS:
+        yield (
+            f"Pass {record.number}: the effective sample size is only {percent(ess)}, so the flow is not the exact "
+            "distribution it was trained for. The shares are measured on what it really makes, and hold for that."
+        )
+
+
+def fit_words(fit: Fit, n: int) -> str:
+    """Return what a fit, estimated from `n` fresh samples, means in plain words."""
+    if fit.ess_fraction is None:
+        return "The fit could not be measured: some weight is not finite."
+    ess = fit.ess_fraction
+    judgement = "closely" if ess >= CLOSE_ESS else "roughly" if ess >= ROUGH_ESS else "only loosely"
+    return (
+        f"The flow follows the distribution it was trained for {judgement}: reweighted to be exact, "
+        f"{count(n)} samples are worth {count(round(ess * n))}."
+    )
