@@ -45,17 +45,18 @@ def check_counts(counts: ArrayLike) -> Vector:
     return array
 
 
-def resample_shares(counts: Vector, resamples: int, seed: int, *names: str | int) -> Vector:
+def resample_shares(counts: ArrayLike, resamples: int, seed: int, *names: str | int) -> Vector:
     """Draw bootstrap shares, (resamples, K): multinomial with the observed shares, so no sample is touched again.
 
     Args:
-        counts: counts or shares with their total as the sample size, (K,).
+        counts: counts, or expected counts, whose sum is the sample size, (K,).
         resamples: how many.
         seed: seed of the stream.
         names: names of the stream; different names give independent draws.
     """
-    n = int(counts.sum())
-    return random_stream(seed, *names).multinomial(n, counts / n, size=resamples) / n
+    array = np.asarray(counts, dtype=np.float64)
+    n = round(array.sum())
+    return np.asarray(random_stream(seed, *names).multinomial(n, array / array.sum(), size=resamples) / n)
 
 
 def quantiles(values: Vector, confidence: float) -> tuple[Vector, Vector]:
