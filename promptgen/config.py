@@ -13,6 +13,7 @@ from promptgen.moments import DualConfig
 from promptgen.specs import EnergySpec, GeneratorSpec, ModelSpec, Name, Positive, Share
 from promptgen.strict import Section, read_yaml, validate
 from promptgen.training import TrainingConfig
+from promptgen.world.config import WorldConfig
 
 PassKind = Literal["generator", "control", "debias"]
 
@@ -55,7 +56,7 @@ class Debias(Section):
     judge: ModelSpec
     features: Literal["hard", "soft"]
     max_passes: Annotated[int, Field(ge=1)]
-    samples: Annotated[int, Field(ge=2)]
+    samples: Annotated[int, Field(ge=30)]
     ess_floor: Share
     bootstrap: Annotated[int, Field(ge=0)]
     training: TrainingConfig
@@ -88,7 +89,7 @@ class Evaluation(Section):
     batch: Annotated[int, Field(ge=1)]
     confidence: Annotated[float, Field(gt=0, lt=1)]
     bootstrap: Annotated[int, Field(ge=100)]
-    fit_samples: Annotated[int, Field(ge=2)]
+    fit_samples: Annotated[int, Field(ge=30)]
     grid: Annotated[int, Field(ge=1, le=256)]
     identity: ModelSpec | None
 
@@ -144,7 +145,7 @@ class Params(Section):
     tracking: Tracking
     schedule: Schedule | None
     models: list[Name]
-    world: dict[str, Any] | None = None
+    world: WorldConfig
 
     @property
     def first_debias_pass(self) -> int:

@@ -6,6 +6,7 @@ import argparse
 import functools
 import hashlib
 import logging
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -17,10 +18,12 @@ import promptgen
 from promptgen.build import build_chain, build_generator, identities
 from promptgen.config import Params, PassKind, load_params
 from promptgen.errors import DataError, PromptGenError
-from promptgen.files import folder_lock, sha256_of
+from promptgen.files import folder_lock, sha256_of, storage_error
 from promptgen.generators.base import Generator
 from promptgen.manifest import StepFolder, fingerprint
 from promptgen.seeding import derive
+from promptgen.specs import CustomModel
+from promptgen.store import resolve
 from promptgen.tracking import Tracker
 from steps.progress import Bar
 
@@ -68,6 +71,33 @@ class Project:
     def reports(self) -> Path:
         """Folder of what a run ends with."""
         return self.root / "reports"
+
+    @property
+    def weights(self) -> list[Path]:
+        """Weight files of the generator; none for one of the user's own."""
+        spec = self.params.generator
+        return [] if isinstance(spec, CustomModel) else [resolve(spec.model, self.models)]
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over all that the outcome of the loop depends on, apart from code."""
+        debias, control = self.params.debias, self.params.control
+        energies = control.energies.values() if control else []
+        specs = [self.params.generator, debias.classifier, debias.judge, *energies]
+        return fingerprint(self.params.model_dump(mode="json", exclude={"world"}), identities(specs), FORMAT_VERSION)
+
+    def discard_passes_after(self, number: int) -> None:
+        """Remove the passes that an earlier run with other parameters had after pass `number`.
+
+        Raises:
+            StorageError: they cannot be removed.
+        """
+        for folder in self.artifacts.glob("pass-*"):
+            if int(folder.name.removeprefix("pass-")) > number:
+                try:
+                    shutil.rmtree(folder)
+                except OSError as error:
+                    raise storage_error(folder, error) from error
 
 
 @dataclass(frozen=True)
@@ -176,7 +206,7 @@ class Pass:
 
 @functools.cache
 def _code_sha256(step: str) -> str:
-    """Return the sha256 of the library's code and a step's, so that what other code has done is never taken for done."""
+    """Return the sha256 of the library's code and a step's: what other code has done is not taken for done."""
     library = Path(promptgen.__file__).parent
     digest = hashlib.sha256()
     for path in [*sorted(library.rglob("*.py")), Path(__file__).with_name(f"{step}.py"), Path(__file__)]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import filelock
 
 from promptgen.errors import PromptGenError, StorageError
-from promptgen.files import storage_error
+from promptgen.files import atomic_path, storage_error
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -60,9 +60,25 @@ def connect(root: Path) -> MlflowClient:
     uri = tracking_uri(root)
     if not _is_own(uri, root):
         return MlflowClient(uri)
-    with _lock(root):  # two processes that create the database at once: one would die
-        _follow_move(root)
+    with _lock(root):
+        path = root / "mlruns" / "mlflow.db"
+        if path.exists():
+            _follow_move(path, artifact_location(root))
+        else:
+            make_database(path)
         return MlflowClient(uri)
+
+
+def make_database(path: Path) -> None:
+    """Make an empty MLflow database, whole or not at all: MLflow makes it table by table and cannot mend half of one.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    from mlflow import MlflowClient
+
+    with atomic_path(path) as temporary:
+        MlflowClient(f"sqlite:///{temporary}")
 
 
 def experiment_id(client: MlflowClient, root: Path, name: str) -> str:
@@ -98,7 +114,7 @@ def _is_own(uri: str, root: Path) -> bool:
 
 
 def _lock(root: Path) -> filelock.FileLock:
-    """Return the lock that guards the making of databases and experiments; it also makes mlruns/."""
+    """Return the lock that guards the making of databases and experiments: of two makers at once, one would fail."""
     folder = root / "mlruns"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -107,23 +123,20 @@ def _lock(root: Path) -> filelock.FileLock:
         raise storage_error(folder, error) from error
 
 
-def _follow_move(root: Path) -> None:
+def _follow_move(path: Path, location: str) -> None:
     """Mend the absolute artifact places in the project's own database when the checkout has been moved or copied."""
-    path = root / "mlruns" / "mlflow.db"
-    if not path.exists():
-        return
     try:
         with closing(sqlite3.connect(path)) as database, database:
             row = database.execute(
                 "select artifact_location from experiments where artifact_location like '%/mlruns/artifacts' limit 1"
             ).fetchone()
-            if row is None or row[0] == artifact_location(root):
+            if row is None or row[0] == location:
                 return
             for table, column in _PLACES:
                 database.execute(
                     f"update {table} set {column} = :new || substr({column}, length(:old) + 1)"
                     f" where substr({column}, 1, length(:old)) = :old",
-                    {"new": artifact_location(root), "old": row[0]},
+                    {"new": location, "old": row[0]},
                 )
     except sqlite3.Error as error:
         raise StorageError(f"cannot read {path} ({error}): move it away, then run `python -m steps.sync`") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ from promptgen.files import write_json
 from promptgen.manifest import StepFolder
 from steps.common import Pass, Project
 
+logger = logging.getLogger("promptgen")
+
 METRICS_NAME = "metrics.json"
+TIMING_NAME = "timing.json"
 STEPS: Mapping[PassKind, tuple[str, ...]] = {
     "generator": ("sample", "evaluate", "estimate_bias"),
     "control": ("train_flow", "sample", "evaluate", "estimate_bias"),
@@ -56,3 +60,11 @@ def write_metrics(project: Project, records: Sequence[dict[str, Any]], stopped: 
     }
     write_json(path, content)
     return path
+
+
+def write_timing(project: Project, total: float, spent: float) -> None:
+    """Log and write how much of a run's seconds was spent in steps; the rest went into starting and keeping books."""
+    rest = total - spent
+    logger.info("%.0f s in all: %.0f s in steps, %.0f s (%.1f %%) else", total, spent, rest, 100 * rest / total)
+    timing = {"total": total, "steps": spent, "overhead_fraction": rest / total}
+    write_json(project.artifacts / TIMING_NAME, timing)

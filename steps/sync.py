@@ -29,7 +29,6 @@ JOURNAL_NAME = "journal.jsonl"
 STATE_NAME = "mlflow.json"
 RUN_TAG = "promptgen.run"
 MAX_METRICS, MAX_PARAMS = 1000, 100  # that MLflow takes in one call
-MAX_EVENTS = 200  # between two notes of how far the server has been told
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
 
 
@@ -46,12 +45,15 @@ class Replay:
 
     def push(self) -> int:
         """Send everything that is new; return the number of events sent."""
-        sent = 0
-        for events, offset in _batches(self.folder / JOURNAL_NAME, self.state["offset"]):
-            self._send(events)
-            self.state["offset"] = offset
-            self._write_state()
-            sent += len(events)
+        sent, start = 0, self.state["offset"]
+        try:
+            for events, offset in _batches(self.folder / JOURNAL_NAME, start):
+                self._send(events)
+                self.state["offset"] = offset
+                sent += len(events)
+        finally:
+            if self.state["offset"] != start:
+                self._write_state()
         return sent
 
     def _send(self, events: list[Event]) -> None:
@@ -70,7 +72,7 @@ class Replay:
         if event["run"] in self.state["runs"]:
             return
         experiment = experiment_id(self.client, self.root, event["experiment"])
-        key = f"{self.folder.name}/{event['run']}"
+        key = f"{self.folder.parents[1].name}/{self.folder.name}/{event['run']}/{event['time']}"
         found = self.client.search_runs([experiment], f"tags.`{RUN_TAG}` = '{key}'", max_results=1)
         tags = {RUN_TAG: key}
         if event["parent"]:
@@ -190,7 +192,7 @@ def _batches(path: Path, offset: int) -> Iterator[tuple[list[Event], int]]:
     events: list[Event] = []
     behind = offset
     for event, after in journal.read(path, offset):
-        if events and (len(events) == MAX_EVENTS or _topic(event) != _topic(events[0])):
+        if events and _topic(event) != _topic(events[0]):
             yield events, behind
             events = []
         events.append(event)

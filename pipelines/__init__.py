@@ -1,0 +1,27 @@
+"""Prefect flows: the order of steps, and nothing else.
+
+Prefect reads its settings when it is imported, so this package sets them first; what the environment sets already wins.
+"""
+
+import os
+import time
+from pathlib import Path
+
+STARTED = time.monotonic()
+"""When the process began to load the pipelines, to tell the time of work from all other time."""
+
+_SETTINGS = {
+    # In the project, so that runs made without a server are there when one is started.
+    "PREFECT_HOME": str(Path(__file__).resolve().parent.parent / ".prefect"),
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "true",
+}
+_WITHOUT_SERVER = {
+    # Ctrl-C also ends Prefect's temporary server; a client that goes on asking it would take a minute to give up.
+    "PREFECT_CLIENT_MAX_RETRIES": "0",
+    "PREFECT_LOGGING_TO_API_ENABLED": "false",
+}
+
+for _name, _value in (_SETTINGS if "PREFECT_API_URL" in os.environ else _SETTINGS | _WITHOUT_SERVER).items():
+    os.environ.setdefault(_name, _value)

@@ -1,0 +1,64 @@
+"""The loop: control the generator, measure the bias that this brought, train against it, until it is gone.
+
+Run it with ``python -m pipelines.debias [--params params.yaml]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+from prefect import flow
+from prefect.runtime import flow_run
+
+import pipelines
+from pipelines.loop import Loop
+from pipelines.tasks import estimate_bias, evaluate, fit_moments, quiet_errors, sample, train_flow
+from steps import check
+from steps.common import Project, command
+from steps.records import write_timing
+
+
+def _run_name() -> str:
+    return Project.load(flow_run.parameters["params_path"]).params.experiment
+
+
+@flow(name="debias", flow_run_name=_run_name)
+def debias(params_path: str = "params.yaml") -> dict[str, Any]:
+    """Run the loop of an experiment, or what is left of it.
+
+    For each pass: fit the moments, train a flow, sample, evaluate, estimate the bias and decide.
+
+    Returns:
+        `stopped` (why), `passes` (how many), `metrics` (the file with all figures), `spent` (seconds in steps).
+    """
+    with Loop(Project.load(params_path)) as loop:
+        for this in loop.passes():
+            with loop.tracked(this) as tracker:
+                if this.kind == "debias":
+                    fit_moments(this, tracker)
+                if this.kind != "generator":
+                    train_flow(this, tracker)
+                sample(this, tracker)
+                evaluate(this, tracker)
+                bias = estimate_bias(this, tracker)
+            if bias["result"]["stop"]:
+                break
+        return loop.finish(this, bias["result"]["stop"])
+
+
+def main() -> None:
+    """Run the flow from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--params", default="params.yaml", help="the experiment (default: params.yaml)")
+    params = parser.parse_args().params
+    project = Project.load(params)
+    check.run(project)  # before Prefect starts, which takes seconds
+    quiet_errors()
+    done = debias(params)
+    write_timing(project, time.monotonic() - pipelines.STARTED, done["spent"])
+
+
+if __name__ == "__main__":
+    command(main)

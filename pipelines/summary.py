@@ -1,0 +1,57 @@
+"""What a run shows in Prefect's own pages: the sample grid of each pass, and at the end the answer and a table."""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+
+import numpy as np
+from prefect.artifacts import create_image_artifact, create_markdown_artifact
+
+from promptgen.files import read_json
+from promptgen.reporting.formats import duration, number_range, percent, percent_range
+from promptgen.reporting.records import Metrics, PassMaterial, PassRecord, Run, Settings
+from promptgen.reporting.words import answer
+from steps.common import Pass, Project
+from steps.sample import GRID_NAME
+
+
+def show_grid(this: Pass) -> None:
+    """Show the sample grid of a pass as an image artifact that holds the picture itself."""
+    picture = base64.b64encode((this.folder("sample") / GRID_NAME).read_bytes()).decode()
+    create_image_artifact(
+        f"data:image/png;base64,{picture}",
+        key=artifact_key(this.params.experiment, "grid"),
+        description=f"Samples of pass {this.number}, {this.kind}: the same noise in every pass",
+    )
+
+
+def show_summary(project: Project, metrics_path: Path) -> None:
+    """Show the outcome of a run as a markdown artifact."""
+    metrics = Metrics.parse(read_json(metrics_path), str(metrics_path))
+    create_markdown_artifact(summary(project, metrics), key=artifact_key(project.params.experiment, "summary"))
+
+
+def summary(project: Project, metrics: Metrics) -> str:
+    """Return the outcome of a run in markdown: the answer, and each pass's shares by the judge."""
+    no_pictures = [PassMaterial(np.zeros((0, 1, 1, 3), np.uint8)) for _ in metrics.passes]
+    run = Run(metrics, no_pictures, Settings.of(project.params.model_dump(mode="json")))
+    labels = list(metrics.target)
+    head = ["pass", "kind", *(f"{metrics.attribute} {label}" for label in labels), "KL (nats)", "time"]
+    rows = [[str(record.number), record.kind, *_figures(record, labels)] for record in metrics.passes]
+    lines = [head, ["---"] * len(head), *rows]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{answer(run)}\n\nStopped: {metrics.stopped}. Shares and KL as the judge counts them.\n\n{table}\n"
+
+
+def artifact_key(*words: str) -> str:
+    """Return `words` as Prefect wants keys to be: small letters, digits and dashes."""
+    return re.sub("[^a-z0-9]+", "-", "-".join(words).lower()).strip("-")
+
+
+def _figures(record: PassRecord, labels: list[str]) -> list[str]:
+    shares = [record.share("judge", label) for label in labels]
+    kl = record.kl["judge"]
+    found = [f"{percent(share.value)} ({percent_range(share.low, share.high)})" if share else "" for share in shares]
+    return [*found, number_range(kl.low, kl.high) if kl else "", duration(sum(record.seconds.values()))]

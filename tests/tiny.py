@@ -1,0 +1,119 @@
+"""A world so small that the whole loop runs in seconds, brought along as a user would: by dotted paths.
+
+A latent has four coordinates; the first three are the brightness of a colour each. Long hair is red, make-up is a lack of
+green. The control asks for green and, as a bias of its own, a little for red.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import yaml
+from torch import Tensor
+
+from promptgen.generators.base import GaussianPrior
+
+ATTRIBUTES = {"hair": ("short", "long"), "makeup": ("without", "with")}
+
+
+class TinyGenerator(torch.nn.Module):
+    image_shape = (3, 4, 4)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prior = GaussianPrior.standard(4)
+
+    def forward(self, latent: Tensor, *, noise: torch.Generator | None = None) -> Tensor:
+        return latent[:, :3].sigmoid()[:, :, None, None].expand(-1, *self.image_shape)
+
+    def truth(self, latent: Tensor) -> dict[str, Tensor]:
+        return {"hair": (latent[:, 0] > 0.3).long(), "makeup": (latent[:, 1] < 0).long()}
+
+
+class TinyClassifier:
+    attributes = ATTRIBUTES
+
+    def __init__(self, threshold: float = 0.3, sharpness: float = 4.0) -> None:
+        self.threshold, self.sharpness = threshold, sharpness
+
+    def __call__(self, image: Tensor) -> dict[str, Tensor]:
+        colour = image.mean(dim=(2, 3)).clamp(1e-6, 1 - 1e-6).logit()
+        return {
+            "hair": _two_logits(self.sharpness * (colour[:, 0] - self.threshold)),
+            "makeup": _two_logits(-self.sharpness * colour[:, 1]),
+        }
+
+
+def short_only() -> TinyClassifier:
+    """A classifier that never sees long hair."""
+    return TinyClassifier(threshold=100.0)
+
+
+def embedder() -> object:
+    return lambda image: torch.nn.functional.normalize(image.mean(dim=(2, 3)), dim=1)
+
+
+def wish(images: Tensor, latents: Tensor, context: Tensor | None) -> Tensor:
+    colour = images.mean(dim=(2, 3))
+    return -6.0 * colour[:, 1] - 4.0 * colour[:, 0]
+
+
+def broken_wish(images: Tensor, latents: Tensor, context: Tensor | None) -> Tensor:
+    return torch.full((len(images),), float("nan"))
+
+
+def _two_logits(second: Tensor) -> Tensor:
+    return torch.stack([torch.zeros_like(second), second], dim=1)
+
+
+def params() -> dict:
+    """The content of a params.yaml for this world."""
+
+    def custom(name: str, **arguments: float) -> dict:
+        return {"type": "custom", "factory": f"tests.tiny:{name}", "arguments": arguments}
+
+    training = {"steps": 40, "batch": 64, "learning_rate": 0.02, "checkpoint_every": 10, "validate_every": 20}
+    return {
+        "experiment": "tiny",
+        "seed": 1,
+        "generator": custom("TinyGenerator"),
+        "control": {
+            "energies": {"wish": {"type": "custom", "weight": 1.0, "function": "tests.tiny:wish"}},
+            "measure": {"makeup": "without"},
+            "training": dict(training),
+        },
+        "debias": {
+            "attribute": "hair",
+            "target": {"short": 0.5, "long": 0.5},
+            "classifier": custom("TinyClassifier"),
+            "judge": custom("TinyClassifier", sharpness=3.0),
+            "features": "hard",
+            "max_passes": 2,
+            "samples": 512,
+            "ess_floor": 0.01,
+            "bootstrap": 20,
+            "training": dict(training),
+            "dual": {"rate": 0.5, "average_last": 0.3, "hold": 0.2},
+        },
+        "flow": {"blocks": 2, "hidden": 16, "log_scale_bound": 2.0},
+        "evaluation": {
+            "samples": 512,
+            "batch": 64,
+            "confidence": 0.95,
+            "bootstrap": 100,
+            "fit_samples": 256,
+            "grid": 8,
+            "identity": custom("embedder"),
+        },
+        "tracking": {"experiment": "tiny", "registered_model": None},
+        "schedule": None,
+        "models": [],
+    }
+
+
+def write_params(folder: Path, content: dict | None = None) -> Path:
+    """Write a params.yaml into `folder` and return its path."""
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump(content or params(), sort_keys=False))
+    return path
