@@ -68,6 +68,7 @@ def render(run: Run) -> str:
         bias_panels=_bias_panels(run),
         control_panels=_control_panels(run),
         training=_training(run),
+        multipliers=_multipliers(run),
         seconds=_table(metrics, "seconds"),
         evaluations=_table(metrics, "generator_evaluations"),
         floors=[noise_floor_kl(len(metrics.target), record.n) for record in metrics.passes],
@@ -252,6 +253,29 @@ def _curves(metrics: Metrics, record: PassRecord, history: History) -> list[Pane
         for name, title, meaning, curves, targets in panels
         if any(curves.values())
     ]
+
+
+def _multipliers(run: Run) -> list[tuple[PassRecord, Mapping[str, Any], list[dict[str, Any]]]]:
+    """Return for every de-biasing pass its record, the solved moments, and a row per class."""
+    found = []
+    for record, material in zip(run.metrics.passes, run.material, strict=True):
+        if material.moments is None:
+            continue
+        fit = material.moments
+        rows = [
+            {
+                "label": name.rpartition(":")[2],
+                "observed": fit["observed"][name],
+                "target": fit["target"][name],
+                "solved": solved,
+                "low": (fit["beta_low"] or {}).get(name),
+                "high": (fit["beta_high"] or {}).get(name),
+                "final": material.beta.get(name),
+            }
+            for name, solved in fit["beta"].items()
+        ]
+        found.append((record, fit, rows))
+    return found
 
 
 def _table(metrics: Metrics, field: str) -> list[tuple[str, list[Any]]]:

@@ -9,35 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from promptgen.errors import DataError
-
 Pixels = NDArray[np.uint8]
 QUALITY = 92  # of WebP; at 64 x 64 pixels, lower ones smear eyes
 
 
-def split_sheet(sheet: Pixels, n: int) -> Pixels:
-    """Return the first `n` tiles, (n, T, T, 3), of a gapless sheet of square tiles, (rows T, columns T, 3), row by row.
-
-    Raises:
-        DataError: no tile size fits `n` tiles into the sheet.
-    """
-    height, width = sheet.shape[:2]
-    for columns in range(1, n + 1):
-        rows = -(-n // columns)
-        if width % columns == 0 and height == rows * (width // columns):
-            tile = width // columns
-            tiles = sheet.reshape(rows, tile, columns, tile, 3).swapaxes(1, 2).reshape(-1, tile, tile, 3)
-            return tiles[:n]
-    raise DataError(f"a sheet of {width} x {height} pixels does not hold {n} square tiles; sample the grid again")
-
-
 def sheet(tiles: Pixels, columns: int) -> Pixels:
-    """Lay tiles, (n, T, T, 3), row by row into one image of `columns` columns; an unfinished row ends in mid grey."""
-    n, size = tiles.shape[:2]
+    """Lay tiles, (n, H, W, 3), row by row into one image of `columns` columns; an unfinished row ends in mid grey."""
+    n, height, width, _ = tiles.shape
     rows = -(-n // columns)
-    padded = np.full((rows * columns, *tiles.shape[1:]), 128, dtype=np.uint8)
+    padded = np.full((rows * columns, height, width, 3), 128, dtype=np.uint8)
     padded[:n] = tiles
-    return padded.reshape(rows, columns, size, size, 3).swapaxes(1, 2).reshape(rows * size, columns * size, 3)
+    return padded.reshape(rows, columns, height, width, 3).swapaxes(1, 2).reshape(rows * height, columns * width, 3)
 
 
 def data_uri(pixels: Pixels) -> str:

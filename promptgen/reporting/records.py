@@ -137,12 +137,16 @@ class PassMaterial:
     """What one pass leaves besides its record.
 
     Args:
-        tiles: images of the grid's latents, (n, T, T, 3) uint8: the same latents, in the same order, in every pass.
+        tiles: images of the grid's latents, (n, H, W, 3) uint8: the same latents, in the same order, in every pass.
         history: a row of numbers per training step; empty for the generator itself.
+        moments: the solved moment constraint of a de-biasing pass, as `promptgen.moments.MomentFit.as_dict` gives it.
+        beta: the multipliers at the end of training, nats by feature name; empty where they were not moved.
     """
 
     tiles: Pixels
     history: History = ()
+    moments: Mapping[str, Any] | None = None
+    beta: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,126 @@
+"""Write the report of a run: reports/index.html, and tables and a picture for `dvc plots`."""
+
+from __future__ import annotations
+
+import argparse
+import zipfile
+from pathlib import Path
+
+from promptgen.build import identities
+from promptgen.config import Params
+from promptgen.errors import DataError
+from promptgen.files import atomic_write, read_json
+from promptgen.manifest import StepFolder
+from promptgen.reporting import tables
+from promptgen.reporting.page import render
+from promptgen.reporting.pictures import png
+from promptgen.reporting.records import Metrics, PassMaterial, Run, Settings
+from steps.common import Pass, Project, command
+from steps.fit_moments import MOMENTS_NAME
+from steps.mlflow_store import tracking_uri
+from steps.records import METRICS_NAME
+from steps.sample import load_samples
+from steps.sync import STATE_NAME
+from steps.tracking import attach
+from steps.train_flow import HISTORY_NAME
+
+PAGE_NAME = "index.html"
+PLOTS_NAME = "plots"
+
+
+def run(project: Project) -> Path:
+    """Write the page and the plots of the last run, from reports/metrics.json and what its passes left.
+
+    Returns:
+        The page.
+
+    Raises:
+        DataError: there was no run, it was of another experiment, or its files are gone.
+        StorageError: reports/ cannot be written.
+    """
+    found = gather(project)
+    plots = project.reports / PLOTS_NAME
+    atomic_write(plots / "shares.csv", tables.share_table(found.metrics))
+    atomic_write(plots / "bias.csv", tables.bias_table(found.metrics))
+    atomic_write(plots / "training.csv", tables.training_table(found))
+    atomic_write(plots / "grid.png", png(tables.grid(found)))
+    atomic_write(project.reports / PAGE_NAME, render(found))
+    return project.reports / PAGE_NAME
+
+
+def gather(project: Project) -> Run:
+    """Return all that the report shows.
+
+    Raises:
+        DataError: there was no run, it was of another experiment, or its files are gone.
+    """
+    path = project.reports / METRICS_NAME
+    metrics = Metrics.parse(read_json(path), str(path))
+    _check_same(metrics, project.params, path)
+    return Run(
+        metrics=metrics,
+        material=[_material(Pass(project, record.number)) for record in metrics.passes],
+        settings=Settings.of(project.params.model_dump(mode="json", exclude={"world"})),
+        models=_models(project.params),
+        tracking=_mlflow_runs(project),
+    )
+
+
+def _check_same(metrics: Metrics, params: Params, path: Path) -> None:
+    """Refuse figures of another experiment: the page would show parameters that they do not come from."""
+    recorded = (metrics.experiment, metrics.attribute, metrics.target)
+    wanted = (params.experiment, params.debias.attribute, params.debias.target)
+    for found, expected in zip(recorded, wanted, strict=True):
+        if found != expected:
+            raise DataError(f"{path} is of {found!r}, expected {expected!r}; run `dvc repro`, which runs the loop anew")
+
+
+def _material(this: Pass) -> PassMaterial:
+    try:
+        tiles = load_samples(this.folder("sample"))[0]["tiles"]
+    except (OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
+        folder = this.folder("sample")
+        raise DataError(
+            f"the samples in {folder} cannot be read ({error}); run `python -m pipelines.debias`"
+        ) from error
+    trained = this.folder("train_flow")
+    return PassMaterial(
+        tiles=tiles,
+        history=read_json(trained / HISTORY_NAME) if this.kind != "generator" else [],
+        moments=read_json(this.folder("fit_moments") / MOMENTS_NAME) if this.kind == "debias" else None,
+        beta=StepFolder(trained, "").result().get("beta", {}) if this.kind == "debias" else {},
+    )
+
+
+def _models(params: Params) -> dict[str, str]:
+    """Return the sha256 of every model the experiment uses."""
+    energies = params.control.energies.values() if params.control else []
+    identity = [params.evaluation.identity] if params.evaluation.identity else []
+    return identities([params.generator, params.debias.classifier, params.debias.judge, *identity, *energies])
+
+
+def _journal(project: Project) -> Path:
+    """Return the folder in which the loop kept its journal for MLflow."""
+    return project.artifacts / "tracking" / project.fingerprint[:16]
+
+
+def _mlflow_runs(project: Project) -> dict[str, str]:
+    """Return the ids of the runs in MLflow, by name; empty when MLflow has not heard of them."""
+    path = _journal(project) / STATE_NAME
+    known = read_json(path) if path.exists() else {}
+    return dict(known.get(tracking_uri(project.root), {}).get("runs", {}))
+
+
+def main() -> None:
+    """Run the step from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--params", default="params.yaml", help="the experiment (default: params.yaml)")
+    project = Project.load(parser.parse_args().params)
+    page = run(project)
+    print(page)
+    if _journal(project).is_dir():
+        attach(project.root, project.params.experiment, project.fingerprint, page)
+
+
+if __name__ == "__main__":
+    command(main)
