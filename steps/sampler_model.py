@@ -16,10 +16,8 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from PIL import Image
 
-from promptgen.build import build_generator
-from promptgen.checkpoints import load_chain
+from promptgen.build import build_chain
 from promptgen.generators.base import Generator
-from promptgen.generators.chained import ChainedGenerator
 from promptgen.sampling import generate
 
 
@@ -31,10 +29,7 @@ class Sampler(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Load the chain and the generator under it."""
         checkpoint = Path(context.artifacts["checkpoint"])
-        chain = load_chain(checkpoint)
-        self.generator = build_generator(chain.generator_spec, checkpoint.parent)
-        for flow in chain.flows:
-            self.generator = ChainedGenerator(self.generator, flow)
+        self.generator = build_chain(checkpoint, checkpoint.parent)
 
     def predict(self, context: PythonModelContext, model_input: list[int], params: Any = None) -> list[str]:
         """Return one PNG image per seed, as base64 text."""

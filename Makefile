@@ -1,0 +1,61 @@
+# Needs python3 (3.11 or newer), git and make; everything else is installed into .venv when it is first used.
+
+PYTHON ?= python3
+VENV := .venv
+INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
+
+# `python` and `dvc` below, and `python` in dvc.yaml, are those of .venv.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+# No tool reports its use to anybody, unless the environment says otherwise.
+export DO_NOT_TRACK ?= true
+export DVC_NO_ANALYTICS ?= true
+export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
+export MLFLOW_DISABLE_TELEMETRY ?= true
+
+.DEFAULT_GOAL := repro
+.PHONY: repro test lint world ui serve sync doctor clean
+
+repro: $(VENV)/run.stamp  ## run the experiment of params.yaml, or what is left of it
+	dvc repro
+	@echo "The report is reports/index.html; \`make ui\` compares the passes."
+
+test: $(VENV)/dev.stamp  ## run the tests
+	python -m pytest -q
+
+lint: $(VENV)/dev.stamp  ## check style and types
+	ruff check .
+	ruff format --check .
+	mypy
+
+world: $(VENV)/run.stamp  ## make the embedded world's models again, from nothing
+	python -m steps.build_world
+
+ui: $(VENV)/run.stamp  ## start the pages of MLflow and Prefect on this machine
+	python -m pipelines.ui
+
+serve: $(VENV)/run.stamp  ## run the experiment on the schedule of params.yaml
+	python -m pipelines.serve
+
+sync: $(VENV)/run.stamp  ## tell MLflow what it has missed
+	python -m steps.sync
+
+doctor: $(VENV)/run.stamp  ## say what is wrong with this machine, and what to do
+	python -m promptgen doctor
+
+clean:  ## remove what `make repro` can make again; recorded runs stay
+	rm -rf artifacts models .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "error: $(PYTHON) is older than 3.11; say PYTHON=python3.11 (or newer) after make" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/run.stamp: requirements.txt | $(VENV)/bin/python
+	$(INSTALL) -r requirements.txt
+	@touch $@
+
+$(VENV)/dev.stamp: requirements-dev.txt $(VENV)/run.stamp
+	$(INSTALL) -r requirements-dev.txt
+	@touch $@
