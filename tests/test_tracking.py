@@ -144,7 +144,8 @@ def test_a_failing_pass_is_recorded_as_failed(root):
             with recorder.run_pass(0, "generator", {}):
                 raise ZeroDivisionError
 
-    pytest.raises(ZeroDivisionError, fail)
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert {run.info.status for run in runs_of(root).values()} == {"FAILED"}
 
 
