@@ -1,0 +1,69 @@
+"""A flow on a generator, which is a generator again: ``G'(eps) = G(f(eps))`` with prior N(0, I)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from promptgen.errors import DataError
+from promptgen.flow import Flow
+from promptgen.generators.base import FrozenModule, GaussianPrior, Generator, HasTruth
+
+
+class ChainedGenerator(FrozenModule):
+    """Images of a generator whose latents are drawn by a flow. Chains of chains are chains.
+
+    It keeps its own copy of the flow, so that training the original further does not change it. On a generator with
+    known attributes, `truth` is there too.
+
+    Args:
+        base: the generator, which may be a chain.
+        flow: the flow of the base's latents.
+
+    Raises:
+        DataError: the flow and the generator's latents differ in dimension.
+    """
+
+    image_shape: tuple[int, int, int]
+
+    def __new__(cls, base: object = None, flow: object = None) -> ChainedGenerator:
+        """Make a chain that has `truth` if, and only if, its base has: `isinstance(chain, HasTruth)` must not lie."""
+        # Without arguments when a chain is copied, whose class has been chosen already.
+        return super().__new__(_TruthfulChain if isinstance(base, HasTruth) else cls)
+
+    def __init__(self, base: Generator, flow: Flow) -> None:
+        super().__init__()
+        if base.prior.dim != flow.dim:
+            raise DataError(f"the generator's latents have {base.prior.dim} dimensions, the flow's have {flow.dim}")
+        self.base = base
+        self.flow = copy.deepcopy(flow)
+        self.prior = GaussianPrior(torch.ones_like(base.prior.scale))
+        self.image_shape = base.image_shape
+        self.freeze()
+
+    def forward(self, latent: Tensor, *, noise: torch.Generator | None = None, context: Tensor | None = None) -> Tensor:
+        """Return images, (B, 3, H, W), nominally in [0, 1], of latents (B, D).
+
+        Args:
+            latent: latents of the chain, standard normal under its prior.
+            noise: as of the base.
+            context: conditions of a conditional flow, (B, C); None means the null condition.
+        """
+        return self.base(self.latent(latent, context), noise=noise)
+
+    def latent(self, eps: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return the base's latents, (B, D), of the chain's own latents `eps`, (B, D)."""
+        latent, _ = self.flow(eps, self.flow.null_context(len(eps)) if context is None else context)
+        return cast(Tensor, latent)
+
+
+class _TruthfulChain(ChainedGenerator):
+    """A chain on a generator whose latents have known attributes."""
+
+    def truth(self, latent: Tensor) -> Mapping[str, Tensor]:
+        """Return the true class index, (B,) int64, of each attribute for latents of the chain, (B, D)."""
+        return cast(HasTruth, self.base).truth(self.latent(latent))
