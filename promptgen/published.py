@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from promptgen.errors import ModelFileError
@@ -31,6 +33,18 @@ def read_torch(path: Path) -> Any:
         raise ModelFileError(
             f"{path}: expected a torch.save file of plain tensors; fetch it again ({reason})"
         ) from error
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file, on the CPU.
+
+    Raises:
+        ModelFileError: the file is missing or damaged.
+    """
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"{path}: expected a safetensors file ({error}); fetch it again") from error
 
 
 def read_state(path: Path, entry: str) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from promptgen.errors import ConfigError
@@ -19,6 +19,7 @@ from promptgen.generators.base import FrozenModule, GaussianPrior
 from promptgen.generators.stylegan2_layers import ConstantInput, MappingLayer, PixelNorm, StyledConv, ToRGB
 from promptgen.published import load_strictly, read_state
 from promptgen.seeding import stream
+from promptgen.strict import Section
 
 MAPPING_RATE = 0.01
 """Learning-rate multiplier of the mapping layers."""
@@ -30,7 +31,7 @@ PUBLISHED_CHANNELS = {4: 512, 8: 512, 16: 512, 32: 512, 64: 256, 128: 128, 256: 
 """Feature channels by resolution, from 64 pixels on before the channel multiplier."""
 
 
-class StyleGAN2Config(BaseModel):
+class StyleGAN2Config(Section):
     """Shape and sampling of a StyleGAN2.
 
     Attributes:
@@ -41,8 +42,6 @@ class StyleGAN2Config(BaseModel):
         channel_multiplier: factor of the published table from 64 pixels on (2 in all published files).
         truncation: w is moved to ``mean + truncation * (w - mean)``; 1 leaves it as it is.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     size: int = Field(ge=8)
     latent_dim: int = Field(default=512, gt=0)

@@ -1,0 +1,299 @@
+"""CLIP models through open_clip: an image and a text as unit vectors whose inner product says how well they agree.
+
+Source: *Learning Transferable Visual Models From Natural Language Supervision* (Radford et al., ICML 2021,
+https://arxiv.org/abs/2103.00020). A model comes from a local file, or from a hub where one is asked for by tag; nothing
+else here touches the network.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from promptgen.checkpoints import fill_module, load_tensors, save_module
+from promptgen.errors import ConfigError
+from promptgen.generators.base import FrozenModule
+from promptgen.perception.torchvision_ops import import_torchvision
+from promptgen.published import load_strictly, read_safetensors, read_torch
+from promptgen.seeding import derive
+from promptgen.strict import Section
+
+Colour = tuple[float, float, float]
+
+OPENAI_MEAN: Colour = (0.48145466, 0.4578275, 0.40821073)
+OPENAI_STD: Colour = (0.26862954, 0.26130258, 0.27577711)
+
+
+class ClipConfig(Section):
+    """Shape of a small CLIP model of this project.
+
+    Attributes:
+        image_size: height and width of its images.
+        patch_size: side of the patches, a divisor of `image_size`.
+        embed_dim: coordinates of a feature vector.
+        vision_width: channels of the vision transformer.
+        vision_layers: layers of the vision transformer.
+        text_width: channels of the text transformer.
+        text_layers: layers of the text transformer.
+        heads: attention heads of both, a divisor of both widths.
+        context_length: tokens of a text at the most, its start and its end among them.
+        words: the words it can read, which keeps the token table small; empty means the tokeniser's whole vocabulary.
+    """
+
+    image_size: int = Field(default=64, gt=0)
+    patch_size: int = Field(default=8, gt=0)
+    embed_dim: int = Field(default=64, gt=0)
+    vision_width: int = Field(default=64, gt=0)
+    vision_layers: int = Field(default=3, gt=0)
+    text_width: int = Field(default=64, gt=0)
+    text_layers: int = Field(default=2, gt=0)
+    heads: int = Field(default=4, gt=0)
+    context_length: int = Field(default=16, gt=2)
+    words: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _check_divisors(self) -> ClipConfig:
+        if self.image_size % self.patch_size or self.vision_width % self.heads or self.text_width % self.heads:
+            raise ValueError("patch_size must divide image_size, and heads both widths")
+        return self
+
+
+class Tokens:
+    """Turns texts into token numbers with open_clip's own tokeniser.
+
+    Args:
+        context_length: tokens of a text at the most.
+        words: words to restrict the vocabulary to; their tokens are then numbered anew. Empty means no restriction.
+
+    Attributes:
+        size: number of different tokens.
+    """
+
+    def __init__(self, context_length: int, words: Sequence[str] = ()) -> None:
+        tokeniser = _open_clip().SimpleTokenizer(context_length=context_length)
+        self.tokeniser = tokeniser
+        self.words = tuple(words)
+        kept = set(range(tokeniser.vocab_size))
+        if words:
+            kept = {0, tokeniser.sot_token_id, tokeniser.eot_token_id}.union(*map(tokeniser.encode, words))
+        # Sorted: padding (0) stays the first and the end of a text the last; CLIP reads a text off its highest token.
+        self.kept = torch.tensor(sorted(kept))
+        self.size = len(kept)
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Return token numbers, (B, context_length) int64, padded with 0.
+
+        Raises:
+            ConfigError: a text has too many tokens, or a word that is not in the vocabulary.
+        """
+        for text in texts:
+            self._check(text)
+        ids: Tensor = self.tokeniser(list(texts))
+        return torch.searchsorted(self.kept, ids)
+
+    def _check(self, text: str) -> None:
+        ids = self.tokeniser.encode(text)
+        most = self.tokeniser.context_length - 2
+        if len(ids) > most:
+            raise ConfigError(f"the text {text!r} has {len(ids)} tokens, this CLIP model reads {most}; shorten it")
+        unread = [self.tokeniser.decode([token]).strip() for token in ids if not (self.kept == token).any()]
+        if unread:
+            words = ", ".join(self.words)
+            raise ConfigError(f"the text {text!r} has {', '.join(unread)}, this CLIP model only knows: {words}")
+
+
+class ClipModel(FrozenModule):
+    """Maps images and texts to unit vectors; it can be trained until `freeze()` is called.
+
+    Args:
+        network: a model of open_clip, or one with the same `encode_image`, `encode_text` and `logit_scale`.
+        image_size: height and width of the images that the network takes.
+        tokens: turns texts into token numbers, (B, T) int64.
+        mean: colour that the network's inputs are centred at.
+        std: colour that they are divided by afterwards.
+        config: shape of a small model of this project; None for all others.
+    """
+
+    network: Any
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        image_size: int,
+        tokens: Callable[[Sequence[str]], Tensor],
+        mean: Colour = OPENAI_MEAN,
+        std: Colour = OPENAI_STD,
+        config: ClipConfig | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.image_size = image_size
+        self.tokens = tokens
+        self.config = config
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
+
+    @property
+    def log_scale(self) -> Tensor:
+        """Logarithm of the factor of the cosines in the contrastive loss, a scalar."""
+        scale: Tensor = self.network.logit_scale
+        return scale
+
+    def image_features(self, image: Tensor) -> Tensor:
+        """Return unit vectors, (B, E), of images (B, 3, H, W) in [0, 1], resized by `fit` if they have another size."""
+        inputs = (fit(image, self.image_size) - self.mean) / self.std
+        features: Tensor = self.network.encode_image(inputs)
+        return F.normalize(features, dim=1)
+
+    def text_features(self, texts: Sequence[str]) -> Tensor:
+        """Return unit vectors, (B, E), of texts.
+
+        Raises:
+            ConfigError: the model cannot read a text.
+        """
+        features: Tensor = self.network.encode_text(self.tokens(texts).to(self.mean.device))
+        return F.normalize(features, dim=1)
+
+
+def fit(image: Tensor, size: int, *, antialias: bool = False) -> Tensor:
+    """Return images, (B, 3, size, size), whose shorter side was resized to `size` and whose middle was then cut out.
+
+    Bicubic and not clamped; by default without antialiasing, as the method's reference code has it. Images of the right
+    size stay as they are.
+
+    Args:
+        image: images, (B, 3, H, W).
+        size: height and width of the result.
+        antialias: low-pass the image first when it shrinks.
+    """
+    height, width = image.shape[2:]
+    short = min(height, width)
+    if short != size:
+        shape = (size * height // short, size * width // short)
+        image = F.interpolate(image, shape, mode="bicubic", align_corners=False, antialias=antialias)
+    top, left = (round((side - size) / 2) for side in image.shape[2:])
+    return image[:, :, top : top + size, left : left + size]
+
+
+def small_clip(config: ClipConfig, seed: int = 0) -> ClipModel:
+    """Return an untrained small model.
+
+    Args:
+        config: its shape.
+        seed: seed of the initial weights.
+    """
+    tokens = Tokens(config.context_length, config.words)
+    vision = {
+        "image_size": config.image_size,
+        "patch_size": config.patch_size,
+        "width": config.vision_width,
+        "layers": config.vision_layers,
+        "head_width": config.vision_width // config.heads,
+    }
+    text = {
+        "context_length": config.context_length,
+        "vocab_size": tokens.size,
+        "width": config.text_width,
+        "layers": config.text_layers,
+        "heads": config.heads,
+    }
+    # open_clip draws initial weights from torch's global state, which is put back afterwards.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive(seed, "clip", "initial weights"))
+        network = _open_clip().CLIP(config.embed_dim, vision, text)
+    return ClipModel(network, config.image_size, tokens, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), config)
+
+
+def save_clip(path: Path, model: ClipModel) -> None:
+    """Write a small model with its configuration inside.
+
+    Raises:
+        ConfigError: the model is not a small model of this project.
+        StorageError: the file cannot be written.
+    """
+    if model.config is None:
+        raise ConfigError(f"{path}: only the project's own small CLIP models can be saved")
+    save_module(path, model, {"clip": model.config.model_dump(mode="json")})
+
+
+def load_open_clip(
+    path: Path, architecture: str | None = None, mean: Colour = OPENAI_MEAN, std: Colour = OPENAI_STD
+) -> ClipModel:
+    """Load a model from a local file and freeze it.
+
+    Args:
+        path: weights with open_clip's key names (`.safetensors`, or a ``torch.save`` of plain tensors); or, without
+            `architecture`, a file of `save_clip`.
+        architecture: open_clip's name of it; OpenAI's own weights need `ViT-B-32-quickgelu` and the like.
+        mean: see `ClipModel`; not for files of `save_clip`.
+        std: see `ClipModel`; not for files of `save_clip`.
+
+    Raises:
+        CheckpointError: without `architecture`, the file is not one of `save_clip`.
+        ConfigError: the architecture is unknown, or its tokeniser is not open_clip's own.
+        ModelFileError: the file cannot be read, or belongs to another architecture.
+    """
+    if architecture is None:
+        tensors, config = load_tensors(path)
+        model = small_clip(ClipConfig.model_validate(config["clip"]))
+        fill_module(model, tensors, path)
+    else:
+        tokens = _tokens(architecture)
+        network = _open_clip().create_model(architecture)
+        load_strictly(network, _read_weights(path), path)
+        model = ClipModel(network, _side(network.visual.image_size), tokens, mean, std)
+    model.freeze()
+    return model
+
+
+def download_open_clip(architecture: str, tag: str) -> ClipModel:
+    """Load a model by open_clip's tag, such as `openai`, from its cache or else from its hub, and freeze it.
+
+    Raises:
+        ConfigError: the architecture is unknown, or its tokeniser is not open_clip's own.
+    """
+    tokens = _tokens(architecture)
+    network = _open_clip().create_model(architecture, pretrained=tag)
+    visual = network.visual
+    model = ClipModel(network, _side(visual.image_size), tokens, visual.image_mean, visual.image_std)
+    model.freeze()
+    return model
+
+
+def _open_clip() -> Any:
+    """Return open_clip, imported now: it takes seconds, and not every run needs it."""
+    import_torchvision()
+    return importlib.import_module("open_clip")
+
+
+def _tokens(architecture: str) -> Tokens:
+    """Return the tokens of a built-in architecture of open_clip."""
+    config = _open_clip().get_model_config(architecture)
+    if config is None:
+        raise ConfigError(f"open_clip has no architecture {architecture!r}; `open_clip.list_models()` lists them")
+    text = config["text_cfg"]
+    if "hf_tokenizer_name" in text or "hf_model_name" in text:
+        raise ConfigError(f"{architecture} reads texts with a tokeniser from a hub; choose one with open_clip's own")
+    return Tokens(text["context_length"])
+
+
+def _side(size: int | tuple[int, int]) -> int:
+    return size if isinstance(size, int) else size[0]
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a published file of open_clip, whose training adds an entry `state_dict` and a prefix."""
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)
+    content = read_torch(path)
+    state = content.get("state_dict", content)
+    return {key.removeprefix("module."): value for key, value in state.items()}
