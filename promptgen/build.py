@@ -34,9 +34,7 @@ MODELS: Mapping[str, str] = {
     "stylegan2": "promptgen.generators.stylegan2:load_stylegan2",
     "open-clip": "promptgen.perception.clip:load_open_clip",
     "world-generator": "promptgen.world.generator:load_generator",
-    "world-classifier": "promptgen.perception.world:load_classifier",
-    "world-identity": "promptgen.perception.world:load_identity",
-    "world-pose": "promptgen.perception.world:load_pose",
+    "world-network": "promptgen.perception.world:load_network",
 }
 """What builds a model, by the `type` of its card: called with the path of the file and the card's arguments."""
 

@@ -145,7 +145,7 @@ class Params(Section):
     tracking: Tracking
     schedule: Schedule | None
     models: list[Name]
-    world: WorldConfig
+    world: WorldConfig | None = None
 
     @property
     def first_debias_pass(self) -> int:

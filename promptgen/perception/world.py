@@ -1,18 +1,22 @@
 """Small networks that look at the pictures of the embedded world, 64 x 64.
 
-The classifier steers flows; the judge only counts. They share nothing: another architecture, other pictures, other seeds.
-None has batch statistics, so a network in training and a frozen one compute the same.
+The classifier steers flows; the judge only counts. They share nothing: another architecture, other pictures, other
+seeds. None has batch statistics, so a network in training and a frozen one compute the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from promptgen.checkpoints import fill_module, load_tensors, save_module
+from promptgen.errors import CheckpointError
 from promptgen.generators.base import FrozenModule
 
 
@@ -27,7 +31,7 @@ class AttributeConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     attributes: dict[str, tuple[str, ...]]
-    width: int = Field(16, gt=0, multiple_of=8)
+    width: int = Field(default=16, gt=0, multiple_of=8)
 
 
 class EmbeddingConfig(BaseModel):
@@ -40,7 +44,7 @@ class EmbeddingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    width: int = Field(16, gt=0, multiple_of=8)
+    width: int = Field(default=16, gt=0, multiple_of=8)
     dim: int = Field(gt=0)
 
 
@@ -66,7 +70,7 @@ class StridedTrunk(nn.Sequential):
         self.features = 6 * width * 16
 
 
-class Heads(nn.Module):
+class Heads(nn.ModuleDict):
     """Logits for every attribute from one vector of features.
 
     Args:
@@ -75,14 +79,11 @@ class Heads(nn.Module):
     """
 
     def __init__(self, features: int, attributes: Mapping[str, tuple[str, ...]]) -> None:
-        super().__init__()
-        self.sizes = {name: len(labels) for name, labels in attributes.items()}
-        self.linear = nn.Linear(features, sum(self.sizes.values()))
+        super().__init__({name: nn.Linear(features, len(labels)) for name, labels in attributes.items()})
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """Return logits, (B, K), by attribute, of features (B, F)."""
-        parts = self.linear(features).split(list(self.sizes.values()), dim=1)
-        return dict(zip(self.sizes, parts, strict=True))
+        return {name: head(features) for name, head in self.items()}
 
 
 class AttributeNet(FrozenModule):
@@ -121,7 +122,8 @@ class DepthwiseBlock(nn.Module):
         self.narrow = nn.Conv2d(2 * channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.narrow(functional.gelu(self.widen(self.norm(self.mix(x)))))
+        change: Tensor = self.narrow(functional.gelu(self.widen(self.norm(self.mix(x)))))
+        return x + change
 
 
 class JudgeNet(FrozenModule):
@@ -187,3 +189,34 @@ class IdentityNet(FrozenModule):
     def forward(self, image: Tensor) -> Tensor:
         """Return unit vectors, (B, dim), of images (B, 3, 64, 64) in [0, 1]."""
         return functional.normalize(self.read(self.trunk(_centre(image))), dim=1)
+
+
+NETWORKS: Final[Mapping[str, tuple[type[FrozenModule], type[BaseModel]]]] = {
+    "classifier": (AttributeNet, AttributeConfig),
+    "judge": (JudgeNet, AttributeConfig),
+    "pose": (PoseNet, EmbeddingConfig),
+    "identity": (IdentityNet, EmbeddingConfig),
+}
+"""Network and its configuration, by the name of the model."""
+
+
+def save_network(path: Path, name: str, network: AttributeNet | JudgeNet | PoseNet | IdentityNet) -> None:
+    """Write the weights of the model `name`, a key of `NETWORKS`, with its configuration."""
+    save_module(path, network, {"kind": f"world-{name}", "network": network.config.model_dump(mode="json")})
+
+
+def load_network(path: Path) -> FrozenModule:
+    """Return the frozen network of a file that `save_network` wrote.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or holds something else.
+    """
+    tensors, config = load_tensors(path)
+    kind = str(config.get("kind", "weights"))
+    if kind.removeprefix("world-") not in NETWORKS:
+        raise CheckpointError(f"{path} holds {kind}, expected one of {', '.join(f'world-{name}' for name in NETWORKS)}")
+    network_type, config_type = NETWORKS[kind.removeprefix("world-")]
+    network = network_type(config_type.model_validate(config["network"]))
+    fill_module(network, tensors, path)
+    network.freeze()
+    return network

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
 
+from promptgen.checkpoints import fill_module, load_tensors, save_module
+from promptgen.errors import CheckpointError
 from promptgen.generators.base import FrozenModule
 from promptgen.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from promptgen.generators.stylegan2_layers import GAIN, LEAK
-from promptgen.world.scene import ATTRIBUTES, COORDINATES, Scene
+from promptgen.generators.stylegan2_layers import GAIN, LEAK, MappingLayer
+from promptgen.seeding import stream
+from promptgen.world.scene import ATTRIBUTES, COORDINATES, Scene, SceneConfig
 
 CHANNELS = {4: 96, 8: 96, 16: 96, 32: 64, 64: 24}
 MAPPING_LAYERS = 4
@@ -48,20 +53,53 @@ class WorldGenerator(FrozenModule):
         return self.scene.truth(latent)
 
 
-def untrained(scene: Scene, channels: dict[int, int] | None = None) -> StyleGAN2:
+def save_generator(path: Path, generator: WorldGenerator) -> None:
+    """Write the weights, the network's shape and the scene to one file."""
+    config = {
+        "kind": "world-generator",
+        "network": generator.network.config.model_dump(mode="json"),
+        "scene": generator.scene.config.model_dump(mode="json"),
+    }
+    save_module(path, generator.network, config)
+
+
+def load_generator(path: Path, truncation: float = 1.0) -> WorldGenerator | StyleGAN2:
+    """Return the frozen generator of a file that `save_generator` wrote.
+
+    Args:
+        path: the file.
+        truncation: truncation in w. Below 1 the image of a latent is not what the latent stands for any more, so a
+            plain StyleGAN2 comes back, which knows no truth.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or holds something else.
+    """
+    tensors, config = load_tensors(path)
+    if config.get("kind") != "world-generator":
+        raise CheckpointError(f"{path} holds {config.get('kind', 'weights')}, expected a world-generator")
+    network = StyleGAN2(StyleGAN2Config.model_validate(config["network"] | {"truncation": truncation}))
+    fill_module(network, tensors, path)
+    network.freeze()
+    if truncation != 1:
+        return network
+    generator = WorldGenerator(network, Scene(SceneConfig.model_validate(config["scene"])))
+    generator.freeze()
+    return generator
+
+
+def untrained(scene: Scene, seed: int = 0, channels: dict[int, int] | None = None) -> StyleGAN2:
     """Return a StyleGAN2 for `scene` whose first mapping layers compute the scene's code, and whose rest is random."""
     config = StyleGAN2Config(
         size=64, latent_dim=scene.config.latent_dim, mapping_layers=MAPPING_LAYERS, channels=channels or CHANNELS
     )
-    network = StyleGAN2(config)
-    first, second, third = (network.style[i] for i in (1, 2, 3))
+    network = StyleGAN2(config, seed)
+    first, second, third = (cast(MappingLayer, network.style[i]) for i in (1, 2, 3))
     with torch.no_grad():
         for layer, (weight, bias) in zip((first, second), _scene_layers(scene), strict=True):
             layer.weight.copy_(weight / layer.scale)
             layer.bias.copy_(bias / layer.rate)
             layer.requires_grad_(False)
-        probe = torch.randn(4096, scene.config.latent_dim, generator=torch.Generator().manual_seed(0))
-        code = network.style[:3](probe)
+        code = network.style[:3](network.prior.sample(4096, stream(seed, "world", "code")))
         third.bias.copy_(-(third.weight * third.scale) @ code.mean(dim=0) / third.rate)
     return network
 
@@ -69,8 +107,8 @@ def untrained(scene: Scene, channels: dict[int, int] | None = None) -> StyleGAN2
 def _scene_layers(scene: Scene) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Return weight and bias of two leaky-ReLU layers that compute every ramp of the scene and carry every coordinate.
 
-    A ramp is exact: lrelu(x + 1) - lrelu(x - 1) is constant outside [-1, 1] and linear inside. A coordinate is carried by a
-    bias that keeps it positive.
+    A ramp is exact: lrelu(x + 1) - lrelu(x - 1) is constant outside [-1, 1] and linear inside. A coordinate is carried
+    by a bias that keeps it positive.
     """
     dim = scene.config.latent_dim
     ramp = scene.config.ramp

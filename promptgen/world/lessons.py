@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from promptgen.perception.clip import ClipModel
 from promptgen.world.reporter import Reporter
 from promptgen.world.scene import ATTRIBUTES, IDENTITY, Scene
 from promptgen.world.training import pick, picture_loss, roughen
@@ -18,8 +19,8 @@ Loss = Callable[[torch.Generator], Tensor]
 def generator_lesson(network: nn.Module, scene: Scene, latents: Tensor, images: Tensor, batch: int) -> Loss:
     """Return the loss of a generator that shall show, for each latent, the picture of its scene.
 
-    Half of the pictures are mirrored: the head then looks, and the light falls, the other way, which are two directions of
-    the latent space.
+    Half of the pictures are mirrored: the head then looks, and the light falls, the other way, which are two
+    directions of the latent space.
     """
     images = images.contiguous(memory_format=torch.channels_last)
     mirrored = scene.rotation[[scene.index["yaw"], scene.index["light"]]]
@@ -55,7 +56,8 @@ def pose_lesson(network: nn.Module, scene: Scene, latents: Tensor, images: Tenso
 
     def loss(rng: torch.Generator) -> Tensor:
         index, image = pick(images, batch, rng)
-        return ((network(roughen(image, rng)) - angles[index]) / spread).square().mean()
+        error: Tensor = (network(roughen(image, rng)) - angles[index]) / spread
+        return error.square().mean()
 
     return loss
 
@@ -67,7 +69,7 @@ def identity_lesson(network: nn.Module, scene: Scene, latents: Tensor, images: T
 
     def loss(rng: torch.Generator) -> Tensor:
         index, image = pick(images, batch, rng)
-        embedding = network(roughen(image, rng))
+        embedding: Tensor = network(roughen(image, rng))
         wanted = functional.normalize(shape[index], dim=1)
         return (embedding @ embedding.T - wanted @ wanted.T).square().mean()
 
@@ -75,18 +77,12 @@ def identity_lesson(network: nn.Module, scene: Scene, latents: Tensor, images: T
 
 
 def clip_lesson(
-    image_features: Callable[[Tensor], Tensor],
-    text_features: Callable[[Sequence[str]], Tensor],
-    log_scale: Tensor,
-    scene: Scene,
-    reporter: Reporter,
-    latents: Tensor,
-    images: Tensor,
-    batch: int,
+    model: ClipModel, reporter: Reporter, scene: Scene, latents: Tensor, images: Tensor, batch: int
 ) -> Loss:
     """Return CLIP's contrastive loss on pictures and what the reporter says of them.
 
-    Few captions are possible, so a batch holds the same caption many times: every picture of a caption counts as its partner.
+    Few captions are possible, so a batch holds the same caption many times: every picture of a caption counts as its
+    partner.
     """
     truth = scene.truth(latents)
 
@@ -95,12 +91,15 @@ def clip_lesson(
         captions = reporter.captions({name: values[index] for name, values in truth.items()}, rng)
         number = {caption: i for i, caption in enumerate(dict.fromkeys(captions))}
         group = torch.tensor([number[caption] for caption in captions])
-        features = image_features(roughen(image, rng))
-        logits = log_scale.exp().clamp(max=100) * features @ text_features(list(number)).T  # (B, distinct captions)
+        features = model.image_features(roughen(image, rng))
+        logits = (
+            model.log_scale.exp().clamp(max=100) * features @ model.text_features(list(number)).T
+        )  # (B, distinct captions)
         counts = torch.bincount(group).float()
         to_text = functional.cross_entropy(logits + counts.log(), group)
         partners = functional.one_hot(group, len(number)).T / counts[:, None]  # (distinct, B)
         to_image = -(partners * logits.T.log_softmax(dim=1)).sum(dim=1)
-        return (to_text + (counts / batch * to_image).sum()) / 2
+        total: Tensor = to_text + (counts / batch * to_image).sum()
+        return total / 2
 
     return loss

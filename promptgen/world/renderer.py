@@ -1,7 +1,8 @@
 """The renderer: heads made of ellipsoids, seen by an orthographic camera, in batches.
 
-Every part is a quadric, so a ray meets it in closed form; face features are painted on the head's surface in the head's own
-coordinates and therefore move with the pose. Lengths are in half image widths, x to the right, y up, z towards the viewer.
+Every part is a quadric, so a ray meets it in closed form; face features are painted on the head's surface in the
+head's own coordinates and therefore move with the pose. Lengths are in half image widths, x to the right, y up, z
+towards the viewer.
 """
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-SKIN: Final = ((0.98, 0.84, 0.74), (0.92, 0.72, 0.56), (0.80, 0.58, 0.40), (0.64, 0.42, 0.26), (0.46, 0.29, 0.17), (0.29, 0.18, 0.11))
+SKIN: Final = (
+    (0.98, 0.84, 0.74),
+    (0.92, 0.72, 0.56),
+    (0.80, 0.58, 0.40),
+    (0.64, 0.42, 0.26),
+    (0.46, 0.29, 0.17),
+    (0.29, 0.18, 0.11),
+)
 EYE_Y: Final = 0.10
 MOUTH_Y: Final = -0.30
 FAR: Final = -9.0
@@ -22,9 +30,19 @@ ZOOM: Final = 1.22
 CAMERA_Y: Final = -0.02
 
 
+Lengths = tuple[Tensor | float, Tensor | float, Tensor | float]
+"""Along x, y and z: numbers, or (B, 1)."""
+
+
 @dataclass(frozen=True)
 class Hit:
-    """Where rays meet a part: depth (B, N), normal (B, N, 3) in the camera's frame, point (B, N, 3) in the part's frame."""
+    """Where rays meet a part.
+
+    Attributes:
+        depth: z, (B, N); `FAR` where they miss it.
+        normal: in the camera's frame, (B, N, 3).
+        point: in the part's frame, (B, N, 3).
+    """
 
     depth: Tensor
     normal: Tensor
@@ -84,7 +102,16 @@ class _Head:
     def draw(self, grid: Tensor) -> Tensor:
         """Return colours, (B, N, 3), of the rays at grid (1, N, 2)."""
         depth, colour = self._background(grid)
-        for part in (self._shoulders, self._neck, self._hair_back, self._face, self._nose, self._ears, self._hair_front):
+        for part in (
+            self._shoulders,
+            self._neck,
+            self._hair_back,
+            self._face,
+            self._nose,
+            self._left_ear,
+            self._right_ear,
+            self._hair_front,
+        ):
             depth, colour = _nearest(depth, colour, part(grid))
         return self._glasses(grid, colour)
 
@@ -99,7 +126,9 @@ class _Head:
 
     def _hair_colour(self) -> Tensor:
         tone = torch.sigmoid(1.2 * self.look["hair_colour"])[..., None]
-        dark, warm, white = (torch.tensor(c).to(tone) for c in ((0.10, 0.07, 0.06), (0.62, 0.38, 0.14), (0.88, 0.88, 0.90)))
+        dark, warm, white = (
+            torch.tensor(c).to(tone) for c in ((0.10, 0.07, 0.06), (0.62, 0.38, 0.14), (0.88, 0.88, 0.90))
+        )
         natural = dark + (warm - dark) * tone
         grey = ((self.look["age"] - 0.25) / 0.75).clamp(0, 1)[..., None]
         return natural + (white - natural) * grey
@@ -117,12 +146,16 @@ class _Head:
         colour = value + 0.10 * torch.cos(hue + phase) + 0.05 * grid[..., 1:]
         return torch.full(colour.shape[:2], FAR).to(colour), colour
 
-    def _meet(self, grid: Tensor, rotation: Tensor, centre: tuple[Tensor | float, ...], radii: tuple[Tensor | float, ...]) -> Hit:
+    def _meet(
+        self, grid: Tensor, rotation: Tensor, centre: tuple[Tensor | float, ...], radii: tuple[Tensor | float, ...]
+    ) -> Hit:
         """Return where rays meet an ellipsoid given in the frame that `rotation` (B, 3, 3) turns into the camera's."""
         like = rotation[:, 0, :1]
         middle = torch.stack([torch.as_tensor(c).to(like).expand_as(like) for c in centre], dim=-1)  # (B, 1, 3)
         radius = torch.stack([torch.as_tensor(r).to(like).expand_as(like) for r in radii], dim=-1)
-        origin = (grid[..., :1] * rotation[:, None, 0] + grid[..., 1:] * rotation[:, None, 1] - middle) / radius  # (B, N, 3)
+        origin = (
+            grid[..., :1] * rotation[:, None, 0] + grid[..., 1:] * rotation[:, None, 1] - middle
+        ) / radius  # (B, N, 3)
         direction = rotation[:, None, 2] / radius
         a = direction.square().sum(dim=-1)
         b = (origin * direction).sum(dim=-1)
@@ -147,14 +180,15 @@ class _Head:
         hit = self._meet(grid, self.rotation, (0.0, -0.06, 0.50), (size, 0.13, 0.13))
         return hit.depth, self._shade(hit.normal, self.skin * 1.06)
 
-    def _ears(self, grid: Tensor) -> tuple[Tensor, Tensor]:
-        depth, colour = None, None
-        for side in (-1.0, 1.0):
-            hit = self._meet(grid, self.rotation, (side * self.radius_x, 0.02, -0.04), (0.08, 0.14, 0.09))
-            ear = hit.depth, self._shade(hit.normal, self.skin * 0.92)
-            depth, colour = ear if depth is None or colour is None else _nearest(depth, colour, ear)
-        assert depth is not None and colour is not None
-        return depth, colour
+    def _left_ear(self, grid: Tensor) -> tuple[Tensor, Tensor]:
+        return self._ear(grid, -self.radius_x)
+
+    def _right_ear(self, grid: Tensor) -> tuple[Tensor, Tensor]:
+        return self._ear(grid, self.radius_x)
+
+    def _ear(self, grid: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        hit = self._meet(grid, self.rotation, (x, 0.02, -0.04), (0.08, 0.14, 0.09))
+        return hit.depth, self._shade(hit.normal, self.skin * 0.92)
 
     def _hair_back(self, grid: Tensor) -> tuple[Tensor, Tensor]:
         """The mass behind the head; its lower end comes down as hair grows from 0 to 1."""
@@ -264,7 +298,7 @@ class _Head:
 
 
 def _head_rotation(yaw: Tensor, pitch: Tensor) -> Tensor:
-    """Return rotations, (B, 3, 3): rows are the camera's axes in the head's frame; pitch about x after yaw about y, radians."""
+    """Return rotations, (B, 3, 3), whose rows are the camera's axes in the head's frame; angles in radians."""
     cy, sy, cp, sp = yaw.cos(), yaw.sin(), pitch.cos(), pitch.sin()
     zero = torch.zeros_like(cy)
     rows = (cy, zero, sy, sp * sy, cp, -sp * cy, -cp * sy, sp, cp * cy)

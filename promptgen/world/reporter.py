@@ -1,8 +1,9 @@
-"""The reporter: somebody who says what they find worth saying. What is left unsaid is not at random: that is reporting bias.
+"""The reporter: somebody who says what they find worth saying. What is left unsaid is not at random: that is reporting
+bias.
 
-A caption names an attribute with a probability that depends on its label and, for make-up, on the hair as well. A CLIP model
-trained on such captions learns that "without makeup" goes with long hair, because the reporter hardly ever says it of short hair.
-(Gordon and Van Durme, *Reporting bias and knowledge acquisition*, 2013.)
+A caption names an attribute with a probability that depends on its label and, for make-up, on the hair as well. A CLIP
+model trained on such captions learns that "without makeup" goes with long hair, because the reporter hardly ever says
+it of short hair. (Gordon and Van Durme, *Reporting bias and knowledge acquisition*, 2013.)
 """
 
 from __future__ import annotations
@@ -17,6 +18,12 @@ from torch import Tensor
 from promptgen.world.scene import ATTRIBUTES
 
 AGE_WORDS: Final = {"young": "a young person", "middle": "a middle-aged person", "old": "an old person"}
+
+WORDS: Final = (
+    *("a", "an", "and", "with", "without", "person", "young", "middle-aged", "old"),
+    *("short", "long", "hair", "glasses", "makeup"),
+)
+"""All words of all captions."""
 
 
 class ReporterConfig(BaseModel):

@@ -4,10 +4,10 @@ A latent z of dimension D is read through its direction only, as StyleGAN2 does 
 
     d = z / sqrt(mean(z^2)),   u = R d,
 
-with R a fixed random rotation. Each u_i has the same symmetric distribution on [-sqrt(D), sqrt(D)], nearly N(0, 1), whose quantiles
-are exact (u_i^2 / D is Beta(1/2, (D - 1) / 2)). A class is a threshold on one u_i, so the world's shares are exactly those of
-`SceneConfig`, and every latent has *true* attributes. Around a threshold the look changes over a short ramp, so that a
-generator can follow it; on either side it still varies a little, as hair or make-up does.
+with R a fixed random rotation. Each u_i has the same symmetric distribution on [-sqrt(D), sqrt(D)], nearly N(0, 1),
+whose quantiles are exact (u_i^2 / D is Beta(1/2, (D - 1) / 2)). A class is a threshold on one u_i, so the world's
+shares are exactly those of `SceneConfig`, and every latent has *true* attributes. Around a threshold the look changes
+over a short ramp, so that a generator can follow it; on either side it still varies a little, as hair or make-up does.
 """
 
 from __future__ import annotations
@@ -122,7 +122,8 @@ class Scene:
         return {name: (step > 0).sum(dim=1) for name, step in self.steps(latent).items()}
 
     def looks(self, latent: Tensor) -> dict[str, Tensor]:
-        """Return what the renderer draws, (B,) by name: each attribute's amount in [0, 1] and the continuous coordinates.
+        """Return what the renderer draws, (B,) by name: each attribute's amount in [0, 1] and the continuous
+        coordinates.
 
         The amount of an attribute with K classes lies within 0.15 / (K - 1) of k / (K - 1) for class k, but on a ramp.
         """
@@ -142,7 +143,8 @@ class Scene:
         if name == "makeup":  # its threshold moves with the hair
             hair = self._step("hair", u)
             distance = u[name][:, None] - makeup_threshold(self.thresholds[name], hair)
-        return (distance / self.config.ramp).clamp(-1, 1)
+        step: Tensor = distance / self.config.ramp
+        return step.clamp(-1, 1)
 
 
 def makeup_threshold(thresholds: Tensor, hair: Tensor) -> Tensor:
@@ -160,7 +162,8 @@ def quantile(p: float, dim: int) -> float:
 def _rotation(dim: int, seed: int) -> Tensor:
     square = torch.randn(dim, dim, generator=stream(seed, "scene", "rotation"), dtype=torch.float64)
     q, r = torch.linalg.qr(square)
-    return (q * r.diagonal().sign()).to(torch.float32)
+    rotation: Tensor = q * r.diagonal().sign()  # a unique factorisation, whatever the linear-algebra library
+    return rotation.to(torch.float32)
 
 
 def _thresholds(config: SceneConfig) -> dict[str, Tensor]:

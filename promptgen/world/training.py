@@ -7,8 +7,8 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,28 +16,14 @@ from torch.nn import functional
 
 from promptgen.files import atomic_path
 from promptgen.seeding import stream
+from promptgen.world.config import Recipe
 
 logger = logging.getLogger(__name__)
 
 SAVE_EVERY = 500
 REPORT_EVERY = 100
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How long and how fast to train.
-
-    Attributes:
-        steps: optimiser steps.
-        batch: samples per step.
-        learning_rate: of Adam at the start; it falls to zero as a half cosine.
-        average: decay of the exponential moving average of the weights, which is what is kept.
-    """
-
-    steps: int
-    batch: int = 32
-    learning_rate: float = 2e-3
-    average: float = 0.998
+AVERAGE = 0.998
+"""Decay of the exponential moving average of the weights, which is what is kept."""
 
 
 def optimise(
@@ -55,8 +41,11 @@ def optimise(
     The random numbers of a step come from its own stream, so a run that was killed ends as if it had not been.
 
     Args:
+        model: what is trained, in place.
         loss: takes the step's random stream, returns a scalar that depends on `model`.
+        recipe: how long and how fast.
         name: names the streams.
+        seed: seed of the streams.
         state: file of the state saved on the way; removed by nobody, so a finished training is not done again.
         rates: factor of the learning rate of a parameter, by its name.
     """
@@ -65,7 +54,8 @@ def optimise(
     groups = [{"params": [value], "lr": recipe.learning_rate * rates(key)} for key, value in named]
     optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / recipe.steps)))
+        optimiser,
+        lambda step: min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / recipe.steps))),
     )
     parts = {"model": model, "average": average, "optimiser": optimiser, "schedule": schedule}
     start = _restore(parts, state)
@@ -73,19 +63,31 @@ def optimise(
     for step in range(start, recipe.steps):
         value = loss(stream(seed, name, step))
         optimiser.zero_grad(set_to_none=True)
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_([value for _, value in named], 10.0)
         optimiser.step()
         schedule.step()
-        _move_average(average, model, min(recipe.average, (step + 1) / (step + 10)))
+        _move_average(average, model, min(AVERAGE, (step + 1) / (step + 10)))
         running += float(value.detach())
         if (step + 1) % REPORT_EVERY == 0:
             speed = (step + 1 - start) / (time.monotonic() - begun)
-            logger.info("%s: step %d of %d, loss %.5f, %.2f steps/s", name, step + 1, recipe.steps, running / REPORT_EVERY, speed)
+            logger.info(
+                "%s: step %d of %d, loss %.5f, %.2f steps/s",
+                name,
+                step + 1,
+                recipe.steps,
+                running / REPORT_EVERY,
+                speed,
+            )
             running = 0.0
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == recipe.steps:
             _save(parts, state, step + 1)
     return average
+
+
+def _rate(step: int, steps: int) -> float:
+    """Return the factor of the learning rate: up within 100 steps, then down as a half cosine."""
+    return min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
 
 
 @torch.no_grad()
@@ -94,12 +96,12 @@ def _move_average(average: nn.Module, model: nn.Module, decay: float) -> None:
         old.lerp_(new, 1 - decay)
 
 
-def _save(parts: Mapping[str, nn.Module], state: Path, step: int) -> None:
+def _save(parts: Mapping[str, Any], state: Path, step: int) -> None:
     with atomic_path(state) as temporary:
         torch.save({key: part.state_dict() for key, part in parts.items()} | {"step": step}, temporary)
 
 
-def _restore(parts: Mapping[str, nn.Module], state: Path) -> int:
+def _restore(parts: Mapping[str, Any], state: Path) -> int:
     if not state.exists():
         return 0
     saved = torch.load(state, weights_only=True)
@@ -114,8 +116,8 @@ def _restore(parts: Mapping[str, nn.Module], state: Path) -> int:
 def picture_loss(picture: Tensor, target: Tensor) -> Tensor:
     """Return how far pictures, (B, 3, 64, 64), are from targets: squared errors of colours and edges at three scales.
 
-    A plain absolute error would give heads without faces: the median of a small feature that moves with the pose is skin.
-    Squared errors of edges, and a weight on the middle of the picture, make eyes and mouth worth learning.
+    A plain absolute error would give heads without faces: the median of a small feature that moves with the pose is
+    skin. Squared errors of edges, and a weight on the middle of the picture, make eyes and mouth worth learning.
     """
     error = picture - target
     weight = _centre_weight(error)

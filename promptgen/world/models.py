@@ -1,0 +1,113 @@
+"""The world's models: what each one is before training, what it learns from, and which pictures it may see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, cast
+
+import torch
+from torch import Tensor, nn
+
+from promptgen.perception.clip import ClipConfig, ClipModel, small_clip
+from promptgen.perception.world import AttributeConfig, AttributeNet, EmbeddingConfig, IdentityNet, JudgeNet, PoseNet
+from promptgen.seeding import derive
+from promptgen.world.config import ModelName, Split, WorldConfig
+from promptgen.world.generator import untrained
+from promptgen.world.lessons import (
+    Loss,
+    attribute_lesson,
+    clip_lesson,
+    generator_lesson,
+    identity_lesson,
+    pose_lesson,
+)
+from promptgen.world.renders import Renders
+from promptgen.world.reporter import WORDS, Reporter
+from promptgen.world.scene import ATTRIBUTES, Scene
+from promptgen.world.training import optimise
+
+IDENTITY_DIM: Final = 16
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one model comes about.
+
+    Attributes:
+        split: data set it learns from; generator, classifier, judge and clip share no picture.
+        network: makes the untrained model from the scene and a seed.
+        lesson: makes its loss from the model, the world, latents, pictures and the batch size.
+        rates: factor of the learning rate of a parameter, by its name.
+    """
+
+    split: Split
+    network: Callable[[Scene, int], nn.Module]
+    lesson: Callable[[nn.Module, Scene, Tensor, Tensor, int], Loss]
+    rates: Callable[[str], float] = lambda parameter: 1.0
+
+
+def plan(name: ModelName, config: WorldConfig) -> Plan:
+    """Return how the model `name` comes about."""
+    attributes = AttributeConfig(attributes=ATTRIBUTES)
+    match name:
+        case "generator":
+            return Plan("generator", untrained, generator_lesson, _generator_rate)
+        case "classifier":
+            return Plan("classifier", _seeded(lambda: AttributeNet(attributes)), attribute_lesson)
+        case "judge":
+            return Plan("judge", _seeded(lambda: JudgeNet(attributes)), attribute_lesson)
+        case "pose":
+            return Plan("clip", _seeded(lambda: PoseNet(EmbeddingConfig(dim=2))), pose_lesson)
+        case "identity":
+            return Plan("clip", _seeded(lambda: IdentityNet(EmbeddingConfig(dim=IDENTITY_DIM))), identity_lesson)
+        case "clip":
+            return Plan("clip", _untrained_clip, _clip_lesson(Reporter(config.reporter)))
+
+
+def train(name: ModelName, config: WorldConfig, folder: Path) -> nn.Module:
+    """Return the trained and frozen model `name`.
+
+    Args:
+        name: which model.
+        config: the world.
+        folder: where pictures and the state of the training are kept; a killed training goes on from there.
+    """
+    scene, recipe = Scene(config.scene), config.training[name]
+    made = plan(name, config)
+    latents, images = renders(config, made.split, folder).load()
+    network = made.network(scene, derive(config.seed, "weights", name))
+    lesson = made.lesson(network, scene, latents, images, recipe.batch)
+    state = folder / "trainings" / f"{name}.pt"
+    average = optimise(network, lesson, recipe, name=name, seed=config.seed, state=state, rates=made.rates)
+    return average.requires_grad_(False).eval()
+
+
+def renders(config: WorldConfig, split: Split, folder: Path) -> Renders:
+    """Return the data set `split` of the world, kept in `folder`."""
+    return Renders(Scene(config.scene), split, config.renders[split], folder / "renders", config.seed)
+
+
+def _generator_rate(parameter: str) -> float:
+    """Stored weights of the mapping are a hundred times larger than the others, and so are their steps."""
+    return 100.0 if parameter.startswith("style.") else 1.0
+
+
+def _untrained_clip(scene: Scene, seed: int) -> ClipModel:
+    return small_clip(ClipConfig(vision_layers=4, context_length=20, words=WORDS), seed)
+
+
+def _clip_lesson(reporter: Reporter) -> Callable[[nn.Module, Scene, Tensor, Tensor, int], Loss]:
+    return lambda model, *data: clip_lesson(cast(ClipModel, model), reporter, *data)
+
+
+def _seeded(make: Callable[[], nn.Module]) -> Callable[[Scene, int], nn.Module]:
+    """Return a maker whose initial weights come from a seed alone; torch's own random state is left as it was."""
+
+    def network(scene: Scene, seed: int) -> nn.Module:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return make()
+
+    return network

@@ -1,0 +1,122 @@
+"""Make the embedded world's models again from nothing: draw the pictures, train, measure, write weights and cards.
+
+It needs hours on a few cores; every training goes on where it was when it is started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, cast, get_args
+
+import yaml
+from torch import nn
+
+import promptgen.world
+from promptgen.errors import ConfigError
+from promptgen.files import atomic_write, sha256_of
+from promptgen.perception.clip import save_clip
+from promptgen.perception.world import save_network
+from promptgen.world.config import ModelName, WorldConfig
+from promptgen.world.generator import WorldGenerator, save_generator
+from promptgen.world.models import renders, train
+from promptgen.world.quality import measure
+from promptgen.world.scene import Scene
+from steps.common import Project, command
+
+WORLD: Final = Path(promptgen.world.__file__).parent
+NAMES: Final[tuple[ModelName, ...]] = get_args(ModelName)
+KINDS: Final[Mapping[ModelName, str]] = {"judge": "classifier"}
+TYPES: Final[Mapping[ModelName, str]] = {"generator": "world-generator", "clip": "open-clip"}
+NOTES: Final[Mapping[ModelName, str]] = {
+    "generator": "A StyleGAN2 whose latents have known attributes. Pictures of no real person.",
+    "classifier": "Steers flows. Reads attributes of drawn heads; says nothing about people.",
+    "judge": "Counts. Another architecture, other pictures and another seed than the classifier.",
+    "clip": "Learned from the reporter's captions, and with them the reporter's bias: that is its purpose.",
+    "pose": "Yaw and pitch of a drawn head.",
+    "identity": "Unit vectors whose cosines are those of the heads' shape numbers.",
+}
+LICENCE: Final = "MIT"
+
+
+def run(project: Project, names: tuple[ModelName, ...], world: Path = WORLD) -> dict[str, Any]:
+    """Train and ship the models `names`; return the cards of all.
+
+    Args:
+        project: the project; its `world` section says what the world is.
+        names: which models.
+        world: folder of cards.yaml and weights/.
+
+    Raises:
+        ConfigError: params.yaml describes no world.
+        StorageError: something cannot be written.
+    """
+    config = project.params.world
+    if config is None:
+        raise ConfigError("params.yaml has no section world, which says what the embedded world is")
+    folder = project.root / "artifacts" / "world"
+    models = {name: train(name, config, folder) for name in names}
+    for name, model in models.items():
+        save(weights(world, name), name, model, config)
+    cards = yaml.safe_load((world / "cards.yaml").read_text()) if (world / "cards.yaml").exists() else {}
+    test = renders(config, "test", folder).load()
+    for name in names:
+        cards[f"world-{name}"] = card(
+            name, weights(world, name), config, measure(name, world / "weights", config, *test)
+        )
+    header = (
+        "# Models of the embedded world. Written by `python -m steps.build_world`; quality is on unseen pictures.\n"
+    )
+    atomic_write(world / "cards.yaml", header + yaml.safe_dump(dict(sorted(cards.items())), sort_keys=False, width=120))
+    return cards
+
+
+def weights(world: Path, name: ModelName) -> Path:
+    """Return where the weights of a model are shipped."""
+    return world / "weights" / f"world-{name}.safetensors"
+
+
+def save(path: Path, name: ModelName, model: nn.Module, config: WorldConfig) -> None:
+    """Write a trained model to its file."""
+    if name == "generator":
+        save_generator(path, WorldGenerator(cast(Any, model), Scene(config.scene)))
+    elif name == "clip":
+        save_clip(path, cast(Any, model))
+    else:
+        save_network(path, name, cast(Any, model))
+
+
+def card(name: ModelName, path: Path, config: WorldConfig, quality: dict[str, Any]) -> dict[str, Any]:
+    """Return the card of a model: what it is, its file's sha256, how it was made and how good it is."""
+    return {
+        "kind": KINDS.get(name, name),
+        "type": TYPES.get(name, "world-network"),
+        "file": path.name,
+        "urls": [f"package:world/weights/{path.name}"],
+        "sha256": sha256_of(path),
+        "size": path.stat().st_size,
+        "licence": LICENCE,
+        "note": NOTES[name],
+        "training": {
+            "command": f"python -m steps.build_world --only {name}",
+            "seed": config.seed,
+            **config.training[name].model_dump(),
+        },
+        "quality": quality,
+    }
+
+
+def main() -> None:
+    """Run the step from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--params", default="params.yaml", help="where the world is described (default: params.yaml)")
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="models to make (default: all)")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    run(Project.load(arguments.params), tuple(arguments.only))
+
+
+if __name__ == "__main__":
+    command(main)
