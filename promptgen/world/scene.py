@@ -149,7 +149,7 @@ class Scene:
 
 def makeup_threshold(thresholds: Tensor, hair: Tensor) -> Tensor:
     """Return the threshold of make-up, (B, 1), between that of short hair (hair = -1) and of long hair (hair = 1)."""
-    short, long = thresholds.to(hair)
+    short, long = thresholds.to(hair).unbind()
     return (short + long) / 2 + (long - short) / 2 * hair
 
 
