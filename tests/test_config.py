@@ -92,7 +92,10 @@ def test_missing_key_is_named(tmp_path):
 
 def test_all_mistakes_are_told_at_once(tmp_path):
     content = change(change(tiny.params(), "seed", "one"), "flow.block", 2)
-    assert refusal(tmp_path, content) == 'flow.block is unknown; did you mean blocks?; seed: should be a valid integer, got "one"'
+    assert (
+        refusal(tmp_path, content)
+        == 'flow.block is unknown; did you mean blocks?; seed: should be a valid integer, got "one"'
+    )
 
 
 def test_energies_nest(tmp_path):

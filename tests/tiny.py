@@ -1,7 +1,7 @@
 """A world so small that the whole loop runs in seconds, brought along as a user would: by dotted paths.
 
-A latent has four coordinates; the first three are the brightness of a colour each. Long hair is red, make-up is a lack of
-green. The control asks for green and, as a bias of its own, a little for red.
+A latent has four coordinates; the first three are the brightness of a colour each. Long hair is red, make-up is a lack
+of green. The control asks for green and, as a bias of its own, a little for red.
 """
 
 from __future__ import annotations
