@@ -1,0 +1,86 @@
+"""Energy of a wanted pose: the squared angle of the rotation that is left between the wanted pose and the seen one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from promptgen.energies.base import Sample
+from promptgen.errors import DataError
+
+
+class PoseEnergy(nn.Module):
+    """``E(x, c) = angle(R(c) R_canonical R_seen(x)^T)^2``, with the wanted pose as the condition of the flow.
+
+    Args:
+        estimator: returns the seen rotations, (B, 3, 3), of images (B, 3, H, W) in [0, 1]; a network that gives yaw and
+            pitch needs `YawPitchRotation` after it.
+        canonical: Euler angles XYZ of the pose that the estimator sees at the null condition, radians.
+    """
+
+    canonical: Tensor
+
+    def __init__(
+        self, estimator: Callable[[Tensor], Tensor], canonical: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    ) -> None:
+        super().__init__()
+        self.estimator = estimator
+        self.register_buffer("canonical", euler_rotation(torch.tensor([canonical]))[0], persistent=False)
+
+    def forward(self, sample: Sample) -> Tensor:
+        """Return the energy, (B,), squared radians in [0, pi^2].
+
+        Raises:
+            DataError: the sample has no condition, or one that is not Euler angles.
+        """
+        if sample.context is None:
+            raise DataError(
+                "the pose energy needs the wanted pose: train a flow with a condition of 2 or 3 Euler angles"
+            )
+        target = euler_rotation(sample.context) @ self.canonical
+        return geodesic_angle(target @ self.estimator(sample.image).mT).square()
+
+
+class YawPitchRotation(nn.Module):
+    """Turns yaw and pitch, (B, 2), radians, into rotations, (B, 3, 3): pitch about X, then yaw about Y."""
+
+    def forward(self, angles: Tensor) -> Tensor:
+        return euler_rotation(angles.flip(1))
+
+
+def euler_rotation(angles: Tensor) -> Tensor:
+    """Return rotations ``Rx(a0) Ry(a1) Rz(a2)``, (B, 3, 3), acting on column vectors.
+
+    Args:
+        angles: Euler angles XYZ in radians, (B, 3), or (B, 2) for ``a2 = 0``.
+
+    Raises:
+        DataError: the angles have another shape.
+    """
+    if angles.ndim != 2 or angles.shape[1] not in (2, 3):
+        raise DataError(f"Euler angles must be (B, 2) or (B, 3), got {tuple(angles.shape)}")
+    a0, a1, a2 = F.pad(angles, (0, 3 - angles.shape[1])).unbind(dim=1)
+    (s0, s1, s2), (c0, c1, c2) = ([function(a) for a in (a0, a1, a2)] for function in (torch.sin, torch.cos))
+    rows = (
+        (c1 * c2, -c1 * s2, s1),
+        (c0 * s2 + s0 * s1 * c2, c0 * c2 - s0 * s1 * s2, -s0 * c1),
+        (s0 * s2 - c0 * s1 * c2, s0 * c2 + c0 * s1 * s2, c0 * c1),
+    )
+    return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
+
+
+def geodesic_angle(rotation: Tensor) -> Tensor:
+    """Return the angles of rotations, (B,), radians in [0, pi].
+
+    As ``atan2(sin, cos)``: exact at 0 and at pi, where the arc cosine of the trace loses all digits and its gradient is
+    infinite. The gradient is finite everywhere, and zero where the angle has none: at exactly 0 and pi.
+
+    Args:
+        rotation: rotation matrices, (B, 3, 3).
+    """
+    twice_sine = (rotation - rotation.mT)[:, (2, 0, 1), (1, 2, 0)]  # (B, 3)
+    cosine = (rotation.diagonal(dim1=1, dim2=2).sum(dim=1) - 1) / 2
+    return torch.atan2(torch.linalg.vector_norm(twice_sine, dim=1) / 2, cosine)
