@@ -58,7 +58,7 @@ def gather(project: Project) -> Run:
     metrics = Metrics.parse(read_json(path), str(path))
     _check_same(metrics, project.params, path)
     return Run(
-        metrics=metrics,
+        metrics=metrics.model_copy(update={"target": project.params.debias.target}),  # in the order of params.yaml
         material=[_material(Pass(project, record.number)) for record in metrics.passes],
         settings=Settings.of(project.params.model_dump(mode="json", exclude={"world"})),
         models=_models(project.params),

@@ -11,6 +11,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
 
@@ -23,23 +24,43 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from promptgen.reporting.formats import THIN, number, percent
 from promptgen.reporting.history import Curve
-from promptgen.reporting.records import SOURCES, Interval, Source
+from promptgen.reporting.records import Interval
 
 INK, MUTED, LINE, TARGET = "#010101", "#020202", "#030303", "#040404"
-SOURCE_COLOURS: dict[Source, str] = {"classifier": "#110001", "judge": "#110002", "truth": "#110003"}
+CLASSIFIER, JUDGE, TRUTH = "#110001", "#110002", "#110003"
 SERIES = ("#120001", "#120002", "#120003", "#120004", "#120005", "#120006")
 VARIABLES = {
     INK: "--ink",
     MUTED: "--muted",
     LINE: "--line",
     TARGET: "--target",
-    **{colour: f"--{source}" for source, colour in SOURCE_COLOURS.items()},
+    CLASSIFIER: "--classifier",
+    JUDGE: "--judge",
+    TRUTH: "--truth",
     **{colour: f"--series-{index}" for index, colour in enumerate(SERIES, start=1)},
 }
-MARKERS: dict[Source, str] = {"classifier": "s", "judge": "o", "truth": "D"}
-DODGE: dict[Source, float] = {"classifier": -0.14, "judge": 0.0, "truth": 0.14}
-SIZE = (4.8, 3.0)  # inches of 72 points
+SIZE = (4.6, 2.95)  # inches of 72 points
 SMOOTHING_PARTS = 20  # a curve is averaged over one such part of its length
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How the numbers of one source are drawn: colour, matplotlib's marker, shift on the axis, values written out."""
+
+    colour: str
+    marker: str
+    shift: float
+    written: bool = False
+
+
+MARKS: dict[str, Mark] = {
+    "classifier": Mark(CLASSIFIER, "s", -0.14),
+    "judge": Mark(JUDGE, "o", 0.0, written=True),
+    "truth": Mark(TRUTH, "D", 0.14),
+    "measure": Mark(INK, "o", 0.0, written=True),
+}
+Series = Mapping[str, Sequence[Interval | None]]
+"""One interval, or None, per pass, by who counted; a measure that nobody counts is called ``measure``."""
 
 DASHED, DOTTED = (0, (4, 3)), (0, (1, 2))
 PERCENT = PercentFormatter(1, decimals=0, symbol=f"{THIN}%")
@@ -55,7 +76,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "figure.facecolor": "none",
     "font.family": "DejaVu Sans",
-    "font.size": 11,
+    "font.size": 12,
     "grid.color": LINE,
     "grid.linewidth": 0.8,
     "svg.fonttype": "none",
@@ -71,7 +92,7 @@ STYLE: dict[Any, Any] = {
 def pass_panel(
     name: str,
     passes: Sequence[tuple[str, str]],
-    series: Mapping[Source, Sequence[Interval | None]],
+    series: Series,
     *,
     target: float | None = None,
     floor: Sequence[float] | None = None,
@@ -82,14 +103,14 @@ def pass_panel(
     Args:
         name: unique on the page; becomes part of every id inside the drawing.
         passes: number and kind of each pass, for the axis.
-        series: one interval, or None, per pass and source.
+        series: the numbers.
         target: where the numbers should end, drawn as a dashed line.
         floor: per pass, the value that sampling noise alone would give; drawn as a dotted line.
         shares: whether the numbers are shares in [0, 1], shown as percentages.
     """
     with _panel(name) as (axes, result):
-        for source in SOURCES:
-            _points(axes, source, series.get(source, ()), shares)
+        for source, intervals in series.items():
+            _points(axes, MARKS[source], intervals, shares)
         if target is not None:
             axes.axhline(target, color=TARGET, linestyle=DASHED, linewidth=1.4, zorder=1)
         if floor is not None:
@@ -106,27 +127,22 @@ def _pass_axis(axes: Axes, passes: Sequence[tuple[str, str]]) -> None:
     axes.xaxis.remove_overlapping_locs = False
     axes.set_xticks(range(len(passes)), numbers)
     axes.set_xticks(range(len(passes)), kinds, minor=True)
-    axes.tick_params(axis="x", which="minor", length=0, pad=17)
+    axes.tick_params(axis="x", which="minor", length=0, pad=18)
 
 
-def _points(axes: Axes, source: Source, intervals: Sequence[Interval | None], shares: bool) -> None:
-    """Draw the marks of one source with whiskers and a thin line through them; the judge's values are written out."""
-    known = [
-        (index + DODGE[source], entry.known.value, entry.known.low, entry.known.high)
-        for index, entry in enumerate(intervals)
-        if entry is not None and entry.known is not None
-    ]
-    if not known:
+def _points(axes: Axes, mark: Mark, intervals: Sequence[Interval | None], shares: bool) -> None:
+    """Draw the marks of one source, with whiskers and a thin line through them."""
+    known = [(index + mark.shift, entry) for index, entry in enumerate(intervals) if entry is not None]
+    points = [(x, entry.value, entry.low, entry.high) for x, entry in known]
+    if not points:
         return
-    x, y, low, high = zip(*known, strict=True)
-    colour = SOURCE_COLOURS[source]
-    axes.plot(x, y, color=colour, linewidth=1, alpha=0.35, zorder=2)
-    axes.vlines(x, low, high, color=colour, linewidth=2, zorder=3)
-    axes.plot(x, y, MARKERS[source], color=colour, markersize=6, zorder=4)
-    if source == "judge":
-        for position, value, top in zip(x, y, high, strict=True):
-            text = percent(value) if shares else number(value)
-            axes.annotate(text, (position, top), (0, 5), textcoords="offset points", ha="center", fontsize=10)
+    x, y, low, high = zip(*points, strict=True)
+    axes.plot(x, y, color=mark.colour, linewidth=1, alpha=0.35, zorder=2)
+    axes.vlines(x, low, high, color=mark.colour, linewidth=2, zorder=3)
+    axes.plot(x, y, mark.marker, color=mark.colour, markersize=6, zorder=4)
+    for position, value, _, top in points if mark.written else ():
+        text = percent(value) if shares else number(value)
+        axes.annotate(text, (position, top), (0, 5), textcoords="offset points", ha="center", fontsize=11)
 
 
 def _frame(axes: Axes, least_span: float, shares: bool) -> None:

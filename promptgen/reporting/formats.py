@@ -1,6 +1,8 @@
-"""How numbers are written: one place, so that a number looks the same wherever it appears."""
+"""How numbers and classes are written: one place, so that they look the same wherever they appear."""
 
 from __future__ import annotations
+
+from promptgen.perception.labels import PRODUCT
 
 THIN = "\u202f"  # narrow no-break space, between a number and its unit
 MINUS = "\u2212"
@@ -16,9 +18,9 @@ def number(value: float | None, digits: int = 3) -> str:
     return text.lstrip("-") if zero else text.replace("-", MINUS)
 
 
-def percent(share: float | None, digits: int = 1) -> str:
+def percent(share: float, digits: int = 1) -> str:
     """Return a share in [0, 1] as a percentage, such as "50.6 %"."""
-    return ABSENT if share is None else f"{100 * share:.{digits}f}{THIN}%"
+    return f"{100 * share:.{digits}f}{THIN}%"
 
 
 def wanted(share: float) -> str:
@@ -26,15 +28,13 @@ def wanted(share: float) -> str:
     return f"{100 * share:.1f}".removesuffix(".0") + f"{THIN}%"
 
 
-def points(difference: float | None) -> str:
+def points(difference: float) -> str:
     """Return a difference of two shares in percentage points, with its sign."""
-    return ABSENT if difference is None else f"{100 * difference:+.1f}".replace("-", MINUS)
+    return f"{100 * difference:+.1f}".replace("-", MINUS)
 
 
-def percent_range(low: float | None, high: float | None, digits: int = 1) -> str:
+def percent_range(low: float, high: float, digits: int = 1) -> str:
     """Return the ends of an interval of shares, such as "48.4 – 52.8 %"."""
-    if low is None or high is None:
-        return ABSENT
     return f"{100 * low:.{digits}f}{THIN}–{THIN}{100 * high:.{digits}f}{THIN}%"
 
 
@@ -59,5 +59,11 @@ def count(value: int) -> str:
 
 
 def listing(items: list[str]) -> str:
-    """Return "a", "a and b" or "a, b and c"."""
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+    """Return "a", "a and b" or "a, b and c"; nothing of nothing."""
+    return " and ".join([*filter(None, [", ".join(items[:-1])]), *items[-1:]])
+
+
+def class_name(attribute: str, label: str) -> str:
+    """Return how a class is called in a sentence: "long hair", "skin 3", or "short hair, with glasses" of a product."""
+    factors = zip(attribute.split(PRODUCT), label.split(PRODUCT), strict=True)
+    return ", ".join(f"{name} {value}" if value.isdigit() else f"{value} {name}" for name, value in factors)

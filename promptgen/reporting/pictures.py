@@ -22,6 +22,16 @@ def sheet(tiles: Pixels, columns: int) -> Pixels:
     return padded.reshape(rows, columns, height, width, 3).swapaxes(1, 2).reshape(rows * height, columns * width, 3)
 
 
+def shrink(tiles: Pixels, most: int) -> Pixels:
+    """Return tiles, (n, H, W, 3), made smaller until no side has more than `most` pixels."""
+    height, width = tiles.shape[1:3]
+    scale = most / max(height, width)
+    if scale >= 1:
+        return tiles
+    size = (round(width * scale), round(height * scale))
+    return np.stack([np.asarray(Image.fromarray(tile).resize(size, Image.Resampling.LANCZOS)) for tile in tiles])
+
+
 def data_uri(pixels: Pixels) -> str:
     """Return an image, (H, W, 3), as a base64 WebP data URI."""
     buffer = io.BytesIO()

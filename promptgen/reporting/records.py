@@ -10,8 +10,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from promptgen.errors import DataError
+from promptgen.metrics.bias import share_difference
 from promptgen.metrics.estimate import Estimate
-from promptgen.reporting.formats import listing
+from promptgen.reporting.formats import class_name, listing
 from promptgen.reporting.history import History
 from promptgen.reporting.pictures import Pixels
 
@@ -22,44 +23,40 @@ SOURCES: tuple[Source, ...] = ("classifier", "judge", "truth")
 class Record(BaseModel):
     """Base of the records: frozen, and strict about unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
 
 class Interval(Record):
-    """A measured number with its confidence interval; null where the number is not finite."""
+    """A measured number with the ends of its confidence interval."""
 
-    value: float | None
-    low: float | None
-    high: float | None
-
-    @property
-    def known(self) -> Estimate | None:
-        """The three numbers, or None when one of them is not finite."""
-        if self.value is None or self.low is None or self.high is None:
-            return None
-        return Estimate(self.value, self.low, self.high)
+    value: float
+    low: float
+    high: float
 
     def contains(self, number: float) -> bool:
-        """Tell whether `number` lies within the interval; one without ends contains nothing."""
-        return self.known is not None and self.known.contains(number)
+        """Tell whether `number` lies within the interval."""
+        return self.low <= number <= self.high
 
     def overlaps(self, other: Interval) -> bool:
-        """Tell whether the two intervals share a point; intervals without ends cannot be told apart."""
-        one, two = self.known, other.known
-        return one is None or two is None or (one.low <= two.high and two.low <= one.high)
+        """Tell whether the two intervals share a point."""
+        return self.low <= other.high and other.low <= self.high
+
+    def minus(self, other: Interval) -> Estimate:
+        """Return the difference of two shares of independent samples, with its own interval."""
+        return share_difference(Estimate(**self.model_dump()), Estimate(**other.model_dump()))
 
 
 class Fit(Record):
-    """How well a flow follows the distribution it was trained for (nats, and a fraction in [0, 1])."""
+    """How well a flow follows the distribution it was trained for (nats, and a fraction in (0, 1])."""
 
-    ess_fraction: float | None
-    log_z: float | None
-    kl_gap: float | None
+    ess_fraction: float
+    log_z: float
+    kl_gap: float
 
     @property
-    def log_z_bound(self) -> float | None:
+    def log_z_bound(self) -> float:
         """Lower bound of log Z, the mean log weight, nats."""
-        return None if self.log_z is None or self.kl_gap is None else self.log_z - self.kl_gap
+        return self.log_z - self.kl_gap
 
 
 class PassRecord(Record):
@@ -80,6 +77,16 @@ class PassRecord(Record):
         """Who counts for the verdict: the judge, or the classifier where there is no judge."""
         return "judge" if self.shares.get("judge") else "classifier"
 
+    @property
+    def counted(self) -> dict[str, Interval]:
+        """The share of each class, by `counter`."""
+        return self.shares.get(self.counter) or {}
+
+    @property
+    def distance(self) -> Interval | None:
+        """KL of these shares to the target, nats, by `counter`."""
+        return self.kl.get(self.counter)
+
     def share(self, source: Source, label: str) -> Interval | None:
         """Return the share of `label` as counted by `source`; None when that source did not look."""
         return (self.shares.get(source) or {}).get(label)
@@ -94,19 +101,24 @@ class Metrics(Record):
     stopped: str
     passes: list[PassRecord] = Field(min_length=1)
 
+    @property
+    def sources(self) -> list[Source]:
+        """Who counted in at least one pass."""
+        return [source for source in SOURCES if any(record.shares.get(source) for record in self.passes)]
+
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        """Refuse passes out of order, and shares of other labels than the target's."""
+        """Refuse passes out of order, and passes without figures for exactly the target's classes."""
         numbers = [record.number for record in self.passes]
         if numbers != sorted(set(numbers)):
             raise ValueError(f"passes must be in order and each once, got {numbers}")
         for record in self.passes:
+            if not record.counted or not record.distance:
+                raise ValueError(f"pass {record.number} has no shares or no KL, by judge or classifier")
             for source, shares in record.shares.items():
                 if shares is not None and set(shares) != set(self.target):
                     names = f"{sorted(shares)} by {source}, the target names {sorted(self.target)}"
                     raise ValueError(f"pass {record.number} has shares of {names}")
-            if not record.shares.get(record.counter):
-                raise ValueError(f"pass {record.number} has no shares by classifier or judge")
         return self
 
     @classmethod
@@ -177,10 +189,9 @@ class Settings:
     def of(cls, params: Mapping[str, Any]) -> Settings:
         """Pick the settings from resolved parameters, given as plain mappings."""
         debias, evaluation = params["debias"], params["evaluation"]
-        energies = ((params.get("control") or {}).get("energies") or {}).values()
-        asked = [f"“{energy['text']}”" if energy.get("text") else str(energy["type"]) for energy in energies]
+        energies = params["control"]["energies"] if params["control"] else {}
         return cls(
-            asked=listing(asked) if asked else "",
+            asked=listing([_asked(name, energy) for name, energy in energies.items()]),
             classifier=_model_name(debias["classifier"]),
             judge=_model_name(debias["judge"]) if debias.get("judge") else None,
             seed=params["seed"],
@@ -189,6 +200,13 @@ class Settings:
             fit_samples=evaluation["fit_samples"],
             yaml=yaml.safe_dump(dict(params), sort_keys=False, allow_unicode=True, width=100),
         )
+
+
+def _asked(name: str, energy: Mapping[str, Any]) -> str:
+    """Return what an energy asks for: its text, its classes, or how it is called in the parameters."""
+    if "text" in energy:
+        return f"“{energy['text']}”"
+    return listing([class_name(*wanted) for wanted in energy.get("labels", {}).items()]) or name
 
 
 def _model_name(spec: str | Mapping[str, Any]) -> str:

@@ -7,19 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from promptgen.perception.labels import PRODUCT
-from promptgen.reporting.formats import count, listing, number, percent, percent_range, wanted
+from promptgen.reporting.formats import class_name, count, listing, number, percent, percent_range, wanted
 from promptgen.reporting.records import SOURCES, Fit, Interval, Metrics, PassRecord, Run, Settings, Source
 
 # Effective sample sizes (as a fraction) from which a fit is called close, and rough. A judgement, not a theorem.
 CLOSE_ESS = 0.3
 ROUGH_ESS = 0.05
 
-
-def class_name(attribute: str, label: str) -> str:
-    """Return how a class is called in a sentence: "long hair", "skin 3", or "short hair, with glasses" of a product."""
-    factors = zip(attribute.split(PRODUCT), label.split(PRODUCT), strict=True)
-    return ", ".join(f"{name} {value}" if value.isdigit() else f"{value} {name}" for name, value in factors)
+DISAGREEMENTS: Sequence[tuple[Source, Source, str]] = (
+    ("classifier", "judge", "the flow may have learned to please its classifier, or one of the two errs more"),
+    ("judge", "truth", "the judge errs by more than its interval, which covers sampling alone, can say"),
+)
+"""Who may disagree with whom, and what that means."""
 
 
 def target_words(metrics: Metrics) -> str:
@@ -55,14 +54,13 @@ def headline_label(metrics: Metrics) -> str:
     first = metrics.passes[0]
     control = next((record for record in metrics.passes if record.kind == "control" and record is not first), None)
     if control is None:
-        return max(metrics.target, key=lambda label: _share(first, label) - metrics.target[label])
-    return max(metrics.target, key=lambda label: _share(control, label) - _share(first, label))
+        return max(metrics.target, key=lambda label: first.counted[label].value - metrics.target[label])
+    return max(metrics.target, key=lambda label: control.counted[label].value - first.counted[label].value)
 
 
 def on_target(metrics: Metrics, record: PassRecord) -> bool:
     """Tell whether every share of the pass has its target within its interval, as counted by the judge."""
-    shares = record.shares[record.counter] or {}
-    return all(shares[label].contains(goal) for label, goal in metrics.target.items())
+    return all(record.counted[label].contains(goal) for label, goal in metrics.target.items())
 
 
 def answer(run: Run) -> str:
@@ -73,7 +71,7 @@ def answer(run: Run) -> str:
     if last.kind != "debias":
         return f"{_opening(run)}; {verdict}."
     rounds = sum(record.kind == "debias" for record in metrics.passes)
-    what = "de-biasing" if rounds == 1 else f"{rounds} passes of de-biasing"
+    what = "de-biasing" if rounds == 1 else f"{rounds}\u00a0passes of de-biasing"
     brought = "brought it to" if on_target(metrics, last) else "left it at"
     return f"{_opening(run)}; {what} {brought} {_amount(metrics, last)}, and {verdict}."
 
@@ -101,32 +99,26 @@ def _subject(metrics: Metrics) -> str:
 
 def _amount(metrics: Metrics, record: PassRecord) -> str:
     if len(metrics.target) == 2:
-        return percent(_share(record, headline_label(metrics)), 0)
-    distance = record.kl.get(record.counter)
-    return f"{number(distance.value if distance else None)} nats"
-
-
-def _share(record: PassRecord, label: str) -> float:
-    share = record.share(record.counter, label)
-    return share.value if share is not None and share.value is not None else 0.0
+        return percent(record.counted[headline_label(metrics)].value, 0)
+    return f"{number(record.distance.value if record.distance else None)} nats"
 
 
 def _differ(metrics: Metrics, before: PassRecord, after: PassRecord) -> bool:
     """Tell whether some share moved further than both intervals allow, as counted by the judge."""
-    pairs = [(before.share(before.counter, label), after.share(after.counter, label)) for label in metrics.target]
-    return any(a is not None and b is not None and not a.overlaps(b) for a, b in pairs)
+    return any(not before.counted[label].overlaps(after.counted[label]) for label in metrics.target)
 
 
 def _verdict(metrics: Metrics, last: PassRecord) -> str:
     """Return whether the last pass reached the target, by whose count; if not, whether de-biasing was tried."""
-    reached = "contains" if on_target(metrics, last) else "misses"
+    reached = on_target(metrics, last)
     if len(metrics.target) == 2:
-        who = f"the {last.counter}’s interval {reached} the target of {wanted(metrics.target[headline_label(metrics)])}"
-    elif on_target(metrics, last):
-        who = f"every interval of the {last.counter} contains its target"
+        goal = wanted(metrics.target[headline_label(metrics)])
+        verdict = f"the {last.counter}’s interval {'contains' if reached else 'misses'} the target of {goal}"
+    elif reached:
+        verdict = f"every interval of the {last.counter} contains its target"
     else:
-        who = f"some of the {last.counter}’s intervals miss their targets"
-    return who if on_target(metrics, last) or last.kind == "debias" else f"{who}, and no de-biasing pass has been run"
+        verdict = f"some intervals of the {last.counter} miss their targets"
+    return verdict if reached or last.kind == "debias" else f"{verdict}, and no de-biasing pass has been run"
 
 
 def context(run: Run) -> list[str]:
@@ -138,12 +130,13 @@ def context(run: Run) -> list[str]:
         "judge": "the judge, a classifier that took no part in training",
         "classifier": "the classifier that also took part in training, since there is no judge",
     }[last.counter]
-    sentences = [f"Counted by {who}, on {count(last.n)} fresh samples per pass."]
-    share, truth = last.share(last.counter, headline_label(metrics)), last.share("truth", headline_label(metrics))
-    if share is not None:
-        known = f"; by truth, which this generator knows, at {percent(truth.value)}" if truth is not None else ""
-        interval = f"{wanted(settings.confidence)} interval {percent_range(share.low, share.high)}"
-        sentences.append(f"The last pass has {name} at {percent(share.value)} ({interval}){known}.")
+    share, truth = last.counted[headline_label(metrics)], last.share("truth", headline_label(metrics))
+    interval = f"{wanted(settings.confidence)} interval {percent_range(share.low, share.high)}"
+    known = f"; by truth, which this generator knows, at {percent(truth.value)}" if truth is not None else ""
+    sentences = [
+        f"Counted by {who}, on {count(last.n)} fresh samples per pass.",
+        f"The last pass has {name} at {percent(share.value)} ({interval}){known}.",
+    ]
     if last.kind != "generator":
         sentences += [
             f"{percent(preferred(by_source).value)} of its samples still show what was asked for: {class_name(*key)}."
@@ -200,36 +193,33 @@ def _missing_judge(metrics: Metrics) -> Iterator[str]:
 
 def _disagreements(metrics: Metrics, record: PassRecord) -> Iterator[str]:
     """Yield a sentence per class that two counters see differently, beyond both intervals."""
-    pairs: Sequence[tuple[Source, Source, str]] = (
-        ("classifier", "judge", "the flow may have learned to please its classifier, or one of the two errs more"),
-        ("judge", "truth", "the judge errs by more than its interval, which covers sampling alone, can say"),
-    )
     labels = [headline_label(metrics)] if len(metrics.target) == 2 else list(metrics.target)
-    for one, other, meaning in pairs:
-        for label in labels:
-            a, b = record.share(one, label), record.share(other, label)
-            if a is not None and b is not None and not a.overlaps(b):
-                name = class_name(metrics.attribute, label)
-                against = f"{percent(a.value)} against {percent(b.value)}"
-                yield f"Pass {record.number}: {one} and {other} disagree on {name}, {against}: {meaning}."
+    counted = {(metrics.attribute, label): _by_source(record, label) for label in labels} | control_shares(record)
+    for one, other, meaning in DISAGREEMENTS:
+        for key, shares in counted.items():
+            if one in shares and other in shares and not shares[one].overlaps(shares[other]):
+                where = f"Pass {record.number}: {one} and {other} disagree on {class_name(*key)} beyond their intervals"
+                yield f"{where}, {percent(shares[one].value)} against {percent(shares[other].value)}: {meaning}."
+
+
+def _by_source(record: PassRecord, label: str) -> dict[Source, Interval]:
+    """Return the share of a class by everyone who counted it."""
+    shares = {source: record.share(source, label) for source in SOURCES}
+    return {source: share for source, share in shares.items() if share is not None}
 
 
 def _loose_fit(record: PassRecord) -> Iterator[str]:
-    ess = record.fit.ess_fraction if record.fit else None
-    if ess is not None and ess < ROUGH_ESS:
+    if record.fit and record.fit.ess_fraction < ROUGH_ESS:
+        ess = percent(record.fit.ess_fraction)
         yield (
-            f"Pass {record.number}: the effective sample size is only {percent(ess)}, so the flow is not the exact "
+            f"Pass {record.number}: the effective sample size is only {ess}, so the flow is not the exact "
             "distribution it was trained for. The shares are measured on what it really makes, and hold for that."
         )
 
 
 def fit_words(fit: Fit, n: int) -> str:
     """Return what a fit, estimated from `n` fresh samples, means in plain words."""
-    if fit.ess_fraction is None:
-        return "The fit could not be measured: some weight is not finite."
     ess = fit.ess_fraction
-    judgement = "closely" if ess >= CLOSE_ESS else "roughly" if ess >= ROUGH_ESS else "only loosely"
-    return (
-        f"The flow follows the distribution it was trained for {judgement}: reweighted to be exact, "
-        f"{count(n)} samples are worth {count(round(ess * n))}."
-    )
+    judgement = "close" if ess >= CLOSE_ESS else "rough" if ess >= ROUGH_ESS else "loose"
+    worth = f"{count(n)} samples are worth {count(round(ess * n))}"
+    return f"A {judgement} fit: weighted so that they follow the wanted distribution exactly, {worth}."

@@ -1,0 +1,152 @@
+"""Which figures the report shows, with a title and one sentence of meaning each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from promptgen.metrics.bias import noise_floor_kl
+from promptgen.reporting import figures, words
+from promptgen.reporting.formats import class_name
+from promptgen.reporting.history import Curve, History, column, columns
+from promptgen.reporting.records import SOURCES, Metrics, PassRecord
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A figure with what it says.
+
+    Args:
+        title: what is drawn.
+        meaning: how to read it, one sentence.
+        svg: the drawing.
+        alternative: the drawing's content in words, for those who cannot see it.
+        labels: names of the curves, in the order of the series colours; empty when the marks are the sources.
+    """
+
+    title: str
+    meaning: str
+    svg: str
+    alternative: str
+    labels: Sequence[str] = ()
+
+
+def bias_panels(metrics: Metrics) -> list[Panel]:
+    """Return the shares of each class (of one, when there are but two) and the distance to the target, by pass."""
+    labels = [words.headline_label(metrics)] if len(metrics.target) == 2 else list(metrics.target)
+    panels = [
+        _pass_panel(
+            metrics,
+            f"share-{index}",
+            _title(class_name(metrics.attribute, label)),
+            "A whisker that crosses the dashed line cannot be told from the target.",
+            {source: [record.share(source, label) for record in metrics.passes] for source in metrics.sources},
+            target=metrics.target[label],
+        )
+        for index, label in enumerate(labels)
+    ]
+    return [
+        *panels,
+        _pass_panel(
+            metrics,
+            "kl",
+            "Distance to the target, KL in nats",
+            "0 is the target itself; the dotted line is what chance alone would show with as many samples.",
+            {source: [record.kl.get(source) for record in metrics.passes] for source in metrics.sources},
+            floor=[noise_floor_kl(len(metrics.target), record.n) for record in metrics.passes],
+            shares=False,
+        ),
+    ]
+
+
+def control_panels(metrics: Metrics) -> list[Panel]:
+    """Return what was asked for, and what else was watched, by pass."""
+    shares = [words.control_shares(record) for record in metrics.passes]
+    others = [words.other_measures(record) for record in metrics.passes]
+    return [
+        *(
+            _pass_panel(
+                metrics,
+                f"control-{index}",
+                _title(class_name(*key)),
+                "What the control asked for; de-biasing should not lose it again.",
+                {source: [entry.get(key, {}).get(source) for entry in shares] for source in SOURCES},
+            )
+            for index, key in enumerate(_keys(shares))
+        ),
+        *(
+            _pass_panel(
+                metrics,
+                f"other-{index}",
+                _title(name.replace(".", " ")),
+                "Mean distance between the identities of two samples; a fall would mean that faces repeat."
+                if name == "identity.diversity"
+                else "A further measure of the control.",
+                {"measure": [entry.get(name) for entry in others]},
+                shares=False,
+            )
+            for index, name in enumerate(_keys(others))
+        ),
+    ]
+
+
+def _title(name: str) -> str:
+    return name[:1].upper() + name[1:]
+
+
+def _keys(tables: Sequence[Mapping[Any, Any]]) -> list[Any]:
+    """Return every key of the tables once, in order of appearance."""
+    return list(dict.fromkeys(key for table in tables for key in table))
+
+
+def _pass_panel(
+    metrics: Metrics,
+    name: str,
+    title: str,
+    meaning: str,
+    series: figures.Series,
+    *,
+    target: float | None = None,
+    floor: Sequence[float] | None = None,
+    shares: bool = True,
+) -> Panel:
+    ticks = [(str(record.number), words.pass_kind(record)) for record in metrics.passes]
+    svg = figures.pass_panel(name, ticks, series, target=target, floor=floor, shares=shares)
+    return Panel(title, meaning, svg, f"{title}, by pass; the numbers are in the tables.")
+
+
+def training_panels(metrics: Metrics, record: PassRecord, history: History) -> list[Panel]:
+    """Return the loss, and then what was trained for: the held-out fit and energies, or the shares and multipliers."""
+    draw = partial(_curve_panel, f"train-{record.number}")
+    loss = {"training": column(history, "loss"), "held out": column(history, "validation/loss")}
+    if record.kind == "debias":
+        return [
+            *draw("loss", "Loss, nats", "Comparable only once the multipliers are still; lower is then closer.", loss),
+            *draw("share", "Shares while training", "Dashed: the target.", columns(history, "share/"), metrics.target),
+            *draw("beta", "Multipliers, nats", "How hard each class is pushed.", columns(history, "beta/")),
+        ]
+    ess, energies = {"held out": column(history, "validation/ess_fraction")}, columns(history, "energy/")
+    return [
+        *draw("loss", "Loss, nats", "Lower is closer to what was asked for.", loss),
+        *draw("ess", "Effective samples", "How much of the samples would count if they were made exact.", ess),
+        *draw("energy", "Energies, nats", "Mean of each thing asked for; lower is more of it.", energies),
+    ]
+
+
+def _curve_panel(
+    prefix: str,
+    name: str,
+    title: str,
+    meaning: str,
+    curves: Mapping[str, Curve],
+    targets: Mapping[str, float] | None = None,
+) -> list[Panel]:
+    """Return the panel of the curves that have any value, or nothing where none has."""
+    drawn = {label: curve for label, curve in curves.items() if curve}
+    if not drawn:
+        return []
+    svg = figures.curve_panel(f"{prefix}-{name}", drawn, targets, shares=name in ("ess", "share"))
+    alternative = f"{title}, up to training step {max(curve[-1][0] for curve in drawn.values())}."
+    return [Panel(title, meaning, svg, alternative, list(drawn) if len(drawn) > 1 else [])]

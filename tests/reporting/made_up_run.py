@@ -1,0 +1,107 @@
+"""Runs with made-up but consistent numbers, for the tests of the report."""
+
+import numpy as np
+
+from promptgen.metrics.bias import measure_bias, wilson
+from promptgen.reporting.records import Metrics, PassMaterial, Run, Settings
+
+N = 2000
+PARAMS = {
+    "experiment": "made-up",
+    "seed": 7,
+    "control": {"energies": {"text": {"type": "clip_text", "text": "a person without makeup"}}},
+    "debias": {"classifier": "world-classifier", "judge": {"type": "card", "model": "world-judge"}},
+    "evaluation": {"confidence": 0.95, "bootstrap": 200, "fit_samples": 1024},
+}
+HAIR = {"generator": 0.5, "control": 0.84, "debias": 0.507}
+READERS = ("classifier", "judge", "truth")
+
+
+def figures(long, labels=("short", "long"), target=(0.5, 0.5)):
+    """Return shares and KL of a reader that saw the share `long` of the last label, the others being equal."""
+    rest = (1 - long) / (len(labels) - 1)
+    bias = measure_bias([round(N * rest)] * (len(labels) - 1) + [round(N * long)], target, resamples=100)
+    return {label: share.as_dict() for label, share in zip(labels, bias.shares, strict=True)}, bias.kl.as_dict()
+
+
+def record(number, kind, long, readers=READERS, labels=("short", "long"), target=(0.5, 0.5)):
+    """Return a pass as it stands in metrics.json; `long` is a share, or one per reader."""
+    seen = long if isinstance(long, dict) else dict.fromkeys(readers, long)
+    shares, kl = {}, {}
+    for reader in readers:
+        shares[reader], kl[reader] = figures(seen[reader], labels, target)
+    makeup = 0.62 if kind == "generator" else 0.97
+    control = {f"makeup.without.{reader}": wilson(makeup * N, N).as_dict() for reader in readers}
+    return {
+        "pass": number,
+        "kind": kind,
+        "n": N,
+        "shares": shares,
+        "kl": kl,
+        "control": {**control, "identity.diversity": {"value": 1.031, "low": 1.012, "high": 1.052}},
+        "fit": None if kind == "generator" else {"ess_fraction": 0.417, "log_z": -3.25, "kl_gap": 0.125},
+        "seconds": {"sample": 9.25, "evaluate": 1.5} | ({} if kind == "generator" else {"train_flow": 150.0}),
+        "generator_evaluations": {"forward": 21234, "backward": 19200 if kind != "generator" else 0},
+    }
+
+
+def content(kinds=("generator", "control", "debias"), long=None, stopped="interval contains the target", **options):
+    """Return what metrics.json holds; `long` gives the share of long hair in each pass."""
+    shares = [HAIR[kind] for kind in kinds] if long is None else long
+    passes = [record(i, kind, share, **options) for i, (kind, share) in enumerate(zip(kinds, shares, strict=True))]
+    labels, target = options.get("labels", ("short", "long")), options.get("target", (0.5, 0.5))
+    return {
+        "experiment": "made-up",
+        "attribute": "hair",
+        "target": dict(zip(labels, target, strict=True)),
+        "stopped": stopped,
+        "passes": passes,
+    }
+
+
+def history(kind, steps=40):
+    """Return rows as the training writes them: some numbers at every step, others now and then."""
+    rows = []
+    for step in range(steps):
+        row = {"step": step, "loss": 40 * 0.9**step + 4, "learning_rate": 1e-3, "energy/text": 30 * 0.9**step}
+        if step % 10 == 0:
+            row |= {"validation/loss": 40 * 0.9**step + 4.5, "validation/ess_fraction": 0.4 * step / steps}
+        if kind == "debias":
+            row |= {"share/hair:short": 0.2 + step / 100, "share/hair:long": 0.8 - step / 100}
+            row |= {"beta/hair:short": 0.8, "beta/hair:long": -0.8}
+        rows.append(row)
+    return [*rows, {"step": steps, "validation/loss": 4.6, "validation/ess_fraction": 0.41}]
+
+
+MOMENTS = {
+    "target": {"hair:short": 0.5, "hair:long": 0.5},
+    "observed": {"hair:short": 0.1601, "hair:long": 0.8399},
+    "achieved": {"hair:short": 0.5, "hair:long": 0.5},
+    "beta": {"hair:short": 0.8291, "hair:long": -0.8291},
+    "beta_low": {"hair:short": 0.77, "hair:long": -0.89},
+    "beta_high": {"hair:short": 0.89, "hair:long": -0.77},
+    "kl": 0.2714,
+    "ess_fraction": 0.5361,
+    "n": 4096,
+}
+
+
+def tiles(number, n=20, size=8):
+    """Return smooth pictures that differ from pass to pass."""
+    ramp = np.linspace(0, 200, n * size * size * 3).reshape(n, size, size, 3)
+    return (ramp + 10 * number).astype(np.uint8)
+
+
+def material(number, kind):
+    """Return what a pass leaves besides its record."""
+    trained = {} if kind == "generator" else {"history": history(kind)}
+    if kind == "debias":
+        trained |= {"moments": MOMENTS, "beta": {"hair:short": 0.9512, "hair:long": -0.9512}}
+    return PassMaterial(tiles(number), **trained)
+
+
+def make(metrics=None, params=None, **parts):
+    """Return a run around the content of a metrics.json."""
+    parsed = Metrics.parse(content() if metrics is None else metrics, "metrics.json")
+    materials = [material(each.number, each.kind) for each in parsed.passes]
+    return Run(parsed, materials, Settings.of(PARAMS if params is None else params), **parts)

@@ -1,0 +1,194 @@
+"""The page: complete, the same every time, safe against its own content, and without anything from outside."""
+
+import copy
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import made_up_run
+import pytest
+
+from promptgen.reporting import formats
+from promptgen.reporting.page import render
+from promptgen.reporting.records import SOURCES
+
+ROOT = Path(__file__).resolve().parents[2]
+VOID = {"meta", "link", "img", "br"}
+SHA256 = "0123456789abcdef" * 4
+
+
+@pytest.fixture(scope="module")
+def run():
+    return made_up_run.make(models={"world-judge": SHA256}, tracking={"loop": "a1b2c3d4"})
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    return render(run)
+
+
+class Tags(HTMLParser):
+    """Collects what a page refers to, and checks that its tags are balanced."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.open, self.links, self.ids, self.names = [], [], [], set()
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.names.add(tag)
+        for name, value in attributes:
+            if name in ("src", "href", "srcset", "action", "data"):
+                self.links.append(value)
+            if name == "id":
+                self.ids.append(value)
+            assert not name.startswith("on"), f"{name} runs a script"
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+def test_equal_runs_give_equal_bytes_in_any_process(page):
+    code = (
+        "import sys, made_up_run; from promptgen.reporting.page import render; "
+        f"sys.stdout.buffer.write(render(made_up_run.make(models={{'world-judge': '{SHA256}'}}, "
+        "tracking={'loop': 'a1b2c3d4'})).encode())"
+    )
+    places = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
+    environment = os.environ | {"PYTHONHASHSEED": "4711", "PYTHONPATH": places, "TZ": "Asia/Tokyo"}
+    again = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
+    assert again.stdout == page.encode()
+
+
+def test_it_needs_nothing_from_outside(page):
+    tags = Tags(page)
+    assert all(link.startswith(("data:", "#")) for link in tags.links)
+    assert tags.names.isdisjoint({"script", "iframe", "object", "embed", "base", "form"})
+    assert not re.search(r"https?:|@import|//[a-z]", re.sub(r"data:image/webp;base64,[\w+/=]+", "", page))
+    assert set(re.findall(r"url\((.)", page)) <= {"#"}
+
+
+def test_ids_are_unique(page):
+    ids = Tags(page).ids
+    assert len(ids) == len(set(ids))
+
+
+def test_every_number_of_the_metrics_appears(run, page):
+    for record in run.metrics.passes:
+        for source in SOURCES:
+            for interval in (record.shares[source] or {}).values():
+                assert formats.percent(interval.value) in page
+                assert formats.percent_range(interval.low, interval.high) in page
+            assert formats.number(record.kl[source].value, 4) in page
+            assert formats.number_range(record.kl[source].low, record.kl[source].high, 4) in page
+        for name, interval in record.control.items():
+            assert name in page
+            shown = formats.number(interval.value, 4) if "identity" in name else formats.percent(interval.value)
+            assert shown in page
+        assert formats.count(record.n) in page
+        for seconds in [*record.seconds.values(), sum(record.seconds.values())]:
+            assert formats.duration(seconds) in page
+        for evaluations in record.generator_evaluations.values():
+            assert formats.count(evaluations) in page
+    for text in ("−3.250", "−3.375", "0.125", formats.percent(0.417)):
+        assert text in page
+
+
+def test_what_ran_is_told(run, page):
+    for text in ("seed 7", "world-classifier", "world-judge", SHA256, "a1b2c3d4", "text: a person without makeup"):
+        assert text in page
+    assert run.metrics.stopped in page
+
+
+def test_multipliers_are_told_before_and_after_training(page):
+    for text in ("0.829", "−0.829", "0.951", "−0.951", "0.271", formats.percent(0.5361), formats.count(4096)):
+        assert text in page
+
+
+def test_it_says_that_labels_are_perceived_and_where_truth_comes_from(page):
+    assert "perceived" in page
+    assert "Only the embedded world knows it" in page
+
+
+def test_it_fits_light_and_dark_wide_and_narrow(page):
+    assert "@media (prefers-color-scheme: dark)" in page
+    assert "color-scheme: light dark" in page
+    assert 'name="viewport"' in page
+    light, dark = (
+        set(re.findall(r"(--[\w-]+):", block)) for block in re.findall(r":root \{(.*?)\}", page, flags=re.DOTALL)
+    )
+    assert light == dark, "every colour needs a dark twin"
+    assert set(re.findall(r"var\((--[\w-]+)\)", page)) - {"--value", "--goal"} <= light
+
+
+def test_each_pass_shows_the_same_latents_in_rows_of_eight(run, page):
+    # 20 latents: the opening shows 16 of them in three passes, and below there are three groups with three rows each.
+    assert page.count("data:image/webp;base64,") == 3 + 3 * 3
+    assert "20 latents, unselected" in page
+
+
+def test_texts_from_outside_are_escaped():
+    attack = "<script>alert('x')</script>&\""
+    params = copy.deepcopy(made_up_run.PARAMS)
+    params["control"]["energies"]["text"]["text"] = attack
+    content = made_up_run.content(stopped=attack, labels=("short", "<b>long"))
+    content["passes"][1]["control"][f"makeup.{attack}.judge"] = {"value": 0.5, "low": 0.4, "high": 0.6}
+    content["experiment"] = content["attribute"] = attack
+    page = render(made_up_run.make(content, params, models={attack: attack}, tracking={attack: attack}))
+    assert "<script" not in page
+    assert "<b>long" not in page
+    assert "&lt;script&gt;" in page
+    Tags(page)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        made_up_run.content(["generator"]),
+        made_up_run.content(["generator", "control"]),
+        made_up_run.content(["generator", "debias"]),
+        made_up_run.content(["generator", "control", "debias", "debias"], stopped="maximum of passes reached"),
+        made_up_run.content(long=[0.2, 0.5, 0.2], labels=tuple("123456"), target=(1 / 6,) * 6),
+        made_up_run.content(stopped=""),
+    ],
+)
+def test_every_outcome_has_a_page(content):
+    page = render(made_up_run.make(content))
+    Tags(page)
+    reason = f"Why the loop ended: {content['stopped']}" if content["stopped"] else "The loop has not come to its end"
+    assert reason in page
+
+
+def test_without_judge_and_truth_the_page_says_so():
+    content = made_up_run.content(readers=("classifier",))
+    for record in content["passes"]:
+        record["shares"] |= {"judge": None, "truth": None}
+        record["kl"] |= {"judge": None, "truth": None}
+    page = render(made_up_run.make(content))
+    Tags(page)
+    for text in (
+        "No judge counted",
+        "There was none in this run",
+        "There is no truth for this generator",
+        "this run had none",
+    ):
+        assert text in page
+
+
+def test_a_warning_stands_before_the_figures_only_when_there_is_one(page):
+    assert 'class="notice"' not in page
+    apart = {"classifier": 0.5, "judge": 0.6, "truth": 0.6}
+    warned = render(made_up_run.make(made_up_run.content(long=[0.5, 0.84, apart])))
+    assert 'class="notice"' in warned
+    assert warned.index("disagree on long hair") < warned.index('id="passes"')

@@ -1,0 +1,139 @@
+"""The schema of metrics.json: what it takes, what it refuses, and that nothing is lost in between."""
+
+import copy
+import json
+
+import made_up_run
+import pytest
+
+from promptgen.errors import DataError
+from promptgen.files import read_json, write_json
+from promptgen.reporting.records import Interval, Metrics, Run, Settings
+
+INTERVAL = {"value": float, "low": float, "high": float}
+
+
+def shape(content):
+    """Return the content with every leaf replaced by its type."""
+    if isinstance(content, dict):
+        return {key: shape(value) for key, value in content.items()}
+    return [shape(value) for value in content] if isinstance(content, list) else type(content)
+
+
+def test_the_schema_is_the_promised_one():
+    written = Metrics.parse(made_up_run.content(), "x").as_dict()
+    by_reader = {reader: {"short": INTERVAL, "long": INTERVAL} for reader in made_up_run.READERS}
+    assert shape({key: value for key, value in written.items() if key != "passes"}) == {
+        "experiment": str,
+        "attribute": str,
+        "target": {"short": float, "long": float},
+        "stopped": str,
+    }
+    assert shape(written["passes"][1]) == {
+        "pass": int,
+        "kind": str,
+        "n": int,
+        "shares": by_reader,
+        "kl": dict.fromkeys(made_up_run.READERS, INTERVAL),
+        "control": {
+            **{f"makeup.without.{reader}": INTERVAL for reader in made_up_run.READERS},
+            "identity.diversity": INTERVAL,
+        },
+        "fit": {"ess_fraction": float, "log_z": float, "kl_gap": float},
+        "seconds": {"sample": float, "evaluate": float, "train_flow": float},
+        "generator_evaluations": {"forward": int, "backward": int},
+    }
+    assert written["passes"][0]["fit"] is None
+
+
+def test_a_round_trip_through_the_file_loses_nothing(tmp_path):
+    content = json.loads(json.dumps(made_up_run.content()))
+    parsed = Metrics.parse(content, "x")
+    assert parsed.as_dict() == content
+    write_json(tmp_path / "once.json", parsed.as_dict())
+    again = Metrics.parse(read_json(tmp_path / "once.json"), "x")
+    write_json(tmp_path / "twice.json", again.as_dict())
+    assert again == parsed
+    assert (tmp_path / "once.json").read_bytes() == (tmp_path / "twice.json").read_bytes()
+
+
+def test_readers_that_did_not_count_are_null_and_stay_null():
+    content = made_up_run.content(readers=("classifier",))
+    for record in content["passes"]:
+        record["shares"] |= {"judge": None, "truth": None}
+        record["kl"] |= {"judge": None, "truth": None}
+    parsed = Metrics.parse(content, "x")
+    assert parsed.as_dict() == content
+    assert parsed.sources == ["classifier"]
+    assert parsed.passes[0].counter == "classifier"
+
+
+def change(content, path, value):
+    changed = copy.deepcopy(content)
+    *way, last = path
+    place = changed
+    for key in way:
+        place = place[key]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (["colour"], "red", r"m\.json: colour: Extra inputs"),
+        (["target"], None, r"m\.json: target: Field required"),
+        (["passes"], [], r"m\.json: passes: List should have at least 1 item"),
+        (["passes", 1, "kind"], "control2", r"m\.json: passes\.1\.kind: Input should be 'generator'"),
+        (["passes", 1, "kl", "judge", "low"], float("nan"), r"passes\.1\.kl\.judge\.low: Input should be a finite"),
+        (["passes", 0, "shares", "judge", "bald"], {"value": 0, "low": 0, "high": 0}, r"pass 0 has shares of \['bald'"),
+        (["passes", 2, "pass"], 1, r"passes must be in order and each once, got \[0, 1, 1\]"),
+        (["passes", 0, "shares"], {"truth": None}, r"pass 0 has no shares or no KL"),
+        (["passes", 0, "kl"], {"classifier": None}, r"pass 0 has no shares or no KL"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(path, value, message):
+    with pytest.raises(DataError, match=message) as error:
+        Metrics.parse(change(made_up_run.content(), path, value), "m.json")
+    assert "\n" not in str(error.value)
+    assert "run the loop again" in str(error.value)
+
+
+def test_a_run_needs_the_pictures_of_every_pass():
+    whole = made_up_run.make()
+    with pytest.raises(DataError, match="3 passes are recorded but 2 have pictures"):
+        Run(whole.metrics, whole.material[:2], whole.settings)
+
+
+def test_intervals_contain_and_overlap_with_their_ends():
+    interval = Interval(value=0.5, low=0.4, high=0.6)
+    assert interval.contains(0.4)
+    assert not interval.contains(0.39)
+    assert interval.overlaps(Interval(value=0.65, low=0.6, high=0.7))
+    assert not interval.overlaps(Interval(value=0.65, low=0.61, high=0.7))
+
+
+def test_a_difference_has_newcombes_interval():
+    # Newcombe 1998, table II, example (a): 56/70 - 48/80, method 10: 0.0524 to 0.3339.
+    one, two = made_up_run.wilson(56, 70), made_up_run.wilson(48, 80)
+    difference = Interval(**one.as_dict()).minus(Interval(**two.as_dict()))
+    assert [difference.value, difference.low, difference.high] == pytest.approx([0.2, 0.0524, 0.3339], abs=5e-5)
+
+
+def test_settings_name_models_and_what_was_asked():
+    settings = Settings.of(made_up_run.PARAMS)
+    assert (settings.classifier, settings.judge) == ("world-classifier", "world-judge")
+    assert settings.asked == "“a person without makeup”"
+    energies = {
+        "a": {"type": "classifier", "labels": {"hair": "long", "skin": "3"}},
+        "b": {"type": "clip_text", "text": "a hat"},
+        "smile": {"type": "custom"},
+    }
+    debias = {"classifier": {"type": "custom", "factory": "mine:make"}}
+    other = Settings.of(made_up_run.PARAMS | {"control": {"energies": energies}, "debias": debias})
+    assert other.asked == "long hair and skin 3, “a hat” and smile"
+    assert (other.classifier, other.judge) == ("mine:make", None)
+    assert Settings.of(made_up_run.PARAMS | {"control": None}).asked == ""

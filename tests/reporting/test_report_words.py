@@ -1,0 +1,189 @@
+"""The sentences: each outcome of a run has its own, and none of them flatters."""
+
+import made_up_run
+import pytest
+
+from promptgen.reporting import formats, words
+from promptgen.reporting.records import Fit, Metrics
+
+GENERATOR, CONTROL, DEBIAS = "generator", "control", "debias"
+ASKED = "Asking for “a person without makeup” moved long hair from 50 % to 84 %"
+
+
+def plain(text):
+    return text.replace(formats.THIN, " ").replace("\u00a0", " ")
+
+
+def run(*arguments, params=None, **options):
+    return made_up_run.make(made_up_run.content(*arguments, **options), params)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (
+            run(),
+            f"{ASKED}; de-biasing brought it to 51 %, and the judge’s interval contains the target of 50 %.",
+        ),
+        (
+            run([GENERATOR, CONTROL, DEBIAS, DEBIAS], [0.5, 0.84, 0.61, 0.58], stopped="maximum of passes reached"),
+            f"{ASKED}; 2 passes of de-biasing left it at 58 %, and the judge’s interval misses the target of 50 %.",
+        ),
+        (
+            run([GENERATOR, CONTROL], [0.5, 0.84]),
+            f"{ASKED}; the judge’s interval misses the target of 50 %, and no de-biasing pass has been run.",
+        ),
+        (
+            run([GENERATOR, CONTROL], [0.5, 0.51]),
+            "Asking for “a person without makeup” did not measurably move long hair from 50 % to 51 %; "
+            "the judge’s interval contains the target of 50 %.",
+        ),
+        (
+            run([GENERATOR], [0.5]),
+            "The generator alone puts short hair at 50 %; the judge’s interval contains the target of 50 %.",
+        ),
+        (
+            run([GENERATOR], [0.7]),
+            "The generator alone puts long hair at 70 %; the judge’s interval misses the target of 50 %, "
+            "and no de-biasing pass has been run.",
+        ),
+        (
+            run([GENERATOR, DEBIAS], [0.7, 0.5], params=made_up_run.PARAMS | {"control": None}),
+            "The generator alone puts long hair at 70 %; de-biasing brought it to 50 %, "
+            "and the judge’s interval contains the target of 50 %.",
+        ),
+        (
+            run([CONTROL, DEBIAS], [0.84, 0.507]),
+            "Asked for “a person without makeup”, the generator puts long hair at 84 %; "
+            "de-biasing brought it to 51 %, and the judge’s interval contains the target of 50 %.",
+        ),
+        (
+            run(readers=("classifier",)),
+            f"{ASKED}; de-biasing brought it to 51 %, and the classifier’s interval contains the target of 50 %.",
+        ),
+    ],
+)
+def test_the_answer_says_what_happened(given, sentence):
+    assert plain(words.answer(given)) == sentence
+
+
+def test_many_classes_are_told_as_a_distance():
+    labels, target = ("young", "middle", "old"), (0.25, 0.25, 0.5)
+    near = plain(words.answer(run(long=[0.5, 0.84, 0.5], labels=labels, target=target)))
+    assert near.startswith(
+        "Asking for “a person without makeup” moved hair, as its distance from the target, from 0.000"
+    )
+    assert near.endswith("de-biasing brought it to 0.000 nats, and every interval of the judge contains its target.")
+    far = plain(words.answer(run(long=[0.5, 0.84, 0.6], labels=labels, target=target)))
+    assert far.endswith("nats, and some intervals of the judge miss their targets.")
+
+
+def test_a_share_that_rounds_to_the_target_but_misses_it_is_called_a_miss():
+    content = made_up_run.content(long=[0.5, 0.84, 0.503])
+    content["passes"][2]["shares"]["judge"]["long"] |= {"low": 0.502, "high": 0.504}
+    answer = plain(words.answer(made_up_run.make(content)))
+    assert answer.endswith("left it at 50 %, and the judge’s interval misses the target of 50 %.")
+
+
+def test_the_story_follows_the_class_that_control_made_more_frequent():
+    metrics = Metrics.parse(made_up_run.content(long=[0.7, 0.3, 0.5]), "x")
+    assert words.headline_label(metrics) == "short"
+
+
+@pytest.mark.parametrize(
+    ("attribute", "label", "name"),
+    [
+        ("hair", "long", "long hair"),
+        ("skin", "3", "skin 3"),
+        ("glasses", "with", "with glasses"),
+        ("hair x glasses", "short x with", "short hair, with glasses"),
+    ],
+)
+def test_classes_have_names(attribute, label, name):
+    assert formats.class_name(attribute, label) == name
+
+
+def test_the_context_says_who_counted_and_what_truth_says():
+    text = plain(" ".join(words.context(run())))
+    assert "Counted by the judge, a classifier that took no part in training, on 2 000 fresh samples" in text
+    assert "long hair at 50.7 % (95 % interval 48.5 – 52.9 %); by truth, which this generator knows, at 50.7 %." in text
+    assert "97.0 % of its samples still show what was asked for: without makeup." in text
+
+
+def test_without_judge_and_truth_the_context_and_a_warning_say_so():
+    given = run(readers=("classifier",))
+    text = " ".join(words.context(given))
+    assert "since there is no judge" in text
+    assert "truth" not in text
+    assert any("No judge counted" in warning for warning in words.warnings(given))
+
+
+def test_nothing_is_warned_of_when_all_agree():
+    assert words.warnings(run()) == []
+
+
+def test_disagreement_beyond_the_intervals_is_warned_of():
+    apart = {"classifier": 0.5, "judge": 0.56, "truth": 0.565}
+    found = [plain(text) for text in words.warnings(run(long=[0.5, 0.84, apart]))]
+    assert len(found) == 1
+    assert found[0].startswith(
+        "Pass 2: classifier and judge disagree on long hair beyond their intervals, 50.0 % against 56.0 %:"
+    )
+
+
+def test_a_judge_that_truth_contradicts_is_warned_of():
+    apart = {"classifier": 0.5, "judge": 0.5, "truth": 0.6}
+    found = words.warnings(run(long=[0.5, 0.84, apart]))
+    assert [text.startswith("Pass 2: judge and truth disagree on long hair") for text in found] == [True]
+
+
+def test_disagreement_on_what_was_asked_for_is_warned_of():
+    content = made_up_run.content()
+    content["passes"][1]["control"]["makeup.without.judge"] = made_up_run.wilson(1800, 2000).as_dict()
+    found = words.warnings(made_up_run.make(content))
+    assert [text.partition(" beyond")[0] for text in found] == [
+        "Pass 1: classifier and judge disagree on without makeup",
+        "Pass 1: judge and truth disagree on without makeup",
+    ]
+
+
+def test_missing_passes_and_loose_fits_are_warned_of():
+    content = made_up_run.content()
+    content["passes"][2]["fit"]["ess_fraction"] = 0.012
+    del content["passes"][1]
+    found = [plain(text) for text in words.warnings(made_up_run.make(content))]
+    assert found[0].startswith("Pass 1 left no record")
+    assert found[1].startswith("Pass 2: the effective sample size is only 1.2 %")
+
+
+@pytest.mark.parametrize(("ess", "word"), [(0.6, "A close fit"), (0.1, "A rough fit"), (0.01, "A loose fit")])
+def test_fits_are_judged_in_words(ess, word):
+    text = plain(words.fit_words(Fit(ess_fraction=ess, log_z=0, kl_gap=0), 1000))
+    assert text.startswith(word)
+    assert text.endswith(f"1 000 samples are worth {round(1000 * ess)}.")
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (formats.number(-0.25), "−0.250"),
+        (formats.number(-0.00001), "0.000"),
+        (formats.number(None), "–"),
+        (formats.percent(0.5061), "50.6 %"),
+        (formats.wanted(0.5), "50 %"),
+        (formats.wanted(1 / 6), "16.7 %"),
+        (formats.points(-0.335), "−33.5"),
+        (formats.points(0.342), "+34.2"),
+        (formats.duration(0.4), "0.4 s"),
+        (formats.duration(75.2), "75 s"),
+        (formats.duration(119.9), "2 min 0 s"),
+        (formats.duration(750), "12 min 30 s"),
+        (formats.count(1234567), "1 234 567"),
+        (formats.listing(["a", "b", "c"]), "a, b and c"),
+        (formats.listing(["a", "b"]), "a and b"),
+        (formats.listing(["a"]), "a"),
+        (formats.listing([]), ""),
+    ],
+)
+def test_numbers_are_written_alike(written, expected):
+    assert plain(written) == expected
