@@ -28,7 +28,7 @@ def project(tmp_path):
     params["debias"] |= {"classifier": own, "judge": own | {"factory": "made_up_run:record"}}
     params["evaluation"]["identity"] = None
     params["control"]["energies"] = {"smile": {"type": "custom", "function": "made_up_run:make", "weight": 1.0}}
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params | {"generator": own}))
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params | {"generator": own}, sort_keys=False))
     project = Project.load(tmp_path / "params.yaml")
     content = made_up_run.content() | {"experiment": project.params.experiment}
     write_json(project.reports / "metrics.json", content)
