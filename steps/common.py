@@ -216,7 +216,8 @@ def _code_sha256(step: str) -> str:
 
 def command(main: Callable[[], object]) -> None:
     """Run a command's `main`; an error of this project ends it with one line on stderr and status 2."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("promptgen").setLevel(logging.INFO)
     try:
         main()
     except PromptGenError as error:
