@@ -17,11 +17,11 @@ export MLFLOW_DISABLE_TELEMETRY ?= true
 .PHONY: repro test lint world ui serve sync doctor clean
 
 repro: $(VENV)/run.stamp  ## run the experiment of params.yaml, or what is left of it
-	dvc repro
+	dvc repro $(ARGS)
 	@echo "The report is reports/index.html; \`make ui\` compares the passes."
 
 test: $(VENV)/dev.stamp  ## run the tests
-	python -m pytest -q
+	python -m pytest -q $(ARGS)
 
 lint: $(VENV)/dev.stamp  ## check style and types
 	ruff check .
@@ -29,13 +29,13 @@ lint: $(VENV)/dev.stamp  ## check style and types
 	mypy
 
 world: $(VENV)/run.stamp  ## make the embedded world's models again, from nothing
-	python -m steps.build_world
+	python -m steps.build_world $(ARGS)
 
 ui: $(VENV)/run.stamp  ## start the pages of MLflow and Prefect on this machine
-	python -m pipelines.ui
+	python -m pipelines.ui $(ARGS)
 
 serve: $(VENV)/run.stamp  ## run the experiment on the schedule of params.yaml
-	python -m pipelines.serve
+	python -m pipelines.serve $(ARGS)
 
 sync: $(VENV)/run.stamp  ## tell MLflow what it has missed
 	python -m steps.sync

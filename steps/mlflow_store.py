@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -93,10 +94,9 @@ def experiment_id(client: MlflowClient, root: Path, name: str) -> str:
 
 def tracking_error(root: Path, error: Exception) -> TrackingError:
     """Return the one-line error, with a way out, for a failed conversation with MLflow."""
-    place = tracking_uri(root).rpartition("@")[2]  # without a user's name and password
-    return TrackingError(
-        f"MLflow at {place} cannot be told ({first_line(error)}): mend it, then run `python -m steps.sync`"
-    )
+    message = f"MLflow at {tracking_uri(root)} cannot be told ({first_line(error)})"
+    without_password = re.sub(r"//[^/@\s]+@", "//", message)
+    return TrackingError(f"{without_password}: mend it, then run `python -m steps.sync`")
 
 
 def first_line(error: Exception) -> str:

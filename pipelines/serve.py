@@ -1,0 +1,87 @@
+"""The experiment on its schedule: `make serve`, or `python -m pipelines.serve`.
+
+The schedule is that of params.yaml. Runs do not overlap; when this process ends the schedule is paused, so that no run
+is late when it comes back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from pipelines.servers import STOP_SECONDS, Server, end_on_sigterm, prefect_server, use_prefect
+from promptgen.config import Params
+from promptgen.errors import ConfigError
+from steps import check
+from steps.common import Project, command
+
+if TYPE_CHECKING:
+    from prefect.schedules import Schedule
+
+DEPLOYMENT = "scheduled"
+
+
+def schedule_of(params: Params) -> Schedule:
+    """Return when an experiment is to run, as Prefect wants it.
+
+    Raises:
+        ConfigError: it has no schedule, or one that means no time.
+    """
+    from prefect.schedules import Cron
+
+    given = params.schedule
+    if given is None:
+        raise ConfigError("schedule is null: give it cron (five fields) and timezone in params.yaml")
+    try:
+        return Cron(given.cron, timezone=ZoneInfo(given.timezone).key)
+    except (ValueError, KeyError) as error:  # a KeyError is how an unknown time zone is told
+        raise ConfigError(f"schedule: {error.args[0]}: write cron like '0 3 * * *', timezone like UTC") from error
+
+
+def serve(project: Project, params_path: str) -> None:
+    """Run the experiment whenever it is due, until the process is told to end."""
+    from pipelines.debias import debias
+
+    schedule = schedule_of(project.params)
+    parameters = {"params_path": params_path}
+    try:
+        debias.serve(name=DEPLOYMENT, schedule=schedule, parameters=parameters, limit=1, pause_on_shutdown=True)
+    finally:
+        end_runs()
+
+
+def end_runs() -> None:
+    """End the runs under way, before the server that they talk to; the next run goes on from what they wrote."""
+    for run in multiprocessing.active_children():
+        run.terminate()
+        run.join(STOP_SECONDS)
+        run.kill()
+
+
+def start(stack: ExitStack, server: Server) -> None:
+    """Start a Prefect server until the stack is closed, unless one runs already."""
+    if not server.answers():
+        print(f"starting Prefect at {server.url} ...", flush=True)
+        stack.enter_context(server.running())
+    use_prefect(server)
+
+
+def main() -> None:
+    """Serve the schedule until Ctrl-C."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--params", default="params.yaml", help="the experiment (default: params.yaml)")
+    parser.add_argument("--prefect-port", type=int, default=4200)
+    given = parser.parse_args()
+    project = Project.load(given.params)
+    check.run(project)
+    end_on_sigterm()
+    with ExitStack() as stack:
+        start(stack, prefect_server(given.prefect_port))
+        serve(project, given.params)
+
+
+if __name__ == "__main__":
+    command(main)

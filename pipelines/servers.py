@@ -1,0 +1,136 @@
+"""The servers that show and schedule runs, on this machine only: MLflow's and Prefect's."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from promptgen.errors import PromptGenError
+from steps.mlflow_store import artifact_location, tracking_uri
+
+HOST = "127.0.0.1"
+STARTUP_SECONDS = 180.0
+STOP_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """How to start a server, and how to tell that it answers.
+
+    Attributes:
+        name: as in messages.
+        port: on the loopback address.
+        command: what starts it.
+        health: path that answers with status 200 when it runs.
+        environment: added to that of this process.
+    """
+
+    name: str
+    port: int
+    command: list[str]
+    health: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        """Where its pages are."""
+        return f"http://{HOST}:{self.port}"
+
+    def answers(self) -> bool:
+        """Say whether it runs."""
+        try:
+            with urllib.request.urlopen(self.url + self.health, timeout=2) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError, ValueError):
+            return False
+
+    def require_port(self) -> None:
+        """Raise PromptGenError when something else listens on the server's port."""
+        if port_in_use(self.port):
+            raise PromptGenError(
+                f"port {self.port} is in use, {self.name} cannot start there: stop what uses it, or give another with "
+                f"ARGS='--{self.name.lower()}-port NUMBER'"
+            )
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Start the server for the length of a block.
+
+        Raises:
+            PromptGenError: the port is in use, or the server does not come up.
+        """
+        self.require_port()
+        process = subprocess.Popen(self.command, env={**os.environ, **self.environment}, start_new_session=True)
+        try:
+            self._wait(process)
+            yield
+        finally:
+            stop(process)
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + STARTUP_SECONDS
+        while not self.answers():
+            if process.poll() is not None:
+                raise PromptGenError(f"{self.name} ended with status {process.returncode}: read what it says above")
+            if time.monotonic() > deadline:
+                raise PromptGenError(
+                    f"{self.name} did not answer at {self.url} within {STARTUP_SECONDS:.0f} s: try again"
+                )
+            time.sleep(0.2)
+
+
+def prefect_server(port: int) -> Server:
+    """Return Prefect's server, which keeps its database in the project."""
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
+    environment = {"PREFECT_SERVER_UI_API_URL": f"http://{HOST}:{port}/api", "PREFECT_LOGGING_SERVER_LEVEL": "WARNING"}
+    return Server("Prefect", port, command, "/api/health", environment)
+
+
+def mlflow_server(port: int, root: Path) -> Server:
+    """Return MLflow's server on the project's own database, which `steps.mlflow_store.connect` makes."""
+    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", tracking_uri(root), "--artifacts-destination", artifact_location(root)]
+    # The server of scheduled evaluations, which nothing here uses, would take another 1.5 GB of memory.
+    return Server("MLflow", port, command, "/health", {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+
+
+def use_prefect(server: Server) -> None:
+    """Make Prefect in this process, and in those that it starts, talk to a server; before Prefect is imported."""
+    os.environ["PREFECT_API_URL"] = f"{server.url}/api"
+    os.environ["PREFECT_LOGGING_TO_API_ENABLED"] = "true"
+    os.environ.pop("PREFECT_CLIENT_MAX_RETRIES", None)
+
+
+def port_in_use(port: int) -> bool:
+    """Say whether something listens on a port of the loopback address."""
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex((HOST, port)) == 0
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a process that was started in a session of its own, with all that it has started."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def end_on_sigterm() -> None:
+    """Let SIGTERM end this process as Ctrl-C does, so that the servers that it started end with it."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
