@@ -11,18 +11,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, cast, get_args
 
+import torch
 import yaml
+from PIL import Image
 from torch import nn
 
 import promptgen.world
 from promptgen.errors import ConfigError
-from promptgen.files import atomic_write, sha256_of
+from promptgen.files import atomic_path, atomic_write, sha256_of
 from promptgen.perception.clip import save_clip
 from promptgen.perception.world import save_network
+from promptgen.seeding import stream
 from promptgen.world.config import ModelName, WorldConfig
-from promptgen.world.generator import WorldGenerator, save_generator
+from promptgen.world.generator import WorldGenerator, load_generator, save_generator
 from promptgen.world.models import renders, train
 from promptgen.world.quality import measure
+from promptgen.world.renderer import render
 from promptgen.world.scene import Scene
 from steps.common import Project, command
 
@@ -39,6 +43,10 @@ NOTES: Final[Mapping[ModelName, str]] = {
     "identity": "Unit vectors whose cosines are those of the heads' shape numbers.",
 }
 LICENCE: Final = "MIT"
+HEADER: Final = "# Models of the embedded world, made by `python -m steps.build_world`; quality on unseen pictures.\n"
+    "# Models of the embedded world, written by `python -m steps.build_world`; quality is on unseen pictures.\n"
+)
+PICTURE: Final = "docs/figures/world.png"
 
 
 def run(project: Project, names: tuple[ModelName, ...], world: Path = WORLD) -> dict[str, Any]:
@@ -63,14 +71,28 @@ def run(project: Project, names: tuple[ModelName, ...], world: Path = WORLD) -> 
     cards = yaml.safe_load((world / "cards.yaml").read_text()) if (world / "cards.yaml").exists() else {}
     test = renders(config, "test", folder).load()
     for name in names:
-        cards[f"world-{name}"] = card(
-            name, weights(world, name), config, measure(name, world / "weights", config, *test)
-        )
-    header = (
-        "# Models of the embedded world. Written by `python -m steps.build_world`; quality is on unseen pictures.\n"
-    )
-    atomic_write(world / "cards.yaml", header + yaml.safe_dump(dict(sorted(cards.items())), sort_keys=False, width=120))
+        quality = measure(name, world / "weights", config, *test)
+        cards[f"world-{name}"] = card(name, weights(world, name), config, quality)
+    write_cards(world / "cards.yaml", cards)
+    with atomic_path(project.root / PICTURE) as path:
+        side_by_side(world, config).save(path)
     return cards
+
+
+def write_cards(path: Path, cards: dict[str, Any]) -> None:
+    """Write cards, sorted by name."""
+    text = yaml.safe_dump(dict(sorted(cards.items())), sort_keys=False, width=120, default_flow_style=None)
+    atomic_write(path, HEADER + text)
+
+
+def side_by_side(world: Path, config: WorldConfig, pairs: int = 32, columns: int = 8) -> Image.Image:
+    """Return a picture of pairs of rows: renders of fresh latents, and below them what the generator makes of those."""
+    generator = load_generator(weights(world, "generator"))
+    latents = generator.prior.sample(pairs, stream(config.seed, "side by side"))
+    drawn = render(Scene(config.scene).looks(latents))
+    rows = torch.stack([drawn, generator(latents).clamp(0, 1)]).reshape(2, -1, columns, *drawn.shape[1:])
+    sheet = rows.permute(1, 0, 4, 2, 5, 3).reshape(-1, columns * drawn.shape[3], 3)  # (pairs of rows, H, columns, W, 3)
+    return Image.fromarray((sheet * 255).round().byte().numpy())
 
 
 def weights(world: Path, name: ModelName) -> Path:

@@ -10,6 +10,7 @@ from typing import Final, cast
 import torch
 from torch import Tensor, nn
 
+from promptgen.manifest import fingerprint
 from promptgen.perception.clip import ClipConfig, ClipModel, small_clip
 from promptgen.perception.world import AttributeConfig, AttributeNet, EmbeddingConfig, IdentityNet, JudgeNet, PoseNet
 from promptgen.seeding import derive
@@ -29,6 +30,8 @@ from promptgen.world.scene import ATTRIBUTES, Scene
 from promptgen.world.training import optimise
 
 IDENTITY_DIM: Final = 16
+VERSION: Final = 1
+"""Of renderer, networks and lessons: count up when one changes, so that nothing made by the old one is used again."""
 
 
 @dataclass(frozen=True)
@@ -79,14 +82,16 @@ def train(name: ModelName, config: WorldConfig, folder: Path) -> nn.Module:
     latents, images = renders(config, made.split, folder).load()
     network = made.network(scene, derive(config.seed, "weights", name))
     lesson = made.lesson(network, scene, latents, images, recipe.batch)
-    state = folder / "trainings" / f"{name}.pt"
+    matters = config.model_dump(include={"seed", "scene", "reporter", "renders"}) | {"recipe": recipe.model_dump()}
+    state = folder / "trainings" / f"{name}-{fingerprint(matters, {}, VERSION)[:12]}.pt"
     average = optimise(network, lesson, recipe, name=name, seed=config.seed, state=state, rates=made.rates)
     return average.requires_grad_(False).eval()
 
 
 def renders(config: WorldConfig, split: Split, folder: Path) -> Renders:
     """Return the data set `split` of the world, kept in `folder`."""
-    return Renders(Scene(config.scene), split, config.renders[split], folder / "renders", config.seed)
+    scene = fingerprint(config.model_dump(include={"seed", "scene"}), {}, VERSION)[:12]
+    return Renders(Scene(config.scene), split, config.renders[split], folder / f"renders-{scene}", config.seed)
 
 
 def _generator_rate(parameter: str) -> float:
