@@ -44,8 +44,6 @@ NOTES: Final[Mapping[ModelName, str]] = {
 }
 LICENCE: Final = "MIT"
 HEADER: Final = "# Models of the embedded world, made by `python -m steps.build_world`; quality on unseen pictures.\n"
-    "# Models of the embedded world, written by `python -m steps.build_world`; quality is on unseen pictures.\n"
-)
 PICTURE: Final = "docs/figures/world.png"
 
 
