@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import zipfile
 from collections.abc import Collection, Mapping
@@ -19,7 +20,7 @@ SHOWN = 3
 
 
 def read_torch(path: Path) -> Any:
-    """Return the content of a file written by ``torch.save``, on the CPU, with tensors and plain containers only.
+    """Return the content of a file written by ``torch.save``, on the CPU, of tensors and plain containers.
 
     Raises:
         ModelFileError: the file is missing or damaged, or holds objects that only running its pickle would make.
@@ -27,7 +28,8 @@ def read_torch(path: Path) -> Any:
     if not path.is_file():
         raise ModelFileError(f"{path}: no such file; fetch the model first")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # trainings save their options; it is only data
+            return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ModelFileError(

@@ -7,8 +7,7 @@ else here touches the network.
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from promptgen.checkpoints import fill_module, load_tensors, save_module
-from promptgen.errors import ConfigError
+from promptgen.errors import CheckpointError, ConfigError, ModelFileError
 from promptgen.generators.base import FrozenModule
-from promptgen.perception.torchvision_ops import import_torchvision
+from promptgen.perception.tokens import Tokens
+from promptgen.perception.torchvision_ops import import_open_clip
 from promptgen.published import load_strictly, read_safetensors, read_torch
 from promptgen.seeding import derive
 from promptgen.strict import Section
@@ -63,50 +63,6 @@ class ClipConfig(Section):
         if self.image_size % self.patch_size or self.vision_width % self.heads or self.text_width % self.heads:
             raise ValueError("patch_size must divide image_size, and heads both widths")
         return self
-
-
-class Tokens:
-    """Turns texts into token numbers with open_clip's own tokeniser.
-
-    Args:
-        context_length: tokens of a text at the most.
-        words: words to restrict the vocabulary to; their tokens are then numbered anew. Empty means no restriction.
-
-    Attributes:
-        size: number of different tokens.
-    """
-
-    def __init__(self, context_length: int, words: Sequence[str] = ()) -> None:
-        tokeniser = _open_clip().SimpleTokenizer(context_length=context_length)
-        self.tokeniser = tokeniser
-        self.words = tuple(words)
-        kept = set(range(tokeniser.vocab_size))
-        if words:
-            kept = {0, tokeniser.sot_token_id, tokeniser.eot_token_id}.union(*map(tokeniser.encode, words))
-        # Sorted: padding (0) stays the first and the end of a text the last; CLIP reads a text off its highest token.
-        self.kept = torch.tensor(sorted(kept))
-        self.size = len(kept)
-
-    def __call__(self, texts: Sequence[str]) -> Tensor:
-        """Return token numbers, (B, context_length) int64, padded with 0.
-
-        Raises:
-            ConfigError: a text has too many tokens, or a word that is not in the vocabulary.
-        """
-        for text in texts:
-            self._check(text)
-        ids: Tensor = self.tokeniser(list(texts))
-        return torch.searchsorted(self.kept, ids)
-
-    def _check(self, text: str) -> None:
-        ids = self.tokeniser.encode(text)
-        most = self.tokeniser.context_length - 2
-        if len(ids) > most:
-            raise ConfigError(f"the text {text!r} has {len(ids)} tokens, this CLIP model reads {most}; shorten it")
-        unread = [self.tokeniser.decode([token]).strip() for token in ids if not (self.kept == token).any()]
-        if unread:
-            words = ", ".join(self.words)
-            raise ConfigError(f"the text {text!r} has {', '.join(unread)}, this CLIP model only knows: {words}")
 
 
 class ClipModel(FrozenModule):
@@ -209,7 +165,7 @@ def small_clip(config: ClipConfig, seed: int = 0) -> ClipModel:
     # open_clip draws initial weights from torch's global state, which is put back afterwards.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(seed, "clip", "initial weights"))
-        network = _open_clip().CLIP(config.embed_dim, vision, text)
+        network = import_open_clip().CLIP(config.embed_dim, vision, text)
     return ClipModel(network, config.image_size, tokens, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), config)
 
 
@@ -243,12 +199,10 @@ def load_open_clip(
         ModelFileError: the file cannot be read, or belongs to another architecture.
     """
     if architecture is None:
-        tensors, config = load_tensors(path)
-        model = small_clip(ClipConfig.model_validate(config["clip"]))
-        fill_module(model, tensors, path)
+        model = _load_small(path)
     else:
         tokens = _tokens(architecture)
-        network = _open_clip().create_model(architecture)
+        network = import_open_clip().create_model(architecture)
         load_strictly(network, _read_weights(path), path)
         model = ClipModel(network, _side(network.visual.image_size), tokens, mean, std)
     model.freeze()
@@ -260,29 +214,40 @@ def download_open_clip(architecture: str, tag: str) -> ClipModel:
 
     Raises:
         ConfigError: the architecture is unknown, or its tokeniser is not open_clip's own.
+        ModelFileError: open_clip has no such tag, or the hub cannot be reached.
     """
     tokens = _tokens(architecture)
-    network = _open_clip().create_model(architecture, pretrained=tag)
+    try:
+        network = import_open_clip().create_model(architecture, pretrained=tag)
+    except (RuntimeError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelFileError(f"open_clip cannot get {architecture} {tag} ({reason}); load a local file") from error
     visual = network.visual
     model = ClipModel(network, _side(visual.image_size), tokens, visual.image_mean, visual.image_std)
     model.freeze()
     return model
 
 
-def _open_clip() -> Any:
-    """Return open_clip, imported now: it takes seconds, and not every run needs it."""
-    import_torchvision()
-    return importlib.import_module("open_clip")
+def _load_small(path: Path) -> ClipModel:
+    """Return the model of a file that `save_clip` wrote."""
+    tensors, config = load_tensors(path)
+    if "clip" not in config:
+        raise CheckpointError(f"{path} holds {config.get('kind', 'weights')}, expected a CLIP model of this project")
+    model = small_clip(ClipConfig.model_validate(config["clip"]))
+    fill_module(model, tensors, path)
+    return model
 
 
 def _tokens(architecture: str) -> Tokens:
     """Return the tokens of a built-in architecture of open_clip."""
-    config = _open_clip().get_model_config(architecture)
+    config = import_open_clip().get_model_config(architecture)
     if config is None:
         raise ConfigError(f"open_clip has no architecture {architecture!r}; `open_clip.list_models()` lists them")
     text = config["text_cfg"]
-    if "hf_tokenizer_name" in text or "hf_model_name" in text:
-        raise ConfigError(f"{architecture} reads texts with a tokeniser from a hub; choose one with open_clip's own")
+    if any(key.startswith(("hf_", "tokenizer_")) for key in text):
+        raise ConfigError(
+            f"{architecture} reads texts with another tokeniser; choose an architecture with open_clip's own"
+        )
     return Tokens(text["context_length"])
 
 
@@ -295,5 +260,5 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         return read_safetensors(path)
     content = read_torch(path)
-    state = content.get("state_dict", content)
-    return {key.removeprefix("module."): value for key, value in state.items()}
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
+    return {str(key).removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}

@@ -1,8 +1,9 @@
-"""Importing torchvision, which open_clip imports, also where the operators it was compiled with are missing."""
+"""Importing open_clip, also where the compiled operators of torchvision, which it imports, are missing."""
 
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import torch
 
@@ -11,6 +12,12 @@ _SCHEMAS = (
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
 _libraries: list[torch.library.Library] = []  # the operators exist as long as their library does
+
+
+def import_open_clip() -> Any:
+    """Return the module open_clip; it takes seconds to import, so only what needs it should ask for it."""
+    import_torchvision()
+    return importlib.import_module("open_clip")
 
 
 def import_torchvision() -> None:

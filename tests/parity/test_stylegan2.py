@@ -1,5 +1,7 @@
 """StyleGAN2 reads the published layout and computes what the original network computed."""
 
+import argparse
+
 import pytest
 import torch
 from filling import assert_close, fixtures_of, part
@@ -12,7 +14,9 @@ fixtures = pytest.mark.parametrize("fixture", fixtures_of("stylegan2"), scope="m
 
 @pytest.fixture(scope="module")
 def path(fixture, tmp_path_factory):
-    return fixture.write_file(tmp_path_factory.mktemp("published") / "generator.pt", latent_avg=torch.zeros(3))
+    """A file as a training leaves it, with entries that are no concern of the generator."""
+    extra = {"latent_avg": torch.zeros(3), "args": argparse.Namespace(lr=0.002, arch="stylegan2")}
+    return fixture.write_file(tmp_path_factory.mktemp("published") / "generator.pt", **extra)
 
 
 def load(fixture, path, **options):

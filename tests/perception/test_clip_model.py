@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from promptgen.checkpoints import save_module
 from promptgen.errors import CheckpointError, ConfigError, ModelFileError
-from promptgen.perception.clip import ClipConfig, fit, load_open_clip, save_clip, small_clip
+from promptgen.perception.clip import ClipConfig, download_open_clip, fit, load_open_clip, save_clip, small_clip
 
 WORDS = ("a", "person", "with", "without", "makeup", "middle-aged")
 SMALL = ClipConfig(
@@ -122,6 +123,9 @@ def test_files_of_open_clip(architecture, tmp_path, kind):
     model = load_open_clip(path, architecture)
     inputs = images()
     normalised = (inputs - model.mean) / model.std
+    if kind == "plain":  # open_clip takes a file where it takes a tag
+        by_tag = download_open_clip(architecture, str(path))
+        assert torch.equal(by_tag.image_features(inputs), model.image_features(inputs))
     with torch.no_grad():
         expected = network.eval().encode_image(normalised, normalize=True)
         text = network.encode_text(open_clip.tokenize(["a photo of a baby"], 12), normalize=True)
@@ -136,8 +140,11 @@ def test_wrong_files_and_architectures_are_named(architecture, model, tmp_path):
         load_open_clip(path, architecture)
     with pytest.raises(ConfigError, match="no architecture 'ViT-B-33'"):
         load_open_clip(path, "ViT-B-33")
-    with pytest.raises(ConfigError, match="a tokeniser from a hub"):
+    with pytest.raises(ConfigError, match="reads texts with another tokeniser"):
         load_open_clip(path, "ViT-B-16-SigLIP")
+    save_module(path, torch.nn.Linear(2, 2), {"kind": "chain"})
+    with pytest.raises(CheckpointError, match="holds chain, expected a CLIP model"):
+        load_open_clip(path)
     path.write_bytes(b"damaged")
     with pytest.raises(ModelFileError, match="fetch it again"):
         load_open_clip(path, architecture)
@@ -147,6 +154,17 @@ def test_wrong_files_and_architectures_are_named(architecture, model, tmp_path):
     foreign.config = None
     with pytest.raises(ConfigError, match="only the project's own"):
         save_clip(path, foreign)
+
+
+def test_a_list_is_no_model(architecture, tmp_path):
+    torch.save([1, 2], tmp_path / "model.pt")
+    with pytest.raises(ModelFileError, match="missing: "):
+        load_open_clip(tmp_path / "model.pt", architecture)
+
+
+def test_a_tag_that_cannot_be_had_is_named(architecture):
+    with pytest.raises(ModelFileError, match=r"cannot get tiny-test somewhere .*; load a local file"):
+        download_open_clip(architecture, "somewhere")
 
 
 @pytest.mark.parametrize("wrong", [{"patch_size": 7}, {"heads": 3}, {"layers": 2}])
