@@ -14,8 +14,10 @@ import urllib.request
 from contextlib import contextmanager
 
 import pytest
+import yaml
 
 from pipelines.servers import prefect_server
+from promptgen.config import load_params
 from promptgen.errors import PromptGenError
 from steps.common import Project
 from steps.mlflow_store import ROOT
@@ -139,3 +141,14 @@ def test_a_schedule_that_means_no_time_is_rejected(tmp_path, schedule, message):
     project = Project.load(write_experiment(tmp_path, schedule=schedule))
     with pytest.raises(PromptGenError, match=message):
         schedule_of(project.params)
+
+
+def test_the_pool_has_the_schedule_and_the_prefect_of_the_project():
+    pool = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+    (deployment,) = pool["deployments"]
+    (schedule,) = deployment["schedules"]
+    wanted = load_params(ROOT / "params.yaml").schedule
+    assert (schedule["cron"], schedule["timezone"]) == (wanted.cron, wanted.timezone)
+    path, _, flow = deployment["entrypoint"].partition(":")
+    assert f"def {flow}(" in (ROOT / path).read_text()
+    assert f"prefect=={pool['prefect-version']}\n" in (ROOT / "requirements.txt").read_text()

@@ -1,0 +1,123 @@
+"""Run the main job, and check that it shows what the default experiment must show: `python -m tests.check_repro`."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from steps.common import Project
+from steps.mlflow_store import ROOT, connect
+from steps.tracking import ALIAS
+
+MAX_SECONDS = 15 * 60
+MAX_MEMORY_GB = 4.0
+MAX_OVERHEAD = 0.10
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that must hold.
+
+    Attributes:
+        what: in words.
+        found: the figure.
+        low: the least that it may be.
+        high: the most that it may be.
+    """
+
+    what: str
+    found: float
+    low: float = float("-inf")
+    high: float = float("inf")
+
+    @property
+    def holds(self) -> bool:
+        """Whether the figure lies in its bounds."""
+        return self.low <= self.found <= self.high
+
+    def __str__(self) -> str:
+        return (
+            f"{'ok' if self.holds else 'FAILED':<8}{self.what:<58}{self.found:>9.3f}  in [{self.low:g}, {self.high:g}]"
+        )
+
+
+def figures(metrics: dict[str, Any], long_hair: float) -> Iterator[Check]:
+    """Yield what the passes must show; `long_hair` is the share that the world was made with."""
+    passes = metrics["passes"]
+    first, control, last = passes[0], passes[1], passes[-1]
+
+    def hair(entry: dict[str, Any]) -> float:
+        return float(entry["shares"]["truth"]["long"]["value"])
+
+    def bare(entry: dict[str, Any]) -> float:
+        return float(entry["control"]["makeup.without.truth"]["value"])
+
+    yield Check("pass 0: share of long hair, by truth", hair(first), long_hair - 0.02, long_hair + 0.02)
+    yield Check("pass 1: share without make-up, by truth", bare(control), 0.95)
+    yield Check("pass 1: hair skewed against pass 0, by truth", abs(hair(control) - hair(first)), 0.2)
+    for label, target in metrics["target"].items():
+        share = last["shares"]["judge"][label]
+        yield Check(f"last pass: target share of {label}, in the judge's interval", target, share["low"], share["high"])
+        found = float(last["shares"]["truth"][label]["value"])
+        yield Check(f"last pass: share of {label}, by truth", found, target - 0.03, target + 0.03)
+    yield Check("last pass: share without make-up, by truth", bare(last), 0.93)
+    diversity = [float(entry["control"]["identity.diversity"]["value"]) for entry in (first, last)]
+    yield Check("last pass: distance of identities, relative to pass 0", diversity[1] / diversity[0], 0.8)
+
+
+def products(project: Project, metrics: dict[str, Any]) -> Iterator[Check]:
+    """Yield what a run must leave beside its figures: a report, runs in MLflow, and a model that draws."""
+    page = (project.reports / "index.html").read_text(encoding="utf-8")
+    yield Check(
+        "addresses of other files in the report", page.count('src="http') + page.count('href="http://cdn'), high=0
+    )
+    client = connect(project.root)
+    tracking = project.params.tracking
+    experiment = client.get_experiment_by_name(tracking.experiment)
+    runs = client.search_runs([experiment.experiment_id]) if experiment else []
+    finished = [run for run in runs if run.info.status == "FINISHED"]
+    yield Check("finished runs in MLflow, the loop's and one per pass", len(finished), len(metrics["passes"]) + 1)
+    yield Check("images that the registered model draws", len(drawn(project)), 2, 2)
+
+
+def drawn(project: Project) -> set[str]:
+    """Return what the least biased model of the registry draws for two seeds."""
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{project.root / 'mlruns' / 'mlflow.db'}")
+    model = mlflow.pyfunc.load_model(f"models:/{project.params.tracking.registered_model}@{ALIAS}")
+    return set(model.predict([1, 2]))
+
+
+def costs(project: Project, seconds: float) -> Iterator[Check]:
+    """Yield what the run may cost."""
+    timing = json.loads((project.artifacts / "timing.json").read_text())
+    yield Check("seconds of `make repro`", seconds, high=MAX_SECONDS)
+    yield Check("part of the flow's time that is not in steps", timing["overhead_fraction"], high=MAX_OVERHEAD)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+    yield Check("peak memory of the largest process, GB", peak, high=MAX_MEMORY_GB)
+
+
+def main() -> int:
+    """Run the job, print all checks, and return 1 when one fails."""
+    started = time.monotonic()
+    subprocess.run(["make", "repro"], cwd=ROOT, check=True)
+    seconds = time.monotonic() - started
+    project = Project.load(Path(ROOT) / "params.yaml")
+    metrics = json.loads((project.reports / "metrics.json").read_text())
+    world = project.params.world
+    assert world is not None, "params.yaml has no world section"
+    checks = [*figures(metrics, world.scene.long_hair), *products(project, metrics), *costs(project, seconds)]
+    print(*checks, sep="\n")
+    return 0 if all(check.holds for check in checks) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
