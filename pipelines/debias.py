@@ -16,7 +16,8 @@ import pipelines
 from pipelines.loop import Loop
 from pipelines.tasks import estimate_bias, evaluate, fit_moments, quiet_errors, sample, train_flow
 from steps import check
-from steps.common import Project, command
+from steps.command import command
+from steps.common import Project
 from steps.records import write_timing
 
 

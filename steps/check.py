@@ -9,7 +9,8 @@ from pathlib import Path
 from promptgen.build import build_classifier, build_embedder, build_energies, build_generator
 from promptgen.files import storage_error
 from promptgen.perception.labels import class_index, classes, target_shares
-from steps.common import Project, command
+from steps.command import command
+from steps.common import Project
 
 
 def run(project: Project) -> None:

@@ -1,13 +1,11 @@
-"""What all steps share: where things lie, when a step's work is already done, and how a command ends on an error."""
+"""What all steps share: where things lie, and when a step's work is already done."""
 
 from __future__ import annotations
 
 import argparse
 import functools
 import hashlib
-import logging
 import shutil
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ from typing import Any
 import promptgen
 from promptgen.build import build_chain, build_generator, identities
 from promptgen.config import Params, PassKind, load_params
-from promptgen.errors import DataError, PromptGenError
+from promptgen.errors import DataError
 from promptgen.files import folder_lock, sha256_of, storage_error
 from promptgen.generators.base import Generator
 from promptgen.manifest import StepFolder, fingerprint
@@ -25,10 +23,14 @@ from promptgen.seeding import derive
 from promptgen.specs import CustomModel
 from promptgen.store import resolve
 from promptgen.tracking import Tracker
+from steps.command import command
 from steps.progress import Bar
 
 FORMAT_VERSION = 1
 """Of the files that steps leave for each other."""
+
+UNRELATED_CODE = {"reporting"}
+"""Folders of the library that no step of a pass uses."""
 
 CHAIN_NAME = "chain.safetensors"
 
@@ -107,10 +109,16 @@ class Pass:
     Attributes:
         project: the experiment.
         number: 0 for the generator itself, then one per trained flow.
+
+    Raises:
+        ConfigError: the experiment has no such pass.
     """
 
     project: Project
     number: int
+
+    def __post_init__(self) -> None:
+        self.params.kind_of(self.number)  # raises if there is no such pass
 
     @property
     def params(self) -> Params:
@@ -208,24 +216,11 @@ class Pass:
 def _code_sha256(step: str) -> str:
     """Return the sha256 of the library's code and a step's: what other code has done is not taken for done."""
     library = Path(promptgen.__file__).parent
+    related = [path for path in sorted(library.rglob("*.py")) if path.parent.name not in UNRELATED_CODE]
     digest = hashlib.sha256()
-    for path in [*sorted(library.rglob("*.py")), Path(__file__).with_name(f"{step}.py"), Path(__file__)]:
+    for path in [*related, Path(__file__).with_name(f"{step}.py"), Path(__file__)]:
         digest.update(f"{path.name} {sha256_of(path)}\n".encode())
     return digest.hexdigest()
-
-
-def command(main: Callable[[], object]) -> None:
-    """Run a command's `main`; an error of this project ends it with one line on stderr and status 2."""
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("promptgen").setLevel(logging.INFO)
-    try:
-        main()
-    except PromptGenError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
 
 
 def pass_command(description: str | None, run: Callable[[Pass, Tracker], Result]) -> None:

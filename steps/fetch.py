@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from promptgen import store
-from steps.common import command
+from steps.command import command
 
 
 def run(name: str, models: Path) -> Path:

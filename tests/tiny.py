@@ -6,6 +6,8 @@ of green. The control asks for green and, as a bias of its own, a little for red
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import torch
@@ -55,6 +57,7 @@ def embedder() -> object:
 
 
 def wish(images: Tensor, latents: Tensor, context: Tensor | None) -> Tensor:
+    time.sleep(float(os.environ.get("TINY_PAUSE", "0")))  # so that a test can end a run in the middle
     colour = images.mean(dim=(2, 3))
     return -6.0 * colour[:, 1] - 4.0 * colour[:, 0]
 
