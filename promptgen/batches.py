@@ -69,15 +69,15 @@ class Batches:
         )
 
     def bad_gradients(self, n: int, *names: str | int) -> list[str]:
-        """Return the terms of the energy whose gradient by the latents is not finite for some sample."""
+        """Return the terms of the energy whose gradient by latents or anchors is not finite for some sample."""
         bad: set[str] = set()
         for eps, context, rng in self._draws(n, *names):
             latent = self.flow(eps, context)[0].detach().requires_grad_()
             anchor = anchor_images(self.flow, self.generator, self.energy, eps)
-            sample = Sample(latent, self.generator(latent), context, anchor, rng)
-            for name, part in energy_parts(self.energy, sample).items():
-                if part.requires_grad and not _has_finite_gradient(part, latent):
-                    bad.add(name)
+            anchor = None if anchor is None else anchor.detach().requires_grad_()
+            inputs = [latent] if anchor is None else [latent, anchor]
+            parts = energy_parts(self.energy, Sample(latent, self.generator(latent), context, anchor, rng))
+            bad |= {name for name, part in parts.items() if not _has_finite_gradients(part, inputs)}
         return sorted(bad)
 
     def _draws(self, n: int, *names: str | int) -> Iterator[tuple[Tensor, Tensor | None, torch.Generator]]:
@@ -94,7 +94,9 @@ class Batches:
             yield eps[part], None if context is None else context[part], rng
 
 
-def _has_finite_gradient(part: Tensor, latent: Tensor) -> bool:
-    """Say whether one term's gradient by the latents, (B, D), is finite throughout."""
-    (gradient,) = torch.autograd.grad(part.sum(), latent, retain_graph=True, allow_unused=True)
-    return gradient is None or bool(gradient.isfinite().all())
+def _has_finite_gradients(part: Tensor, inputs: list[Tensor]) -> bool:
+    """Say whether one term, (B,), has finite gradients by all `inputs`; a term may depend on none of them."""
+    if not part.requires_grad:
+        return True
+    gradients = torch.autograd.grad(part.sum(), inputs, retain_graph=True, allow_unused=True)
+    return all(gradient is None or bool(gradient.isfinite().all()) for gradient in gradients)

@@ -99,6 +99,22 @@ def log_weight(
         return reverse_kl(flow, generator, energy, eps, context=context, estimator="plain", rng=rng).log_w
 
 
+def join(losses: Sequence[Loss]) -> Loss:
+    """Return the losses of several batches as that of one; its `value` is for reading only."""
+    if len(losses) == 1:
+        return losses[0]
+    log_w = torch.cat([loss.log_w for loss in losses])
+    parts = {name: torch.cat([loss.parts[name] for loss in losses]) for name in losses[0].parts}
+    samples = [loss.sample for loss in losses]
+    sample = Sample(
+        torch.cat([sample.latent for sample in samples]),
+        torch.cat([sample.image for sample in samples]),
+        _cat([sample.context for sample in samples]),
+        _cat([sample.anchor for sample in samples]),
+    )
+    return Loss(-log_w.mean(), log_w, parts, sample)
+
+
 def anchor_images(flow: Flow, generator: Generator, energy: Energy, eps: Tensor) -> Tensor | None:
     """Return the images of the same noise at the null condition, (B, 3, H, W), if the energy asks for them."""
     if not getattr(energy, "needs_anchor", False):
@@ -107,10 +123,22 @@ def anchor_images(flow: Flow, generator: Generator, energy: Energy, eps: Tensor)
 
 
 def energy_parts(energy: Energy, sample: Sample) -> dict[str, Tensor]:
-    """Return the terms of a weighted sum by name, nats, (B,); any other energy is one term called "energy"."""
-    if isinstance(energy, WeightedSum) and energy.terms:
-        return energy.parts(sample)
-    return {"energy": energy(sample)}
+    """Return the terms of a weighted sum by name, nats, (B,); any other energy is one term called "energy".
+
+    Raises:
+        DataError: a term is not one number per sample, which would broadcast silently.
+    """
+    parts = energy.parts(sample) if isinstance(energy, WeightedSum) and energy.terms else {"energy": energy(sample)}
+    expected = (len(sample.latent),)
+    for name, part in parts.items():
+        if part.shape != expected:
+            raise DataError(f"energy {name} must return one number per sample, {expected}, got {tuple(part.shape)}")
+    return parts
+
+
+def non_finite(names: list[str]) -> NonFiniteEnergyError:
+    """Return the error for what is called `names`."""
+    return NonFiniteEnergyError(f"{' and '.join(names)} became NaN or infinite: lower the learning rate or the weight")
 
 
 @dataclass(frozen=True)
@@ -162,11 +190,6 @@ def _require_finite(loss: Loss) -> None:
     raise non_finite(bad or ["the density of the flow"])
 
 
-def non_finite(names: list[str]) -> NonFiniteEnergyError:
-    """Return the error for what is called `names`."""
-    return NonFiniteEnergyError(f"{' and '.join(names)} became NaN or infinite: lower the learning rate or the weight")
-
-
 class _LogProb(nn.Module):
     """A flow's log density as a module of its own, which is what `functional_call` can call."""
 
@@ -184,22 +207,6 @@ def _path_log_prob(flow: Flow, latent: Tensor, context: Tensor | None) -> Tensor
     constants = {name: parameter.detach() for name, parameter in density.named_parameters()}
     log_q: Tensor = torch.func.functional_call(density, constants, (latent, context))
     return log_q
-
-
-def join(losses: Sequence[Loss]) -> Loss:
-    """Return the losses of several batches as that of one; its `value` is for reading only."""
-    if len(losses) == 1:
-        return losses[0]
-    log_w = torch.cat([loss.log_w for loss in losses])
-    parts = {name: torch.cat([loss.parts[name] for loss in losses]) for name in losses[0].parts}
-    samples = [loss.sample for loss in losses]
-    sample = Sample(
-        torch.cat([sample.latent for sample in samples]),
-        torch.cat([sample.image for sample in samples]),
-        _cat([sample.context for sample in samples]),
-        _cat([sample.anchor for sample in samples]),
-    )
-    return Loss(-log_w.mean(), log_w, parts, sample)
 
 
 def _cat(tensors: Sequence[Tensor | None]) -> Tensor | None:

@@ -149,8 +149,8 @@ def train_flow(
     except NonFiniteEnergyError as error:
         if state is not None:
             run.save(state)
-        kept = run.restore_best()
-        raise NonFiniteEnergyError(f"step {run.record.step}: {error}; the flow is kept as of step {kept}") from error
+        kept = f"the flow of step {run.restore_best()} is kept" + (f" in {state}" if state else "")
+        raise NonFiniteEnergyError(f"step {run.record.step}: {error}; {kept}") from error
 
 
 @dataclass

@@ -8,9 +8,9 @@ from linear_gaussian import LinearGenerator, Quadratic, closed_form
 from torch import nn
 
 from promptgen.energies.base import Sample, Term, WeightedSum
-from promptgen.errors import DataError
+from promptgen.errors import DataError, NonFiniteEnergyError
 from promptgen.flow import Flow, FlowConfig
-from promptgen.objective import energy_parts, fit_statistics, log_weight, reverse_kl
+from promptgen.objective import energy_parts, fit_statistics, join, log_weight, reverse_kl
 from promptgen.seeding import stream
 
 SMALL = FlowConfig(blocks=2, hidden=8)
@@ -163,6 +163,38 @@ def test_energy_parts_are_named_and_weighted():
     torch.testing.assert_close(sum(parts.values()), both(sample))
     torch.testing.assert_close(energy_parts(two, sample)["energy"], two(sample))
     assert torch.equal(energy_parts(WeightedSum({}), sample)["energy"], torch.zeros(8).double())
+
+
+@pytest.mark.parametrize("shape", [(), (8, 1), (1,)])
+def test_an_energy_of_a_wrong_shape_is_named(shape):
+    eps = normal(8, "eps")
+    energy = WeightedSum({"good": Term(Quadratic()), "odd": Term(lambda sample: sample.latent.new_zeros(shape))})
+    with pytest.raises(DataError, match="energy odd must return one number per sample"):
+        reverse_kl(make_flow(), LinearGenerator(DIM), energy, eps)
+
+
+def test_a_term_that_is_not_finite_is_named():
+    def broken(sample):
+        return torch.where(sample.latent[:, 0] > 0, torch.nan, 0.0).double()
+
+    arguments = make_flow(), LinearGenerator(DIM)
+    energy = WeightedSum({"good": Term(Quadratic()), "bad": Term(broken)})
+    with pytest.raises(NonFiniteEnergyError, match=r"^energy bad became NaN"):
+        log_weight(*arguments, energy, normal(8, "eps"))
+    with pytest.raises(NonFiniteEnergyError, match=r"^the flow became NaN"):
+        log_weight(*arguments, Quadratic(), normal(8, "eps") * torch.inf)
+
+
+def test_joined_batches_are_the_whole_batch():
+    flow, generator, eps = make_flow(0.3), LinearGenerator(DIM), normal(8, "eps")
+    energy = WeightedSum({"one": Term(Quadratic()), "two": Term(Quadratic(width=2.0))})
+    whole = reverse_kl(flow, generator, energy, eps)
+    parts = join([reverse_kl(flow, generator, energy, part) for part in eps.split(3)])
+    torch.testing.assert_close(parts.value, whole.value.detach())
+    torch.testing.assert_close(parts.log_w, whole.log_w)
+    torch.testing.assert_close(parts.parts, whole.parts)
+    torch.testing.assert_close(parts.sample.image, whole.sample.image)
+    assert parts.sample.anchor is None
 
 
 def test_energies_draw_from_the_given_stream():

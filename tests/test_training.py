@@ -216,7 +216,7 @@ def test_a_bad_number_stops_the_training_names_the_term_and_keeps_the_best_flow(
     with pytest.raises(NonFiniteEnergyError, match=r"step 3: .*mined became NaN") as caught:
         quick(energy=energy, flow=flow, state_dir=tmp_path)
     assert "good" not in str(caught.value)
-    assert "kept as of step 2" in str(caught.value)
+    assert "the flow of step 2 is kept in" in str(caught.value)
     assert "\n" not in str(caught.value)
     sound = quick(energy=WeightedSum({"good": Term(Quadratic(), 3.0)}))
     assert bool(weights(flow).isfinite().all())
