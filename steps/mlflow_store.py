@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import sqlite3
+import warnings
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,22 +53,16 @@ def connect(root: Path) -> MlflowClient:
     Raises:
         StorageError: mlruns/ cannot be written.
     """
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    for noisy in ("mlflow.store.db.utils", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    from mlflow import MlflowClient
-
     uri = tracking_uri(root)
     if not _is_own(uri, root):
-        return MlflowClient(uri)
+        return _client(uri)
     with _lock(root):
         path = root / "mlruns" / "mlflow.db"
         if path.exists():
             _follow_move(path, artifact_location(root))
         else:
             make_database(path)
-        return MlflowClient(uri)
+        return _client(uri)
 
 
 def make_database(path: Path) -> None:
@@ -76,10 +71,21 @@ def make_database(path: Path) -> None:
     Raises:
         StorageError: the file cannot be written.
     """
+    with atomic_path(path) as temporary:
+        _client(f"sqlite:///{temporary}")
+
+
+def _client(uri: str) -> MlflowClient:
+    """Import MLflow with its settings made, and without its chatter, and return a client."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
-    with atomic_path(path) as temporary:
-        MlflowClient(f"sqlite:///{temporary}")
+    for noisy in ("mlflow.store.db.utils", "alembic"):  # after the import, which sets up its own logging
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    # MLflow says this of type hints of its own.
+    warnings.filterwarnings("ignore", ".*Any type hint is inferred as AnyType", UserWarning)
+    return MlflowClient(uri)
 
 
 def experiment_id(client: MlflowClient, root: Path, name: str) -> str:

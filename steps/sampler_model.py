@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import io
 from pathlib import Path
-from typing import Any
 
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
@@ -31,7 +30,9 @@ class Sampler(PythonModel):
         checkpoint = Path(context.artifacts["checkpoint"])
         self.generator = build_chain(checkpoint, checkpoint.parent)
 
-    def predict(self, context: PythonModelContext, model_input: list[int], params: Any = None) -> list[str]:
+    def predict(
+        self, context: PythonModelContext, model_input: list[int], params: dict[str, str] | None = None
+    ) -> list[str]:
         """Return one PNG image per seed, as base64 text."""
         return [self._png(seed) for seed in model_input]
 

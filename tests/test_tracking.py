@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
 import socket
 import subprocess
@@ -10,9 +11,12 @@ import threading
 import time
 from pathlib import Path
 
+import mlflow
 import pytest
 
+from promptgen.checkpoints import save_chain
 from promptgen.files import sha256_of
+from promptgen.flow import Flow, FlowConfig
 from steps import sync
 from steps.facts import figures, flatten, provenance
 from steps.journal import Journal, read
@@ -268,6 +272,43 @@ def test_sync_says_in_one_line_what_is_wrong(root, monkeypatch, capsys):
     assert "secret" not in str(caught.value)
     assert sync.main(["--artifacts", str(root / "artifacts")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.fixture
+def chain(root):
+    """Return the checkpoint of a chain of one flow on the tiny generator."""
+    path = root / "artifacts" / "tiny" / "chain.safetensors"
+    path.parent.mkdir(parents=True)
+    spec = {"type": "custom", "factory": "tests.tiny:TinyGenerator", "arguments": {}}
+    save_chain(path, [Flow(4, FlowConfig(blocks=1, hidden=8))], spec, {})
+    return path
+
+
+def test_a_checkpoint_becomes_a_version_that_draws(root, chain):
+    def record_passes():
+        with Recorder(root, "tiny", LOOP, tracking_experiment="tests", registered_model="tiny") as recorder:
+            recorder.start({}, {})
+            for number, kl in enumerate([3.0, 1.0, 2.0]):
+                with recorder.run_pass(number, "control", {}) as tracker:
+                    tracker.record(record(number, kl))
+                    if number:
+                        tracker.checkpoint(chain, [])
+            recorder.finish("maximum of passes reached")
+        return recorder.folder
+
+    folder = record_passes()
+    (folder / sync.STATE_NAME).unlink()
+    sync.push(folder, root)  # replayed: no second version of the same checkpoint
+    client = connect(root)
+    versions = {version.version: version for version in client.search_model_versions("name = 'tiny'")}
+    assert sorted(versions) == [1, 2]
+    assert client.get_model_version_by_alias("tiny", "least-biased").version == 1
+    assert versions[1].tags["sha256"] == sha256_of(chain)
+
+    mlflow.set_tracking_uri(tracking_uri(root))
+    first, second, again = mlflow.pyfunc.load_model("models:/tiny@least-biased").predict([1, 2, 1])
+    assert base64.b64decode(first).startswith(b"\x89PNG")
+    assert first == again != second
 
 
 class TestJournal:
