@@ -212,7 +212,7 @@ class MomentAscent:
         }
 
     def _step(self, shares: Tensor, rate: float) -> Tensor:
-        parts = torch.split(rate * (self.target - shares) / self.target, self.energy.sizes)
+        parts = torch.split(rate * (self.target - shares) / self.target, list(self.energy.sizes))
         return torch.cat([part - part.mean() for part in parts])
 
     def finalise(self) -> None:
