@@ -84,10 +84,7 @@ class Loop:
     @contextmanager
     def tracked(self, this: Pass) -> Iterator[PassTracker]:
         """Give the tracker of a pass; when its steps are done, record and show what came of them."""
-        sections = {"control": self.project.params.control, "debias": self.project.params.debias}
-        section = sections.get(this.kind)
-        params = section.model_dump(mode="json") if section else {}
-        with self._recorder.run_pass(this.number, this.kind, params) as run:
+        with self._recorder.run_pass(this.number, this.kind) as run:
             tracker = PassTracker(run)
             yield tracker
             self._spent += tracker.spent

@@ -100,8 +100,14 @@ def mlflow_server(port: int, root: Path) -> Server:
     """Return MLflow's server on the project's own database, which `steps.mlflow_store.connect` makes."""
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", tracking_uri(root), "--artifacts-destination", artifact_location(root)]
-    # The server of scheduled evaluations, which nothing here uses, would take another 1.5 GB of memory.
-    return Server("MLflow", port, command, "/health", {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+    command += ["--uvicorn-opts", "--log-level warning"]
+    environment = {
+        # Its jobs, which nothing here uses, would take another 1.5 GB of memory.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PYTHONWARNINGS": "ignore",
+    }
+    return Server("MLflow", port, command, "/health", environment)
 
 
 def use_prefect(server: Server) -> None:

@@ -19,7 +19,7 @@ def charts(experiment_id: str) -> str:
 
 def compare(experiment_id: str, run_ids: list[str]) -> str:
     """Return the page that sets runs side by side."""
-    runs, experiments = quote(json.dumps(run_ids)), quote(json.dumps([experiment_id]))
+    runs, experiments = (quote(json.dumps(ids, separators=(",", ":"))) for ids in (run_ids, [experiment_id]))
     return f"/#/compare-runs?runs={runs}&experiments={experiments}"
 
 

@@ -2,7 +2,7 @@
 
     with Recorder(root, experiment, loop, tracking_experiment="promptgen", registered_model="...") as recorder:
         recorder.start(params, tags)
-        with recorder.run_pass(1, "control", params) as tracker:
+        with recorder.run_pass(1, "control") as tracker:
             train(..., tracker=tracker)
             tracker.record(pass_record)
 
@@ -86,15 +86,16 @@ class Recorder:
         self._open(PARENT, self.experiment, None, params, {**provenance(self.root), **tags})
 
     @contextmanager
-    def run_pass(self, number: int, kind: str, params: Mapping[str, Any]) -> Iterator[MlflowTracker]:
+    def run_pass(self, number: int, kind: str) -> Iterator[MlflowTracker]:
         """Give the tracker of one pass; its child run ends with the block, as failed when the block raises.
 
         The headline metric is told first, with the bias that the pass starts from, because MLflow's compare page shows
-        the first metric it was told.
+        the first metric it was told. The pass's only parameters are its number and kind, since that page shows the
+        first three; all others are on the parent.
         """
         name = f"pass-{number}"
         title = f"{number} {kind}"
-        self._open(name, title, PARENT, {"pass": number, "kind": kind, **params}, {})
+        self._open(name, title, PARENT, {"pass": number, "kind": kind}, {})
         tracker = MlflowTracker(self, name, number)
         before = self._records.get(number - 1)
         if before is not None:

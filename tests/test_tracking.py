@@ -60,7 +60,7 @@ def run_loop(root, *, until=2, interval=60.0, patience=15.0, registered_model=No
     ) as recorder:
         recorder.start({"seed": 1, "debias": {"target": {"short": 0.5}}}, {"prefect.flow_run": "abc"})
         for number in range(until):
-            with recorder.run_pass(number, "control" if number else "generator", {}) as tracker:
+            with recorder.run_pass(number, "control" if number else "generator") as tracker:
                 if number:
                     for step in range(3):
                         tracker.metrics({"loss": 1.0 / (step + 1)}, step)
@@ -145,7 +145,7 @@ def test_a_failing_pass_is_recorded_as_failed(root):
     def fail():
         with Recorder(root, "tiny", LOOP, tracking_experiment="tests") as recorder:
             recorder.start({}, {})
-            with recorder.run_pass(0, "generator", {}):
+            with recorder.run_pass(0, "generator"):
                 raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -289,7 +289,7 @@ def test_a_checkpoint_becomes_a_version_that_draws(root, chain):
         with Recorder(root, "tiny", LOOP, tracking_experiment="tests", registered_model="tiny") as recorder:
             recorder.start({}, {})
             for number, kl in enumerate([3.0, 1.0, 2.0]):
-                with recorder.run_pass(number, "control", {}) as tracker:
+                with recorder.run_pass(number, "control") as tracker:
                     tracker.record(record(number, kl))
                     if number:
                         tracker.checkpoint(chain, [])
@@ -338,7 +338,7 @@ class TestJournal:
     def test_infinite_and_missing_numbers_survive(self, root):
         with Recorder(root, "tiny", LOOP, tracking_experiment="tests") as recorder:
             recorder.start({}, {})
-            with recorder.run_pass(1, "control", {}) as tracker:
+            with recorder.run_pass(1, "control") as tracker:
                 tracker.metrics({"up": float("inf"), "none": float("nan")}, 0)
         metrics = runs_of(root)["1 control"].data.metrics
         assert metrics["train/up"] > 1e308
