@@ -73,3 +73,18 @@ def test_bad_gradients_are_named():
 def test_an_anchor_takes_a_second_image():
     assert make_batches().images_per_sample == 1
     assert make_batches(energy=WeightedSum({"a": Term(BadByAnchor())})).images_per_sample == 2
+
+
+def test_energies_draw_afresh_for_every_stream_and_the_same_for_the_same():
+    drawn = []
+
+    def energy(sample):
+        drawn.append(torch.rand(len(sample.latent), generator=sample.rng, dtype=torch.float64))
+        return drawn[-1]
+
+    batches = make_batches(4, energy)
+    for names in (("train", 0), ("train", 1), ("train", 0)):
+        batches.log_weights(8, *names)
+    first, second, again = (torch.cat(drawn[i : i + 2]) for i in (0, 2, 4))
+    assert torch.equal(first, again)
+    assert len({*first.tolist(), *second.tolist()}) == 16
