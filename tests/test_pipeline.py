@@ -1,0 +1,210 @@
+"""The loop as users start it: with a Prefect server and without, killed, interrupted, and with bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from pipelines.servers import prefect_server
+from promptgen.reporting.records import Metrics
+from steps.mlflow_store import ROOT
+from tests import tiny
+
+pytestmark = [pytest.mark.slow, pytest.mark.server, pytest.mark.timeout(600)]
+
+RUN_SECONDS = 300
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The address of a Prefect server."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
+        with prefect_server(port).running():
+            yield f"http://127.0.0.1:{port}/api"
+
+
+@pytest.fixture(scope="module")
+def finished(server, tmp_path_factory):
+    """The folder of a project whose loop has run to its end, and what the run said."""
+    folder = tmp_path_factory.mktemp("finished")
+    tiny.write_params(folder)
+    return folder, end(start(folder, server))
+
+
+def start(folder: Path, server: str | None, pause: float = 0.0) -> subprocess.Popen[str]:
+    """Start the loop of the project in `folder`, in a session of its own, so that it is killed with its children."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TINY_PAUSE": str(pause)}
+    for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
+        environment.pop(name, None)
+    environment |= {"PREFECT_API_URL": server} if server else {"PREFECT_HOME": str(folder / ".prefect")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipelines.debias"],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def end(process: subprocess.Popen[str], status: int = 0) -> str:
+    """Wait for a run, check how it ended, and return what it said."""
+    output, _ = process.communicate(timeout=RUN_SECONDS)
+    assert process.returncode == status, output
+    assert "Traceback" not in output
+    return output
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + RUN_SECONDS
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def metrics_without_seconds(folder: Path) -> dict:
+    metrics = json.loads((folder / "reports/metrics.json").read_text())
+    for record in metrics["passes"]:
+        assert all(seconds >= 0 for seconds in record.pop("seconds").values())
+    return metrics
+
+
+def ask(server: str, what: str) -> list[dict]:
+    """Return everything of a kind that the Prefect server knows."""
+    request = urllib.request.Request(f"{server}/{what}/filter", b"{}", {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+def test_the_loop_runs_to_its_target(finished):
+    folder, output = finished
+    content = json.loads((folder / "reports/metrics.json").read_text())
+    metrics = Metrics.parse(content, "metrics.json")
+    assert [record.kind for record in metrics.passes][:3] == ["generator", "control", "debias"]
+    assert metrics.stopped in ("interval contains the target", "maximum of passes reached")
+    assert f"stopped after pass {len(metrics.passes) - 1}: {metrics.stopped}" in output
+    assert "s in steps" in output
+    timing = json.loads((folder / "artifacts/tiny/timing.json").read_text())
+    assert 0 < timing["steps"] < timing["total"]
+
+
+def test_prefect_shows_the_run(finished, server):
+    runs = [run for run in ask(server, "flow_runs") if run["state_type"] == "COMPLETED"]
+    assert runs
+    assert {run["name"] for run in runs} == {"tiny"}
+    tasks = {run["name"] for run in ask(server, "task_runs") if run["flow_run_id"] == runs[0]["id"]}
+    assert {"sample 0", "train-flow 1", "fit-moments 2", "train-flow 2", "estimate-bias 2"} <= tasks
+    artifacts = {artifact["key"]: artifact for artifact in ask(server, "artifacts")}
+    assert artifacts["tiny-grid"]["data"].startswith("data:image/png;base64,")
+    assert "| pass | kind | hair short | hair long |" in artifacts["tiny-summary"]["data"]
+    assert any(artifact["type"] == "progress" and artifact["data"] == 100 for artifact in artifacts.values())
+
+
+def test_mlflow_has_a_run_per_pass(finished):
+    folder, _ = finished
+    with closing(sqlite3.connect(folder / "mlruns/mlflow.db")) as database:
+        names = {name for (name,) in database.execute("select name from runs where status = 'FINISHED'")}
+    assert {"tiny", "0 generator", "1 control", "2 debias"} <= names
+
+
+def test_a_second_run_does_nothing_again(finished, server):
+    folder, _ = finished
+    content = (folder / "reports/metrics.json").read_bytes()
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("artifacts/tiny/pass-*/*/*")}
+    end(start(folder, server))
+    assert (folder / "reports/metrics.json").read_bytes() == content
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_killed_run_ends_with_the_same_numbers(finished, server, tmp_path):
+    """SIGKILL in the middle of a training, then the same command: what was done stays, and nothing else differs."""
+    tiny.write_params(tmp_path)
+    run = start(tmp_path, server, pause=0.1)
+    wait_for(tmp_path / "artifacts/tiny/pass-1/train_flow/state/training.pt", run)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.communicate()
+    assert not (tmp_path / "artifacts/tiny/pass-1/train_flow/manifest.json").exists()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("artifacts/tiny/pass-0/*/manifest.json")}
+    assert len(before) == 3
+    end(start(tmp_path, server))
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert metrics_without_seconds(tmp_path) == metrics_without_seconds(finished[0])
+
+
+def test_one_folder_has_one_run_and_ctrl_c_is_quick(server, tmp_path):
+    tiny.write_params(tmp_path)
+    first = start(tmp_path, server, pause=0.5)
+    wait_for(tmp_path / "artifacts/tiny/pass-1/train_flow/state", first)
+    output = end(start(tmp_path, server), status=2)
+    assert "error: " in output.splitlines()[-1]
+    assert "artifacts/tiny is held by another run: wait for it to end, or stop it" in output.splitlines()[-1]
+    asked = time.monotonic()
+    os.killpg(first.pid, signal.SIGINT)
+    output, _ = first.communicate(timeout=RUN_SECONDS)
+    assert first.returncode == 130, output
+    assert "interrupted; the same command goes on from here" in output
+    assert time.monotonic() - asked < 30
+
+
+def test_without_a_server_the_history_is_kept_and_ctrl_c_is_quick(tmp_path):
+    tiny.write_params(tmp_path)
+    run = start(tmp_path, None, pause=0.5)
+    wait_for(tmp_path / "artifacts/tiny/pass-1/train_flow/state", run)
+    asked = time.monotonic()
+    os.killpg(run.pid, signal.SIGINT)
+    output, _ = run.communicate(timeout=RUN_SECONDS)
+    assert run.returncode == 130, output
+    assert time.monotonic() - asked < 30
+    end(start(tmp_path, None))
+    with closing(sqlite3.connect(tmp_path / ".prefect/prefect.db")) as database:
+        states = [state for (state,) in database.execute("select state_type from flow_run where name = 'tiny'")]
+    assert len(states) == 2
+    assert "COMPLETED" in states
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        ("debias", "max_passes", 0, "debias.max_passes: should be greater than or equal to 1, got 0"),
+        ("debias", "atribute", "hair", "debias.atribute is unknown; did you mean attribute?"),
+        ("debias", "judge", "world-judge", "world-judge.safetensors is missing; fetch it with"),
+    ],
+)
+def test_bad_input_is_one_line_before_anything_starts(tmp_path, section, key, value, message):
+    content = tiny.params()
+    content[section][key] = value
+    tiny.write_params(tmp_path, content)
+    output = end(start(tmp_path, None), status=2)
+    assert output.count("\n") == 1
+    assert output.startswith("error: ")
+    assert message in output
+    assert not (tmp_path / "reports/metrics.json").exists()
+    assert not list(tmp_path.rglob("manifest.json"))
+
+
+def test_an_error_in_a_step_ends_the_run_with_one_line(server, tmp_path):
+    content = tiny.params()
+    content["control"] = None
+    content["debias"]["classifier"]["factory"] = "tests.tiny:short_only"
+    tiny.write_params(tmp_path, content)
+    lines = end(start(tmp_path, server), status=2).splitlines()
+    (line,) = [line for line in lines if line.startswith("error: ")]
+    assert "cannot be reached, observed share" in line
+    assert not (tmp_path / "reports/metrics.json").exists()
