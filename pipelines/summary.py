@@ -6,12 +6,11 @@ import base64
 import re
 from pathlib import Path
 
-import numpy as np
 from prefect.artifacts import create_image_artifact, create_markdown_artifact
 
 from promptgen.files import read_json
 from promptgen.reporting.formats import duration, number_range, percent, percent_range
-from promptgen.reporting.records import Metrics, PassMaterial, PassRecord, Run, Settings
+from promptgen.reporting.records import Metrics, PassRecord, Settings
 from promptgen.reporting.words import answer
 from steps.common import Pass, Project
 from steps.sample import GRID_NAME
@@ -30,19 +29,19 @@ def show_grid(this: Pass) -> None:
 def show_summary(project: Project, metrics_path: Path) -> None:
     """Show the outcome of a run as a markdown artifact."""
     metrics = Metrics.parse(read_json(metrics_path), str(metrics_path))
+    metrics = metrics.model_copy(update={"target": project.params.debias.target})  # in the order of params.yaml
     create_markdown_artifact(summary(project, metrics), key=artifact_key(project.params.experiment, "summary"))
 
 
 def summary(project: Project, metrics: Metrics) -> str:
     """Return the outcome of a run in markdown: the answer, and each pass's shares by the judge."""
-    no_pictures = [PassMaterial(np.zeros((0, 1, 1, 3), np.uint8)) for _ in metrics.passes]
-    run = Run(metrics, no_pictures, Settings.of(project.params.model_dump(mode="json")))
+    outcome = answer(metrics, Settings.of(project.params.model_dump(mode="json")))
     labels = list(metrics.target)
     head = ["pass", "kind", *(f"{metrics.attribute} {label}" for label in labels), "KL (nats)", "time"]
     rows = [[str(record.number), record.kind, *_figures(record, labels)] for record in metrics.passes]
     lines = [head, ["---"] * len(head), *rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{answer(run)}\n\nStopped: {metrics.stopped}. Shares and KL as the judge counts them.\n\n{table}\n"
+    return f"{outcome}\n\nStopped: {metrics.stopped}. Shares and KL as the judge counts them.\n\n{table}\n"
 
 
 def artifact_key(*words: str) -> str:

@@ -15,7 +15,8 @@ from promptgen.reporting import tables
 from promptgen.reporting.page import render
 from promptgen.reporting.pictures import png
 from promptgen.reporting.records import Metrics, PassMaterial, Run, Settings
-from steps.common import Pass, Project, command
+from steps.command import command
+from steps.common import Pass, Project
 from steps.fit_moments import MOMENTS_NAME
 from steps.mlflow_store import tracking_uri
 from steps.records import METRICS_NAME

@@ -1,6 +1,6 @@
 """The sentences of the report: what the numbers mean, also when the loop did not reach its target.
 
-Every function is pure: a run or a part of it in, plain text out. The page escapes the text.
+Every function is pure: numbers in, plain text out. The page escapes the text.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from promptgen.reporting.formats import class_name, count, listing, number, percent, percent_range, wanted
-from promptgen.reporting.records import SOURCES, Fit, Interval, Metrics, PassRecord, Run, Settings, Source
+from promptgen.reporting.records import SOURCES, Fit, Interval, Metrics, PassRecord, Settings, Source
 
 # Effective sample sizes (as a fraction) from which a fit is called close, and rough. A judgement, not a theorem.
 CLOSE_ESS = 0.3
@@ -63,23 +63,21 @@ def on_target(metrics: Metrics, record: PassRecord) -> bool:
     return all(record.counted[label].contains(goal) for label, goal in metrics.target.items())
 
 
-def answer(run: Run) -> str:
+def answer(metrics: Metrics, settings: Settings) -> str:
     """Return the outcome of the run in one sentence, which never rounds a failure into a success."""
-    metrics = run.metrics
     last = metrics.passes[-1]
     verdict = _verdict(metrics, last)
     if last.kind != "debias":
-        return f"{_opening(run)}; {verdict}."
+        return f"{_opening(metrics, settings)}; {verdict}."
     rounds = sum(record.kind == "debias" for record in metrics.passes)
     what = "de-biasing" if rounds == 1 else f"{rounds}\u00a0passes of de-biasing"
     brought = "brought it to" if on_target(metrics, last) else "left it at"
-    return f"{_opening(run)}; {what} {brought} {_amount(metrics, last)}, and {verdict}."
+    return f"{_opening(metrics, settings)}; {what} {brought} {_amount(metrics, last)}, and {verdict}."
 
 
-def _opening(run: Run) -> str:
+def _opening(metrics: Metrics, settings: Settings) -> str:
     """Return what the generator does of itself, or what control did to it."""
-    metrics, asked = run.metrics, run.settings.asked
-    first = metrics.passes[0]
+    first, asked = metrics.passes[0], settings.asked
     control = next((record for record in metrics.passes if record.kind == "control"), None)
     subject, before = _subject(metrics), _amount(metrics, first)
     if control is None:
@@ -121,9 +119,8 @@ def _verdict(metrics: Metrics, last: PassRecord) -> str:
     return verdict if reached or last.kind == "debias" else f"{verdict}, and no de-biasing pass has been run"
 
 
-def context(run: Run) -> list[str]:
+def context(metrics: Metrics, settings: Settings) -> list[str]:
     """Return the sentences under the answer: who counted, how many, what truth says, what became of the request."""
-    metrics, settings = run.metrics, run.settings
     last = metrics.passes[-1]
     name = class_name(metrics.attribute, headline_label(metrics))
     who = {
@@ -166,9 +163,8 @@ def other_measures(record: PassRecord) -> dict[str, Interval]:
     return {name: value for name, value in record.control.items() if name.split(".")[-1] not in SOURCES}
 
 
-def warnings(run: Run) -> list[str]:
+def warnings(metrics: Metrics) -> list[str]:
     """Return what a careful reader has to know before believing the answer; empty when there is nothing."""
-    metrics = run.metrics
     found = [*_missing_passes(metrics), *_missing_judge(metrics)]
     for record in metrics.passes:
         found += [*_disagreements(metrics, record), *_loose_fit(record)]

@@ -14,6 +14,14 @@ def plain(text):
     return text.replace(formats.THIN, " ").replace("\u00a0", " ")
 
 
+def answer(given):
+    return plain(words.answer(given.metrics, given.settings))
+
+
+def context(given):
+    return plain(" ".join(words.context(given.metrics, given.settings)))
+
+
 def run(*arguments, params=None, **options):
     return made_up_run.make(made_up_run.content(*arguments, **options), params)
 
@@ -64,25 +72,25 @@ def run(*arguments, params=None, **options):
     ],
 )
 def test_the_answer_says_what_happened(given, sentence):
-    assert plain(words.answer(given)) == sentence
+    assert answer(given) == sentence
 
 
 def test_many_classes_are_told_as_a_distance():
     labels, target = ("young", "middle", "old"), (0.25, 0.25, 0.5)
-    near = plain(words.answer(run(long=[0.5, 0.84, 0.5], labels=labels, target=target)))
+    near = answer(run(long=[0.5, 0.84, 0.5], labels=labels, target=target))
     assert near.startswith(
         "Asking for “a person without makeup” moved hair, as its distance from the target, from 0.000"
     )
     assert near.endswith("de-biasing brought it to 0.000 nats, and every interval of the judge contains its target.")
-    far = plain(words.answer(run(long=[0.5, 0.84, 0.6], labels=labels, target=target)))
+    far = answer(run(long=[0.5, 0.84, 0.6], labels=labels, target=target))
     assert far.endswith("nats, and some intervals of the judge miss their targets.")
 
 
 def test_a_share_that_rounds_to_the_target_but_misses_it_is_called_a_miss():
     content = made_up_run.content(long=[0.5, 0.84, 0.503])
     content["passes"][2]["shares"]["judge"]["long"] |= {"low": 0.502, "high": 0.504}
-    answer = plain(words.answer(made_up_run.make(content)))
-    assert answer.endswith("left it at 50 %, and the judge’s interval misses the target of 50 %.")
+    sentence = answer(made_up_run.make(content))
+    assert sentence.endswith("left it at 50 %, and the judge’s interval misses the target of 50 %.")
 
 
 def test_the_story_follows_the_class_that_control_made_more_frequent():
@@ -104,7 +112,7 @@ def test_classes_have_names(attribute, label, name):
 
 
 def test_the_context_says_who_counted_and_what_truth_says():
-    text = plain(" ".join(words.context(run())))
+    text = context(run())
     assert "Counted by the judge, a classifier that took no part in training, on 2 000 fresh samples" in text
     assert "long hair at 50.7 % (95 % interval 48.5 – 52.9 %); by truth, which this generator knows, at 50.7 %." in text
     assert "97.0 % of its samples still show what was asked for: without makeup." in text
@@ -112,19 +120,19 @@ def test_the_context_says_who_counted_and_what_truth_says():
 
 def test_without_judge_and_truth_the_context_and_a_warning_say_so():
     given = run(readers=("classifier",))
-    text = " ".join(words.context(given))
+    text = context(given)
     assert "since there is no judge" in text
     assert "truth" not in text
-    assert any("No judge counted" in warning for warning in words.warnings(given))
+    assert any("No judge counted" in warning for warning in words.warnings(given.metrics))
 
 
 def test_nothing_is_warned_of_when_all_agree():
-    assert words.warnings(run()) == []
+    assert words.warnings(run().metrics) == []
 
 
 def test_disagreement_beyond_the_intervals_is_warned_of():
     apart = {"classifier": 0.5, "judge": 0.56, "truth": 0.565}
-    found = [plain(text) for text in words.warnings(run(long=[0.5, 0.84, apart]))]
+    found = [plain(text) for text in words.warnings(run(long=[0.5, 0.84, apart]).metrics)]
     assert len(found) == 1
     assert found[0].startswith(
         "Pass 2: classifier and judge disagree on long hair beyond their intervals, 50.0 % against 56.0 %:"
@@ -133,14 +141,14 @@ def test_disagreement_beyond_the_intervals_is_warned_of():
 
 def test_a_judge_that_truth_contradicts_is_warned_of():
     apart = {"classifier": 0.5, "judge": 0.5, "truth": 0.6}
-    found = words.warnings(run(long=[0.5, 0.84, apart]))
+    found = words.warnings(run(long=[0.5, 0.84, apart]).metrics)
     assert [text.startswith("Pass 2: judge and truth disagree on long hair") for text in found] == [True]
 
 
 def test_disagreement_on_what_was_asked_for_is_warned_of():
     content = made_up_run.content()
     content["passes"][1]["control"]["makeup.without.judge"] = made_up_run.wilson(1800, 2000).as_dict()
-    found = words.warnings(made_up_run.make(content))
+    found = words.warnings(made_up_run.make(content).metrics)
     assert [text.partition(" beyond")[0] for text in found] == [
         "Pass 1: classifier and judge disagree on without makeup",
         "Pass 1: judge and truth disagree on without makeup",
@@ -151,7 +159,7 @@ def test_missing_passes_and_loose_fits_are_warned_of():
     content = made_up_run.content()
     content["passes"][2]["fit"]["ess_fraction"] = 0.012
     del content["passes"][1]
-    found = [plain(text) for text in words.warnings(made_up_run.make(content))]
+    found = [plain(text) for text in words.warnings(made_up_run.make(content).metrics)]
     assert found[0].startswith("Pass 1 left no record")
     assert found[1].startswith("Pass 2: the effective sample size is only 1.2 %")
 
