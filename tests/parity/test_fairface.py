@@ -1,0 +1,42 @@
+"""FairFace reads the published layout and computes what the original network computed."""
+
+import pytest
+import torch
+from filling import assert_close, fixtures_of, part
+
+from promptgen.perception.fairface import load_fairface
+from promptgen.perception.networks import imagenet_input
+
+fixtures = pytest.mark.parametrize("fixture", fixtures_of("fairface"), scope="module")
+
+
+@pytest.fixture(scope="module")
+def model(fixture, tmp_path_factory):
+    path = fixture.write_file(tmp_path_factory.mktemp("published") / "fairface.pt")
+    return load_fairface(path, fixture.manifest["notes"]["labels"], fixture.hyper_parameters["architecture"])
+
+
+@fixtures
+def test_preprocessing(fixture):
+    compared = [name for name in fixture.expected if name.startswith("preprocessed")]
+    assert compared
+    for name in compared:
+        assert_close(part(imagenet_input(fixture.inputs["image"]), name), fixture.expected[name])
+
+
+@fixtures
+@torch.no_grad()
+def test_logits(fixture, model):
+    logits = model.logits(fixture.inputs["image"])
+    assert logits.shape[1] == fixture.hyper_parameters["num_outputs"]
+    assert_close(logits, fixture.expected["logits"])
+
+
+@fixtures
+@torch.no_grad()
+def test_logits_by_attribute(fixture, model):
+    logits = model(fixture.inputs["image"])
+    assert set(logits) == set(model.attributes)
+    for name, values in logits.items():
+        assert values.shape[1] == len(model.attributes[name])
+        assert_close(values, fixture.expected[name])
