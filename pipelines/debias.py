@@ -9,12 +9,14 @@ import argparse
 import time
 from typing import Any
 
+import httpx
 from prefect import flow
 from prefect.runtime import flow_run
 
 import pipelines
 from pipelines.loop import Loop
 from pipelines.tasks import estimate_bias, evaluate, fit_moments, quiet_errors, sample, train_flow
+from promptgen.errors import PromptGenError
 from steps import check
 from steps.command import command
 from steps.common import Project
@@ -57,8 +59,23 @@ def main() -> None:
     project = Project.load(params)
     check.run(project)  # before Prefect starts, which takes seconds
     quiet_errors()
-    done = debias(params)
+    try:
+        done = debias(params)
+    except (httpx.HTTPError, RuntimeError) as error:
+        raise _explained(error) from error
     write_timing(project, time.monotonic() - pipelines.STARTED, done["spent"])
+
+
+def _explained(error: Exception) -> BaseException:
+    """Return what is behind an error that Prefect ends with: Ctrl-C, or a server that does not answer."""
+    behind: BaseException | None = error
+    while behind is not None:
+        if isinstance(behind, KeyboardInterrupt):  # which has ended Prefect's temporary server, too
+            return behind
+        behind = behind.__context__
+    if isinstance(error, httpx.HTTPError) or "reach API" in str(error):
+        return PromptGenError(f"Prefect's server does not answer ({error}); when it does, the same command goes on")
+    return error
 
 
 if __name__ == "__main__":

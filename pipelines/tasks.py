@@ -1,4 +1,4 @@
-"""The steps as Prefect tasks: named, timed, with their progress shown. The steps know themselves what is done already."""
+"""The steps as Prefect tasks: named, timed, their progress shown. The steps know themselves what is done already."""
 
 from __future__ import annotations
 
