@@ -11,8 +11,8 @@ A line is one of
     {"kind": "params",   "run": name, "values": {name: str}}
     {"kind": "tags",     "run": name, "values": {name: str}}
     {"kind": "artifact", "run": name, "path": str, "sha256": str, "folder": str}
-    {"kind": "model",    "run": name, "name": str, "checkpoint": str, "sha256": str, "weights": [str],
-     "tags": {name: str}}
+    {"kind": "model",    "run": name, "name": str, "checkpoint": str, "sha256": str,
+     "weights": {path: sha256}, "tags": {name: str}}
     {"kind": "alias",    "run": name, "name": str, "alias": str}
     {"kind": "status",   "run": name, "status": "RUNNING" | "FINISHED" | "FAILED" | "KILLED"}
 

@@ -22,7 +22,7 @@ from steps.mlflow_store import tracking_uri
 from steps.records import METRICS_NAME
 from steps.sample import load_samples
 from steps.sync import STATE_NAME
-from steps.tracking import attach
+from steps.tracking import attach, journal_folder
 from steps.train_flow import HISTORY_NAME
 
 PAGE_NAME = "index.html"
@@ -102,7 +102,7 @@ def _models(params: Params) -> dict[str, str]:
 
 def _journal(project: Project) -> Path:
     """Return the folder in which the loop kept its journal for MLflow."""
-    return project.artifacts / "tracking" / project.fingerprint[:16]
+    return journal_folder(project.root, project.params.experiment, project.fingerprint)
 
 
 def _mlflow_runs(project: Project) -> dict[str, str]:

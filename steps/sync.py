@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,15 +57,26 @@ class Replay:
         return sent
 
     def _send(self, events: list[Event]) -> None:
-        """Send events of one kind and run; what MLflow refuses for good is reported and left out."""
+        """Send events of one kind and run; what MLflow refuses for good is reported and left out, unless it is the run."""
         from mlflow.exceptions import MlflowException
 
+        kind, run = _topic(events[0])
+        senders: dict[str, Callable[[list[Event]], None]] = {
+            "run": self._send_run,
+            "metrics": self._send_metrics,
+            "params": self._send_params,
+            "tags": self._send_tags,
+            "artifact": self._send_artifacts,
+            "model": self._send_models,
+            "alias": self._send_alias,
+            "status": self._send_status,
+        }
         try:
-            getattr(self, f"_send_{events[0]['kind']}")(events)
+            senders[kind](events)
         except MlflowException as error:
-            if error.error_code not in _REFUSALS:
+            if kind == "run" or error.error_code not in _REFUSALS:
                 raise
-            logger.warning("MLflow refuses %s of %s: %s", events[0]["kind"], events[0]["run"], first_line(error))
+            logger.warning("MLflow refuses the %s of %s: %s", kind, run, first_line(error))
 
     def _send_run(self, events: list[Event]) -> None:
         event = events[0]
@@ -112,20 +123,21 @@ class Replay:
         else:
             self.client.set_terminated(self._run(event), event["status"], event["time"])
 
-    def _send_artifact(self, events: list[Event]) -> None:
+    def _send_artifacts(self, events: list[Event]) -> None:
         for event in events:
             path = self._present(event["path"], event["sha256"])
             if path:
                 self.client.log_artifact(self._run(event), str(path), event["folder"] or None)
 
-    def _send_model(self, events: list[Event]) -> None:
+    def _send_models(self, events: list[Event]) -> None:
         from steps.registry import register
 
         for event in events:
             checkpoint = self._present(event["checkpoint"], event["sha256"])
-            if checkpoint:
-                weights = [self.root / name for name in event["weights"]]
-                register(self.client, self._run(event), event["name"], checkpoint, weights, event["tags"])
+            weights = [self._present(name, sha256) for name, sha256 in event["weights"].items()]
+            if checkpoint and all(weights):
+                files = [path for path in weights if path]
+                register(self.client, self._run(event), event["name"], checkpoint, files, event["tags"])
 
     def _send_alias(self, events: list[Event]) -> None:
         event = events[-1]
@@ -183,7 +195,7 @@ def push(folder: Path, root: Path) -> int:
 
 
 def journals(artifacts: Path) -> list[Path]:
-    """Return the folders of all journals under `artifacts`, oldest experiment name first."""
+    """Return the folders of all journals under `artifacts`, in the order of their names."""
     return sorted(path.parent for path in artifacts.glob(f"*/tracking/*/{JOURNAL_NAME}"))
 
 

@@ -27,6 +27,7 @@ from steps.sync import JOURNAL_NAME
 
 PARENT = "loop"
 ALIAS = "least-biased"
+PATIENCE = 15.0  # seconds that the end of a run waits for MLflow
 PREFIXES = ("bias/", "control/", "fit/", "quality/", "train/")
 
 
@@ -41,8 +42,8 @@ class Recorder:
         *,
         tracking_experiment: str,
         registered_model: str | None = None,
-        interval: float = 2.0,
-        patience: float = 15.0,
+        interval: float = 5.0,
+        patience: float = PATIENCE,
     ) -> None:
         """Open the loop's journal.
 
@@ -58,17 +59,14 @@ class Recorder:
         Raises:
             StorageError: the journal cannot be written.
         """
-        self.root = root
-        self.experiment, self.tracking_experiment, self.registered_model = (
-            experiment,
-            tracking_experiment,
-            registered_model,
-        )
-        self.folder = root / "artifacts" / experiment / "tracking" / loop[:16]
+        self.root = root.resolve()
+        self.experiment, self.tracking_experiment = experiment, tracking_experiment
+        self.registered_model = registered_model
+        self.folder = journal_folder(self.root, experiment, loop)
         self.journal = Journal(self.folder / JOURNAL_NAME)
         self._records: dict[int, Mapping[str, Any]] = {}
         self._checkpoints: set[int] = set()
-        self._courier = Courier(self.folder, root, interval)
+        self._courier = Courier(self.folder, self.root, interval)
         self._patience = patience
 
     def __enter__(self) -> Self:
@@ -134,18 +132,13 @@ class Recorder:
         self.artifact(name, path, "checkpoint")
         self._checkpoints.add(number)
         if self.registered_model:
-            sha256 = sha256_of(path)
-            tags = {"experiment": self.experiment, "pass": str(number), "sha256": sha256}
-            places = [self._place(weight) for weight in weights]
-            self.write(
-                "model",
-                name,
-                name=self.registered_model,
-                checkpoint=self._place(path),
-                sha256=sha256,
-                weights=places,
-                tags=tags,
-            )
+            place, sha256 = self._place(path), sha256_of(path)
+            model = {
+                "name": self.registered_model,
+                "weights": {self._place(weight): sha256_of(weight) for weight in weights},
+                "tags": {"experiment": self.experiment, "pass": str(number), "sha256": sha256},
+            }
+            self.write("model", name, checkpoint=place, sha256=sha256, **model)
 
     def artifact(self, run: str, path: Path, folder: str = "") -> None:
         """Log a file of the project as an artifact of a run."""
@@ -201,20 +194,23 @@ class MlflowTracker:
         self._recorder.checkpoint(self.number, path, weights)
 
 
+def journal_folder(root: Path, experiment: str, loop: str) -> Path:
+    """Return the folder in which a loop keeps its journal, and what MLflow has heard of it."""
+    return root / "artifacts" / experiment / "tracking" / loop[:16]
+
+
 def attach(root: Path, experiment: str, loop: str, path: Path) -> None:
-    """Log a file, as the report, on the parent run of a loop that has ended; MLflow is told soon or by the next sync.
+    """Log a file, as the report, on the parent run of a loop that has ended; MLflow is told now or by the next sync.
 
     Raises:
         StorageError: the journal cannot be written.
     """
-    folder = root / "artifacts" / experiment / "tracking" / loop[:16]
-    place = str(path.resolve().relative_to(root))
-    Journal(folder / JOURNAL_NAME).write(
-        {"kind": "artifact", "run": PARENT, "path": place, "sha256": sha256_of(path), "folder": "report"}
-    )
+    folder, place = journal_folder(root, experiment, loop), path.resolve().relative_to(root)
+    event = {"kind": "artifact", "run": PARENT, "path": str(place), "sha256": sha256_of(path), "folder": "report"}
+    Journal(folder / JOURNAL_NAME).write(event)
     courier = Courier(folder, root, interval=0)
     courier.start()
-    courier.close(patience=15)
+    courier.close(PATIENCE)
 
 
 def _outcome(error: type[BaseException] | None) -> str:
