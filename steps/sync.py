@@ -57,7 +57,7 @@ class Replay:
         return sent
 
     def _send(self, events: list[Event]) -> None:
-        """Send events of one kind and run; what MLflow refuses for good is reported and left out, but for a run itself."""
+        """Send events of one kind and run; what MLflow refuses for good is reported and left out, other than a run."""
         from mlflow.exceptions import MlflowException
 
         kind, run = _topic(events[0])
