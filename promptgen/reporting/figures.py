@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
@@ -20,7 +20,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from promptgen.reporting.formats import THIN, number, percent
 from promptgen.reporting.history import Curve
@@ -45,25 +45,26 @@ SMOOTHING_PARTS = 20  # a curve is averaged over one such part of its length
 
 @dataclass(frozen=True)
 class Mark:
-    """How the numbers of one source are drawn: colour, matplotlib's marker, shift on the axis, values written out."""
+    """How the numbers of one source are drawn: colour, matplotlib's marker, shift along the axis of passes."""
 
     colour: str
     marker: str
     shift: float
-    written: bool = False
 
 
 MARKS: dict[str, Mark] = {
     "classifier": Mark(CLASSIFIER, "s", -0.14),
-    "judge": Mark(JUDGE, "o", 0.0, written=True),
+    "judge": Mark(JUDGE, "o", 0.0),
     "truth": Mark(TRUTH, "D", 0.14),
-    "measure": Mark(INK, "o", 0.0, written=True),
+    "measure": Mark(INK, "o", 0.0),
 }
+WRITTEN = ("judge", "measure", "classifier")  # the first of these that is there has its numbers written out
+
 Series = Mapping[str, Sequence[Interval | None]]
 """One interval, or None, per pass, by who counted; a measure that nobody counts is called ``measure``."""
 
 DASHED, DOTTED = (0, (4, 3)), (0, (1, 2))
-PERCENT = PercentFormatter(1, decimals=0, symbol=f"{THIN}%")
+TICKS: dict[str, Any] = {"nbins": 5, "steps": [1, 2, 5, 10]}  # at 0.10 and 0.12, not at 0.125
 
 STYLE: dict[Any, Any] = {
     "axes.edgecolor": LINE,
@@ -110,7 +111,9 @@ def pass_panel(
     """
     with _panel(name) as (axes, result):
         for source, intervals in series.items():
-            _points(axes, MARKS[source], intervals, shares)
+            _points(axes, MARKS[source], intervals)
+        written = next((series[source] for source in WRITTEN if any(series.get(source, ()))), [None] * len(passes))
+        _values(axes, written, _tops(series), percent if shares else number)
         if target is not None:
             axes.axhline(target, color=TARGET, linestyle=DASHED, linewidth=1.4, zorder=1)
         if floor is not None:
@@ -130,19 +133,34 @@ def _pass_axis(axes: Axes, passes: Sequence[tuple[str, str]]) -> None:
     axes.tick_params(axis="x", which="minor", length=0, pad=18)
 
 
-def _points(axes: Axes, mark: Mark, intervals: Sequence[Interval | None], shares: bool) -> None:
+def _points(axes: Axes, mark: Mark, intervals: Sequence[Interval | None]) -> None:
     """Draw the marks of one source, with whiskers and a thin line through them."""
-    known = [(index + mark.shift, entry) for index, entry in enumerate(intervals) if entry is not None]
-    points = [(x, entry.value, entry.low, entry.high) for x, entry in known]
+    points = [(i + mark.shift, each.value, each.low, each.high) for i, each in enumerate(intervals) if each]
     if not points:
         return
     x, y, low, high = zip(*points, strict=True)
     axes.plot(x, y, color=mark.colour, linewidth=1, alpha=0.35, zorder=2)
     axes.vlines(x, low, high, color=mark.colour, linewidth=2, zorder=3)
     axes.plot(x, y, mark.marker, color=mark.colour, markersize=6, zorder=4)
-    for position, value, _, top in points if mark.written else ():
-        text = percent(value) if shares else number(value)
-        axes.annotate(text, (position, top), (0, 5), textcoords="offset points", ha="center", fontsize=11)
+
+
+def _tops(series: Series) -> list[float]:
+    """Return the upper end of the highest whisker of each pass."""
+    return [max((each.high for each in column if each), default=0.0) for column in zip(*series.values(), strict=True)]
+
+
+def _values(
+    axes: Axes, intervals: Sequence[Interval | None], tops: Sequence[float], written: Callable[[float], str]
+) -> None:
+    """Write the numbers above all whiskers of their pass."""
+    for i, (each, top) in enumerate(zip(intervals, tops, strict=True)):
+        if each:
+            text = written(each.value)
+            axes.annotate(text, (i, top), (0, 5), textcoords="offset points", ha="center", fontsize=11)
+
+
+def _percent_ticks() -> FuncFormatter:
+    return FuncFormatter(lambda share, _: f"{100 * share:.3g}{THIN}%")
 
 
 def _frame(axes: Axes, least_span: float, shares: bool) -> None:
@@ -151,10 +169,10 @@ def _frame(axes: Axes, least_span: float, shares: bool) -> None:
     middle, half = (low + high) / 2, max(high - low, least_span) / 2
     low, high = max(middle - half * 1.1, -0.02 if shares else 0.0), middle + half * 1.3
     most = 1.0 if shares else high
-    axes.set_yticks([tick for tick in MaxNLocator(5).tick_values(low, high) if max(low, 0.0) <= tick <= most])
+    axes.set_yticks([tick for tick in MaxNLocator(**TICKS).tick_values(low, high) if max(low, 0.0) <= tick <= most])
     axes.set_ylim(low, min(high, most + 0.08))
     if shares:
-        axes.yaxis.set_major_formatter(PERCENT)
+        axes.yaxis.set_major_formatter(_percent_ticks())
 
 
 def curve_panel(
@@ -178,11 +196,11 @@ def curve_panel(
         for goal in sorted({value for label, value in (targets or {}).items() if label in curves}):
             axes.axhline(goal, color=TARGET, linestyle=DASHED, linewidth=1.4)
         axes.set(xlabel="training step", ylabel="")
-        axes.yaxis.set_major_locator(MaxNLocator(5))
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(**TICKS))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, **TICKS))
         if shares:
             axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
-            axes.yaxis.set_major_formatter(PERCENT)
+            axes.yaxis.set_major_formatter(_percent_ticks())
     return result[0]
 
 

@@ -63,6 +63,18 @@ def test_the_judges_numbers_are_written_out_in_full():
     assert "0.123" in plain
 
 
+def test_without_a_judge_the_classifiers_numbers_are_written_out():
+    svg = figures.pass_panel("alone", PASSES, {"classifier": [interval(0.123), interval(0.6)], "judge": [None, None]})
+    assert "12.3\u202f%" in svg
+
+
+def test_ticks_are_round_numbers():
+    svg = figures.pass_panel("ticks", PASSES, {"truth": [interval(0.125), interval(0.225)]})
+    ticks = re.findall(r">([\d.]+)\u202f%<", svg)
+    assert len(ticks) >= 3
+    assert all(tick.isdigit() for tick in ticks)
+
+
 def test_ticks_of_shares_end_at_100_percent():
     svg = figures.pass_panel("high", PASSES, {"judge": [interval(0.95), interval(0.98)]})
     ticks = [int(tick) for tick in re.findall(r">(\d+)\u202f%<", svg)]
