@@ -13,7 +13,9 @@ fixtures = pytest.mark.parametrize("fixture", fixtures_of("fairface"), scope="mo
 @pytest.fixture(scope="module")
 def model(fixture, tmp_path_factory):
     path = fixture.write_file(tmp_path_factory.mktemp("published") / "fairface.pt")
-    return load_fairface(path, fixture.manifest["notes"]["labels"], fixture.hyper_parameters["architecture"])
+    model = load_fairface(path, fixture.manifest["notes"]["labels"], fixture.hyper_parameters["architecture"])
+    path.unlink()
+    return model
 
 
 @fixtures

@@ -1,0 +1,94 @@
+"""One attribute of CelebA, such as eyeglasses, by a residual network with a hidden layer on top; one file each.
+
+Source of the data and the attributes: *Deep Learning Face Attributes in the Wild* (Liu, Luo, Wang, Tang, ICCV 2015,
+https://arxiv.org/abs/1411.7766). The labels are how annotators *perceived* a face.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from promptgen.errors import ConfigError
+from promptgen.generators.base import FrozenModule
+from promptgen.perception.networks import Architecture, fill, imagenet_input, initial_weights, resnet
+from promptgen.published import read_state
+
+
+class CelebaAttribute(FrozenModule):
+    """Classifier of one binary attribute; it can be trained until `freeze()` is called.
+
+    Args:
+        attribute: what this project calls the attribute, such as ``"glasses"``.
+        labels: labels of its absence and of its presence, in this order; for CelebA's "Male", say, "female" and "male".
+        architecture: the residual network.
+        hidden: units of the hidden layer.
+        seed: seed of the initial weights.
+
+    Raises:
+        ConfigError: there are not two labels, or the architecture is unknown.
+    """
+
+    resnet: Any
+
+    def __init__(
+        self,
+        attribute: str,
+        labels: Sequence[str] = ("without", "with"),
+        architecture: Architecture = "resnet50",
+        hidden: int = 2048,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if len(labels) != 2:
+            raise ConfigError(f"{attribute} is there or not: expected two labels, got {', '.join(labels) or 'none'}")
+        self.attribute = attribute
+        self.attributes = {attribute: tuple(labels)}
+        with initial_weights(seed, "celeba"):
+            self.resnet = resnet(architecture, hidden)
+            self.fc = nn.Linear(hidden, 1)
+
+    def hidden(self, image: Tensor) -> Tensor:
+        """Return the hidden layer, (B, hidden), before its ReLU, of images (B, 3, H, W) in [0, 1]."""
+        hidden: Tensor = self.resnet(imagenet_input(image))
+        return hidden
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Return logits, (B, 2), by attribute, of images (B, 3, H, W) in [0, 1].
+
+        The network has one logit, that of presence; absence has logit 0, so that the softmax is its sigmoid. The images
+        are resized to 224 x 224 without antialiasing, as the original does it: see `imagenet_input`. The original's
+        dropout acts in training only, so it is left out.
+        """
+        presence = self.fc(self.hidden(image).relu())
+        return {self.attribute: torch.cat([torch.zeros_like(presence), presence], dim=1)}
+
+
+def load_celeba(
+    path: Path,
+    attribute: str,
+    labels: Sequence[str] = ("without", "with"),
+    architecture: Architecture = "resnet50",
+    hidden: int = 2048,
+) -> CelebaAttribute:
+    """Load a published file and freeze it.
+
+    Args:
+        path: a ``torch.save`` file whose entry `model` is the state dict; other entries are ignored.
+        attribute: see `CelebaAttribute`.
+        labels: see `CelebaAttribute`.
+        architecture: see `CelebaAttribute`.
+        hidden: see `CelebaAttribute`.
+
+    Raises:
+        ConfigError: there are not two labels, or the architecture is unknown.
+        ModelFileError: the file cannot be read, or its keys or shapes differ from the network's.
+    """
+    model = CelebaAttribute(attribute, labels, architecture, hidden)
+    fill(model, read_state(path, "model"), path)
+    model.freeze()
+    return model
