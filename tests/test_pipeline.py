@@ -71,6 +71,12 @@ def end(process: subprocess.Popen[str], status: int = 0) -> str:
     return output
 
 
+def error_of(output: str) -> str:
+    """Return the one line that says what is wrong."""
+    (line,) = [line for line in output.splitlines() if line.startswith("error: ")]
+    return line
+
+
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + RUN_SECONDS
     while not path.exists():
@@ -152,9 +158,8 @@ def test_one_folder_has_one_run_and_ctrl_c_is_quick(server, tmp_path):
     tiny.write_params(tmp_path)
     first = start(tmp_path, server, pause=0.5)
     wait_for(tmp_path / "artifacts/tiny/pass-1/train_flow/state", first)
-    output = end(start(tmp_path, server), status=2)
-    assert "error: " in output.splitlines()[-1]
-    assert "artifacts/tiny is held by another run: wait for it to end, or stop it" in output.splitlines()[-1]
+    error = error_of(end(start(tmp_path, server), status=2))
+    assert "artifacts/tiny is held by another run: wait for it to end, or stop it" in error
     asked = time.monotonic()
     os.killpg(first.pid, signal.SIGINT)
     output, _ = first.communicate(timeout=RUN_SECONDS)
@@ -204,7 +209,5 @@ def test_an_error_in_a_step_ends_the_run_with_one_line(server, tmp_path):
     content["control"] = None
     content["debias"]["classifier"]["factory"] = "tests.tiny:short_only"
     tiny.write_params(tmp_path, content)
-    lines = end(start(tmp_path, server), status=2).splitlines()
-    (line,) = [line for line in lines if line.startswith("error: ")]
-    assert "cannot be reached, observed share" in line
+    assert "cannot be reached, observed share" in error_of(end(start(tmp_path, server), status=2))
     assert not (tmp_path / "reports/metrics.json").exists()

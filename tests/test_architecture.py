@@ -1,0 +1,160 @@
+"""Who may import whom; and that dvc.yaml, the steps and params.yaml agree."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+from promptgen.build import MODELS
+from promptgen.config import Params, load_params
+from promptgen.store import load_cards
+
+ROOT = Path(__file__).parents[1]
+LAYERS = ("promptgen", "steps", "pipelines")
+WORKFLOW = {"prefect", "mlflow", "dvc"}
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+@cache
+def imports(path: Path) -> frozenset[str]:
+    """Return the dotted names that a file imports, at its top or inside functions; `a.b` for `from a import b`, too."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Constant) and node.value in MODELS.values():
+            names.add(str(node.value).partition(":")[0])
+    return frozenset(names)
+
+
+def file_of(module: str) -> Path | None:
+    """Return the project's file of a module, if it is one of the project's."""
+    stem = ROOT / Path(*module.split("."))
+    return next((path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.is_file()), None)
+
+
+def closure(module: str) -> set[Path]:
+    """Return the project's files that running a module may import, its packages' `__init__` included."""
+    found: set[Path] = set()
+    todo = [module]
+    while todo:
+        name = todo.pop()
+        path = file_of(name)
+        if path is not None and path not in found:
+            found.add(path)
+            todo += imports(path)
+            todo += [name.rpartition(".")[0]] if "." in name else []
+    return found
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_layers_import_only_what_is_below_them(package):
+    forbidden = set(LAYERS[LAYERS.index(package) + 1 :]) | {"tests"}
+    if package == "promptgen":
+        forbidden |= WORKFLOW
+    if package == "steps":
+        forbidden |= {"prefect", "dvc"}
+    if package == "pipelines":
+        forbidden |= {"mlflow", "dvc", "torch"}
+    for path in modules(package):
+        roots = {name.partition(".")[0] for name in imports(path)}
+        assert not roots & forbidden, path
+
+
+def test_library_runs_without_workflow_tools():
+    """Every module of the library is imported in a process in which Prefect, MLflow and DVC cannot be."""
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in modules("promptgen")]
+    wanted = [name.removesuffix(".__init__") for name in names if not name.endswith("__main__")]
+    code = f"""
+import importlib, sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {WORKFLOW!r}:
+            raise ImportError(name)
+sys.meta_path.insert(0, Refuse())
+for name in {wanted!r}:
+    importlib.import_module(name)
+assert not {WORKFLOW!r} & {{name.partition(".")[0] for name in sys.modules}}
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_parameters_are_read_without_models():
+    """Reading parameters and fetching files needs neither open_clip nor a model's code."""
+    code = """
+import sys
+import steps.fetch
+assert not {"torch", "prefect", "mlflow"} & set(sys.modules)
+import promptgen.config
+assert not {"open_clip", "torchvision", "promptgen.perception.clip"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def command_module(stage: str) -> str:
+    """Return the module that a stage runs."""
+    words = STAGES[stage]["cmd"].split()
+    assert words[:2] == ["python", "-m"]
+    return words[2]
+
+
+def paths_of(entries: list) -> list[str]:
+    """Return the paths of a stage's deps, outs, metrics or plots."""
+    return [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stage_depends_on_all_code_that_it_runs(stage):
+    deps = [ROOT / dep for dep in paths_of(STAGES[stage]["deps"]) if "$" not in dep]
+    for dep in deps:
+        assert dep.exists() or dep.name in ("models", "metrics.json"), dep
+    ignored = {ROOT / package / "__init__.py" for package in ("promptgen", "steps")}
+    for path in closure(command_module(stage)) - ignored:
+        assert any(path == dep or dep in path.parents for dep in deps), f"{stage} does not depend on {path}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stage_names_existing_parameters(stage):
+    for name in STAGES[stage].get("params", []):
+        assert name in Params.model_fields, name
+
+
+def test_debias_depends_on_every_parameter_of_the_loop():
+    elsewhere = {"schedule", "models", "world"}  # these change when a run starts, or what is fetched, not what it finds
+    assert set(STAGES["debias"]["params"]) == set(Params.model_fields) - elsewhere
+
+
+def test_fetched_files_are_those_of_the_cards():
+    params, cards = load_params(ROOT / "params.yaml"), load_cards()
+    (out,) = paths_of(STAGES["fetch"]["outs"])
+    for name in params.models:
+        assert out.replace("${item.model}", name) == f"models/{cards[name].file}"
+
+
+def test_experiment_uses_only_what_is_fetched():
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    used = {content["generator"]["model"], content["debias"]["classifier"], content["debias"]["judge"]}
+    used |= {content["evaluation"]["identity"]}
+    used |= {name for energy in content["control"]["energies"].values() for name in energy.get("models", {})}
+    assert used == set(content["models"])
+
+
+def test_what_git_shall_hold_is_not_in_the_dvc_cache():
+    for stage in STAGES.values():
+        for section in ("metrics", "plots"):
+            for entry in stage.get(section, []):
+                assert next(iter(entry.values()))["cache"] is False, entry
+    (entry,) = STAGES["debias"]["outs"]
+    assert entry["artifacts/${experiment}"]["persist"] is True
