@@ -98,25 +98,26 @@ def _strips(metrics: Metrics, tiles: Sequence[Pixels]) -> list[list[tuple[PassRe
 
 def _multipliers(run: Run) -> list[tuple[PassRecord, Mapping[str, Any], list[dict[str, Any]]]]:
     """Return for every de-biasing pass its record, the solved moments, and a row per class."""
-    found = []
-    for record, material in zip(run.metrics.passes, run.material, strict=True):
-        if material.moments is None:
-            continue
-        fit = material.moments
-        rows = [
-            {
-                "label": name.rpartition(":")[2],
-                "observed": fit["observed"][name],
-                "target": fit["target"][name],
-                "solved": solved,
-                "low": (fit["beta_low"] or {}).get(name),
-                "high": (fit["beta_high"] or {}).get(name),
-                "final": material.beta.get(name),
-            }
-            for name, solved in fit["beta"].items()
-        ]
-        found.append((record, fit, rows))
-    return found
+    names = {label: f"{run.metrics.attribute}:{label}" for label in run.metrics.target}
+    passes = zip(run.metrics.passes, run.material, strict=True)
+    return [
+        (record, material.moments, [_multiplier(material.moments, material.beta, *name) for name in names.items()])
+        for record, material in passes
+        if material.moments is not None
+    ]
+
+
+def _multiplier(moments: Mapping[str, Any], final: Mapping[str, float], label: str, name: str) -> dict[str, Any]:
+    """Return what is shown of one class's multiplier; None where there is no interval or no training moved it."""
+    return {
+        "label": label,
+        "observed": moments["observed"][name],
+        "target": moments["target"][name],
+        "solved": moments["beta"][name],
+        "low": (moments["beta_low"] or {}).get(name),
+        "high": (moments["beta_high"] or {}).get(name),
+        "final": final.get(name),
+    }
 
 
 def _table(metrics: Metrics, field: str) -> list[tuple[str, list[Any]]]:

@@ -122,10 +122,11 @@ def training_panels(metrics: Metrics, record: PassRecord, history: History) -> l
     draw = partial(_curve_panel, f"train-{record.number}")
     loss = {"training": column(history, "loss"), "held out": column(history, "validation/loss")}
     if record.kind == "debias":
+        shares, beta = (_in_order(metrics, columns(history, prefix)) for prefix in ("share/", "beta/"))
         return [
             *draw("loss", "Loss, nats", "Comparable only once the multipliers are still; lower is then closer.", loss),
-            *draw("share", "Shares while training", "Dashed: the target.", columns(history, "share/"), metrics.target),
-            *draw("beta", "Multipliers, nats", "How hard each class is pushed.", columns(history, "beta/")),
+            *draw("share", "Shares while training", "Dashed: the target.", shares, metrics.target),
+            *draw("beta", "Multipliers, nats", "How hard each class is pushed.", beta),
         ]
     ess, energies = {"held out": column(history, "validation/ess_fraction")}, columns(history, "energy/")
     return [
@@ -133,6 +134,11 @@ def training_panels(metrics: Metrics, record: PassRecord, history: History) -> l
         *draw("ess", "Effective samples", "How much of the samples would count if they were made exact.", ess),
         *draw("energy", "Energies, nats", "Mean of each thing asked for; lower is more of it.", energies),
     ]
+
+
+def _in_order(metrics: Metrics, curves: Mapping[str, Curve]) -> dict[str, Curve]:
+    """Return the curves of the target's classes in the target's order; a history on disk has them in another."""
+    return {label: curves[label] for label in metrics.target if label in curves}
 
 
 def _curve_panel(

@@ -92,16 +92,26 @@ def tiles(number, n=20, size=8):
     return (ramp + 10 * number).astype(np.uint8)
 
 
-def material(number, kind):
+def material(number, kind, attribute="hair", labels=("short", "long")):
     """Return what a pass leaves besides its record."""
     trained = {} if kind == "generator" else {"history": history(kind)}
     if kind == "debias":
-        trained |= {"moments": MOMENTS, "beta": {"hair:short": 0.9512, "hair:long": -0.9512}}
+        names = dict(zip(["hair:short", "hair:long"], [f"{attribute}:{label}" for label in labels], strict=False))
+        moments = {key: rename(value, names) for key, value in MOMENTS.items()}
+        for name in [f"{attribute}:{label}" for label in labels[2:]]:
+            for key in ("target", "observed", "achieved", "beta", "beta_low", "beta_high"):
+                moments[key][name] = 0.1
+        trained |= {"moments": moments, "beta": rename({"hair:short": 0.9512, "hair:long": -0.9512}, names)}
     return PassMaterial(tiles(number), **trained)
+
+
+def rename(values, names):
+    """Return a mapping under other names; anything else as it is."""
+    return {names[name]: value for name, value in values.items()} if isinstance(values, dict) else values
 
 
 def make(metrics=None, params=None, **parts):
     """Return a run around the content of a metrics.json."""
     parsed = Metrics.parse(content() if metrics is None else metrics, "metrics.json")
-    materials = [material(each.number, each.kind) for each in parsed.passes]
+    materials = [material(each.number, each.kind, parsed.attribute, list(parsed.target)) for each in parsed.passes]
     return Run(parsed, materials, Settings.of(PARAMS if params is None else params), **parts)

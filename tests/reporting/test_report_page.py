@@ -1,6 +1,7 @@
 """The page: complete, the same every time, safe against its own content, and without anything from outside."""
 
 import copy
+import dataclasses
 import os
 import re
 import subprocess
@@ -114,6 +115,22 @@ def test_what_ran_is_told(run, page):
 def test_multipliers_are_told_before_and_after_training(page):
     for text in ("0.829", "−0.829", "0.951", "−0.951", "0.271", formats.percent(0.5361), formats.count(4096)):
         assert text in page
+
+
+def test_classes_stand_in_the_order_of_the_target_everywhere(run):
+    shuffled = [
+        dataclasses.replace(
+            each,
+            history=[dict(sorted(row.items())) for row in each.history],
+            moments=each.moments and {key: sort(value) for key, value in each.moments.items()},
+        )
+        for each in run.material
+    ]
+    assert render(dataclasses.replace(run, material=shuffled)) == render(run)
+
+
+def sort(value):
+    return dict(sorted(value.items())) if isinstance(value, dict) else value
 
 
 def test_it_says_that_labels_are_perceived_and_where_truth_comes_from(page):
