@@ -66,8 +66,9 @@ class Loop:
             )
             self._recorder = stack.enter_context(recorder)
             self._open = stack.pop_all()
-        link = {"prefect.flow_run.id": flow_run.id, "prefect.flow_run.url": flow_run.ui_url}
-        tags = {name: str(value) for name, value in link.items() if value}
+        tags = {"prefect.flow_run.id": str(flow_run.id)}
+        if str(flow_run.ui_url).startswith("http"):  # without a server it has an address without a host
+            tags["prefect.flow_run.url"] = str(flow_run.ui_url)
         self._recorder.start(project.params.model_dump(mode="json", exclude={"world"}), tags)
         return self
 

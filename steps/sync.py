@@ -194,9 +194,9 @@ def push(folder: Path, root: Path) -> int:
         raise tracking_error(root, error) from error
 
 
-def journals(artifacts: Path) -> list[Path]:
-    """Return the folders of all journals under `artifacts`, in the order of their names."""
-    return sorted(path.parent for path in artifacts.glob(f"*/tracking/*/{JOURNAL_NAME}"))
+def journals(root: Path) -> list[Path]:
+    """Return the folders of all journals of a project, in the order of their names."""
+    return sorted(path.parent for path in root.glob(f"artifacts/*/tracking/*/{JOURNAL_NAME}"))
 
 
 def _batches(path: Path, offset: int) -> Iterator[tuple[list[Event], int]]:
@@ -220,12 +220,12 @@ def _topic(event: Event) -> tuple[str, str]:
 def main(arguments: list[str] | None = None) -> int:
     """Replay every journal of the project; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m steps.sync", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--artifacts", type=Path, default=ROOT / "artifacts", help="the folder of the experiments")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--root", type=Path, default=ROOT, help="the project's folder (default: this one)")
+    root = parser.parse_args(arguments).root.resolve()
     failed = 0
-    for folder in journals(options.artifacts):
+    for folder in journals(root):
         try:
-            print(f"{folder.parent.parent.name}/{folder.name}: {push(folder, ROOT)} events sent")
+            print(f"{folder.parents[1].name}/{folder.name}: {push(folder, root)} events sent")
         except TrackingError as error:
             print(f"error: {error}", file=sys.stderr)
             failed += 1

@@ -268,9 +268,9 @@ def test_sync_says_in_one_line_what_is_wrong(root, monkeypatch, capsys):
     run_loop(root, until=0)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
     with pytest.raises(TrackingError, match="cannot be told") as caught:
-        sync.push(next(iter(sync.journals(root / "artifacts"))), root)
+        sync.push(next(iter(sync.journals(root))), root)
     assert "secret" not in str(caught.value)
-    assert sync.main(["--artifacts", str(root / "artifacts")]) == 2
+    assert sync.main(["--root", str(root)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
