@@ -160,8 +160,9 @@ def port(number: int, program: str, path: str) -> Finding:
         known = False
     if known:
         return Finding(f"port {number}", f"{program} runs there")
-    flag = f"--{program.lower()}-port"
-    return Finding(f"port {number}", "used by another program", f"stop it, or give {program} another: {flag} NUMBER")
+    return Finding(
+        f"port {number}", "used by another program", f"stop it, or: make ui ARGS='--{program.lower()}-port NUMBER'"
+    )
 
 
 def installed(name: str) -> str | None:
