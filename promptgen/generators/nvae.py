@@ -1,0 +1,248 @@
+"""NVAE's decoder: noise of groups of latents -> image, with the state-dict layout of the published checkpoints.
+
+Group i of the latents is ``z_i = mu_i + t sigma_i eps_i``, where `mu_i` and `sigma_i` follow from all groups before it,
+`t` is the temperature and `eps_i` standard normal. The generator's latent is `eps` of the chosen groups, so that its
+prior is N(0, I); see `NVAEConfig.groups`.
+
+Source: *NVAE: A Deep Hierarchical Variational Autoencoder* (Vahdat, Kautz, NeurIPS 2020,
+https://arxiv.org/abs/2007.03898). An independent implementation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from promptgen.errors import DataError, ModelFileError
+from promptgen.generators.base import FrozenModule, GaussianPrior
+from promptgen.generators.nvae_config import CELLS, Groups, NVAEConfig, config_from_options
+from promptgen.generators.nvae_layers import Cell, Combiner, fold_weight_norm
+from promptgen.generators.nvae_output import mean_image, soft_clamp
+from promptgen.generators.plain import convolution
+from promptgen.published import load_strictly, read_torch
+from promptgen.seeding import stream
+
+SMALLEST_DEVIATION = 0.01
+"""Added to the standard deviation of each group."""
+
+DECODER = ("prior_ftr0", "dec_tower.", "dec_sampler.", "post_process.", "image_conditional.")
+"""What of a published state dict sampling needs; the rest is the encoder."""
+
+COPIES = ".weight_normalized"
+COUNTERS = ".num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What the decoder made of the noise.
+
+    Attributes:
+        output: describes the distribution of each pixel, (B, C, H, W).
+        means: of each group's latent, (B, c, h, w), from coarse to fine.
+        deviations: their standard deviations, times the temperature.
+    """
+
+    output: Tensor
+    means: list[Tensor]
+    deviations: list[Tensor]
+
+
+class NVAE(FrozenModule):
+    """NVAE's decoder as a generator; the image is the mean of the distribution it describes.
+
+    Args:
+        config: shape of the network, chosen groups and temperature.
+        seed: seed of the initial weights and of the fixed noise of the groups that are not chosen.
+
+    Attributes:
+        prior: N(0, I) over the flattened noise of the chosen groups, one after the other.
+        image_shape: (3, image_size, image_size).
+    """
+
+    def __init__(self, config: NVAEConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.image_shape = (3, config.image_size, config.image_size)
+        shapes = [torch.Size(shape) for shape in config.latent_shapes]
+        self.prior = GaussianPrior.standard(sum(shapes[index].numel() for index in config.chosen))
+        # A constant: left out of the state dict, which then is the published layout alone.
+        self.prior.register_buffer("scale", self.prior.scale, persistent=False)
+        noise_rng = stream(seed, "nvae", "fixed noise")
+        self.fixed = nn.Module()
+        for index, shape in enumerate(shapes):
+            noise = torch.randn(1, *shape, generator=noise_rng)
+            self.fixed.register_buffer(f"noise_{index}", noise, persistent=False)
+        rng = stream(seed, "nvae", "initial weights")
+        top = config.latent_shapes[0][1:]
+        self.prior_ftr0 = nn.Parameter(torch.rand(config.top_channels, *top, generator=rng))
+        self.dec_tower = nn.ModuleList()
+        self.dec_sampler = nn.ModuleList()
+        width = self._build_tower(rng)
+        width = self._build_post_process(width, rng)
+        fan_out = 10 * config.mixtures if config.mixtures > 1 else 6
+        self.image_conditional = nn.Sequential(nn.ELU(), convolution(width, fan_out, 3, rng))
+
+    def freeze(self) -> None:
+        """Stop training for good."""
+        super().freeze()
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def decode(self, noises: Sequence[Tensor]) -> Decoded:
+        """Return what the decoder makes of the noise of all groups, each (B, c, h, w), from coarse to fine."""
+        x = self.prior_ftr0.expand(len(noises[0]), -1, -1, -1)
+        means: list[Tensor] = []
+        deviations: list[Tensor] = []
+        for layer in self.dec_tower:
+            if not isinstance(layer, Combiner):
+                x = layer(x)
+                continue
+            mean, deviation = self._distribution(len(means), x)
+            x = layer(x, mean + deviation * noises[len(means)])
+            means.append(mean)
+            deviations.append(deviation)
+        for layer in self.post_process:
+            x = layer(x)
+        return Decoded(self.image_conditional(x), means, deviations)
+
+    def noises(self, latent: Tensor, noise: torch.Generator | None = None) -> list[Tensor]:
+        """Return the noise of all groups, each (B, c, h, w): the latent's, and fixed or fresh noise elsewhere.
+
+        Args:
+            latent: noise of the chosen groups, (B, D).
+            noise: stream of fresh noise for the other groups; None means their fixed noise.
+
+        Raises:
+            DataError: the latents have another number of coordinates.
+        """
+        if latent.ndim != 2 or latent.shape[1] != self.prior.dim:
+            raise DataError(f"expected latents of shape (B, {self.prior.dim}), got {tuple(latent.shape)}")
+        noises = [self._other(index, latent, noise) for index in range(len(self.config.latent_shapes))]
+        start = 0
+        for index in self.config.chosen:
+            shape = torch.Size(self.config.latent_shapes[index])
+            noises[index] = latent[:, start : start + shape.numel()].reshape(len(latent), *shape)
+            start += shape.numel()
+        return noises
+
+    def forward(self, latent: Tensor, *, noise: torch.Generator | None = None) -> Tensor:
+        """Return images, (B, 3, H, W), nominally in [0, 1] and not clamped.
+
+        Args:
+            latent: noise of the chosen groups, (B, D).
+            noise: stream of fresh noise for the other groups; None means their fixed noise.
+        """
+        return mean_image(self.decode(self.noises(latent, noise)).output, self.config.mixtures)
+
+    @torch.no_grad()
+    def estimate_statistics(self, passes: int, batch: int = 16, seed: int = 0) -> None:
+        """Estimate the running statistics of all batch normalisations again, from samples at this temperature.
+
+        The published recipe does so with 500 passes before it samples at a temperature below 1; without it such samples
+        look worse.
+        """
+        normalisations = [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
+        rng = stream(seed, "nvae", "statistics")
+        for module in normalisations:
+            module.train()
+        for _ in range(passes):
+            self(self.prior.sample(batch, rng), noise=rng)
+        for module in normalisations:
+            module.eval()
+
+    def _distribution(self, index: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of a group, (B, c, h, w), which follow from the features before it."""
+        if index:
+            mean, log_deviation = (soft_clamp(half) for half in self.dec_sampler[index - 1](x).chunk(2, dim=1))
+        else:
+            mean = log_deviation = x.new_zeros(len(x), *self.config.latent_shapes[0])
+        return mean, self.config.temperature * (log_deviation.exp() + SMALLEST_DEVIATION)
+
+    def _other(self, index: int, latent: Tensor, rng: torch.Generator | None) -> Tensor:
+        """Return the noise of a group that is not chosen, and a place for that of one that is."""
+        stored = self.fixed.get_buffer(f"noise_{index}")
+        shape = (len(latent), *stored.shape[1:])
+        if rng is None or index in self.config.chosen:
+            return stored.expand(shape)
+        return torch.randn(shape, generator=rng, device=rng.device, dtype=stored.dtype).to(stored.device)
+
+    def _build_tower(self, rng: torch.Generator) -> int:
+        """Add cells and combiners of all groups; return the channels after them."""
+        config, (operations, _) = self.config, CELLS[self.config.architecture]
+        width = config.top_channels
+        for scale, number in enumerate(config.groups_by_scale):
+            if scale:
+                self.dec_tower.append(Cell(width, width // 2, operations, rng, squeeze=config.squeeze, upsample=True))
+                width //= 2
+            for group in range(number):
+                if scale or group:
+                    for _ in range(config.cells_per_group):
+                        cell = Cell(width, width, operations, rng, squeeze=config.squeeze, upsample=False)
+                        self.dec_tower.append(cell)
+                    sampler = convolution(width, 2 * config.latent_channels, 1, rng)
+                    self.dec_sampler.append(nn.Sequential(nn.ELU(), sampler))
+                self.dec_tower.append(Combiner(width, config.latent_channels, rng))
+        return width
+
+    def _build_post_process(self, width: int, rng: torch.Generator) -> int:
+        """Add the blocks after the groups; return the channels after them."""
+        config, (_, operations) = self.config, CELLS[self.config.architecture]
+        self.post_process = nn.ModuleList()
+        for _ in range(config.postprocess_blocks):
+            for cell in range(config.postprocess_cells):
+                fan_out = width if cell else width // 2
+                made = Cell(width, fan_out, operations, rng, squeeze=config.squeeze, upsample=not cell)
+                self.post_process.append(made)
+                width = fan_out
+        return width
+
+
+def load_nvae(path: Path, temperature: float = 1.0, groups: Groups = (0,), *, statistics_passes: int = 0) -> NVAE:
+    """Load a published checkpoint and freeze it.
+
+    Args:
+        path: file of ``torch.save`` with the entries `args`, the options of its training, and `state_dict`; others are
+            ignored, and so is the encoder.
+        temperature: see `NVAEConfig`.
+        groups: see `NVAEConfig`.
+        statistics_passes: see `NVAE.estimate_statistics`; 0 keeps the statistics of the file.
+
+    Raises:
+        ModelFileError: the file cannot be read, is not an NVAE, or its keys or shapes differ from its options'.
+    """
+    options, state = _read(path)
+    config = config_from_options(
+        options, tuple(state["prior_ftr0"].shape), path, temperature=temperature, groups=groups
+    )
+    model = NVAE(config)
+    counters = {key: value for key, value in model.state_dict().items() if key.endswith(COUNTERS)}
+    needed = {key: value for key, value in state.items() if key.startswith(DECODER)}
+    load_strictly(model, fold_weight_norm(needed, path) | counters, source=path)
+    model.freeze()
+    if statistics_passes:
+        model.estimate_statistics(statistics_passes)
+    return model
+
+
+def random_nvae(config: NVAEConfig | None = None, seed: int = 0) -> NVAE:
+    """Return a frozen network with random weights, by default of the shape published for FFHQ 256."""
+    model = NVAE(config or NVAEConfig(), seed)
+    model.freeze()
+    return model
+
+
+def _read(path: Path) -> tuple[object, dict[str, Tensor]]:
+    """Return options and state dict of a checkpoint, without copies of weights and counters of batches."""
+    content = read_torch(path)
+    if not isinstance(content, Mapping) or not {"args", "state_dict"} <= content.keys():
+        found = sorted(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
+        raise ModelFileError(f"{path}: expected the entries 'args' and 'state_dict', found {found}")
+    state = content["state_dict"]
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ModelFileError(f"{path}: expected a dict of tensors under 'state_dict'; is it another model's file?")
+    if "prior_ftr0" not in state or state["prior_ftr0"].ndim != 3:
+        raise ModelFileError(f"{path}: expected maps under 'prior_ftr0' in 'state_dict'; is it another model's file?")
+    return content["args"], {key: value for key, value in state.items() if not key.endswith((COPIES, COUNTERS))}
