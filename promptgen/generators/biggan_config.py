@@ -1,0 +1,112 @@
+"""Shapes of BigGAN-deep: the published ones, and those that a published ``config.json`` gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import Field, ValidationError, model_validator
+
+from promptgen.errors import ConfigError, DataError, ModelFileError
+from promptgen.files import read_json
+from promptgen.strict import Section
+
+Layer = tuple[bool, int, int]
+"""Of a block: whether it doubles the size, and its input and output channels in multiples of the width."""
+
+FIRST = 4
+"""Height and width of the first map."""
+
+FIRST_WIDTH = 16
+"""Channels of the first map in multiples of the width."""
+
+_TO_128: tuple[Layer, ...] = (
+    *((False, 16, 16), (True, 16, 16), (False, 16, 16), (True, 16, 8), (False, 8, 8)),
+    *((True, 8, 4), (False, 4, 4), (True, 4, 2), (False, 2, 2), (True, 2, 1)),
+)
+_TO_256: tuple[Layer, ...] = (
+    *((False, 16, 16), (True, 16, 16), (False, 16, 16), (True, 16, 8), (False, 8, 8), (True, 8, 8)),
+    *((False, 8, 8), (True, 8, 4), (False, 4, 4), (True, 4, 2), (False, 2, 2), (True, 2, 1)),
+)
+PUBLISHED_LAYERS: Mapping[int, tuple[Layer, ...]] = {
+    128: _TO_128,
+    256: _TO_256,
+    512: (*_TO_256, (False, 1, 1), (True, 1, 1)),
+}
+"""Blocks of the published networks by the size of their images."""
+
+
+class BigGANConfig(Section):
+    """Shape of a BigGAN-deep, as the published ``config.json`` gives it, and its truncation.
+
+    Attributes:
+        output_dim: height and width of the image.
+        z_dim: coordinates of z.
+        class_embed_dim: coordinates of the class embedding y.
+        channel_width: the channels that `layers` counts in.
+        num_classes: number of embedded classes.
+        layers: the blocks, see `Layer`.
+        attention_layer_position: index of the block that the attention layer stands before.
+        eps: added to variances.
+        n_stats: truncations, evenly spaced from 0 to 1, that statistics of activations are stored for.
+        truncation: z is clamped to +-2 and multiplied by it, and the statistics that belong to it are used.
+    """
+
+    output_dim: int = Field(default=128, gt=0)
+    z_dim: int = Field(default=128, gt=0)
+    class_embed_dim: int = Field(default=128, gt=0)
+    channel_width: int = Field(default=128, gt=0)
+    num_classes: int = Field(default=1000, gt=0)
+    layers: tuple[Layer, ...] = Field(default=_TO_128, min_length=1)
+    attention_layer_position: int = Field(default=8, ge=0)
+    eps: float = Field(default=1e-4, gt=0.0)
+    n_stats: int = Field(default=51, ge=2)
+    truncation: float = Field(default=1.0, gt=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _check_layers(self) -> BigGANConfig:
+        size = FIRST * 2 ** sum(upsample for upsample, _, _ in self.layers)
+        if size != self.output_dim:
+            raise ValueError(f"these layers make images of {size} pixels, expected output_dim = {self.output_dim}")
+        if not self.attention_layer_position < len(self.layers):
+            raise ValueError(f"attention_layer_position must be less than {len(self.layers)}, the number of layers")
+        widths = [FIRST_WIDTH, *(fan_out for _, _, fan_out in self.layers)]
+        if [fan_in for _, fan_in, _ in self.layers] != widths[:-1] or widths[-1] != 1:
+            raise ValueError("each layer must take what the one before gives, from 16 widths down to 1")
+        return self
+
+    @property
+    def condition_dim(self) -> int:
+        return self.z_dim + self.class_embed_dim
+
+
+def published_config(size: int, truncation: float = 1.0) -> BigGANConfig:
+    """Return the configuration published for images of `size` pixels.
+
+    Raises:
+        ConfigError: no such size was published.
+    """
+    if size not in PUBLISHED_LAYERS:
+        raise ConfigError(f"BigGAN-deep was published for the sizes {sorted(PUBLISHED_LAYERS)}, got {size}")
+    return BigGANConfig(output_dim=size, layers=PUBLISHED_LAYERS[size], truncation=truncation)
+
+
+def read_config(path: Path, truncation: float) -> BigGANConfig:
+    """Return the configuration in a published ``config.json``; keys that say nothing about the shape are ignored.
+
+    Raises:
+        ModelFileError: the file is missing, is not JSON, or does not describe such a network.
+    """
+    try:
+        content = read_json(path)
+    except DataError as error:
+        raise ModelFileError(f"{path}: expected the network's config.json; fetch it again") from error
+    if not isinstance(content, Mapping):
+        raise ModelFileError(f"{path}: expected a JSON object, got {type(content).__name__}; fetch it again")
+    shape = {key: value for key, value in content.items() if key in BigGANConfig.model_fields}
+    try:
+        return BigGANConfig.model_validate(shape | {"truncation": truncation})
+    except ValidationError as error:
+        reason = error.errors(include_url=False)[0]
+        where = ".".join(map(str, reason["loc"])) or "the whole"
+        raise ModelFileError(f"{path}: not the shape of a BigGAN-deep: {where}: {reason['msg']}") from error
