@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from promptgen.energies.base import Energy, Term, WeightedSum
 from promptgen.errors import ConfigError
@@ -24,8 +24,11 @@ from promptgen.specs import (
     CustomModel,
     EnergySpec,
     GeneratorSpec,
+    IdentitySpec,
     ModelSpec,
+    MomentSpec,
     NotSpec,
+    PoseSpec,
 )
 from promptgen.store import card, resolve
 from promptgen.strict import Section, validate
@@ -33,6 +36,11 @@ from promptgen.strict import Section, validate
 MODELS: Mapping[str, str] = {
     "stylegan2": "promptgen.generators.stylegan2:load_stylegan2",
     "open-clip": "promptgen.perception.clip:load_open_clip",
+    "fairface": "promptgen.perception.fairface:load_fairface",
+    "celeba": "promptgen.perception.celeba:load_celeba",
+    "arcface": "promptgen.perception.arcface:load_arcface",
+    "deca": "promptgen.perception.deca:load_deca",
+    "beta": "promptgen.perception.beta:load_beta",
     "world-generator": "promptgen.world.generator:load_generator",
     "world-network": "promptgen.perception.world:load_network",
 }
@@ -51,8 +59,10 @@ def build_generator(spec: GeneratorSpec, models: Path) -> Generator:
         ModelFileError: a weight file is missing or damaged.
     """
     if isinstance(spec, CustomModel):
-        return _custom(spec, "a generator", ("prior", "image_shape"))
-    return load_model(spec.model, models, "generator", truncation=spec.truncation)
+        made: Generator = _custom(spec, "a generator", ("prior", "image_shape"))
+    else:
+        made = load_model(spec.model, models, "generator", truncation=spec.truncation)
+    return made
 
 
 def build_chain(checkpoint: Path, models: Path) -> Generator:
@@ -75,15 +85,31 @@ def build_chain(checkpoint: Path, models: Path) -> Generator:
 def build_classifier(spec: ModelSpec, models: Path) -> Classifier:
     """Return the frozen classifier that `spec` names; errors as of `build_generator`."""
     if isinstance(spec, CustomModel):
-        return _custom(spec, "a classifier", ("attributes",))
-    return load_model(spec.model, models, "classifier")
+        made: Classifier = _custom(spec, "a classifier", ("attributes",))
+    else:
+        made = load_model(spec.model, models, "classifier")
+    return made
 
 
 def build_embedder(spec: ModelSpec, models: Path) -> Embedder:
     """Return the frozen network that tells identities apart; errors as of `build_generator`."""
     if isinstance(spec, CustomModel):
-        return _custom(spec, "an embedder")
-    return load_model(spec.model, models, "identity")
+        made: Embedder = _custom(spec, "an embedder")
+    else:
+        made = load_model(spec.model, models, "identity")
+    return made
+
+
+def build_pose_estimator(spec: ModelSpec, models: Path) -> Callable[[Tensor], Tensor]:
+    """Return the frozen network that sees rotations, (B, 3, 3), which `spec` names; errors as of `build_generator`."""
+    from promptgen.energies.pose import YawPitchRotation
+    from promptgen.perception.world import PoseNet
+
+    if isinstance(spec, CustomModel):
+        made: Callable[[Tensor], Tensor] = _custom(spec, "a pose estimator")
+    else:
+        made = load_model(spec.model, models, "pose")
+    return nn.Sequential(made, YawPitchRotation()) if isinstance(made, PoseNet) else made
 
 
 def build_energies(specs: Mapping[str, EnergySpec], models: Path) -> WeightedSum:
@@ -103,6 +129,20 @@ def build_energy(spec: EnergySpec, models: Path) -> Energy:
             from promptgen.energies.classifier import ClassifierEnergy
 
             return ClassifierEnergy(build_classifier(spec.classifier, models), spec.labels, spec.weights)
+        case MomentSpec():
+            from promptgen.energies.moment import MomentEnergy
+
+            classifier = build_classifier(spec.classifier, models)
+            known = {"attributes": classifier.attributes, "chosen": spec.attributes}
+            return MomentEnergy(classifier, spec.attributes, load_model(spec.beta, models, "multipliers", **known))
+        case PoseSpec():
+            from promptgen.energies.pose import PoseEnergy
+
+            return PoseEnergy(build_pose_estimator(spec.estimator, models), spec.canonical)
+        case IdentitySpec():
+            from promptgen.energies.identity import IdentityEnergy
+
+            return IdentityEnergy(build_embedder(spec.embedder, models))
         case CustomEnergySpec():
             from promptgen.energies.custom import CustomEnergy
 
@@ -164,6 +204,12 @@ def identities(specs: Iterable[GeneratorSpec | ModelSpec | EnergySpec]) -> dict[
                 found |= {name: card(name).sha256 for name in spec.models}
             case ClassifierSpec():
                 found |= identities([spec.classifier])
+            case MomentSpec():
+                found |= identities([spec.classifier]) | {spec.beta: card(spec.beta).sha256}
+            case PoseSpec():
+                found |= identities([spec.estimator])
+            case IdentitySpec():
+                found |= identities([spec.embedder])
             case AnyOfSpec():
                 found |= identities(spec.energies.values())
             case NotSpec():

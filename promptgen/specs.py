@@ -121,6 +121,45 @@ class ClassifierSpec(EnergySection):
     weights: Annotated[dict[str, Positive], Field(default_factory=dict)]
 
 
+class MomentSpec(EnergySection):
+    """Tilt of class shares by multipliers that were fitted elsewhere; what `debias` fits by itself needs none of this.
+
+    Attributes:
+        classifier: the classifier.
+        attributes: attributes with multipliers in the file.
+        beta: name of the card of the fitted multipliers.
+    """
+
+    type: Literal["moment"]
+    classifier: ModelSpec
+    attributes: Annotated[list[str], Field(min_length=1)]
+    beta: Name
+
+
+class PoseSpec(EnergySection):
+    """The pose that the flow's condition asks for.
+
+    Attributes:
+        estimator: the model that sees the pose.
+        canonical: Euler angles XYZ, radians, that it sees where the condition is zero.
+    """
+
+    type: Literal["pose"]
+    estimator: ModelSpec
+    canonical: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+
+class IdentitySpec(EnergySection):
+    """The same face, whatever the flow's condition.
+
+    Attributes:
+        embedder: the model that tells identities apart.
+    """
+
+    type: Literal["identity"]
+    embedder: ModelSpec
+
+
 class CustomEnergySpec(EnergySection):
     """An energy of the user's own.
 
@@ -157,7 +196,8 @@ class NotSpec(EnergySection):
 
 
 EnergySpec = Annotated[
-    ClipTextSpec | ClassifierSpec | CustomEnergySpec | AnyOfSpec | NotSpec, Field(discriminator="type")
+    ClipTextSpec | ClassifierSpec | MomentSpec | PoseSpec | IdentitySpec | CustomEnergySpec | AnyOfSpec | NotSpec,
+    Field(discriminator="type"),
 ]
 
 # These two contain any energy, themselves included, and can only be completed here.

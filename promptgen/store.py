@@ -54,7 +54,7 @@ class Card(Section):
         note: anything else worth knowing.
     """
 
-    kind: Literal["generator", "classifier", "clip", "pose", "identity"]
+    kind: Literal["generator", "classifier", "clip", "pose", "identity", "multipliers"]
     type: Name
     file: Annotated[str, Field(pattern=r"^[\w.-]+$")]
     urls: Annotated[list[str], Field(min_length=1)]

@@ -121,8 +121,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the sum of the shortcut and the change."""
-        shortcut: Tensor = self.shortcut_layer(x)
-        return shortcut + self.res_layer(x)
+        total: Tensor = self.shortcut_layer(x) + self.res_layer(x)
+        return total
 
 
 class SqueezeExcitation(nn.Module):

@@ -1,0 +1,130 @@
+"""Energies of published models, by name: from a section of params.yaml over cards and files to the energy itself."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import yaml
+from pydantic import TypeAdapter
+from torch import nn
+
+from promptgen import store
+from promptgen.build import build_energy, identities
+from promptgen.energies.base import Sample
+from promptgen.energies.pose import YawPitchRotation, euler_rotation
+from promptgen.errors import ConfigError
+from promptgen.files import sha256_of
+from promptgen.perception.arcface import ArcFace, ArcFaceConfig
+from promptgen.perception.deca import DecaPose
+from promptgen.perception.fairface import FairFace
+from promptgen.perception.world import EmbeddingConfig, PoseNet, save_network
+from promptgen.specs import EnergySpec
+
+BETA = torch.tensor([0.5, -0.5, 1.0, 0.0, -1.0])
+LABELS = {"gender": ["Male", "Female"], "age": ["young", "middle", "old"]}
+
+
+class Looking(nn.Module):
+    """Sees the angles that the first pixel holds."""
+
+    def forward(self, image):
+        return euler_rotation(image[:, :, 0, 0])
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Weight files of small networks in the published containers, with their cards."""
+    folder = tmp_path_factory.mktemp("models")
+    torch.save(FairFace(LABELS, "resnet18").network.state_dict(), folder / "fairface.pt")
+    torch.save(ArcFace(ArcFaceConfig(input_side=16, dim=8)).state_dict(), folder / "arcface.pth")
+    torch.save({"E_flame": DecaPose("resnet18", hidden=8).state_dict()}, folder / "deca_model.tar")
+    torch.save(
+        {f"module.class_type2lambda.{name}": part for name, part in zip(LABELS, BETA.split([2, 3]), strict=True)},
+        folder / "debias.bin",
+    )
+    save_network(folder / "world-pose.safetensors", "pose", PoseNet(EmbeddingConfig(width=8, dim=2)))
+    cards = {
+        "fairface": ("classifier", "fairface", "fairface.pt", {"attributes": LABELS, "architecture": "resnet18"}),
+        "arcface": ("identity", "arcface", "arcface.pth", {"input_side": 16, "dim": 8}),
+        "deca": ("pose", "deca", "deca_model.tar", {"architecture": "resnet18", "hidden": 8}),
+        "debias": ("multipliers", "beta", "debias.bin", {}),
+        "world-pose": ("pose", "world-network", "world-pose.safetensors", {}),
+    }
+    (folder / "cards.yaml").write_text(
+        yaml.safe_dump({name: described(folder / card[2], *card) for name, card in cards.items()})
+    )
+    yield folder
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def described(path, kind, builder, file, arguments):
+    common = {"kind": kind, "type": builder, "file": file, "arguments": arguments, "licence": "CC0"}
+    return common | {"urls": ["file:nowhere"], "sha256": sha256_of(path), "size": path.stat().st_size}
+
+
+@pytest.fixture(autouse=True)
+def _only_these_cards(models, monkeypatch):
+    cards = store.load_cards(models)
+    monkeypatch.setattr(store, "load_cards", lambda: cards)
+
+
+def parsed(**section) -> EnergySpec:
+    return TypeAdapter(EnergySpec).validate_python({"weight": 1.0, **section})
+
+
+def sample(n=2, side=64):
+    rng = torch.Generator().manual_seed(0)
+    image, anchor = torch.rand(2, n, 3, side, side, generator=rng)
+    return Sample(torch.zeros(n, 2), image, torch.rand(n, 2, generator=rng), anchor)
+
+
+@torch.no_grad()
+def test_moment(models):
+    spec = parsed(type="moment", classifier="fairface", attributes=["age", "gender"], beta="debias")
+    energy = build_energy(spec, models)
+    assert energy.beta.tolist() == [1.0, 0.0, -1.0, 0.5, -0.5]
+    logits = energy.classifier(sample().image)
+    expected = -(logits["age"].softmax(dim=1) @ BETA[2:] + logits["gender"].softmax(dim=1) @ BETA[:2])
+    torch.testing.assert_close(energy(sample()), expected)
+    assert list(identities([spec])) == ["fairface", "debias"]
+
+
+@torch.no_grad()
+def test_identity(models):
+    spec = parsed(type="identity", embedder="arcface")
+    energy = build_energy(spec, models)
+    assert energy.needs_anchor
+    given = sample()
+    same = Sample(given.latent, given.image, given.context, given.image)
+    torch.testing.assert_close(energy(same), torch.zeros(2), rtol=0, atol=1e-6)
+    assert (energy(given) > 1e-5).all()
+    assert list(identities([spec])) == ["arcface"]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("estimator", ["deca", "world-pose"])
+def test_pose(models, estimator):
+    spec = parsed(type="pose", estimator=estimator, canonical=(0.3, 0.0, 0.0))
+    energy = build_energy(spec, models)
+    rotation = energy.estimator(sample().image)
+    torch.testing.assert_close(rotation @ rotation.mT, torch.eye(3).expand(2, 3, 3), rtol=0, atol=1e-5)
+    torch.testing.assert_close(energy.canonical, euler_rotation(torch.tensor([[0.3, 0.0, 0.0]]))[0])
+    assert energy(sample()).shape == (2,)
+    assert isinstance(energy.estimator, nn.Sequential) == (estimator == "world-pose")
+    if estimator == "world-pose":
+        assert isinstance(energy.estimator[1], YawPitchRotation)
+    assert list(identities([spec])) == [estimator]
+
+
+def test_pose_by_a_model_of_the_users_own(models):
+    factory = f"{__name__}:Looking"
+    energy = build_energy(parsed(type="pose", estimator={"type": "custom", "factory": factory}), models)
+    angles = torch.tensor([[0.2, 0.0, 0.0]])
+    seen = Sample(angles, angles[:, :, None, None], torch.tensor([[0.0, 0.0]]))
+    torch.testing.assert_close(energy(seen), torch.tensor([0.04]))
+
+
+def test_a_model_for_another_purpose_is_refused(models):
+    with pytest.raises(ConfigError, match="the model deca is a pose, expected a identity"):
+        build_energy(parsed(type="identity", embedder="deca"), models)
