@@ -1,8 +1,8 @@
 """Named random streams: the same (seed, names) gives the same numbers, other names give independent ones.
 
 Nothing in the library touches torch's global random state. Each use of randomness names its stream
-(``stream(seed, "train", step)``, ``stream(seed, "evaluate", block)``), so the samples that choose a checkpoint can never be
-the samples that report it, and a restarted run draws what the first one would have drawn.
+(``stream(seed, "train", step)``, ``stream(seed, "evaluate", block)``), so the samples that choose a checkpoint can
+never be the samples that report it, and a restarted run draws what the first one would have drawn.
 """
 
 from __future__ import annotations

@@ -62,6 +62,7 @@ class Generator(Protocol):
         """Return images, (B, 3, H, W), nominally in [0, 1] and not clamped, of latents (B, D).
 
         Args:
+            latent: latents, (B, D).
             noise: stream for generators that add random noise; None means their fixed noise, so that the image is a
                 function of the latent alone.
         """

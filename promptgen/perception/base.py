@@ -18,7 +18,7 @@ class Classifier(Protocol):
     attributes: Mapping[str, tuple[str, ...]]
 
     def __call__(self, image: Tensor) -> Mapping[str, Tensor]:
-        """Return logits, (B, K), of each attribute for images (B, 3, H, W) in [0, 1]; binary ones too have two logits."""
+        """Return logits, (B, K), of each attribute for images (B, 3, H, W) in [0, 1]; two for a binary one."""
         ...
 
 

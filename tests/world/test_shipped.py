@@ -1,4 +1,4 @@
-"""The weights that are shipped: whole, small, and as good as the embedded world needs, on pictures drawn here and now."""
+"""The weights that are shipped: whole, small, and good enough for the embedded world, on pictures drawn here."""
 
 from pathlib import Path
 
