@@ -16,7 +16,7 @@ from promptgen.files import read_json, write_json
 from promptgen.flow import Flow
 from promptgen.manifest import StepFolder
 from promptgen.moments import MomentAscent
-from promptgen.perception.labels import classes, target_shares
+from promptgen.perception.labels import classes, feature_names, target_shares
 from promptgen.tracking import Tracker
 from promptgen.training import TrainingConfig, train_flow
 from steps.common import Pass, Result, pass_command
@@ -82,7 +82,8 @@ def _debias(this: Pass) -> _Plan:
 
     def build() -> tuple[Energy, MomentAscent | None]:
         classifier = build_classifier(debias.classifier, this.project.models)
-        beta = list(read_json(moments)["beta"].values())
+        fitted = read_json(moments)["beta"]  # JSON sorts its keys, so they are looked up by name
+        beta = [fitted[name] for name in feature_names(classifier.attributes, (debias.attribute,))]
         energy = MomentEnergy(classifier, debias.attribute, beta, debias.weight, debias.features)
         if debias.dual is None:
             return energy, None
