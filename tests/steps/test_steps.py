@@ -139,6 +139,17 @@ def test_bias_says_what_moved(done):
     assert read_json(Pass(done, 0).folder("estimate_bias") / estimate_bias.BIAS_NAME)["moved"] == {}
 
 
+def test_the_ascent_starts_at_the_fitted_multipliers_of_each_label(done):
+    """Labels are not in alphabetical order, files are: a mix-up would start the training on the wrong side."""
+    this = Pass(done, 2)
+    fitted = read_json(this.folder("fit_moments") / "moments.json")["beta"]
+    first = read_json(this.folder("train_flow") / "history.json")[0]
+    assert list(fitted) != ["hair:short", "hair:long"]
+    assert abs(fitted["hair:short"]) > 0.3
+    for label, beta in fitted.items():
+        assert np.sign(first[f"beta/{label}"]) == np.sign(beta)
+
+
 def test_done_work_is_not_done_again(done, monkeypatch):
     def fail(*arguments, **keywords):
         raise AssertionError("the work was done again")
