@@ -35,6 +35,8 @@ from promptgen.strict import Section, validate
 
 MODELS: Mapping[str, str] = {
     "stylegan2": "promptgen.generators.stylegan2:load_stylegan2",
+    "biggan": "promptgen.generators.biggan:load_biggan",
+    "nvae": "promptgen.generators.nvae:load_nvae",
     "open-clip": "promptgen.perception.clip:load_open_clip",
     "fairface": "promptgen.perception.fairface:load_fairface",
     "celeba": "promptgen.perception.celeba:load_celeba",
@@ -61,7 +63,7 @@ def build_generator(spec: GeneratorSpec, models: Path) -> Generator:
     if isinstance(spec, CustomModel):
         made: Generator = _custom(spec, "a generator", ("prior", "image_shape"))
     else:
-        made = load_model(spec.model, models, "generator", truncation=spec.truncation)
+        made = load_model(spec.model, models, "generator", **spec.model_dump(exclude={"type", "model"}))
     return made
 
 

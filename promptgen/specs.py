@@ -76,7 +76,42 @@ class WorldSpec(Section):
     truncation: Share
 
 
-GeneratorSpec = Annotated[WorldSpec | StyleGAN2Spec | CustomModel, Field(discriminator="type")]
+class BigGANSpec(Section):
+    """A BigGAN-deep that has a card; class embeddings are part of its latent.
+
+    Attributes:
+        model: name of the card.
+        truncation: factor of z, which is clamped to +-2 before; the published experiments use 0.4.
+    """
+
+    type: Literal["biggan"]
+    model: Name
+    truncation: Annotated[float, Field(gt=0, le=1)]
+
+
+class NVAESpec(Section):
+    """An NVAE that has a card.
+
+    Attributes:
+        model: name of the card.
+        temperature: factor of the standard deviation of every group of latents.
+        groups: indices, from coarse to fine, of the groups whose noise is controlled, or ``all``. The first alone, the
+            default, is the one that all others build on, and small enough for a flow; the noise of the others is fixed.
+        statistics_passes: passes that estimate the statistics of batch normalisation again at this temperature (500 in
+            the published recipe for temperatures below 1); 0 keeps the stored ones.
+    """
+
+    type: Literal["nvae"]
+    model: Name
+    temperature: Positive
+    groups: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | Literal["all"] = (0,)
+    statistics_passes: Annotated[int, Field(ge=0)] = 0
+
+
+GeneratorSpec = Annotated[
+    WorldSpec | StyleGAN2Spec | BigGANSpec | NVAESpec | CustomModel,
+    Field(discriminator="type"),
+]
 
 
 class EnergySection(Section):
