@@ -1,0 +1,153 @@
+"""What the documents say is so: links lead somewhere, commands exist, parameters are read, errors read as shown."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import re
+import typing
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from promptgen.config import Params, load_params
+from promptgen.errors import ConfigError
+from promptgen.perception.labels import class_index, classes, target_shares
+from promptgen.world.scene import ATTRIBUTES
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+CONFIGURE = (ROOT / "docs" / "configure.md").read_text()
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+
+REPLACED = {"generator", "energies", "measure", "target", "models"}
+"""Keys whose content a block of YAML gives as a whole; the content of others is laid over that of params.yaml."""
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+
+
+def prose(page: Path) -> str:
+    """Return a page without its blocks of code."""
+    return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub gives the headings of a page."""
+    titles = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def commands(page: Path) -> set[str]:
+    """Return the modules of all `python -m MODULE`, also where the line breaks between."""
+    return set(re.findall(r"python\s+-m\s+([\w.]*\w)", page.read_text()))
+
+
+def laid_over(content: dict, change: dict) -> dict:
+    """Return `content` with what `change` says."""
+    result = dict(content)
+    for key, value in change.items():
+        inner = result.get(key)
+        merge = key not in REPLACED and isinstance(value, dict) and isinstance(inner, dict)
+        result[key] = laid_over(inner, value) if merge else value
+    return result
+
+
+def with_value(dotted: str, value: object) -> dict:
+    """Return the content of params.yaml with one value changed."""
+    content = copy.deepcopy(PARAMS)
+    *sections, key = dotted.split(".")
+    inner = content
+    for section in sections:
+        inner = inner[section]
+    inner[key] = value
+    return content
+
+
+def written(folder: Path, content: dict) -> Path:
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def sections(annotation: object, found: set[type[BaseModel]]) -> set[type[BaseModel]]:
+    """Return `found` with every section that an annotation mentions, those of inner sections included."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation not in found:
+        found.add(annotation)
+        for field in annotation.model_fields.values():
+            sections(field.annotation, found)
+    for inner in typing.get_args(annotation):
+        sections(inner, found)
+    return found
+
+
+@each_page
+def test_relative_links_lead_somewhere(page):
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        place, _, anchor = target.partition("#")
+        if "://" in place or place.startswith("mailto:"):
+            continue
+        path = (page.parent / place).resolve() if place else page
+        if not path.exists() or (anchor and anchor not in anchors(path)):
+            broken.append(target)
+    assert broken == []
+
+
+@each_page
+def test_commands_exist(page):
+    assert [name for name in sorted(commands(page)) if importlib.util.find_spec(name) is None] == []
+
+
+@each_page
+def test_make_targets_exist(page):
+    targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"(?:^ {4}|`)make ([a-z][\w-]*)", page.read_text(), re.MULTILINE))
+    assert named <= targets
+
+
+@each_page
+def test_named_files_exist(page):
+    named = re.findall(r"`((?:promptgen|steps|pipelines|docs|examples|tests)/[\w./-]*)`", prose(page))
+    made = "examples/reports/"  # by the example, when it is run
+    assert [name for name in named if not (ROOT / name).exists() and not name.startswith(made)] == []
+
+
+@each_page
+def test_yaml_blocks_are_read(page, tmp_path):
+    """Each block of parameters, laid over params.yaml, is an experiment whose labels the world has."""
+    for block in blocks(page, "yaml"):
+        change = yaml.safe_load(block)
+        if page.name == "bring-your-own.md":
+            continue  # its blocks are parts of examples/own.yaml, which a test of its own runs
+        assert set(change) <= set(Params.model_fields), block
+        params = load_params(written(tmp_path, laid_over(PARAMS, change)))
+        target_shares(classes(ATTRIBUTES, params.debias.attribute), params.debias.target)
+        for attribute, label in (params.control.measure if params.control else {}).items():
+            class_index(ATTRIBUTES, attribute, label)
+
+
+def test_every_parameter_is_explained():
+    """docs/configure.md names each parameter, apart from those of the world."""
+    found: set[type[BaseModel]] = set()
+    for name, field in Params.model_fields.items():
+        if name != "world":
+            sections(field.annotation, found)
+    known = {*Params.model_fields, *(name for section in found for name in section.model_fields)}
+    named = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]+)`", CONFIGURE))))
+    assert known - named == set()
+
+
+def test_errors_read_as_shown(tmp_path):
+    rows = re.findall(r"^\| `([\w.]+): (.+?)` \| `(.+)` \|$", CONFIGURE, re.MULTILINE)
+    assert len(rows) > 4
+    for key, value, message in rows:
+        path = written(tmp_path, with_value(key, yaml.safe_load(value)))
+        with pytest.raises(ConfigError) as error:
+            load_params(path)
+        assert str(error.value) == f"{path}: {message}"
