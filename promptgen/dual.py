@@ -62,7 +62,7 @@ def solve_dual(deviations: Vector, probabilities: Vector, start: Vector) -> Dual
         hessian = (weights[:, None] * centred).T @ centred
         step = np.linalg.solve(hessian + ridge, -gradient)
         spread = np.ptp(deviations @ step)
-        a = a + step * (np.log1p(spread) / spread)
+        a = a + step * (np.log1p(spread) / spread if spread > 0 else 1.0)
         if _separates(deviations @ a):
             return None
     return None
@@ -79,5 +79,4 @@ def _tilt(log_probabilities: Vector, exponents: Vector) -> tuple[float, Vector]:
 
 def _separates(projections: Vector) -> bool:
     """Tell whether no deviation lies on the positive side: then 0 is not inside their convex hull."""
-    spread = np.ptp(projections)
-    return bool(spread > 0 and projections.max() <= SEPARATION_TOLERANCE * spread)
+    return bool(projections.min() < 0 and projections.max() <= SEPARATION_TOLERANCE * np.ptp(projections))

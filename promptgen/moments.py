@@ -139,25 +139,28 @@ class DualConfig(BaseModel):
     Attributes:
         rate: part of a Newton step that one training step makes, at first; decays linearly to zero.
         average_last: part of the ascent, at its end, whose multipliers are averaged.
-        hold: part of the training, at its end, during which the multipliers stay fixed.
+        warm_up: part of the training, at its start, during which the multipliers stay as fitted. The flow first has to
+            follow them; moved meanwhile, they would overshoot by all that it still lacks.
+        hold: part of the training, at its end, during which they stay fixed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rate: float = Field(default=0.1, gt=0)
     average_last: float = Field(default=0.3, gt=0, le=1)
-    hold: float = Field(default=0.2, ge=0, lt=1)
+    warm_up: float = Field(default=0.2, ge=0, lt=0.5)
+    hold: float = Field(default=0.2, ge=0, lt=0.5)
 
 
 class MomentAscent:
-    """Dual ascent on the flow's own samples: ``beta_k += rate_t (mu_k - s_k) / mu_k`` with the batch's shares s.
+    """Dual ascent on the flow's own samples: ``beta_k += rate (mu_k - s_k) / (weight mu_k)``, s the batch's shares.
 
     This is the Newton direction of the dual for hard labels once the shares are mu, so that one rate suits any number
     of classes, rare ones too. The mean of each simplex is taken out again.
 
-    It starts at the multipliers that the energy has (the dual solution), moves them with a decaying step, then fixes
-    them at the average of the last ones. From there on the flow is trained on one distribution, the one its fit is
-    measured against. Losses from before `fixed` turns true belong to other distributions: do not compare them.
+    It starts at the multipliers that the energy has (the dual solution), lets the flow come near, moves them with a
+    decaying step, then fixes them at the average of the last ones. From there on the flow is trained on one
+    distribution, the one its fit is measured against. Losses from before `fixed` turns true belong to other ones.
 
     Args:
         energy: the tilt; its beta is moved.
@@ -176,8 +179,9 @@ class MomentAscent:
             raise DataError(f"the target has {self.target.numel()} shares, expected one for each of {energy.names}")
         if not bool((self.target > 0).all()):
             raise DataError(f"wanted shares must be positive, got {self.target.tolist()}")
-        self.steps = max(1, round(steps * (1 - self.config.hold)))
-        self.averaged_from = self.steps - max(1, round(self.steps * self.config.average_last))
+        self.first = round(steps * self.config.warm_up)
+        self.end = max(self.first + 1, round(steps * (1 - self.config.hold)))
+        self.averaged_from = self.end - max(1, round((self.end - self.first) * self.config.average_last))
         self.beta = energy.beta.detach().cpu().double()
         self.total = torch.zeros_like(self.beta)
         self.averaged = 0
@@ -196,14 +200,10 @@ class MomentAscent:
             The shares of the step and the multipliers, under ``share/NAME`` and ``beta/NAME``.
         """
         shares = self.energy.take_shares()
-        if not self.fixed:
-            self.beta = self.beta + self._step(shares, self.config.rate * (1 - step / self.steps))
-            if step >= self.averaged_from:
-                self.total = self.total + self.beta
-                self.averaged += 1
-            self.energy.set_beta(self.beta)
-            if step + 1 >= self.steps:
-                self.finalise()
+        if step >= self.first and not self.fixed:
+            self._move(shares, step)
+        if step + 1 >= self.end:
+            self.finalise()
         numbers = {"share": shares, "beta": self.beta}
         return {
             f"{kind}/{name}": float(value)
@@ -211,16 +211,21 @@ class MomentAscent:
             for name, value in zip(self.energy.names, values, strict=True)
         }
 
-    def _step(self, shares: Tensor, rate: float) -> Tensor:
-        parts = torch.split(rate * (self.target - shares) / self.target, list(self.energy.sizes))
-        return torch.cat([part - part.mean() for part in parts])
-
     def finalise(self) -> None:
         """Fix the multipliers at the average of the last ones; a second call changes nothing."""
         if self.averaged and not self.fixed:
             self.beta = self.total / self.averaged
             self.energy.set_beta(self.beta)
         self.fixed = True
+
+    def _move(self, shares: Tensor, step: int) -> None:
+        rate = self.config.rate * (1 - (step - self.first) / (self.end - self.first)) / self.energy.weight
+        parts = torch.split(rate * (self.target - shares) / self.target, list(self.energy.sizes))
+        self.beta = self.beta + torch.cat([part - part.mean() for part in parts])
+        self.energy.set_beta(self.beta)
+        if step >= self.averaged_from:
+            self.total = self.total + self.beta
+            self.averaged += 1
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a restarted training needs to go on with the same numbers."""
