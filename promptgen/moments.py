@@ -19,18 +19,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from promptgen.dual import solve_dual
 from promptgen.energies.base import Sample
 from promptgen.energies.moment import MomentEnergy
-from promptgen.errors import DataError, InfeasibleTargetError, TooFewSamplesError
+from promptgen.errors import DataError
+from promptgen.feasibility import Moments, checked_arrays
 from promptgen.metrics.estimate import Vector, resample_shares
-
-NULL_VARIANCE = 1e-10
-"""A direction of the features with less than this part of the largest variance is constant: no tilt can move it."""
 
 
 @dataclass(frozen=True)
@@ -104,12 +102,13 @@ def fit_moments(
         TooFewSamplesError: fewer than two samples.
         InfeasibleTargetError: no tilt reaches the target, or only one that rests on too few samples.
     """
-    gamma, mu = _checked(features, target, names)
+    gamma, mu = checked_arrays(features, target, names)
     rows, counts = np.unique(gamma, axis=0, return_counts=True)  # hard labels have few distinct rows
     probabilities = counts / len(gamma)
-    moments = _Moments(tuple(names), mu, rows, probabilities)
+    moments = Moments(tuple(names), mu, rows, probabilities)
     basis = moments.basis()
-    solution = solve_dual((rows - mu) @ basis, probabilities, np.zeros(basis.shape[1]))
+    deviations = (rows - mu) @ basis
+    solution = solve_dual(deviations, probabilities, np.zeros(basis.shape[1]))
     if solution is None:
         raise moments.infeasible("it lies outside what the samples span")
     ess_fraction = 1 / float((np.square(solution.weights) / probabilities).sum())
@@ -118,7 +117,7 @@ def fit_moments(
     low = high = None
     if bootstrap:
         resamples = resample_shares(counts, bootstrap, seed, "bootstrap", "beta")
-        low, high = _interval((rows - mu) @ basis, basis, solution.multipliers, resamples, confidence)
+        low, high = _interval(deviations, basis, solution.multipliers, resamples, confidence)
     return MomentFit(
         names=moments.names,
         target=mu,
@@ -237,60 +236,6 @@ class MomentAscent:
         self.averaged, self.fixed = int(state["averaged"]), bool(state["fixed"])
         self.energy.set_beta(self.beta)
         self.energy.forget_shares()
-
-
-@dataclass(frozen=True)
-class _Moments:
-    """Distinct feature rows (M, K), their probabilities (M,), and the means wanted of them (K,)."""
-
-    names: tuple[str, ...]
-    mu: Vector
-    rows: Vector
-    probabilities: Vector
-
-    @property
-    def observed(self) -> Vector:
-        return self.probabilities @ self.rows
-
-    def basis(self) -> Vector:
-        """Return an orthonormal basis, (K, r), of the directions in which the features vary at all.
-
-        Raises:
-            InfeasibleTargetError: the target leaves the range of a feature, or moves one that is constant.
-        """
-        least, most = self.rows.min(axis=0), self.rows.max(axis=0)
-        outside = (least < most) & ((self.mu <= least) | (self.mu >= most))
-        if outside.any():
-            raise self.infeasible("a tilt only reaches what lies strictly within the range of the samples", outside)
-        centred = self.rows - self.observed
-        variances, directions = np.linalg.eigh(centred.T @ (self.probabilities[:, None] * centred))
-        varying = variances > NULL_VARIANCE * max(variances[-1], np.finfo(np.float64).tiny)
-        constant = directions[:, ~varying]
-        moved = np.abs(constant @ (constant.T @ (self.mu - self.observed))) > 1e-5
-        if moved.any():
-            raise self.infeasible("a tilt cannot move a class that never occurs, nor a sum that is constant", moved)
-        return directions[:, varying]
-
-    def infeasible(self, reason: str, among: NDArray[np.bool_] | None = None) -> InfeasibleTargetError:
-        """Return the error; it names the feature, `among` those marked, that is most standard deviations away."""
-        deviation = np.sqrt(self.probabilities @ np.square(self.rows - self.observed))
-        distance = np.abs(self.mu - self.observed) / np.maximum(deviation, 1e-12)
-        worst = int(np.argmax(distance if among is None else np.where(among, distance, -1)))
-        return InfeasibleTargetError(
-            f"target {self.mu[worst]:.4g} of {self.names[worst]!r} cannot be reached, observed share "
-            f"{self.observed[worst]:.4g}: {reason}; draw more samples or ask for a share nearer to the observed one"
-        )
-
-
-def _checked(features: ArrayLike, target: ArrayLike, names: Sequence[str]) -> tuple[Vector, Vector]:
-    gamma, mu = np.asarray(features, dtype=np.float64), np.asarray(target, dtype=np.float64)
-    if gamma.ndim != 2 or gamma.shape[1:] != mu.shape or len(names) != len(mu):
-        raise DataError(f"features {gamma.shape} must be (N, K) with K targets and names, got {mu.shape}, {len(names)}")
-    if len(gamma) < 2:
-        raise TooFewSamplesError(f"moments need at least 2 samples, got {len(gamma)}")
-    if not (np.isfinite(gamma).all() and np.isfinite(mu).all()):
-        raise DataError("features and target must be finite numbers")
-    return gamma, mu
 
 
 def _interval(
