@@ -15,6 +15,7 @@ from prefect.runtime import flow_run
 
 import pipelines
 from pipelines.loop import Loop
+from pipelines.servers import end_on_sigterm
 from pipelines.tasks import estimate_bias, evaluate, fit_moments, quiet_errors, sample, train_flow
 from promptgen.errors import PromptGenError
 from steps import check
@@ -59,23 +60,25 @@ def main() -> None:
     project = Project.load(params)
     check.run(project)  # before Prefect starts, which takes seconds
     quiet_errors()
+    end_on_sigterm()
     try:
         done = debias(params)
     except (httpx.HTTPError, RuntimeError) as error:
-        raise _explained(error) from error
+        _explain(error)
+        raise
     write_timing(project, time.monotonic() - pipelines.STARTED, done["spent"])
 
 
-def _explained(error: Exception) -> BaseException:
-    """Return what is behind an error that Prefect ends with: Ctrl-C, or a server that does not answer."""
+def _explain(error: Exception) -> None:
+    """Raise what is behind an error that Prefect has ended with, if that is Ctrl-C or a server that does not answer."""
     behind: BaseException | None = error
     while behind is not None:
         if isinstance(behind, KeyboardInterrupt):  # which has ended Prefect's temporary server, too
-            return behind
+            raise KeyboardInterrupt from error
         behind = behind.__context__
     if isinstance(error, httpx.HTTPError) or "reach API" in str(error):
-        return PromptGenError(f"Prefect's server does not answer ({error}); when it does, the same command goes on")
-    return error
+        message = f"Prefect's server does not answer ({error}); when it does, the same command goes on"
+        raise PromptGenError(message) from error
 
 
 if __name__ == "__main__":

@@ -65,11 +65,11 @@ class Loop:
                 registered_model=tracking.registered_model,
             )
             self._recorder = stack.enter_context(recorder)
+            tags = {"prefect.flow_run.id": str(flow_run.id)}
+            if str(flow_run.ui_url).startswith("http"):  # without a server it has an address without a host
+                tags["prefect.flow_run.url"] = str(flow_run.ui_url)
+            recorder.start(project.params.model_dump(mode="json", exclude={"world"}), tags)
             self._open = stack.pop_all()
-        tags = {"prefect.flow_run.id": str(flow_run.id)}
-        if str(flow_run.ui_url).startswith("http"):  # without a server it has an address without a host
-            tags["prefect.flow_run.url"] = str(flow_run.ui_url)
-        self._recorder.start(project.params.model_dump(mode="json", exclude={"world"}), tags)
         return self
 
     def __exit__(

@@ -13,6 +13,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 
 from pipelines.loop import PassTracker
+from pipelines.summary import artifact_key
 from promptgen.errors import PromptGenError
 from promptgen.tracking import Tracker
 from steps import estimate_bias as _estimate_bias
@@ -31,8 +32,9 @@ ARTIFACT_SECONDS = 5.0
 class Progress:
     """Shows how far a task is, in the terminal and as an artifact of its task run; passes numbers on to a tracker."""
 
-    def __init__(self, tracker: Tracker, bar: Bar) -> None:
+    def __init__(self, tracker: Tracker, bar: Bar, experiment: str) -> None:
         self._tracker, self._bar = tracker, bar
+        self._key = artifact_key(experiment, bar.title)
         self._artifact: UUID | None = None
         self._shown = time.monotonic()
 
@@ -53,8 +55,7 @@ class Progress:
 
     def _show(self, percent: float) -> None:
         if self._artifact is None:
-            key = "".join(letter if letter.isalnum() else "-" for letter in self._bar.title)
-            made = create_progress_artifact(percent, key=key, description=self._bar.title)
+            made = create_progress_artifact(percent, key=self._key, description=self._bar.title)
             self._artifact = made if isinstance(made, UUID) else None
         else:
             update_progress_artifact(self._artifact, percent)
@@ -67,7 +68,7 @@ def as_task(name: str, run: Callable[[Pass, Tracker], Result]) -> Task[[Pass, Pa
     def work(this: Pass, tracker: PassTracker) -> Result:
         started = time.perf_counter()
         with Bar(f"pass {this.number} {name}") as bar:
-            result = run(this, Progress(tracker, bar))
+            result = run(this, Progress(tracker, bar, this.params.experiment))
         tracker.spent += time.perf_counter() - started
         return result
 

@@ -82,11 +82,12 @@ class Project:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over all that the outcome of the loop depends on, apart from code."""
-        debias, control = self.params.debias, self.params.control
-        energies = control.energies.values() if control else []
-        specs = [self.params.generator, debias.classifier, debias.judge, *energies]
-        return fingerprint(self.params.model_dump(mode="json", exclude={"world"}), identities(specs), FORMAT_VERSION)
+        """sha256 over all that the outcome of the loop depends on."""
+        params, control = self.params, self.params.control
+        specs = [params.generator, params.debias.classifier, params.debias.judge]
+        specs += [params.evaluation.identity] if params.evaluation.identity else []
+        inputs = identities([*specs, *(control.energies.values() if control else [])]) | {"code": _code_sha256()}
+        return fingerprint(params.model_dump(mode="json", exclude={"world"}), inputs, FORMAT_VERSION)
 
     def discard_passes_after(self, number: int) -> None:
         """Remove the passes that an earlier run with other parameters had after pass `number`.
@@ -213,13 +214,13 @@ class Pass:
 
 
 @functools.cache
-def _code_sha256(step: str) -> str:
-    """Return the sha256 of the library's code and a step's: what other code has done is not taken for done."""
-    library = Path(promptgen.__file__).parent
+def _code_sha256(*steps: str) -> str:
+    """Return the sha256 of the library's code and that of steps: what other code has done is not taken for done."""
+    library, here = Path(promptgen.__file__).parent, Path(__file__)
     related = [path for path in sorted(library.rglob("*.py")) if path.parent.name not in UNRELATED_CODE]
     digest = hashlib.sha256()
-    for path in [*related, Path(__file__).with_name(f"{step}.py"), Path(__file__)]:
-        digest.update(f"{path.name} {sha256_of(path)}\n".encode())
+    for path in [*related, here, *(here.with_name(f"{step}.py") for step in steps)]:
+        digest.update(f"{path.relative_to(library) if path in related else path.name} {sha256_of(path)}\n".encode())
     return digest.hexdigest()
 
 

@@ -147,9 +147,9 @@ def _png(tiles: NDArray[np.uint8]) -> bytes:
     columns = math.ceil(math.sqrt(2 * len(tiles)))
     rows = math.ceil(len(tiles) / columns)
     _, height, width, _ = tiles.shape
-    sheet = np.full((rows * columns, height, width, 3), 255, dtype=np.uint8)
-    sheet[: len(tiles)] = tiles
-    sheet = sheet.reshape(rows, columns, height, width, 3).swapaxes(1, 2).reshape(rows * height, columns * width, 3)
+    cells = np.full((rows * columns, height, width, 3), 255, dtype=np.uint8)
+    cells[: len(tiles)] = tiles
+    sheet = cells.reshape(rows, columns, height, width, 3).swapaxes(1, 2).reshape(rows * height, columns * width, 3)
     buffer = io.BytesIO()
     Image.fromarray(sheet).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()

@@ -151,10 +151,16 @@ def test_experiment_uses_only_what_is_fetched():
     assert used == set(content["models"])
 
 
-def test_what_git_shall_hold_is_not_in_the_dvc_cache():
+def test_reports_are_for_git_and_artifacts_for_the_dvc_cache():
     for stage in STAGES.values():
-        for section in ("metrics", "plots"):
-            for entry in stage.get(section, []):
-                assert next(iter(entry.values()))["cache"] is False, entry
-    (entry,) = STAGES["debias"]["outs"]
-    assert entry["artifacts/${experiment}"]["persist"] is True
+        for entry in stage.get("outs", []) + stage.get("metrics", []):
+            if isinstance(entry, dict):
+                ((path, options),) = entry.items()
+                assert options == ({"cache": False} if path.startswith("reports/") else {"persist": True}), path
+
+
+def test_plots_are_outputs_of_the_report():
+    outs = set(paths_of(STAGES["report"]["outs"]))
+    plots = yaml.safe_load((ROOT / "dvc.yaml").read_text())["plots"]
+    drawn = {path for plot in plots for path in ([plot] if isinstance(plot, str) else next(iter(plot.values()))["y"])}
+    assert drawn < outs
