@@ -40,6 +40,7 @@ VARIABLES = {
     **{colour: f"--series-{index}" for index, colour in enumerate(SERIES, start=1)},
 }
 SIZE = (4.6, 2.95)  # inches of 72 points
+SPARSE = 12  # a curve of so few points shows them as dots; a single one would not be seen at all
 SMOOTHING_PARTS = 20  # a curve is averaged over one such part of its length
 
 
@@ -191,7 +192,8 @@ def curve_panel(
             table = pd.DataFrame(curve, columns=["step", "value"])
             window = max(1, len(table) // SMOOTHING_PARTS)
             table["mean"] = table["value"].rolling(window, min_periods=1, center=True).mean()
-            for values, line in (("value", {"linewidth": 0.8, "alpha": 0.3}), ("mean", {"linewidth": 1.8})):
+            dots = {"marker": "o", "markersize": 4, "markeredgecolor": colour} if len(table) <= SPARSE else {}
+            for values, line in (("value", {"linewidth": 0.8, "alpha": 0.3}), ("mean", {"linewidth": 1.8} | dots)):
                 sns.lineplot(table, x="step", y=values, color=colour, errorbar=None, ax=axes, **line)
         for goal in sorted({value for label, value in (targets or {}).items() if label in curves}):
             axes.axhline(goal, color=TARGET, linestyle=DASHED, linewidth=1.4)

@@ -87,8 +87,10 @@ def test_text_is_escaped_and_no_formula():
     assert "&lt;b&gt;&amp;$x^2$" in svg
 
 
-def test_curves_with_a_single_point_can_be_drawn():
-    ElementTree.fromstring(figures.curve_panel("short", {"held out": [(0, 1.0)]}))
+def test_a_single_point_is_seen_as_a_dot():
+    svg = figures.curve_panel("short", {"held out": [(0, 1.0)]})
+    ElementTree.fromstring(svg)
+    assert svg.count("<use") == 1
 
 
 def test_nothing_global_changes():
