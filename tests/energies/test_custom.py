@@ -6,7 +6,7 @@ from promptgen.energies.base import Sample
 from promptgen.energies.custom import CustomEnergy
 from promptgen.errors import ConfigError, DataError, NonFiniteEnergyError
 
-USERS_MODULE = '''
+USERS_MODULE = """
 import torch
 
 def darkness(images, latents, condition):
@@ -25,7 +25,7 @@ def broken(images, latents, condition):
     return images.mean(dim=(1, 2, 3)).log() * 0 / 0
 
 not_callable = 3
-'''
+"""
 
 
 @pytest.fixture(autouse=True)
