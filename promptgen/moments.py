@@ -145,7 +145,7 @@ class DualConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rate: float = Field(default=0.1, gt=0)
+    rate: float = Field(default=0.05, gt=0)
     average_last: float = Field(default=0.3, gt=0, le=1)
     warm_up: float = Field(default=0.2, ge=0, lt=0.5)
     hold: float = Field(default=0.2, ge=0, lt=0.5)
