@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from uuid import UUID
@@ -36,7 +37,7 @@ class Progress:
         self._tracker, self._bar = tracker, bar
         self._key = artifact_key(experiment, bar.title)
         self._artifact: UUID | None = None
-        self._shown = time.monotonic()
+        self._shown = -math.inf
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Pass the numbers on."""
@@ -45,7 +46,7 @@ class Progress:
     def progress(self, done: int, total: int, note: str = "") -> None:
         """Show how far the task is; the artifact follows every few seconds."""
         self._bar.progress(done, total, note)
-        if time.monotonic() - self._shown < ARTIFACT_SECONDS and (done < total or self._artifact is None):
+        if done < total and time.monotonic() - self._shown < ARTIFACT_SECONDS:
             return
         self._shown = time.monotonic()
         try:

@@ -46,13 +46,28 @@ def finished(server, tmp_path_factory):
     return folder, end(start(folder, server))
 
 
+RUNS: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def _leave_nothing_running():
+    """Kill what a failed test has left, with its children."""
+    yield
+    while RUNS:
+        run = RUNS.pop()
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+            run.wait()
+        run.stdout.close()
+
+
 def start(folder: Path, server: str | None, pause: float = 0.0) -> subprocess.Popen[str]:
     """Start the loop of the project in `folder`, in a session of its own, so that it is killed with its children."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TINY_PAUSE": str(pause)}
     for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
         environment.pop(name, None)
     environment |= {"PREFECT_API_URL": server} if server else {"PREFECT_HOME": str(folder / ".prefect")}
-    return subprocess.Popen(
+    run = subprocess.Popen(
         [sys.executable, "-m", "pipelines.debias"],
         cwd=folder,
         env=environment,
@@ -61,6 +76,8 @@ def start(folder: Path, server: str | None, pause: float = 0.0) -> subprocess.Po
         text=True,
         start_new_session=True,
     )
+    RUNS.append(run)
+    return run
 
 
 def end(process: subprocess.Popen[str], status: int = 0) -> str:
