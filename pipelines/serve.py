@@ -16,7 +16,8 @@ from pipelines.servers import STOP_SECONDS, Server, end_on_sigterm, prefect_serv
 from promptgen.config import Params
 from promptgen.errors import ConfigError
 from steps import check
-from steps.common import Project, command
+from steps.command import command
+from steps.common import Project
 
 if TYPE_CHECKING:
     from prefect.schedules import Schedule

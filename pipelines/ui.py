@@ -8,7 +8,8 @@ from contextlib import ExitStack
 
 from pipelines.servers import Server, end_on_sigterm, mlflow_server, prefect_server
 from steps import links
-from steps.common import Project, command
+from steps.command import command
+from steps.common import Project
 from steps.mlflow_store import connect, tracking_uri
 
 

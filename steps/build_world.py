@@ -28,7 +28,8 @@ from promptgen.world.models import renders, train
 from promptgen.world.quality import measure
 from promptgen.world.renderer import render
 from promptgen.world.scene import Scene
-from steps.common import Project, command
+from steps.command import command
+from steps.common import Project
 
 WORLD: Final = Path(promptgen.world.__file__).parent
 NAMES: Final[tuple[ModelName, ...]] = get_args(ModelName)

@@ -63,7 +63,7 @@ def _sample(this: Pass, folder: StepFolder, tracker: Tracker) -> Result:
     for latent, image in generate(
         generator, evaluation.samples, seed=this.seed, stream="evaluate", batch=evaluation.batch
     ):
-        reading.add(latent, image)
+        reading.add(latent, image.clamp(0, 1))  # as a viewer sees it
         tracker.progress(reading.n, evaluation.samples, "samples")
     # The grid alone is drawn under the experiment's seed, so that each picture can be followed through the passes.
     pictures = generate(generator, evaluation.grid, seed=this.params.seed, stream="grid", batch=evaluation.batch)
