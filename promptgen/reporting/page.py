@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from promptgen.metrics.bias import noise_floor_kl
 from promptgen.metrics.estimate import Estimate
 from promptgen.reporting import formats, words
+from promptgen.reporting.doubts import warnings
 from promptgen.reporting.panels import Panel, bias_panels, control_panels, training_panels
 from promptgen.reporting.pictures import Pixels, data_uri, sheet, shrink
 from promptgen.reporting.records import Metrics, PassRecord, Run
@@ -40,7 +41,7 @@ def render(run: Run) -> str:
         sources=metrics.sources,
         answer=words.answer(metrics, run.settings),
         context=words.context(metrics, run.settings),
-        warnings=words.warnings(metrics),
+        warnings=warnings(metrics),
         target=words.target_words(metrics),
         headline=words.headline_label(metrics),
         hero=_hero(metrics, tiles),

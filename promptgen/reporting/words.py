@@ -5,20 +5,14 @@ Every function is pure: numbers in, plain text out. The page escapes the text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from promptgen.reporting.formats import class_name, count, listing, number, percent, percent_range, wanted
 from promptgen.reporting.records import SOURCES, Fit, Interval, Metrics, PassRecord, Settings, Source
 
-# Effective sample sizes (as a fraction) from which a fit is called close, and rough. A judgement, not a theorem.
-CLOSE_ESS = 0.3
-ROUGH_ESS = 0.05
-
-DISAGREEMENTS: Sequence[tuple[Source, Source, str]] = (
-    ("classifier", "judge", "the flow may have learned to please its classifier, or one of the two errs more"),
-    ("judge", "truth", "the judge errs by more than its interval, which covers sampling alone, can say"),
-)
-"""Who may disagree with whom, and what that means."""
+# Least effective sample size (a fraction) and largest gap (nats) of a fit that is called so: a judgement, no theorem.
+CLOSE = (0.3, 1.0)
+ROUGH = (0.05, 3.0)
 
 
 def target_words(metrics: Metrics) -> str:
@@ -134,12 +128,16 @@ def context(metrics: Metrics, settings: Settings) -> list[str]:
         f"Counted by {who}, on {count(last.n)} fresh samples per pass.",
         f"The last pass has {name} at {percent(share.value)} ({interval}){known}.",
     ]
-    if last.kind != "generator":
-        sentences += [
-            f"{percent(preferred(by_source).value)} of its samples still show what was asked for: {class_name(*key)}."
-            for key, by_source in control_shares(last).items()
-        ]
-    return sentences
+    return sentences if last.kind == "generator" else [*sentences, *_shown(metrics.passes[0], last)]
+
+
+def _shown(first: PassRecord, last: PassRecord) -> Iterator[str]:
+    """Yield a sentence per thing asked for: how many of the last samples show it, and how many did without asking."""
+    before = control_shares(first)
+    for key, by_source in control_shares(last).items():
+        alone = f" (the generator alone: {percent(preferred(before[key]).value)})" if key in before else ""
+        share = percent(preferred(by_source).value)
+        yield f"{share} of its samples show what was asked for, {class_name(*key)}{alone}."
 
 
 def control_shares(record: PassRecord) -> dict[tuple[str, str], dict[Source, Interval]]:
@@ -163,59 +161,15 @@ def other_measures(record: PassRecord) -> dict[str, Interval]:
     return {name: value for name, value in record.control.items() if name.split(".")[-1] not in SOURCES}
 
 
-def warnings(metrics: Metrics) -> list[str]:
-    """Return what a careful reader has to know before believing the answer; empty when there is nothing."""
-    found = [*_missing_passes(metrics), *_missing_judge(metrics)]
-    for record in metrics.passes:
-        found += [*_disagreements(metrics, record), *_loose_fit(record)]
-    return found
-
-
-def _missing_passes(metrics: Metrics) -> Iterator[str]:
-    numbers = [record.number for record in metrics.passes]
-    missing = [str(number) for number in range(numbers[-1]) if number not in numbers]
-    if missing:
-        passes = "Pass" if len(missing) == 1 else "Passes"
-        yield f"{passes} {listing(missing)} left no record, so nothing can be said of what came before the next one."
-
-
-def _missing_judge(metrics: Metrics) -> Iterator[str]:
-    if any(not record.shares.get("judge") for record in metrics.passes):
-        yield (
-            "No judge counted. All shares are those of the classifier that took part in training, which a flow can "
-            "learn to please; name another classifier under debias.judge to have them checked."
-        )
-
-
-def _disagreements(metrics: Metrics, record: PassRecord) -> Iterator[str]:
-    """Yield a sentence per class that two counters see differently, beyond both intervals."""
-    labels = [headline_label(metrics)] if len(metrics.target) == 2 else list(metrics.target)
-    counted = {(metrics.attribute, label): _by_source(record, label) for label in labels} | control_shares(record)
-    for one, other, meaning in DISAGREEMENTS:
-        for key, shares in counted.items():
-            if one in shares and other in shares and not shares[one].overlaps(shares[other]):
-                where = f"Pass {record.number}: {one} and {other} disagree on {class_name(*key)} beyond their intervals"
-                yield f"{where}, {percent(shares[one].value)} against {percent(shares[other].value)}: {meaning}."
-
-
-def _by_source(record: PassRecord, label: str) -> dict[Source, Interval]:
-    """Return the share of a class by everyone who counted it."""
-    shares = {source: record.share(source, label) for source in SOURCES}
-    return {source: share for source, share in shares.items() if share is not None}
-
-
-def _loose_fit(record: PassRecord) -> Iterator[str]:
-    if record.fit and record.fit.ess_fraction < ROUGH_ESS:
-        ess = percent(record.fit.ess_fraction)
-        yield (
-            f"Pass {record.number}: the effective sample size is only {ess}, so the flow is not the exact "
-            "distribution it was trained for. The shares are measured on what it really makes, and hold for that."
-        )
-
-
 def fit_words(fit: Fit, n: int) -> str:
     """Return what a fit, estimated from `n` fresh samples, means in plain words."""
-    ess = fit.ess_fraction
-    judgement = "close" if ess >= CLOSE_ESS else "rough" if ess >= ROUGH_ESS else "loose"
-    worth = f"{count(n)} samples are worth {count(round(ess * n))}"
-    return f"A {judgement} fit: weighted so that they follow the wanted distribution exactly, {worth}."
+    worth = f"{count(n)} samples are worth {count(round(fit.ess_fraction * n))}"
+    return f"A {judgement(fit)} fit: weighted so that they follow the wanted distribution exactly, {worth}."
+
+
+def judgement(fit: Fit) -> str:
+    """Return how close a fit is in one word: close, rough or loose."""
+    for word, (least, largest) in (("close", CLOSE), ("rough", ROUGH)):
+        if fit.ess_fraction >= least and fit.kl_gap <= largest:
+            return word
+    return "loose"

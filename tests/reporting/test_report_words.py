@@ -3,7 +3,7 @@
 import made_up_run
 import pytest
 
-from promptgen.reporting import formats, words
+from promptgen.reporting import doubts, formats, words
 from promptgen.reporting.records import Fit, Metrics
 
 GENERATOR, CONTROL, DEBIAS = "generator", "control", "debias"
@@ -115,7 +115,7 @@ def test_the_context_says_who_counted_and_what_truth_says():
     text = context(run())
     assert "Counted by the judge, a classifier that took no part in training, on 2 000 fresh samples" in text
     assert "long hair at 50.7 % (95 % interval 48.5 – 52.9 %); by truth, which this generator knows, at 50.7 %." in text
-    assert "97.0 % of its samples still show what was asked for: without makeup." in text
+    assert "97.0 % of its samples show what was asked for, without makeup (the generator alone: 62.0 %)." in text
 
 
 def test_without_judge_and_truth_the_context_and_a_warning_say_so():
@@ -123,16 +123,16 @@ def test_without_judge_and_truth_the_context_and_a_warning_say_so():
     text = context(given)
     assert "since there is no judge" in text
     assert "truth" not in text
-    assert any("No judge counted" in warning for warning in words.warnings(given.metrics))
+    assert any("No judge counted" in warning for warning in doubts.warnings(given.metrics))
 
 
 def test_nothing_is_warned_of_when_all_agree():
-    assert words.warnings(run().metrics) == []
+    assert doubts.warnings(run().metrics) == []
 
 
 def test_disagreement_beyond_the_intervals_is_warned_of():
     apart = {"classifier": 0.5, "judge": 0.56, "truth": 0.565}
-    found = [plain(text) for text in words.warnings(run(long=[0.5, 0.84, apart]).metrics)]
+    found = [plain(text) for text in doubts.warnings(run(long=[0.5, 0.84, apart]).metrics)]
     assert len(found) == 1
     assert found[0].startswith(
         "Pass 2: classifier and judge disagree on long hair beyond their intervals, 50.0 % against 56.0 %:"
@@ -141,14 +141,14 @@ def test_disagreement_beyond_the_intervals_is_warned_of():
 
 def test_a_judge_that_truth_contradicts_is_warned_of():
     apart = {"classifier": 0.5, "judge": 0.5, "truth": 0.6}
-    found = words.warnings(run(long=[0.5, 0.84, apart]).metrics)
+    found = doubts.warnings(run(long=[0.5, 0.84, apart]).metrics)
     assert [text.startswith("Pass 2: judge and truth disagree on long hair") for text in found] == [True]
 
 
 def test_disagreement_on_what_was_asked_for_is_warned_of():
     content = made_up_run.content()
     content["passes"][1]["control"]["makeup.without.judge"] = made_up_run.wilson(1800, 2000).as_dict()
-    found = words.warnings(made_up_run.make(content).metrics)
+    found = doubts.warnings(made_up_run.make(content).metrics)
     assert [text.partition(" beyond")[0] for text in found] == [
         "Pass 1: classifier and judge disagree on without makeup",
         "Pass 1: judge and truth disagree on without makeup",
@@ -159,16 +159,42 @@ def test_missing_passes_and_loose_fits_are_warned_of():
     content = made_up_run.content()
     content["passes"][2]["fit"]["ess_fraction"] = 0.012
     del content["passes"][1]
-    found = [plain(text) for text in words.warnings(made_up_run.make(content).metrics)]
+    found = [plain(text) for text in doubts.warnings(made_up_run.make(content).metrics)]
     assert found[0].startswith("Pass 1 left no record")
-    assert found[1].startswith("Pass 2: the effective sample size is only 1.2 %")
+    assert found[1].startswith(
+        "Pass 2: the flow is far from the exact distribution it was trained for (effective sample size 1.2 %"
+    )
 
 
-@pytest.mark.parametrize(("ess", "word"), [(0.6, "A close fit"), (0.1, "A rough fit"), (0.01, "A loose fit")])
-def test_fits_are_judged_in_words(ess, word):
-    text = plain(words.fit_words(Fit(ess_fraction=ess, log_z=0, kl_gap=0), 1000))
-    assert text.startswith(word)
+@pytest.mark.parametrize(
+    ("ess", "gap", "word"),
+    [(0.6, 0.3, "close"), (0.6, 2.8, "rough"), (0.1, 0.3, "rough"), (0.6, 5, "loose"), (0.01, 0.3, "loose")],
+)
+def test_fits_are_judged_by_both_of_their_numbers(ess, gap, word):
+    text = plain(words.fit_words(Fit(ess_fraction=ess, log_z=0, kl_gap=gap), 1000))
+    assert text.startswith(f"A {word} fit: ")
     assert text.endswith(f"1 000 samples are worth {round(1000 * ess)}.")
+
+
+def with_makeup_shares(*shares):
+    content = made_up_run.content()
+    for record, share in zip(content["passes"], shares, strict=True):
+        for reader in made_up_run.READERS:
+            record["control"][f"makeup.without.{reader}"] = made_up_run.wilson(share * 2000, 2000).as_dict()
+    return [plain(text) for text in doubts.warnings(made_up_run.make(content).metrics)]
+
+
+def test_a_request_that_was_not_met_is_warned_of():
+    assert with_makeup_shares(0.70, 0.61, 0.61) == [
+        "Pass 1: asking did not make without makeup measurably more frequent, "
+        "61.0 % against 70.0 % for the generator alone."
+    ]
+
+
+def test_a_request_that_de_biasing_lost_is_warned_of():
+    assert with_makeup_shares(0.62, 0.97, 0.9) == [
+        "Pass 2: de-biasing lost part of the request, without makeup fell from 97.0 % to 90.0 %."
+    ]
 
 
 @pytest.mark.parametrize(
