@@ -52,13 +52,13 @@ def _request(metrics: Metrics) -> Iterator[str]:
         {key: preferred(by) for key, by in control_shares(r).items()} for r in (first, control, last)
     )
     for key, share in asked.items():
-        name = class_name(*key)
+        name = f"“{class_name(*key)}”"
         if control is not first and key in before and share.low <= before[key].high:
             alone = f"{percent(share.value)} against {percent(before[key].value)} for the generator alone"
-            yield f"Pass {control.number}: asking did not make {name} measurably more frequent, {alone}."
+            yield f"Pass {control.number}: asking did not make {name} measurably more frequent: {alone}."
         if last is not control and key in after and after[key].high < share.low:
             fell = f"from {percent(share.value)} to {percent(after[key].value)}"
-            yield f"Pass {last.number}: de-biasing lost part of the request, {name} fell {fell}."
+            yield f"Pass {last.number}: de-biasing lost part of the request: {name} fell {fell}."
 
 
 def _disagreements(metrics: Metrics, record: PassRecord) -> Iterator[str]:

@@ -186,14 +186,14 @@ def with_makeup_shares(*shares):
 
 def test_a_request_that_was_not_met_is_warned_of():
     assert with_makeup_shares(0.70, 0.61, 0.61) == [
-        "Pass 1: asking did not make without makeup measurably more frequent, "
+        "Pass 1: asking did not make “without makeup” measurably more frequent: "
         "61.0 % against 70.0 % for the generator alone."
     ]
 
 
 def test_a_request_that_de_biasing_lost_is_warned_of():
     assert with_makeup_shares(0.62, 0.97, 0.9) == [
-        "Pass 2: de-biasing lost part of the request, without makeup fell from 97.0 % to 90.0 %."
+        "Pass 2: de-biasing lost part of the request: “without makeup” fell from 97.0 % to 90.0 %."
     ]
 
 
