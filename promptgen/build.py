@@ -7,10 +7,11 @@ import importlib.util
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
+from promptgen.cards import Card, find_card
 from promptgen.energies.base import Energy, Term, WeightedSum
 from promptgen.errors import ConfigError
 from promptgen.files import sha256_of
@@ -18,6 +19,7 @@ from promptgen.generators.base import Generator
 from promptgen.perception.base import Classifier, Embedder
 from promptgen.specs import (
     AnyOfSpec,
+    CardModel,
     ClassifierSpec,
     ClipTextSpec,
     CustomEnergySpec,
@@ -29,8 +31,10 @@ from promptgen.specs import (
     MomentSpec,
     NotSpec,
     PoseSpec,
+    PublishedGenerator,
+    WorldSpec,
 )
-from promptgen.store import card, resolve
+from promptgen.store import digests, resolve
 from promptgen.strict import Section, validate
 
 MODELS: Mapping[str, str] = {
@@ -46,7 +50,14 @@ MODELS: Mapping[str, str] = {
     "world-generator": "promptgen.world.generator:load_generator",
     "world-network": "promptgen.perception.world:load_network",
 }
-"""What builds a model, by the `type` of its card: called with the path of the file and the card's arguments."""
+"""What builds a model, by the `type` of its card: called with the paths of its files and the card's arguments."""
+
+RANDOM: Mapping[str, str] = {
+    "stylegan2": "promptgen.generators.stylegan2:random_stylegan2",
+    "biggan": "promptgen.generators.biggan:random_biggan",
+    "nvae": "promptgen.generators.nvae:random_nvae",
+}
+"""What builds a generator with random weights, by the `type` of its card: called with the card's arguments alone."""
 
 
 def build_generator(spec: GeneratorSpec, models: Path) -> Generator:
@@ -61,10 +72,11 @@ def build_generator(spec: GeneratorSpec, models: Path) -> Generator:
         ModelFileError: a weight file is missing or damaged.
     """
     if isinstance(spec, CustomModel):
-        made: Generator = _custom(spec, "a generator", ("prior", "image_shape"))
-    else:
-        made = load_model(spec.model, models, "generator", **spec.model_dump(exclude={"type", "model"}))
-    return made
+        return cast(Generator, _custom(spec, "a generator", ("prior", "image_shape")))
+    options = spec.model_dump(exclude={"type", "model", "weights", "arguments"})
+    if isinstance(spec, PublishedGenerator) and spec.weights == "random":
+        return _random(spec, models, options)
+    return cast(Generator, load_model(spec.model, models, "generator", **options))
 
 
 def build_chain(checkpoint: Path, models: Path) -> Generator:
@@ -172,11 +184,9 @@ def load_model(name: str, models: Path, kind: str, **arguments: Any) -> Any:
         ConfigError: there is no such card, or it is of another kind.
         ModelFileError: the weight file is missing or damaged.
     """
-    found = card(name)
-    if found.kind != kind:
-        raise ConfigError(f"the model {name} is a {found.kind}, expected a {kind}")
+    found = _card_of(name, models, kind)
     factory = import_object(MODELS[found.type], f"the card of {name}")
-    return _frozen(factory(resolve(name, models), **found.arguments, **arguments))
+    return _frozen(factory(*resolve(name, models), **found.arguments, **arguments))
 
 
 def import_object(path: str, wanted_by: str) -> Any:
@@ -192,37 +202,81 @@ def import_object(path: str, wanted_by: str) -> Any:
         raise ConfigError(f"{wanted_by} names {path}, which cannot be imported: {error}") from error
 
 
-def identities(specs: Iterable[GeneratorSpec | ModelSpec | EnergySpec]) -> dict[str, str]:
+def identities(specs: Iterable[GeneratorSpec | ModelSpec | EnergySpec], models: Path) -> dict[str, str]:
     """Return the sha256 of every file that `specs` stand for: of weights, and of the modules of custom code.
 
     With it a step tells whether what it was computed from is still the same.
+
+    Raises:
+        ConfigError: there is no such card or module.
+        ModelFileError: a card without a sha256 names a file that has not been fetched.
     """
     found: dict[str, str] = {}
     for spec in specs:
-        match spec:
-            case CustomModel(factory=path) | CustomEnergySpec(function=path):
-                found[path] = _source_sha256(path)
-            case ClipTextSpec():
-                found |= {name: card(name).sha256 for name in spec.models}
-            case ClassifierSpec():
-                found |= identities([spec.classifier])
-            case MomentSpec():
-                found |= identities([spec.classifier]) | {spec.beta: card(spec.beta).sha256}
-            case PoseSpec():
-                found |= identities([spec.estimator])
-            case IdentitySpec():
-                found |= identities([spec.embedder])
-            case AnyOfSpec():
-                found |= identities(spec.energies.values())
-            case NotSpec():
-                found |= identities([spec.energy])
-            case _:
-                found[spec.model] = card(spec.model).sha256
+        for name in cards_of(spec):
+            found |= digests(name, models)
+        for path in custom_code_of(spec):
+            found[path] = _source_sha256(path)
     return found
+
+
+def cards_of(spec: GeneratorSpec | ModelSpec | EnergySpec) -> list[str]:
+    """Return the names of the cards whose files `spec` needs."""
+    match spec:
+        case CardModel() | WorldSpec():
+            return [spec.model]
+        case PublishedGenerator():
+            return [spec.model] if spec.weights == "published" else []
+        case ClipTextSpec():
+            return list(spec.models)
+        case MomentSpec():
+            return [*cards_of(spec.classifier), spec.beta]
+        case _:
+            return [name for part in _parts(spec) for name in cards_of(part)]
+
+
+def custom_code_of(spec: GeneratorSpec | ModelSpec | EnergySpec) -> list[str]:
+    """Return the dotted paths that `spec` names."""
+    match spec:
+        case CustomModel(factory=path) | CustomEnergySpec(function=path):
+            return [path]
+        case _:
+            return [path for part in _parts(spec) for path in custom_code_of(part)]
+
+
+def _parts(spec: GeneratorSpec | ModelSpec | EnergySpec) -> list[Any]:
+    """Return the specs inside `spec`."""
+    match spec:
+        case ClassifierSpec() | MomentSpec():
+            return [spec.classifier]
+        case PoseSpec():
+            return [spec.estimator]
+        case IdentitySpec():
+            return [spec.embedder]
+        case AnyOfSpec():
+            return list(spec.energies.values())
+        case NotSpec():
+            return [spec.energy]
+        case _:
+            return []
 
 
 class _HasGenerator(Section):
     generator: GeneratorSpec
+
+
+def _card_of(name: str, models: Path, kind: str) -> Card:
+    found = find_card(name, models)
+    if found.kind != kind:
+        raise ConfigError(f"the model {name} is a {found.kind}, expected a {kind}")
+    return found
+
+
+def _random(spec: PublishedGenerator, models: Path, options: Mapping[str, Any]) -> Generator:
+    """Return the network of a card with random weights; it needs none of the card's files."""
+    found = _card_of(spec.model, models, "generator")
+    factory = import_object(RANDOM[found.type], f"the card of {spec.model}")
+    return cast(Generator, _frozen(factory(**{**found.arguments, **spec.arguments}, **options)))
 
 
 def _custom(spec: CustomModel, what: str, attributes: tuple[str, ...] = ()) -> Any:

@@ -148,6 +148,18 @@ class Params(Section):
     world: WorldConfig | None = None
 
     @property
+    def specs(self) -> list[GeneratorSpec | ModelSpec | EnergySpec]:
+        """Everything that the experiment is made of."""
+        identity, control = self.evaluation.identity, self.control
+        return [
+            self.generator,
+            self.debias.classifier,
+            self.debias.judge,
+            *([identity] if identity else []),
+            *(control.energies.values() if control else []),
+        ]
+
+    @property
     def first_debias_pass(self) -> int:
         """Number of the first de-biasing pass."""
         return 1 if self.control is None else 2

@@ -7,9 +7,9 @@ as ``{type: custom, factory: "module:callable", arguments: {...}}``, an energy a
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from promptgen.strict import Section
 
@@ -50,16 +50,35 @@ def _name_to_card(value: Any) -> Any:
 ModelSpec = Annotated[CardModel | CustomModel, Field(discriminator="type"), BeforeValidator(_name_to_card)]
 
 
-class StyleGAN2Spec(Section):
-    """A StyleGAN2 that has a card.
+class PublishedGenerator(Section):
+    """Base of the published generators.
 
     Attributes:
         model: name of the card.
+        weights: ``random`` takes the network of the card without its files, with seeded random weights: for dry runs
+            and benchmarks.
+        arguments: replace arguments of the card, such as the size; only with random weights, which fit any network.
+    """
+
+    model: Name
+    weights: Literal["published", "random"] = "published"
+    arguments: Annotated[dict[str, Any], Field(default_factory=dict)]
+
+    @model_validator(mode="after")
+    def _published_weights_fit_the_card_alone(self) -> Self:
+        if self.arguments and self.weights == "published":
+            raise ValueError("arguments can only be given with `weights: random`; published files fit their card alone")
+        return self
+
+
+class StyleGAN2Spec(PublishedGenerator):
+    """A StyleGAN2 that has a card.
+
+    Attributes:
         truncation: truncation in w; 1 leaves the generator as it is.
     """
 
     type: Literal["stylegan2"]
-    model: Name
     truncation: Share
 
 
@@ -76,24 +95,21 @@ class WorldSpec(Section):
     truncation: Share
 
 
-class BigGANSpec(Section):
+class BigGANSpec(PublishedGenerator):
     """A BigGAN-deep that has a card; class embeddings are part of its latent.
 
     Attributes:
-        model: name of the card.
         truncation: factor of z, which is clamped to +-2 before; the published experiments use 0.4.
     """
 
     type: Literal["biggan"]
-    model: Name
     truncation: Annotated[float, Field(gt=0, le=1)]
 
 
-class NVAESpec(Section):
+class NVAESpec(PublishedGenerator):
     """An NVAE that has a card.
 
     Attributes:
-        model: name of the card.
         temperature: factor of the standard deviation of every group of latents.
         groups: indices, from coarse to fine, of the groups whose noise is controlled, or ``all``. The first alone, the
             default, is the one that all others build on, and small enough for a flow; the noise of the others is fixed.
@@ -102,7 +118,6 @@ class NVAESpec(Section):
     """
 
     type: Literal["nvae"]
-    model: Name
     temperature: Positive
     groups: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | Literal["all"] = (0,)
     statistics_passes: Annotated[int, Field(ge=0)] = 0

@@ -1,7 +1,7 @@
-"""Weight files: what they are (cards), where they come from (URLs), and whether they are sound (sha256).
+"""Weight files: where they come from (URLs), and whether they are sound (sha256).
 
-Cards lie in the `cards.yaml` beside the code that reads the files. A file is taken from the first URL that gives it,
-into the project's models folder, and is used only if its sha256 is the card's.
+A file is taken from the first URL of its card that gives it, into ``models/NAME/``, and is used only if its sha256 is
+the card's.
 
     package:PATH     a file shipped inside this package
     file:PATH        a file on this machine
@@ -20,15 +20,11 @@ import urllib.request
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import Field
 
 import promptgen
-from promptgen.errors import ChecksumError, ConfigError, ModelFileError
+from promptgen.cards import CardFile, find_card
+from promptgen.errors import ChecksumError, ModelFileError
 from promptgen.files import atomic_path, folder_lock, sha256_of, storage_error
-from promptgen.specs import Name
-from promptgen.strict import Section, did_you_mean, read_yaml, validate
 
 logger = logging.getLogger("promptgen")
 
@@ -37,92 +33,53 @@ PARTIAL = ".partial"
 _CHUNK = 1 << 20
 
 
-class Card(Section):
-    """What is known of one weight file.
-
-    Attributes:
-        kind: what the model is for.
-        type: key of the function that builds the model, in `promptgen.build.MODELS`.
-        file: name of the file in the models folder.
-        urls: where the file can be had, tried in this order.
-        sha256: of the whole file, 64 hexadecimal digits.
-        size: bytes.
-        licence: name of the licence.
-        arguments: keyword arguments for the function that builds the model.
-        training: how the file was made: command, seeds and the like.
-        quality: measured figures by name.
-        note: anything else worth knowing.
-    """
-
-    kind: Literal["generator", "classifier", "clip", "pose", "identity", "multipliers"]
-    type: Name
-    file: Annotated[str, Field(pattern=r"^[\w.-]+$")]
-    urls: Annotated[list[str], Field(min_length=1)]
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    size: Annotated[int, Field(gt=0)]
-    licence: str
-    arguments: Annotated[dict[str, Any], Field(default_factory=dict)]
-    training: Annotated[dict[str, Any], Field(default_factory=dict)]
-    quality: Annotated[dict[str, Any], Field(default_factory=dict)]
-    note: str = ""
-
-
-def load_cards(folder: Path | None = None) -> dict[str, Card]:
-    """Return every card by name, from the `cards.yaml` files below `folder`, by default those of this package.
-
-    Raises:
-        ConfigError: a card is not one, or two cards have the same name.
-    """
-    cards: dict[str, Card] = {}
-    for path in sorted((folder or Path(promptgen.__file__).parent).rglob("cards.yaml")):
-        for name, data in (read_yaml(path) or {}).items():
-            if name in cards:
-                raise ConfigError(f"{path}: the card {name} exists twice; rename one")
-            try:
-                cards[name] = validate(Card, data)
-            except ConfigError as error:
-                raise ConfigError(f"{path}: card {name}: {error}") from error
-    return cards
-
-
-def card(name: str) -> Card:
-    """Return the card called `name`.
-
-    Raises:
-        ConfigError: there is none; close names are told.
-    """
-    cards = load_cards()
-    if name not in cards:
-        raise ConfigError(f"there is no model called {name!r}{did_you_mean(name, cards)}")
-    return cards[name]
-
-
-def resolve(name: str, models: Path) -> Path:
-    """Return the file of the model `name` in the folder `models`, after comparing its sha256 with the card's.
-
-    Raises:
-        ModelFileError: the file is missing.
-        ChecksumError: the file is damaged, or is another one.
-    """
-    wanted = card(name)
-    path = models / wanted.file
-    if not path.is_file():
-        raise ModelFileError(f"{path} is missing; fetch it with `python -m steps.fetch {name}`")
-    _check(path, wanted, f"delete it and fetch it again with `python -m steps.fetch {name}`")
-    return path
-
-
-def fetch(name: str, models: Path) -> Path:
-    """Put the file of the model `name` into the folder `models`, unless it is there and sound; return its path.
+def resolve(name: str, models: Path) -> list[Path]:
+    """Return the files of the model `name` in the folder `models`, after comparing each one's sha256 with the card's.
 
     Raises:
         ConfigError: there is no such card.
-        ModelFileError: no URL gave the file; the message has each one's reason.
-        ChecksumError: the only fault was that what came is not what the card says.
-        StorageError: the file cannot be written, or another run is fetching it.
+        ModelFileError: a file is missing.
+        ChecksumError: a file is damaged, or is another one.
     """
-    wanted = card(name)
-    path = models / wanted.file
+    paths = []
+    for wanted in find_card(name, models).files:
+        path = models / name / wanted.file
+        if not path.is_file():
+            raise ModelFileError(f"{path} is missing; fetch it with `python -m steps.fetch {name}`")
+        _check(path, wanted, f"delete it and fetch it again with `python -m steps.fetch {name}`")
+        paths.append(path)
+    return paths
+
+
+def digests(name: str, models: Path) -> dict[str, str]:
+    """Return the sha256 of each file of the model `name`, by ``NAME/FILE``.
+
+    Raises:
+        ConfigError: there is no such card.
+        ModelFileError: the card has none and the file is not there.
+    """
+    found = {}
+    for wanted in find_card(name, models).files:
+        path = models / name / wanted.file
+        if wanted.sha256 is None and not path.is_file():
+            raise ModelFileError(f"{path} is missing; fetch it with `python -m steps.fetch {name}`")
+        found[f"{name}/{wanted.file}"] = wanted.sha256 or sha256_of(path)
+    return found
+
+
+def fetch(name: str, models: Path) -> list[Path]:
+    """Put the files of the model `name` into the folder `models`, unless they are there and sound; return their paths.
+
+    Raises:
+        ConfigError: there is no such card.
+        ModelFileError: no URL gave a file; the message has each one's reason.
+        ChecksumError: the only fault was that what came is not what the card says.
+        StorageError: a file cannot be written, or another run is fetching it.
+    """
+    return [_fetch_file(name, wanted, models / name / wanted.file) for wanted in find_card(name, models).files]
+
+
+def _fetch_file(name: str, wanted: CardFile, path: Path) -> Path:
     if path.is_file() and sha256_of(path) == wanted.sha256:
         return path
     faults: list[ModelFileError] = []
@@ -138,7 +95,7 @@ def fetch(name: str, models: Path) -> Path:
     raise kind(f"cannot fetch {name}: {'; '.join(map(str, faults))}")
 
 
-def _fetch_from(url: str, wanted: Card, path: Path) -> None:
+def _fetch_from(url: str, wanted: CardFile, path: Path) -> None:
     """Put the file at `url` in place once its sha256 is the card's."""
     scheme, _, rest = url.partition(":")
     if scheme == "package":
@@ -152,7 +109,7 @@ def _fetch_from(url: str, wanted: Card, path: Path) -> None:
         raise ModelFileError(f"{url}: unknown kind of URL, expected package:, file: or https:")
 
 
-def _copy(source: Path, wanted: Card, path: Path) -> None:
+def _copy(source: Path, wanted: CardFile, path: Path) -> None:
     if not source.is_file():
         raise ModelFileError(f"{source} does not exist")
     with atomic_path(path) as temporary:
@@ -160,7 +117,7 @@ def _copy(source: Path, wanted: Card, path: Path) -> None:
         _check(temporary, wanted, "is the card up to date?", source)
 
 
-def _download(url: str, wanted: Card, path: Path) -> None:
+def _download(url: str, wanted: CardFile, path: Path) -> None:
     """Transfer `url`, going on where an earlier transfer broke off; the part lies in a folder of its own."""
     folder = path.parent / PARTIAL / wanted.sha256
     part = folder / wanted.file
@@ -209,7 +166,7 @@ def _chunks(response: http.client.HTTPResponse, url: str) -> Iterator[bytes]:
         raise ModelFileError(f"{url} broke off ({error}); run again to go on") from error
 
 
-def _check(path: Path, wanted: Card, way_out: str, source: object = None) -> None:
+def _check(path: Path, wanted: CardFile, way_out: str, source: object = None) -> None:
     found = sha256_of(path)
     if found != wanted.sha256:
         raise ChecksumError(f"{source or path} has sha256 {found[:12]}..., expected {wanted.sha256[:12]}...; {way_out}")

@@ -111,13 +111,16 @@ def save(path: Path, name: ModelName, model: nn.Module, config: WorldConfig) -> 
 
 def card(name: ModelName, path: Path, config: WorldConfig, quality: dict[str, Any]) -> dict[str, Any]:
     """Return the card of a model: what it is, its file's sha256, how it was made and how good it is."""
-    return {
-        "kind": KINDS.get(name, name),
-        "type": TYPES.get(name, "world-network"),
+    file = {
         "file": path.name,
         "urls": [f"package:world/weights/{path.name}"],
         "sha256": sha256_of(path),
         "size": path.stat().st_size,
+    }
+    return {
+        "kind": KINDS.get(name, name),
+        "type": TYPES.get(name, "world-network"),
+        "files": [file],
         "licence": LICENCE,
         "note": NOTES[name],
         "training": {

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import promptgen
-from promptgen.build import build_chain, build_generator, identities
+from promptgen.build import build_chain, build_generator, cards_of, identities
 from promptgen.config import Params, PassKind, load_params
 from promptgen.errors import DataError
 from promptgen.files import folder_lock, sha256_of, storage_error
 from promptgen.generators.base import Generator
 from promptgen.manifest import StepFolder, fingerprint
 from promptgen.seeding import derive
-from promptgen.specs import CustomModel
 from promptgen.store import resolve
 from promptgen.tracking import Tracker
 from steps.command import command
@@ -76,18 +75,14 @@ class Project:
 
     @property
     def weights(self) -> list[Path]:
-        """Weight files of the generator; none for one of the user's own."""
-        spec = self.params.generator
-        return [] if isinstance(spec, CustomModel) else [resolve(spec.model, self.models)]
+        """Weight files of the generator; none for one of the user's own, or with random weights."""
+        return [path for name in cards_of(self.params.generator) for path in resolve(name, self.models)]
 
     @property
     def fingerprint(self) -> str:
         """sha256 over all that the outcome of the loop depends on."""
-        params, control = self.params, self.params.control
-        specs = [params.generator, params.debias.classifier, params.debias.judge]
-        specs += [params.evaluation.identity] if params.evaluation.identity else []
-        inputs = identities([*specs, *(control.energies.values() if control else [])]) | {"code": _code_sha256()}
-        return fingerprint(params.model_dump(mode="json", exclude={"world"}), inputs, FORMAT_VERSION)
+        inputs = identities(self.params.specs, self.models) | {"code": _code_sha256()}
+        return fingerprint(self.params.model_dump(mode="json", exclude={"world"}), inputs, FORMAT_VERSION)
 
     def discard_passes_after(self, number: int) -> None:
         """Remove the passes that an earlier run with other parameters had after pass `number`.
@@ -167,7 +162,7 @@ class Pass:
         Raises:
             DataError: the flow of this pass is not trained yet.
         """
-        files = identities([self.params.generator])
+        files = identities([self.params.generator], self.project.models)
         return files if self.number == 0 else {**files, CHAIN_NAME: self.sha256(self.chain)}
 
     def sha256(self, path: Path) -> str:

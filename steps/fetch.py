@@ -9,8 +9,8 @@ from promptgen import store
 from steps.command import command
 
 
-def run(name: str, models: Path) -> Path:
-    """Fetch one model; returns at once when its file is there and sound.
+def run(name: str, models: Path) -> list[Path]:
+    """Fetch the files of one model; returns at once when they are there and sound.
 
     Args:
         name: name of its card.
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--models", default="models", type=Path, help="folder of the weight files (default: models)")
     arguments = parser.parse_args()
     for name in arguments.names:
-        print(run(name, arguments.models))
+        print(*run(name, arguments.models), sep="\n")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def run(this: Pass, tracker: Tracker) -> Result:
     chosen = debias.model_dump(include={"attribute", "target", "features", "samples", "ess_floor", "bootstrap"})
     batch, confidence = this.params.evaluation.batch, this.params.evaluation.confidence
     params = {**chosen, "seed": this.params.seed, "batch": batch, "confidence": confidence}
-    inputs = this.before.generator_inputs() | identities([debias.classifier])
+    inputs = this.before.generator_inputs() | identities([debias.classifier], this.project.models)
     return this.step("fit_moments", params, inputs, lambda folder: _fit(this, folder, tracker))
 
 

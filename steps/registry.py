@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 FOLDER = "model"
+MODELS_NAME = "models"
 MODEL_CODE = Path(__file__).with_name("sampler_model.py")
 REQUIREMENTS = ("torch", "numpy", "nflows", "pillow", "pydantic", "pyyaml", "safetensors", "filelock")
 
@@ -54,15 +55,19 @@ def save(folder: Path, checkpoint: Path, weights: Sequence[Path]) -> None:
     """Write an MLflow model folder that holds everything but the installed packages."""
     from mlflow import pyfunc
 
-    with tempfile.TemporaryDirectory() as code:
-        library = Path(code) / "promptgen"
+    with tempfile.TemporaryDirectory() as scratch:
+        library = Path(scratch) / "code" / "promptgen"
+        models = Path(scratch) / MODELS_NAME
+        models.mkdir()
+        for path in weights:
+            shutil.copytree(path.parent, models / path.parent.name, dirs_exist_ok=True)
         shutil.copytree(
             Path(promptgen.__file__).parent, library, ignore=shutil.ignore_patterns("__pycache__", "weights")
         )
         pyfunc.save_model(
             folder,
             python_model=str(MODEL_CODE),
-            artifacts={"checkpoint": str(checkpoint), **{path.stem: str(path) for path in weights}},
+            artifacts={"checkpoint": str(checkpoint), MODELS_NAME: str(models)},
             code_paths=[str(library)],
             pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
         )

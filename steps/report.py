@@ -62,7 +62,7 @@ def gather(project: Project) -> Run:
         metrics=metrics.model_copy(update={"target": project.params.debias.target}),  # in the order of params.yaml
         material=[_material(Pass(project, record.number)) for record in metrics.passes],
         settings=Settings.of(project.params.model_dump(mode="json", exclude={"world"})),
-        models=_models(project.params),
+        models=identities(project.params.specs, project.models),
         tracking=_mlflow_runs(project),
     )
 
@@ -91,13 +91,6 @@ def _material(this: Pass) -> PassMaterial:
         moments=read_json(this.folder("fit_moments") / MOMENTS_NAME) if this.kind == "debias" else None,
         beta=StepFolder(trained, "").result().get("beta", {}) if this.kind == "debias" else {},
     )
-
-
-def _models(params: Params) -> dict[str, str]:
-    """Return the sha256 of every model the experiment uses."""
-    energies = params.control.energies.values() if params.control else []
-    identity = [params.evaluation.identity] if params.evaluation.identity else []
-    return identities([params.generator, params.debias.classifier, params.debias.judge, *identity, *energies])
 
 
 def _journal(project: Project) -> Path:

@@ -52,7 +52,7 @@ def run(this: Pass, tracker: Tracker) -> Result:
         "attribute": debias.attribute,
         **evaluation.model_dump(include={"samples", "batch", "grid"}),
     }
-    inputs = this.generator_inputs() | identities(readers)
+    inputs = this.generator_inputs() | identities(readers, this.project.models)
     return this.step("sample", params, inputs, lambda folder: _sample(this, folder, tracker))
 
 

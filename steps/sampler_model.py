@@ -27,8 +27,7 @@ class Sampler(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the chain and the generator under it."""
-        checkpoint = Path(context.artifacts["checkpoint"])
-        self.generator = build_chain(checkpoint, checkpoint.parent)
+        self.generator = build_chain(Path(context.artifacts["checkpoint"]), Path(context.artifacts["models"]))
 
     def predict(
         self, context: PythonModelContext, model_input: list[int], params: dict[str, str] | None = None

@@ -72,7 +72,7 @@ def _control(this: Pass, control: Control) -> _Plan:
     return _Plan(
         training=control.training,
         params={"energies": {name: spec.model_dump() for name, spec in control.energies.items()}},
-        inputs=identities(control.energies.values()),
+        inputs=identities(control.energies.values(), this.project.models),
         build=lambda: (build_energies(control.energies, this.project.models), None),
     )
 
@@ -93,7 +93,7 @@ def _debias(this: Pass) -> _Plan:
     return _Plan(
         training=debias.training,
         params=debias.model_dump(include={"attribute", "target", "classifier", "features", "dual", "weight"}),
-        inputs=identities([debias.classifier]) | {MOMENTS_NAME: this.sha256(moments)},
+        inputs=identities([debias.classifier], this.project.models) | {MOMENTS_NAME: this.sha256(moments)},
         build=build,
     )
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from promptgen.build import MODELS
+from promptgen.build import MODELS, RANDOM, cards_of
+from promptgen.cards import load_cards
 from promptgen.config import Params, load_params
-from promptgen.store import load_cards
 
 ROOT = Path(__file__).parents[1]
 LAYERS = ("promptgen", "steps", "pipelines")
@@ -34,7 +34,7 @@ def imports(path: Path) -> frozenset[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Constant) and node.value in MODELS.values():
+        elif isinstance(node, ast.Constant) and node.value in {*MODELS.values(), *RANDOM.values()}:
             names.add(str(node.value).partition(":")[0])
     return frozenset(names)
 
@@ -136,19 +136,9 @@ def test_debias_depends_on_every_parameter_of_the_loop():
     assert set(STAGES["debias"]["params"]) == set(Params.model_fields) - elsewhere
 
 
-def test_fetched_files_are_those_of_the_cards():
-    params, cards = load_params(ROOT / "params.yaml"), load_cards()
-    (out,) = paths_of(STAGES["fetch"]["outs"])
-    for name in params.models:
-        assert out.replace("${item.model}", name) == f"models/{cards[name].file}"
-
-
-def test_experiment_uses_only_what_is_fetched():
-    content = yaml.safe_load((ROOT / "params.yaml").read_text())
-    used = {content["generator"]["model"], content["debias"]["classifier"], content["debias"]["judge"]}
-    used |= {content["evaluation"]["identity"]}
-    used |= {name for energy in content["control"]["energies"].values() for name in energy.get("models", {})}
-    assert used == set(content["models"])
+def test_experiment_fetches_just_what_it_uses():
+    params = load_params(ROOT / "params.yaml")
+    assert {name for spec in params.specs for name in cards_of(spec)} == set(params.models) <= set(load_cards())
 
 
 def test_reports_are_for_git_and_artifacts_for_the_dvc_cache():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 import yaml
 from pydantic import TypeAdapter
 from torch import nn
 
-from promptgen import store
 from promptgen.build import build_energy, identities
 from promptgen.energies.base import Sample
 from promptgen.energies.pose import YawPitchRotation, euler_rotation
@@ -21,6 +22,7 @@ from promptgen.perception.world import EmbeddingConfig, PoseNet, save_network
 from promptgen.specs import EnergySpec
 
 BETA = torch.tensor([0.5, -0.5, 1.0, 0.0, -1.0])
+FILE = "weights.bin"
 LABELS = {"gender": ["Male", "Female"], "age": ["young", "middle", "old"]}
 
 
@@ -34,39 +36,35 @@ class Looking(nn.Module):
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     """Weight files of small networks in the published containers, with their cards."""
-    folder = tmp_path_factory.mktemp("models")
-    torch.save(FairFace(LABELS, "resnet18").network.state_dict(), folder / "fairface.pt")
-    torch.save(ArcFace(ArcFaceConfig(input_side=16, dim=8)).state_dict(), folder / "arcface.pth")
-    torch.save({"E_flame": DecaPose("resnet18", hidden=8).state_dict()}, folder / "deca_model.tar")
-    torch.save(
-        {f"module.class_type2lambda.{name}": part for name, part in zip(LABELS, BETA.split([2, 3]), strict=True)},
-        folder / "debias.bin",
-    )
-    save_network(folder / "world-pose.safetensors", "pose", PoseNet(EmbeddingConfig(width=8, dim=2)))
-    cards = {
-        "fairface": ("classifier", "fairface", "fairface.pt", {"attributes": LABELS, "architecture": "resnet18"}),
-        "arcface": ("identity", "arcface", "arcface.pth", {"input_side": 16, "dim": 8}),
-        "deca": ("pose", "deca", "deca_model.tar", {"architecture": "resnet18", "hidden": 8}),
-        "debias": ("multipliers", "beta", "debias.bin", {}),
-        "world-pose": ("pose", "world-network", "world-pose.safetensors", {}),
+    folder = tmp_path_factory.mktemp("project") / "models"
+    multipliers = zip(LABELS, BETA.split([2, 3]), strict=True)
+    contents = {
+        "my-fairface": FairFace(LABELS, "resnet18").network.state_dict(),
+        "my-arcface": ArcFace(ArcFaceConfig(input_side=16, dim=8)).state_dict(),
+        "my-deca": {"E_flame": DecaPose("resnet18", hidden=8).state_dict()},
+        "my-beta": {f"module.class_type2lambda.{name}": part for name, part in multipliers},
     }
-    (folder / "cards.yaml").write_text(
-        yaml.safe_dump({name: described(folder / card[2], *card) for name, card in cards.items()})
-    )
+    for name in (*contents, "my-pose"):
+        (folder / name).mkdir(parents=True)
+    for name, content in contents.items():
+        torch.save(content, folder / name / FILE)
+    save_network(folder / "my-pose" / FILE, "pose", PoseNet(EmbeddingConfig(width=8, dim=2)))
+    cards = {
+        "my-fairface": ("classifier", "fairface", {"attributes": LABELS, "architecture": "resnet18"}),
+        "my-arcface": ("identity", "arcface", {"input_side": 16, "dim": 8}),
+        "my-deca": ("pose", "deca", {"architecture": "resnet18", "hidden": 8}),
+        "my-beta": ("multipliers", "beta", {}),
+        "my-pose": ("pose", "world-network", {}),
+    }
+    written = {name: described(folder / name / FILE, *card) for name, card in cards.items()}
+    folder.with_name("cards.yaml").write_text(yaml.safe_dump(written))
     yield folder
-    for path in folder.iterdir():
-        path.unlink()
+    shutil.rmtree(folder)
 
 
-def described(path, kind, builder, file, arguments):
-    common = {"kind": kind, "type": builder, "file": file, "arguments": arguments, "licence": "CC0"}
-    return common | {"urls": ["file:nowhere"], "sha256": sha256_of(path), "size": path.stat().st_size}
-
-
-@pytest.fixture(autouse=True)
-def _only_these_cards(models, monkeypatch):
-    cards = store.load_cards(models)
-    monkeypatch.setattr(store, "load_cards", lambda: cards)
+def described(path, kind, builder, arguments):
+    file = {"file": FILE, "urls": ["file:nowhere"], "sha256": sha256_of(path)}
+    return {"kind": kind, "type": builder, "files": [file], "arguments": arguments, "licence": "CC0"}
 
 
 def parsed(**section) -> EnergySpec:
@@ -81,29 +79,29 @@ def sample(n=2, side=64):
 
 @torch.no_grad()
 def test_moment(models):
-    spec = parsed(type="moment", classifier="fairface", attributes=["age", "gender"], beta="debias")
+    spec = parsed(type="moment", classifier="my-fairface", attributes=["age", "gender"], beta="my-beta")
     energy = build_energy(spec, models)
     assert energy.beta.tolist() == [1.0, 0.0, -1.0, 0.5, -0.5]
     logits = energy.classifier(sample().image)
     expected = -(logits["age"].softmax(dim=1) @ BETA[2:] + logits["gender"].softmax(dim=1) @ BETA[:2])
     torch.testing.assert_close(energy(sample()), expected)
-    assert list(identities([spec])) == ["fairface", "debias"]
+    assert list(identities([spec], models)) == ["my-fairface/weights.bin", "my-beta/weights.bin"]
 
 
 @torch.no_grad()
 def test_identity(models):
-    spec = parsed(type="identity", embedder="arcface")
+    spec = parsed(type="identity", embedder="my-arcface")
     energy = build_energy(spec, models)
     assert energy.needs_anchor
     given = sample()
     same = Sample(given.latent, given.image, given.context, given.image)
     torch.testing.assert_close(energy(same), torch.zeros(2), rtol=0, atol=1e-6)
     assert (energy(given) > 1e-5).all()
-    assert list(identities([spec])) == ["arcface"]
+    assert list(identities([spec], models)) == ["my-arcface/weights.bin"]
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("estimator", ["deca", "world-pose"])
+@pytest.mark.parametrize("estimator", ["my-deca", "my-pose"])
 def test_pose(models, estimator):
     spec = parsed(type="pose", estimator=estimator, canonical=(0.3, 0.0, 0.0))
     energy = build_energy(spec, models)
@@ -111,10 +109,10 @@ def test_pose(models, estimator):
     torch.testing.assert_close(rotation @ rotation.mT, torch.eye(3).expand(2, 3, 3), rtol=0, atol=1e-5)
     torch.testing.assert_close(energy.canonical, euler_rotation(torch.tensor([[0.3, 0.0, 0.0]]))[0])
     assert energy(sample()).shape == (2,)
-    assert isinstance(energy.estimator, nn.Sequential) == (estimator == "world-pose")
-    if estimator == "world-pose":
+    assert isinstance(energy.estimator, nn.Sequential) == (estimator == "my-pose")
+    if estimator == "my-pose":
         assert isinstance(energy.estimator[1], YawPitchRotation)
-    assert list(identities([spec])) == [estimator]
+    assert list(identities([spec], models)) == [f"{estimator}/{FILE}"]
 
 
 def test_pose_by_a_model_of_the_users_own(models):
@@ -126,5 +124,5 @@ def test_pose_by_a_model_of_the_users_own(models):
 
 
 def test_a_model_for_another_purpose_is_refused(models):
-    with pytest.raises(ConfigError, match="the model deca is a pose, expected a identity"):
-        build_energy(parsed(type="identity", embedder="deca"), models)
+    with pytest.raises(ConfigError, match="the model my-deca is a pose, expected a identity"):
+        build_energy(parsed(type="identity", embedder="my-deca"), models)

@@ -161,7 +161,7 @@ def load_biggan(
     return model
 
 
-def random_biggan(size: int, truncation: float = 1.0, seed: int = 0) -> BigGAN:
+def random_biggan(size: int, truncation: float = 1.0, *, seed: int = 0) -> BigGAN:
     """Return a frozen network of the shape published for `size`, with random weights: for dry runs and benchmarks.
 
     Raises:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ from promptgen.generators.nvae_output import mean_image, soft_clamp
 from promptgen.generators.plain import convolution
 from promptgen.published import load_strictly, read_torch
 from promptgen.seeding import stream
+from promptgen.strict import validate
 
 SMALLEST_DEVIATION = 0.01
 """Added to the standard deviation of each group."""
@@ -227,10 +229,21 @@ def load_nvae(path: Path, temperature: float = 1.0, groups: Groups = (0,), *, st
     return model
 
 
-def random_nvae(config: NVAEConfig | None = None, seed: int = 0) -> NVAE:
-    """Return a frozen network with random weights, by default of the shape published for FFHQ 256."""
-    model = NVAE(config or NVAEConfig(), seed)
+def random_nvae(*, seed: int = 0, statistics_passes: int = 0, **fields: Any) -> NVAE:
+    """Return a frozen network with random weights: for dry runs and benchmarks.
+
+    Args:
+        seed: seed of the weights.
+        statistics_passes: see `load_nvae`.
+        fields: of `NVAEConfig`; without any, the shape published for FFHQ 256.
+
+    Raises:
+        ConfigError: a field is unknown or out of range.
+    """
+    model = NVAE(validate(NVAEConfig, fields), seed)
     model.freeze()
+    if statistics_passes:
+        model.estimate_statistics(statistics_passes)
     return model
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -19,7 +20,7 @@ from promptgen.generators.base import FrozenModule, GaussianPrior
 from promptgen.generators.stylegan2_layers import ConstantInput, MappingLayer, PixelNorm, StyledConv, ToRGB
 from promptgen.published import load_strictly, read_state
 from promptgen.seeding import stream
-from promptgen.strict import Section
+from promptgen.strict import Section, validate
 
 MAPPING_RATE = 0.01
 """Learning-rate multiplier of the mapping layers."""
@@ -235,5 +236,22 @@ def load_stylegan2(
     load_strictly(model, read_state(path, "g_ema"), source=path)
     if mean_w is not None:
         model.set_mean_w(mean_w)
+    model.freeze()
+    return model
+
+
+def random_stylegan2(size: int, truncation: float = 1.0, *, seed: int = 0, **fields: Any) -> StyleGAN2:
+    """Return a frozen network with random weights: for dry runs and benchmarks.
+
+    Args:
+        size: height and width of its images.
+        truncation: see `StyleGAN2Config`.
+        seed: seed of the weights and of the noise maps.
+        fields: others of `StyleGAN2Config`.
+
+    Raises:
+        ConfigError: a field is unknown or out of range.
+    """
+    model = StyleGAN2(validate(StyleGAN2Config, {"size": size, "truncation": truncation, **fields}), seed)
     model.freeze()
     return model

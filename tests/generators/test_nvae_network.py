@@ -29,7 +29,7 @@ NUMBERS = [3 * 2 * 2, 3 * 4 * 4, 3 * 4 * 4]
 
 
 def small(seed=0, **options):
-    return random_nvae(NVAEConfig(**SHAPE | options), seed)
+    return random_nvae(seed=seed, **SHAPE | options)
 
 
 def latents(model, n=3):

@@ -335,7 +335,7 @@ def test_missing_and_damaged_weight_files_are_told(tmp_path):
         ModelFileError, match=r"world-judge.safetensors is missing; fetch it with `python -m steps.fetch"
     ):
         check.run(project)
-    path = fetch.run("world-judge", project.models)
+    (path,) = fetch.run("world-judge", project.models)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ModelFileError, match=r"delete it and fetch it again with `python -m steps.fetch world-judge`"):
         check.run(project)

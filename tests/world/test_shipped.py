@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import promptgen.world
+from promptgen.cards import load_cards
 from promptgen.config import load_params
 from promptgen.files import sha256_of
 from promptgen.seeding import stream
-from promptgen.store import load_cards
 from promptgen.world.generator import load_generator
 from promptgen.world.quality import measure
 from promptgen.world.renderer import render
@@ -49,14 +49,15 @@ def quality(world, fresh):
 def test_every_model_has_a_card_and_is_whole():
     assert set(CARDS) == {f"world-{name}" for name in ("generator", "classifier", "judge", "clip", "pose", "identity")}
     for card in CARDS.values():
-        assert sha256_of(WEIGHTS / card.file) == card.sha256
-        assert (WEIGHTS / card.file).stat().st_size == card.size
+        (file,) = card.files
+        assert sha256_of(WEIGHTS / file.file) == file.sha256
+        assert (WEIGHTS / file.file).stat().st_size == file.size
         assert card.training["command"].startswith("python -m steps.build_world --only ")
         assert card.quality
 
 
 def test_all_weights_together_are_small():
-    assert sum(card.size for card in CARDS.values()) < 12e6
+    assert sum(card.files[0].size for card in CARDS.values()) < 12e6
 
 
 def test_the_generator_was_trained_on_the_scene_of_params_yaml(world):
