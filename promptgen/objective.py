@@ -13,9 +13,8 @@ Generative Models", NeurIPS 2022, https://arxiv.org/abs/2209.06970
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -139,45 +138,6 @@ def energy_parts(energy: Energy, sample: Sample) -> dict[str, Tensor]:
 def non_finite(names: list[str]) -> NonFiniteEnergyError:
     """Return the error for what is called `names`."""
     return NonFiniteEnergyError(f"{' and '.join(names)} became NaN or infinite: lower the learning rate or the weight")
-
-
-@dataclass(frozen=True)
-class Fit:
-    """How well a flow fits its target.
-
-    Attributes:
-        log_z: estimate of ``log Z``, nats.
-        log_z_bound: lower bound of ``log Z``: the mean log weight, nats.
-        kl_gap: estimate of ``KL(q || p*)``: the difference of the two, nats.
-        ess_fraction: effective sample size over the number of samples, in (0, 1].
-        n: number of samples.
-    """
-
-    log_z: float
-    log_z_bound: float
-    kl_gap: float
-    ess_fraction: float
-    n: int
-
-    def as_dict(self) -> dict[str, float]:
-        """Return the numbers by name."""
-        return asdict(self)
-
-
-def fit_statistics(log_w: Tensor) -> Fit:
-    """Summarise log importance weights, nats, (n,), of fresh samples from the flow.
-
-    Raises:
-        DataError: there are none, or one is NaN or infinite.
-    """
-    log_w = log_w.detach().double()
-    if log_w.numel() == 0 or not bool(log_w.isfinite().all()):
-        raise DataError(f"the fit needs finite log weights, got {log_w.numel()} with {log_w.isfinite().sum()} finite")
-    n = log_w.numel()
-    log_sum = float(log_w.logsumexp(dim=0))
-    log_z, bound = log_sum - math.log(n), float(log_w.mean())
-    ess = math.exp(2 * log_sum - float((2 * log_w).logsumexp(dim=0)))
-    return Fit(log_z, bound, log_z - bound, ess / n, n)
 
 
 def _require_finite(loss: Loss) -> None:

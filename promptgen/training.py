@@ -23,9 +23,10 @@ from promptgen.batches import Batches, ContextSampler
 from promptgen.energies.base import Energy, Sample
 from promptgen.errors import CheckpointError, NonFiniteEnergyError
 from promptgen.files import atomic_write
+from promptgen.fit import Fit, fit_statistics
 from promptgen.flow import Flow
 from promptgen.generators.base import Generator
-from promptgen.objective import Estimator, Fit, Loss, fit_statistics, join, non_finite
+from promptgen.objective import Estimator, Loss, join, non_finite
 from promptgen.strict import Section
 from promptgen.tracking import NullTracker, Tracker
 

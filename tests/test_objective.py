@@ -9,8 +9,9 @@ from torch import nn
 
 from promptgen.energies.base import Sample, Term, WeightedSum
 from promptgen.errors import DataError, NonFiniteEnergyError
+from promptgen.fit import fit_statistics
 from promptgen.flow import Flow, FlowConfig
-from promptgen.objective import energy_parts, fit_statistics, join, log_weight, reverse_kl
+from promptgen.objective import energy_parts, join, log_weight, reverse_kl
 from promptgen.seeding import stream
 
 SMALL = FlowConfig(blocks=2, hidden=8)
@@ -205,31 +206,3 @@ def test_energies_draw_from_the_given_stream():
     one, same, other = (log_weight(*arguments, rng=stream(0, name)) for name in ("a", "a", "b"))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
-
-
-def test_fit_statistics_of_known_weights():
-    weights = torch.tensor([1.0, 2.0, 3.0, 2.0], dtype=torch.float64)
-    fit = fit_statistics(weights.log() + 1000.0)  # a constant that would overflow exp
-    assert fit.log_z == pytest.approx(1000 + math.log(2.0))
-    assert fit.log_z_bound == pytest.approx(1000 + math.log(12) / 4)
-    assert fit.kl_gap == pytest.approx(fit.log_z - fit.log_z_bound)
-    assert fit.ess_fraction == pytest.approx(64 / 18 / 4)
-    assert fit.as_dict() == {
-        "log_z": fit.log_z,
-        "log_z_bound": fit.log_z_bound,
-        "kl_gap": fit.kl_gap,
-        "ess_fraction": fit.ess_fraction,
-        "n": 4,
-    }
-
-
-def test_fit_statistics_of_equal_weights():
-    fit = fit_statistics(torch.full((7,), -3.0))
-    assert fit.ess_fraction == pytest.approx(1.0)
-    assert fit.kl_gap == pytest.approx(0.0, abs=1e-12)
-
-
-@pytest.mark.parametrize("bad", [[], [float("nan")], [0.0, float("inf")]])
-def test_fit_statistics_refuses_what_has_no_answer(bad):
-    with pytest.raises(DataError, match="finite log weights"):
-        fit_statistics(torch.tensor(bad))

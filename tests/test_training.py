@@ -15,9 +15,10 @@ from torch import nn
 from promptgen import batches
 from promptgen.energies.base import Term, WeightedSum
 from promptgen.errors import CheckpointError, DataError, NonFiniteEnergyError
+from promptgen.fit import fit_statistics
 from promptgen.flow import Flow, FlowConfig
 from promptgen.generators.base import GaussianPrior
-from promptgen.objective import fit_statistics, log_weight
+from promptgen.objective import log_weight
 from promptgen.seeding import stream
 from promptgen.training import STATE_NAME, TrainingConfig, train_flow
 

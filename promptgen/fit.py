@@ -1,0 +1,158 @@
+"""How well a flow fits what it was trained for, from the log importance weights of fresh samples.
+
+With ``w = p(z) exp(-E) / q(z)`` at z ~ q, so that ``E[w] = Z``:
+
+    log Z estimate = log mean(w)         bound = mean(log w) <= log Z
+    KL(q || p*) ~ log Z - bound          effective sample size = (sum w)^2 / sum w^2
+
+Each comes with its standard error, by linear expansion (the delta method). Estimates and errors rest on the largest
+weights, so `tail_index` tells how heavy the weights' tail is: beyond about 0.7 no number of samples that anybody draws
+makes them reliable.
+
+A. Vehtari, D. Simpson, A. Gelman, Y. Yao, J. Gabry, "Pareto smoothed importance sampling", JMLR 2024,
+https://arxiv.org/abs/1507.02646
+J. Zhang, M. Stephens, "A new and efficient estimation method for the generalized Pareto distribution",
+Technometrics 2009
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from promptgen.errors import DataError
+
+Trust = Literal["good", "usable", "not to be trusted"]
+
+GOOD_TAIL = 0.5
+"""Up to this tail index the weights have a finite variance."""
+
+USABLE_TAIL = 0.7
+"""Up to this tail index importance sampling converges fast enough to be of use; lower for few samples."""
+
+LEAST_TAIL = 5
+"""Fewest weights that a tail is fitted to."""
+
+LEAST_SAMPLES = 5 * LEAST_TAIL
+"""Fewest weights whose tail can be judged: a fifth of them make the tail."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How well a flow fits its target. Every `..._error` is a standard error.
+
+    Attributes:
+        log_z: estimate of ``log Z``, nats.
+        log_z_error: of `log_z`, nats.
+        log_z_bound: lower bound of ``log Z``: the mean log weight, nats.
+        kl_gap: estimate of ``KL(q || p*)``: the difference of the two, nats.
+        kl_gap_error: of `kl_gap`, nats.
+        ess_fraction: effective sample size over the number of samples, in (0, 1].
+        ess_error: of `ess_fraction`.
+        tail_index: shape k of the generalised Pareto distribution of the largest weights; None where the largest
+            weights are all alike or too few to say, and the first is as good as a tail can be.
+        n: number of samples.
+    """
+
+    log_z: float
+    log_z_error: float
+    log_z_bound: float
+    kl_gap: float
+    kl_gap_error: float
+    ess_fraction: float
+    ess_error: float
+    tail_index: float | None
+    n: int
+
+    @property
+    def trust(self) -> Trust:
+        """How far these figures, and samples corrected by the weights, can be trusted."""
+        if self.n < LEAST_SAMPLES:
+            return "not to be trusted"
+        if self.tail_index is None or self.tail_index <= GOOD_TAIL:
+            return "good"
+        return "usable" if self.tail_index <= usable_tail(self.n) else "not to be trusted"
+
+    def as_dict(self) -> dict[str, float | int | str | None]:
+        """Return the numbers by name, and `trust`."""
+        return {**asdict(self), "trust": self.trust}
+
+
+def fit_statistics(log_w: Tensor) -> Fit:
+    """Summarise log importance weights, nats, (n,), of fresh samples from the flow.
+
+    Raises:
+        DataError: there are none, or one is NaN or infinite.
+    """
+    log_w = log_w.detach().double().cpu()
+    if log_w.numel() == 0 or not bool(log_w.isfinite().all()):
+        raise DataError(f"the fit needs finite log weights, got {log_w.numel()} with {log_w.isfinite().sum()} finite")
+    n, bound = log_w.numel(), float(log_w.mean())
+    log_z = float(log_w.logsumexp(dim=0)) - math.log(n)
+    relative = (log_w - log_z).exp()  # w over its mean
+    square = float(relative.square().mean())
+    return Fit(
+        log_z=log_z,
+        log_z_error=_standard_error(relative),
+        log_z_bound=bound,
+        kl_gap=log_z - bound,
+        kl_gap_error=_standard_error(relative - log_w),
+        ess_fraction=1 / square,
+        ess_error=_standard_error(2 * relative - relative.square() / square) / square,
+        tail_index=tail_index(log_w),
+        n=n,
+    )
+
+
+def tail_index(log_w: Tensor) -> float | None:
+    """Return the shape k of the generalised Pareto distribution that the largest weights follow.
+
+    Moments of the weights up to the order 1 / k are finite. A weak prior draws the estimate of few weights towards 0.5,
+    as in the source.
+
+    Args:
+        log_w: log weights, nats, (n,); a common constant changes nothing.
+
+    Returns:
+        None where there are fewer than `LEAST_TAIL` weights in the tail, or they are all alike.
+    """
+    n = len(log_w)
+    size = math.ceil(min(0.2 * n, 3 * math.sqrt(n)))
+    if size < LEAST_TAIL or size >= n:
+        return None
+    largest = log_w.double().sort().values[-size - 1 :]
+    weight = (largest - largest[-1]).exp()
+    excess = weight[1:] - weight[0]
+    if float(excess[-1]) <= 0 or float(excess[size // 4]) <= 0:
+        return None
+    shape = _pareto_shape(excess)
+    return (size * shape + 10 * 0.5) / (size + 10)
+
+
+def usable_tail(n: int) -> float:
+    """Return the largest tail index at which `n` weights are of use."""
+    return min(1 - 1 / math.log10(n), USABLE_TAIL) if n > 10 else 0.0
+
+
+def _pareto_shape(excess: Tensor) -> float:
+    """Return the shape of the generalised Pareto distribution of `excess`, (m,), ascending, not all zero.
+
+    The profile likelihood of theta = -shape / scale is averaged over a grid that spans its plausible values.
+    """
+    m = len(excess)
+    grid = torch.arange(1, 30 + math.isqrt(m) + 1, dtype=torch.float64) - 0.5
+    first_quartile = excess[int(m / 4 + 0.5) - 1]
+    theta = 1 / excess[-1] + (1 - (len(grid) / grid).sqrt()) / (3 * first_quartile)
+    shape = torch.log1p(-theta[:, None] * excess).mean(dim=1)
+    likelihood = m * ((-theta / shape).log() - shape - 1)
+    best = float((likelihood.softmax(dim=0) * theta).sum())
+    return float(torch.log1p(-best * excess).mean())
+
+
+def _standard_error(terms: Tensor) -> float:
+    """Return the standard error of the mean of independent terms, (n,); zero where there is just one."""
+    return float(terms.std(correction=min(1, len(terms) - 1))) / math.sqrt(len(terms))
