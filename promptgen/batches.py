@@ -5,20 +5,18 @@ Every draw is addressed by the seed and the names of its stream, so the same nam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from promptgen.conditions import Condition, split_context
 from promptgen.energies.base import Energy, Sample
 from promptgen.flow import Flow
-from promptgen.generators.base import Generator
+from promptgen.generators.base import Generator, condition_of, conditioned_images
 from promptgen.objective import Estimator, Loss, anchor_images, energy_parts, log_weight, reverse_kl
 from promptgen.seeding import stream
-
-ContextSampler = Callable[[int, torch.Generator], Tensor]
-"""Draws conditions, (n, C), of a conditional flow from a random stream."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,6 @@ class Batches:
         energy: what is wanted, nats.
         seed: seed of the experiment.
         size: most samples that go through the generator at a time.
-        contexts: draws the conditions of a conditional flow.
     """
 
     flow: Flow
@@ -39,7 +36,11 @@ class Batches:
     energy: Energy
     seed: int
     size: int
-    contexts: ContextSampler | None = None
+
+    @property
+    def condition(self) -> Condition:
+        """What is drawn besides the noise: the conditions that the generator takes, and then those of the flow."""
+        return condition_of(self.generator) + self.flow.condition
 
     @property
     def images_per_sample(self) -> int:
@@ -72,11 +73,13 @@ class Batches:
         """Return the terms of the energy whose gradient by latents or anchors is not finite for some sample."""
         bad: set[str] = set()
         for eps, context, rng in self._draws(n, *names):
-            latent = self.flow(eps, context)[0].detach().requires_grad_()
+            below, own = split_context(context, self.flow.context_dim)
+            latent = self.flow(eps, own)[0].detach().requires_grad_()
             anchor = anchor_images(self.flow, self.generator, self.energy, eps)
             anchor = None if anchor is None else anchor.detach().requires_grad_()
             inputs = [latent] if anchor is None else [latent, anchor]
-            parts = energy_parts(self.energy, Sample(latent, self.generator(latent), context, anchor, rng))
+            image = conditioned_images(self.generator, latent, below)
+            parts = energy_parts(self.energy, Sample(latent, image, context, anchor, rng))
             bad |= {name for name, part in parts.items() if not _has_finite_gradients(part, inputs)}
         return sorted(bad)
 
@@ -85,9 +88,9 @@ class Batches:
 
         Noise and conditions do not depend on the size of the batches: they are drawn on the CPU all at once.
         """
-        like = next(self.flow.parameters())
+        like, condition = next(self.flow.parameters()), self.condition
         eps = torch.randn(n, self.flow.dim, generator=stream(self.seed, *names), dtype=like.dtype).to(like.device)
-        context = None if self.contexts is None else self.contexts(n, stream(self.seed, *names, "context")).to(like)
+        context = condition.sample(n, stream(self.seed, *names, "context")).to(like) if condition else None
         rng = stream(self.seed, *names, "energy")
         for start in range(0, n, self.size):
             part = slice(start, start + self.size)

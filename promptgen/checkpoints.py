@@ -1,7 +1,8 @@
 """The project's own weight files: safetensors with a JSON config inside, so that a file says by itself what it is.
 
-A chain of trained flows is one such file. It holds the flows, how to build the generator under them, and where they
-come from; it is loaded and sampled without any control model and without params.yaml.
+A chain of trained flows is one such file. It holds the flows with the names and ranges of their conditions, how to
+build the generator under them, and where they come from; it is loaded and sampled without any control model and without
+params.yaml.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from promptgen.conditions import Condition
 from promptgen.errors import CheckpointError, DataError
 from promptgen.files import atomic_write
 from promptgen.flow import Flow, FlowConfig
@@ -167,10 +169,12 @@ def _config_of(text: str | None, path: Path | str) -> dict[str, Any]:
 def _describe(flow: Flow) -> dict[str, Any]:
     """Return what `_rebuild` needs to make a flow of the same shape."""
     dtype = str(next(flow.parameters()).dtype).removeprefix("torch.")
-    return {"dim": flow.dim, "context_dim": flow.context_dim, "dtype": dtype, "config": flow.config.model_dump()}
+    condition = [[name, *ends] for name, ends in flow.condition.ranges.items()]  # in order, which JSON objects lose
+    return {"dim": flow.dim, "condition": condition, "dtype": dtype, "config": flow.config.model_dump()}
 
 
 def _rebuild(described: Mapping[str, Any]) -> Flow:
     """Return a flow of the described shape, whose numbers are still to be filled in."""
     config, dtype = FlowConfig.model_validate(described["config"]), _DTYPES[described["dtype"]]
-    return Flow(int(described["dim"]), config, context_dim=int(described["context_dim"]), dtype=dtype)
+    condition = Condition({str(name): (float(low), float(high)) for name, low, high in described["condition"]})
+    return Flow(int(described["dim"]), config, condition, dtype=dtype)

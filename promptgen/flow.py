@@ -5,6 +5,7 @@ Each block is a scale and shift per dimension, a fixed random rotation and an af
     ``x -> exp(s) x + t``,    ``x -> Q x``,    ``(x_1, x_2) -> (x_1, exp(a(x_1, c)) x_2 + b(x_1, c))``,
 
 where the log-scale `a` is bounded. A last rotation undoes all the others, so that a new flow leaves its input as it is.
+A latent of several parts, such as BigGAN's z and class embedding, may have a flow of its own for each part.
 The blocks are nflows transforms; the couplings of nflows themselves can only contract, hence the subclass.
 
 L. Dinh, J. Sohl-Dickstein, S. Bengio, "Density estimation using Real NVP", 2017, https://arxiv.org/abs/1605.08803
@@ -13,6 +14,8 @@ L. Dinh, J. Sohl-Dickstein, S. Bengio, "Density estimation using Real NVP", 2017
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import Annotated
 
 import torch
 from nflows.transforms.base import CompositeTransform, Transform
@@ -22,6 +25,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from promptgen.conditions import Condition
 from promptgen.errors import DataError
 from promptgen.seeding import stream
 from promptgen.strict import Section
@@ -34,11 +38,14 @@ class FlowConfig(Section):
         blocks: number of blocks.
         hidden: width of the one hidden layer in each coupling's network.
         log_scale_bound: largest absolute log-scale of a coupling, nats per dimension.
+        parts: sizes of the parts of the latent that have flows of their own, independent of each other, each of
+            `blocks` blocks; they sum to the latent's dimension. None means one flow for the whole latent.
     """
 
     blocks: int = Field(default=8, ge=1)
     hidden: int = Field(default=256, ge=1)
     log_scale_bound: float = Field(default=2.0, gt=0)
+    parts: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=2)] | None = None
 
 
 class Flow(nn.Module):
@@ -49,18 +56,21 @@ class Flow(nn.Module):
     Args:
         dim: number of dimensions D, at least 2.
         config: size of the network.
-        context_dim: number of dimensions C of the condition; 0 means an unconditional flow.
+        condition: coordinates of the condition; none, the default, means an unconditional flow.
         scale: standard deviations of the generator's prior, (D,), so that a new flow turns N(0, I) into the prior;
             None means ones.
         seed: chooses the rotations and the first weights.
         dtype: floating type of all parameters and buffers; casting a flow later leaves its rotations less exact.
+
+    Raises:
+        DataError: there are fewer than 2 dimensions, or the parts or the scale do not fit them.
     """
 
     def __init__(
         self,
         dim: int,
         config: FlowConfig | None = None,
-        context_dim: int = 0,
+        condition: Condition | None = None,
         scale: Tensor | None = None,
         seed: int = 0,
         dtype: torch.dtype = torch.float32,
@@ -72,9 +82,14 @@ class Flow(nn.Module):
             raise DataError(f"scale must be one number per dimension, ({dim},), got {tuple(scale.shape)}")
         self.dim = dim
         self.config = config or FlowConfig()
-        self.context_dim = context_dim
+        self.condition = condition or Condition()
+        self.context_dim = len(self.condition)
         scale = torch.ones(dim) if scale is None else scale.detach().clone()
-        blocks = _blocks(dim, self.config, context_dim, stream(seed, "flow"))
+        rng = stream(seed, "flow")
+        if self.config.parts is None:
+            blocks = _blocks(dim, self.config, self.context_dim, rng)
+        else:
+            blocks = [_Parts(dim, self.config, self.config.parts, self.context_dim, rng)]
         self.transform = CompositeTransform([*blocks, PointwiseAffineTransform(scale=scale)]).to(dtype)
 
     def forward(self, eps: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -140,6 +155,34 @@ def _random_rotation(dim: int, rng: torch.Generator) -> Tensor:
     q, r = torch.linalg.qr(torch.randn(dim, dim, generator=rng, dtype=torch.float64))
     rotation: Tensor = q * r.diagonal().sign()
     return rotation
+
+
+class _Parts(Transform):  # type: ignore[misc]
+    """A flow for each part of the dimensions, none of which sees another part; all see the condition."""
+
+    def __init__(
+        self, dim: int, config: FlowConfig, sizes: tuple[int, ...], context_dim: int, rng: torch.Generator
+    ) -> None:
+        super().__init__()
+        if sum(sizes) != dim:
+            parts = " + ".join(map(str, sizes))
+            raise DataError(f"the latent has {dim} dimensions, flow.parts has {parts} = {sum(sizes)}: make them agree")
+        self.sizes = list(sizes)
+        self.flows = nn.ModuleList(CompositeTransform(_blocks(size, config, context_dim, rng)) for size in sizes)
+
+    def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._join([flow(part, context) for flow, part in self._with_parts(inputs)])
+
+    def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._join([flow.inverse(part, context) for flow, part in self._with_parts(inputs)])
+
+    def _with_parts(self, inputs: Tensor) -> Iterator[tuple[CompositeTransform, Tensor]]:
+        return zip(self.flows, torch.split(inputs, self.sizes, dim=1), strict=True)
+
+    @staticmethod
+    def _join(results: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        outputs, log_dets = zip(*results, strict=True)
+        return torch.cat(outputs, dim=1), torch.stack(log_dets).sum(dim=0)
 
 
 class _ScaleShift(Transform):  # type: ignore[misc]

@@ -20,10 +20,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from promptgen.conditions import split_context
 from promptgen.energies.base import Energy, Sample, WeightedSum
 from promptgen.errors import DataError, NonFiniteEnergyError
 from promptgen.flow import Flow, standard_log_prob
-from promptgen.generators.base import Generator
+from promptgen.generators.base import Generator, conditioned_images
 
 Estimator = Literal["path", "plain"]
 
@@ -67,17 +68,19 @@ def reverse_kl(
         generator: the frozen generator `G`.
         energy: what is wanted, nats.
         eps: standard normal noise, (B, D).
-        context: conditions of a conditional flow, (B, C).
+        context: conditions, (B, C): those that the generator takes, if any, and then those of a conditional flow.
         estimator: "path" or "plain".
         rng: random stream for energies that draw.
 
     Raises:
         NonFiniteEnergyError: a term of the energy, or the flow's density, is NaN or infinite for a sample.
     """
-    latent, log_det = flow(eps, context)
-    sample = Sample(latent, generator(latent), context, anchor_images(flow, generator, energy, eps), rng)
+    below, own = split_context(context, flow.context_dim)
+    latent, log_det = flow(eps, own)
+    image = conditioned_images(generator, latent, below)
+    sample = Sample(latent, image, context, anchor_images(flow, generator, energy, eps), rng)
     parts = energy_parts(energy, sample)
-    log_q = _path_log_prob(flow, latent, context) if estimator == "path" else standard_log_prob(eps) - log_det
+    log_q = _path_log_prob(flow, latent, own) if estimator == "path" else standard_log_prob(eps) - log_det
     log_w = generator.prior.log_prob(latent) - torch.stack(list(parts.values())).sum(dim=0) - log_q
     loss = Loss(-log_w.mean(), log_w.detach(), {name: part.detach() for name, part in parts.items()}, _detached(sample))
     _require_finite(loss)

@@ -19,7 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from promptgen.batches import Batches, ContextSampler
+from promptgen.batches import Batches
 from promptgen.energies.base import Energy, Sample
 from promptgen.errors import CheckpointError, NonFiniteEnergyError
 from promptgen.files import atomic_write
@@ -118,10 +118,11 @@ def train_flow(
     state_dir: Path | None = None,
     tracker: Tracker | None = None,
     multipliers: Multipliers | None = None,
-    contexts: ContextSampler | None = None,
     fit_samples: int = 1024,
 ) -> Training:
     """Train `flow`, in place, towards the density ``p(z) exp(-E(G(z), z)) / Z``.
+
+    Where the flow or the generator takes a condition, one is drawn afresh for every sample.
 
     Args:
         generator: frozen generator.
@@ -132,7 +133,6 @@ def train_flow(
         state_dir: folder of the state. With a state of the same training in it, the training goes on from there.
         tracker: receives the rows of the history, their names prefixed with ``train/``.
         multipliers: moves the energy meanwhile.
-        contexts: draws the conditions of a conditional flow.
         fit_samples: number of samples of the final fit.
 
     Raises:
@@ -141,7 +141,7 @@ def train_flow(
         StorageError: the state cannot be written.
     """
     size = min(config.micro_batch or config.batch, config.batch)
-    run = _Run(Batches(flow, generator, energy, seed, size, contexts), config, multipliers)
+    run = _Run(Batches(flow, generator, energy, seed, size), config, multipliers)
     state = None if state_dir is None else state_dir / STATE_NAME
     if state is not None and state.exists():
         run.load(state)
@@ -267,7 +267,8 @@ class _Run:
 
     def identity(self) -> dict[str, Any]:
         """Return what must be the same for a state to be gone on from."""
-        flow = {"dim": self.flow.dim, "context_dim": self.flow.context_dim, **self.flow.config.model_dump()}
+        condition = {name: list(range_) for name, range_ in self.batches.condition.ranges.items()}
+        flow = {"dim": self.flow.dim, "condition": condition, **self.flow.config.model_dump()}
         return {"training": self.config.model_dump(), "flow": flow, "seed": self.batches.seed}
 
     def save(self, path: Path) -> None:

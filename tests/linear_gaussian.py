@@ -8,8 +8,14 @@ import math
 import torch
 from torch import nn
 
+from promptgen.conditions import Condition
 from promptgen.generators.base import GaussianPrior
 from promptgen.seeding import stream
+
+
+def box(n, size=2.0):
+    """Return a condition of `n` coordinates, each within +-size."""
+    return Condition(dict.fromkeys(("first", "second", "third")[:n], (-size, size)))
 
 
 class LinearGenerator(nn.Module):

@@ -2,20 +2,21 @@
 
 import pytest
 import torch
-from linear_gaussian import LinearGenerator, Quadratic
+from linear_gaussian import LinearGenerator, Quadratic, box
 
 from promptgen.batches import Batches
 from promptgen.energies.base import Term, WeightedSum
 from promptgen.flow import Flow, FlowConfig
+from promptgen.generators.chained import ChainedGenerator
 from promptgen.objective import log_weight
 from promptgen.seeding import stream
 
 SMALL = FlowConfig(blocks=2, hidden=8)
 
 
-def make_batches(size=8, energy=None, context_dim=0, contexts=None):
-    flow = Flow(4, SMALL, context_dim, dtype=torch.float64)
-    return Batches(flow, LinearGenerator(), energy or Quadratic(), seed=1, size=size, contexts=contexts)
+def make_batches(size=8, energy=None, context_dim=0):
+    flow = Flow(4, SMALL, box(context_dim), dtype=torch.float64)
+    return Batches(flow, LinearGenerator(), energy or Quadratic(), seed=1, size=size)
 
 
 @pytest.mark.parametrize("size", [1, 3, 10, 100])
@@ -34,15 +35,28 @@ def test_other_names_and_seeds_are_other_samples():
 
 
 def test_conditions_come_from_their_own_stream_and_match_the_samples():
-    def contexts(n, rng):
-        return torch.randn(n, 2, generator=rng)
-
-    whole = make_batches(10, context_dim=2, contexts=contexts)
+    whole = make_batches(10, context_dim=2)
     (loss,) = whole.losses(10, "train", 5)
-    expected = torch.randn(10, 2, generator=stream(1, "train", 5, "context")).double()
+    expected = box(2).sample(10, stream(1, "train", 5, "context"))
     assert torch.equal(loss.sample.context, expected)
-    parts = list(make_batches(3, context_dim=2, contexts=contexts).losses(10, "train", 5))
+    parts = list(make_batches(3, context_dim=2).losses(10, "train", 5))
     assert torch.equal(torch.cat([part.sample.context for part in parts]), expected)
+
+
+def test_conditions_of_the_generator_are_drawn_for_an_unconditional_flow():
+    below = Flow(4, SMALL, box(2), dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in below.parameters():
+            parameter += 0.2
+    base = LinearGenerator()
+    generator = ChainedGenerator(base, below)
+    batches = Batches(Flow(4, SMALL, dtype=torch.float64), generator, Quadratic(), seed=1, size=10)
+    (loss,) = batches.losses(10, "train", 0)
+    context = box(2).sample(10, stream(1, "train", 0, "context"))
+    assert batches.condition == box(2)
+    assert torch.equal(loss.sample.context, context)
+    assert torch.equal(loss.sample.image, base(below(loss.sample.latent, context)[0]))
+    assert batches.bad_gradients(10, "train", 0) == []
 
 
 def root_of_zero(zero):

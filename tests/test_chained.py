@@ -1,14 +1,15 @@
-"""A flow on a generator is a generator, with truth where the base has it."""
+"""A flow on a generator is a generator, with truth where the base has it, and with the conditions of its flows."""
 
 import copy
 
 import pytest
 import torch
-from linear_gaussian import LinearGenerator
+from linear_gaussian import LinearGenerator, box
 
+from promptgen.conditions import Condition
 from promptgen.errors import DataError
 from promptgen.flow import Flow, FlowConfig
-from promptgen.generators.base import Generator, HasTruth
+from promptgen.generators.base import Conditional, Generator, HasTruth, condition_of, conditioned_images
 from promptgen.generators.chained import ChainedGenerator
 from promptgen.seeding import stream
 
@@ -29,7 +30,7 @@ class NoisyGenerator(LinearGenerator):
 
 
 def make_flow(name="flow", context_dim=0):
-    flow = Flow(4, SMALL, context_dim, dtype=torch.float64)
+    flow = Flow(4, SMALL, box(context_dim), dtype=torch.float64)
     rng = stream(0, name)
     with torch.no_grad():
         for parameter in flow.parameters():
@@ -123,3 +124,39 @@ def test_noise_reaches_the_base():
 def test_dimensions_must_agree():
     with pytest.raises(DataError, match="5 dimensions"):
         ChainedGenerator(LinearGenerator(5), make_flow())
+
+
+def test_conditions_reach_the_flow_that_takes_them_at_any_depth():
+    base, eps, context = TruthfulGenerator(), normal(), normal(16, 2)
+    first, second, third = make_flow("first", 2), make_flow("second"), make_flow("third")
+    chain = ChainedGenerator(ChainedGenerator(ChainedGenerator(base, first), second), third)
+    latent = first(second(third(eps)[0])[0], context)[0]
+    assert isinstance(chain, Conditional)
+    assert chain.condition == box(2)
+    assert torch.equal(chain(eps, context=context), base(latent))
+    assert torch.equal(chain.truth(eps, context)["sign"], base.truth(latent)["sign"])
+    assert torch.equal(chain(eps), chain(eps, context=torch.zeros(16, 2).double()))
+    assert not torch.equal(chain(eps), chain(eps, context=context))
+
+
+def test_two_conditional_flows_take_their_own_columns():
+    base, eps, context = LinearGenerator(), normal(), normal(16, 3)
+    lower, upper = make_flow("lower", 2), Flow(4, SMALL, Condition({"light": (-1.0, 1.0)}), dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in upper.parameters():
+            parameter += 0.3
+    chain = ChainedGenerator(ChainedGenerator(base, lower), upper)
+    assert chain.condition.names == ("first", "second", "light")
+    assert torch.equal(chain(eps, context=context), base(lower(upper(eps, context[:, 2:])[0], context[:, :2])[0]))
+    with pytest.raises(DataError, match="two conditions of one chain"):
+        ChainedGenerator(ChainedGenerator(base, lower), make_flow("other", 2))
+
+
+def test_conditions_of_another_size_are_refused():
+    conditional, plain = ChainedGenerator(LinearGenerator(), make_flow(context_dim=2)), LinearGenerator()
+    for chain in (conditional, ChainedGenerator(plain, make_flow())):
+        with pytest.raises(DataError, match=r"takes conditions of shape \(16, [02]\), got \(16, 3\)"):
+            chain(normal(), context=normal(16, 3))
+    with pytest.raises(DataError, match=r"takes conditions of shape \(16, 0\)"):
+        conditioned_images(plain, normal(), normal(16, 2))
+    assert condition_of(plain) == Condition()

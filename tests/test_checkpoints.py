@@ -4,13 +4,15 @@ import json
 
 import pytest
 import torch
-from linear_gaussian import LinearGenerator
+from linear_gaussian import LinearGenerator, box
 from safetensors.torch import save_file
 from torch import nn
 
 from promptgen.checkpoints import fill_module, load_chain, load_tensors, save_chain, save_module, save_tensors
+from promptgen.conditions import Condition
 from promptgen.errors import CheckpointError, DataError
 from promptgen.flow import Flow, FlowConfig
+from promptgen.generators.base import condition_of
 from promptgen.generators.chained import ChainedGenerator
 from promptgen.seeding import stream
 
@@ -19,7 +21,7 @@ INFO = {"experiment": "x", "pass": 2, "fit": {"ess_fraction": 0.5}}
 
 
 def make_flow(name, context_dim=0, dtype=torch.float32):
-    flow = Flow(4, FlowConfig(blocks=2, hidden=8, log_scale_bound=1.5), context_dim, seed=7, dtype=dtype)
+    flow = Flow(4, FlowConfig(blocks=2, hidden=8, log_scale_bound=1.5), box(context_dim), seed=7, dtype=dtype)
     rng = stream(0, name)
     with torch.no_grad():
         for parameter in flow.parameters():
@@ -37,7 +39,7 @@ def test_a_chain_comes_back_exactly(path):
     chain = load_chain(path)
     assert chain.generator_spec == SPEC
     assert chain.info == INFO
-    assert [flow.context_dim for flow in chain.flows] == [0, 2]
+    assert [flow.condition for flow in chain.flows] == [box(0), box(2)]
     eps, context = torch.randn(5, 4, generator=stream(0, "eps")), torch.ones(5, 2)
     assert torch.equal(chain.flows[0](eps)[0], make_flow("a")(eps)[0])
     assert torch.equal(chain.flows[1](eps, context)[0], make_flow("b", 2)(eps, context)[0])
@@ -51,6 +53,24 @@ def test_a_chain_goes_on_a_generator_in_order(tmp_path):
     generator = load_chain(tmp_path / "chain.safetensors").on(base)
     assert isinstance(generator, ChainedGenerator)
     assert torch.equal(generator(eps), base(first(second(eps)[0])[0]))
+
+
+def test_conditions_keep_their_names_ranges_and_order(tmp_path):
+    pose = Condition({"yaw": (-0.3, 0.35), "pitch": (-0.1, 0.1)})
+    save_chain(tmp_path / "chain.safetensors", [Flow(4, condition=pose), Flow(4)], SPEC, {})
+    chain = load_chain(tmp_path / "chain.safetensors")
+    assert [list(flow.condition.ranges.items()) for flow in chain.flows] == [list(pose.ranges.items()), []]
+    assert condition_of(chain.on(LinearGenerator())) == pose
+
+
+def test_parts_come_back(tmp_path):
+    config = FlowConfig(blocks=2, hidden=8, parts=(2, 2))
+    flow = Flow(4, config, seed=3)
+    save_chain(tmp_path / "chain.safetensors", [flow], SPEC, {})
+    (loaded,) = load_chain(tmp_path / "chain.safetensors").flows
+    eps = torch.randn(5, 4, generator=stream(0, "eps"))
+    assert loaded.config == config
+    assert torch.equal(loaded(eps)[0], flow(eps)[0])
 
 
 def test_an_empty_chain_is_the_generator_itself(tmp_path):
@@ -144,12 +164,12 @@ def test_a_damaged_or_foreign_file_is_refused_in_one_line(path, how, words):
         ({"flows": [{"dim": 4}]}, "does not describe a chain"),
         ({"flows": 3}, "does not describe a chain"),
         ({"generator": None}, "does not describe a chain"),
-        ({"flows": [{"dim": 1, "context_dim": 0, "dtype": "float32", "config": {}}]}, "does not describe a chain"),
+        ({"flows": [{"dim": 1, "condition": [], "dtype": "float32", "config": {}}]}, "does not describe a chain"),
         (
-            {"flows": [{"dim": 4, "context_dim": 0, "dtype": "float32", "config": {"x": 1}}]},
+            {"flows": [{"dim": 4, "condition": [], "dtype": "float32", "config": {"x": 1}}]},
             "does not describe a chain",
         ),
-        ({"flows": [{"dim": 4, "context_dim": 0, "dtype": "float32", "config": {}}]}, "do not fit"),
+        ({"flows": [{"dim": 4, "condition": [], "dtype": "float32", "config": {}}]}, "do not fit"),
         ({"flows": []}, "do not fit"),
     ],
 )

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from linear_gaussian import box
 from pydantic import ValidationError
 
 from promptgen.errors import DataError
@@ -27,13 +28,13 @@ def perturbed(flow, size=0.3, name="perturb"):
 
 
 def small_flow(dim=5, context_dim=0, size=0.3, **kwargs):
-    return perturbed(Flow(dim, SMALL, context_dim, dtype=torch.float64, **kwargs), size)
+    return perturbed(Flow(dim, SMALL, box(context_dim), dtype=torch.float64, **kwargs), size)
 
 
 @pytest.mark.parametrize("context_dim", [0, 2])
 def test_a_new_flow_is_the_identity_times_scale(context_dim):
     scale = torch.linspace(0.5, 2.0, 6)
-    flow = Flow(6, SMALL, context_dim, scale=scale)
+    flow = Flow(6, SMALL, box(context_dim), scale=scale)
     eps = normal(64, 6, dtype=torch.float32)
     context = normal(64, 2, "context", torch.float32) if context_dim else None
     latent, log_det = flow(eps, context)
@@ -97,7 +98,7 @@ def test_log_scales_are_bounded():
 
 
 def test_context_matters_in_every_block():
-    flow = Flow(4, SMALL, context_dim=2, dtype=torch.float64)
+    flow = Flow(4, SMALL, box(2), dtype=torch.float64)
     eps, context = normal(16, 4), normal(16, 2, "context")
     for block in [module for module in flow.modules() if type(module).__name__ == "_BoundedCoupling"]:
         one = copy.deepcopy(flow)
@@ -124,7 +125,7 @@ def test_every_parameter_gets_a_gradient():
 
 def test_null_context_is_zeros_of_the_right_shape():
     assert Flow(4, SMALL).null_context(3) is None
-    assert torch.equal(Flow(4, SMALL, context_dim=2).null_context(3), torch.zeros(3, 2))
+    assert torch.equal(Flow(4, SMALL, box(2)).null_context(3), torch.zeros(3, 2))
 
 
 @pytest.mark.parametrize(
@@ -139,7 +140,7 @@ def test_null_context_is_zeros_of_the_right_shape():
     ],
 )
 def test_wrong_shapes_are_refused(context_dim, shape, context_shape):
-    flow = Flow(4, SMALL, context_dim)
+    flow = Flow(4, SMALL, box(context_dim))
     context = None if context_shape is None else torch.zeros(context_shape)
     with pytest.raises(DataError, match="this flow takes"):
         flow(torch.zeros(shape), context)
@@ -156,3 +157,60 @@ def test_impossible_flows_are_refused():
         FlowConfig(blocks=0)
     with pytest.raises(ValidationError):
         FlowConfig(block=3)
+
+
+# Flows for parts of the latent.
+
+PARTS = FlowConfig(blocks=3, hidden=16, parts=(2, 3))
+
+
+def parted_flow(context_dim=0):
+    scale = torch.linspace(0.5, 2.0, 5)
+    return perturbed(Flow(5, PARTS, box(context_dim), scale=scale, dtype=torch.float64))
+
+
+def test_a_new_flow_of_parts_is_the_identity_times_scale():
+    scale = torch.tensor([0.5, 0.5, 2.0, 2.0, 2.0], dtype=torch.float64)
+    eps = normal(64, 5)
+    latent, log_det = Flow(5, PARTS, scale=scale, dtype=torch.float64)(eps)
+    torch.testing.assert_close(latent, eps * scale)
+    torch.testing.assert_close(log_det, scale.log().sum().expand(64))
+
+
+@pytest.mark.parametrize("context_dim", [0, 2])
+def test_parts_undo_forward_and_know_their_jacobian(context_dim):
+    flow, eps = parted_flow(context_dim), normal(8, 5)
+    context = normal(8, 2, "context") if context_dim else None
+    latent, log_det = flow(eps, context)
+    back, log_det_back = flow.inverse(latent, context)
+    torch.testing.assert_close(back, eps)
+    torch.testing.assert_close(log_det_back, -log_det)
+    for i in range(8):
+        part = None if context is None else context[i : i + 1]
+        jacobian = torch.autograd.functional.jacobian(lambda x, part=part: flow(x[None], part)[0][0], eps[i])
+        torch.testing.assert_close(torch.linalg.slogdet(jacobian).logabsdet, log_det[i])
+
+
+def test_no_part_depends_on_another():
+    flow, eps = parted_flow(), normal(1, 5)
+    jacobian = torch.autograd.functional.jacobian(lambda x: flow(x[None])[0][0], eps[0])
+    assert bool((jacobian[:2, 2:] == 0).all())
+    assert bool((jacobian[2:, :2] == 0).all())
+    assert float(jacobian[:2, :2].abs().min()) > 0
+    assert float(jacobian[2:, 2:].abs().min()) > 0
+
+
+def test_every_part_listens_to_the_condition():
+    flow, eps = parted_flow(2), normal(4, 5)
+    first, second = flow(eps, normal(4, 2, "a"))[0], flow(eps, normal(4, 2, "b"))[0]
+    moved = (first - second).detach().abs().amax(dim=0)
+    assert float(moved[:2].max()) > 0
+    assert float(moved[2:].max()) > 0
+
+
+def test_parts_that_do_not_fit_are_refused():
+    with pytest.raises(DataError, match=r"the latent has 6 dimensions, flow.parts has 2 \+ 3 = 5: make them agree"):
+        Flow(6, PARTS)
+    for bad in ((5,), (1, 4), ()):
+        with pytest.raises(ValidationError):
+            FlowConfig(parts=bad)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from linear_gaussian import LinearGenerator, Quadratic, closed_form
+from linear_gaussian import LinearGenerator, Quadratic, box, closed_form
 from torch import nn
 
 from promptgen.energies.base import Sample, Term, WeightedSum
@@ -23,7 +23,7 @@ def normal(n, *names, dim=DIM):
 
 
 def make_flow(size=0.0, context_dim=0, scale=None):
-    flow = Flow(DIM, SMALL, context_dim, scale=scale, dtype=torch.float64)
+    flow = Flow(DIM, SMALL, box(context_dim), scale=scale, dtype=torch.float64)
     rng = stream(0, "perturb")
     with torch.no_grad():
         for parameter in flow.parameters():

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+
+from promptgen.conditions import Condition
+from promptgen.errors import DataError
 
 
 class GaussianPrior(nn.Module):
@@ -70,12 +73,54 @@ class Generator(Protocol):
 
 
 @runtime_checkable
+class Conditional(Protocol):
+    """A generator that can be told a condition, as one with a conditional flow on it.
+
+    Attributes:
+        condition: the coordinates that it can be told.
+    """
+
+    condition: Condition
+
+    def __call__(
+        self, latent: Tensor, *, noise: torch.Generator | None = None, context: Tensor | None = None
+    ) -> Tensor:
+        """Return images as a `Generator` does; `context` are conditions, (B, C), and None the null condition."""
+        ...
+
+
+@runtime_checkable
 class HasTruth(Protocol):
     """A generator whose latents have known attributes. Only for measuring: training never asks for the truth."""
 
     def truth(self, latent: Tensor) -> Mapping[str, Tensor]:
         """Return the true class index, (B,) int64, of each attribute for latents (B, D)."""
         ...
+
+
+def condition_of(generator: Generator) -> Condition:
+    """Return what a generator can be told; an empty condition for a plain one."""
+    return generator.condition if isinstance(generator, Conditional) else Condition()
+
+
+def conditioned_images(
+    generator: Generator, latent: Tensor, context: Tensor | None, *, noise: torch.Generator | None = None
+) -> Tensor:
+    """Return images, (B, 3, H, W), of latents (B, D) under conditions (B, C); None stands for the null condition.
+
+    Raises:
+        DataError: the conditions are not those that the generator takes.
+    """
+    if context is None:
+        return generator(latent, noise=noise)
+    if context.shape != (expected := (len(latent), len(condition_of(generator)))):
+        raise DataError(f"this generator takes conditions of shape {expected}, got {tuple(context.shape)}")
+    return cast(Conditional, generator)(latent, noise=noise, context=context)
+
+
+def conditioned_truth(generator: HasTruth, latent: Tensor, context: Tensor | None) -> Mapping[str, Tensor]:
+    """Return the truth, as `HasTruth` does, of latents (B, D) under conditions (B, C), or the null condition (None)."""
+    return generator.truth(latent) if context is None else cast(Any, generator).truth(latent, context)
 
 
 class FrozenModule(nn.Module):

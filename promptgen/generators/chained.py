@@ -9,26 +9,37 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from promptgen.conditions import Condition, split_context
 from promptgen.errors import DataError
 from promptgen.flow import Flow
-from promptgen.generators.base import FrozenModule, GaussianPrior, Generator, HasTruth
+from promptgen.generators.base import (
+    FrozenModule,
+    GaussianPrior,
+    Generator,
+    HasTruth,
+    condition_of,
+    conditioned_images,
+    conditioned_truth,
+)
 
 
 class ChainedGenerator(FrozenModule):
     """Images of a generator whose latents are drawn by a flow. Chains of chains are chains.
 
     It keeps its own copy of the flow, so that training the original further does not change it. On a generator with
-    known attributes, `truth` is there too.
+    known attributes, `truth` is there too. What the flows of a chain can be told, wherever they are in it, the chain
+    can be told: its `condition` has the coordinates of the lowest conditional flow first.
 
     Args:
         base: the generator, which may be a chain.
         flow: the flow of the base's latents.
 
     Raises:
-        DataError: the flow and the generator's latents differ in dimension.
+        DataError: the flow and the generator's latents differ in dimension, or two conditions have the same name.
     """
 
     image_shape: tuple[int, int, int]
+    condition: Condition
 
     def __new__(cls, base: object = None, flow: object = None) -> ChainedGenerator:
         """Make a chain that has `truth` if, and only if, its base has: `isinstance(chain, HasTruth)` must not lie."""
@@ -42,6 +53,7 @@ class ChainedGenerator(FrozenModule):
         self.base = base
         self.flow = copy.deepcopy(flow)
         self.prior = GaussianPrior(torch.ones_like(base.prior.scale))
+        self.condition = condition_of(base) + self.flow.condition
         self.image_shape = base.image_shape
         self.freeze()
 
@@ -51,19 +63,33 @@ class ChainedGenerator(FrozenModule):
         Args:
             latent: latents of the chain, standard normal under its prior.
             noise: as of the base.
-            context: conditions of a conditional flow, (B, C); None means the null condition.
+            context: conditions, (B, C), with the columns of `condition`; None means the null condition.
         """
-        return self.base(self.latent(latent, context), noise=noise)
+        below, _ = split_context(context, self.flow.context_dim)
+        return conditioned_images(self.base, self.latent(latent, context), below, noise=noise)
 
     def latent(self, eps: Tensor, context: Tensor | None = None) -> Tensor:
-        """Return the base's latents, (B, D), of the chain's own latents `eps`, (B, D)."""
-        latent, _ = self.flow(eps, self.flow.null_context(len(eps)) if context is None else context)
+        """Return the base's latents, (B, D), of the chain's own latents `eps`, (B, D).
+
+        Raises:
+            DataError: the conditions are not those that the chain takes.
+        """
+        if context is not None and context.shape != (expected := (len(eps), len(self.condition))):
+            raise DataError(f"this chain takes conditions of shape {expected}, got {tuple(context.shape)}")
+        _, own = split_context(context, self.flow.context_dim)
+        latent, _ = self.flow(eps, self.flow.null_context(len(eps)) if own is None else own)
         return cast(Tensor, latent)
 
 
 class _TruthfulChain(ChainedGenerator):
     """A chain on a generator whose latents have known attributes."""
 
-    def truth(self, latent: Tensor) -> Mapping[str, Tensor]:
-        """Return the true class index, (B,) int64, of each attribute for latents of the chain, (B, D)."""
-        return cast(HasTruth, self.base).truth(self.latent(latent))
+    def truth(self, latent: Tensor, context: Tensor | None = None) -> Mapping[str, Tensor]:
+        """Return the true class index, (B,) int64, of each attribute for latents of the chain, (B, D).
+
+        Args:
+            latent: latents of the chain.
+            context: conditions, (B, C); None means the null condition.
+        """
+        below, _ = split_context(context, self.flow.context_dim)
+        return conditioned_truth(cast(HasTruth, self.base), self.latent(latent, context), below)
