@@ -32,7 +32,8 @@ def _run_name() -> str:
 def debias(params_path: str = "params.yaml") -> dict[str, Any]:
     """Run the loop of an experiment, or what is left of it.
 
-    For each pass: fit the moments, train a flow, sample, evaluate, estimate the bias and decide.
+    For each pass: fit the moments, train a flow, sample, evaluate, estimate the bias and decide. Where no flow is to be
+    trained against the bias, the moments that the next pass would have used are all that is left to do.
 
     Returns:
         `stopped` (why), `passes` (how many), `metrics` (the file with all figures), `spent` (seconds in steps).
@@ -47,6 +48,8 @@ def debias(params_path: str = "params.yaml") -> dict[str, Any]:
                 sample(this, tracker)
                 evaluate(this, tracker)
                 bias = estimate_bias(this, tracker)
+                if this.params.only_fits and bias["result"]["stop"]:
+                    fit_moments(this.after, tracker)
             if bias["result"]["stop"]:
                 break
         return loop.finish(this, bias["result"]["stop"])

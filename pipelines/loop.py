@@ -78,8 +78,8 @@ class Loop:
         self._open.__exit__(kind, error, trace)
 
     def passes(self) -> Iterator[Pass]:
-        """Yield the passes that may run, in order."""
-        for number in range(self.project.params.last_pass + 1):
+        """Yield the passes that may be measured, in order."""
+        for number in range(self.project.params.last_measured_pass + 1):
             yield Pass(self.project, number)
 
     @contextmanager
@@ -111,7 +111,7 @@ class Loop:
             StorageError: something cannot be written or removed.
         """
         metrics = write_metrics(self.project, self._records, stopped)
-        self.project.discard_passes_after(last.number)
+        self.project.discard_passes_after(last.number + self.project.params.only_fits)
         self._recorder.finish(stopped, [metrics])
         show_summary(self.project, metrics)
         logger.info("stopped after pass %d: %s", last.number, stopped)

@@ -21,6 +21,7 @@ from promptgen.specs import (
     AnyOfSpec,
     CardModel,
     ClassifierSpec,
+    ClipLabelsModel,
     ClipTextSpec,
     CustomEnergySpec,
     CustomModel,
@@ -32,6 +33,8 @@ from promptgen.specs import (
     NotSpec,
     PoseSpec,
     PublishedGenerator,
+    ReaderSpec,
+    Spec,
     WorldSpec,
 )
 from promptgen.store import digests, resolve
@@ -96,10 +99,14 @@ def build_chain(checkpoint: Path, models: Path) -> Generator:
     return generator
 
 
-def build_classifier(spec: ModelSpec, models: Path) -> Classifier:
+def build_classifier(spec: ReaderSpec, models: Path) -> Classifier:
     """Return the frozen classifier that `spec` names; errors as of `build_generator`."""
     if isinstance(spec, CustomModel):
         made: Classifier = _custom(spec, "a classifier", ("attributes",))
+    elif isinstance(spec, ClipLabelsModel):
+        from promptgen.perception.zero_shot import ZeroShotClassifier
+
+        made = ZeroShotClassifier(load_model(spec.model, models, "clip"), spec.attributes)
     else:
         made = load_model(spec.model, models, "classifier")
     return made
@@ -202,7 +209,7 @@ def import_object(path: str, wanted_by: str) -> Any:
         raise ConfigError(f"{wanted_by} names {path}, which cannot be imported: {error}") from error
 
 
-def identities(specs: Iterable[GeneratorSpec | ModelSpec | EnergySpec], models: Path) -> dict[str, str]:
+def identities(specs: Iterable[Spec], models: Path) -> dict[str, str]:
     """Return the sha256 of every file that `specs` stand for: of weights, and of the modules of custom code.
 
     With it a step tells whether what it was computed from is still the same.
@@ -220,10 +227,10 @@ def identities(specs: Iterable[GeneratorSpec | ModelSpec | EnergySpec], models: 
     return found
 
 
-def cards_of(spec: GeneratorSpec | ModelSpec | EnergySpec) -> list[str]:
+def cards_of(spec: Spec) -> list[str]:
     """Return the names of the cards whose files `spec` needs."""
     match spec:
-        case CardModel() | WorldSpec():
+        case CardModel() | ClipLabelsModel() | WorldSpec():
             return [spec.model]
         case PublishedGenerator():
             return [spec.model] if spec.weights == "published" else []
@@ -235,7 +242,7 @@ def cards_of(spec: GeneratorSpec | ModelSpec | EnergySpec) -> list[str]:
             return [name for part in _parts(spec) for name in cards_of(part)]
 
 
-def custom_code_of(spec: GeneratorSpec | ModelSpec | EnergySpec) -> list[str]:
+def custom_code_of(spec: Spec) -> list[str]:
     """Return the dotted paths that `spec` names."""
     match spec:
         case CustomModel(factory=path) | CustomEnergySpec(function=path):
@@ -244,7 +251,7 @@ def custom_code_of(spec: GeneratorSpec | ModelSpec | EnergySpec) -> list[str]:
             return [path for part in _parts(spec) for path in custom_code_of(part)]
 
 
-def _parts(spec: GeneratorSpec | ModelSpec | EnergySpec) -> list[Any]:
+def _parts(spec: Spec) -> list[Any]:
     """Return the specs inside `spec`."""
     match spec:
         case ClassifierSpec() | MomentSpec():

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from promptgen.errors import ConfigError
 from promptgen.flow import FlowConfig
 from promptgen.moments import DualConfig
-from promptgen.specs import EnergySpec, GeneratorSpec, ModelSpec, Name, Positive, Share
+from promptgen.specs import EnergySpec, GeneratorSpec, ModelSpec, Name, Positive, ReaderSpec, Share, Spec
 from promptgen.strict import Section, read_yaml, validate
 from promptgen.training import TrainingConfig
 from promptgen.world.config import WorldConfig
@@ -41,25 +41,25 @@ class Debias(Section):
         classifier: the model that the flow is trained with.
         judge: the model that counts; it takes no part in training.
         features: ``hard`` fits the shares of labels, ``soft`` the mean probabilities.
-        max_passes: de-biasing passes at the most.
+        max_passes: de-biasing passes at the most; with 0 the shares are only measured.
         samples: number of samples the moments are fitted on.
         ess_floor: least effective sample size of the tilt, as a fraction of the samples.
         bootstrap: resamples for the interval of the multipliers.
-        training: how the flow of a pass is trained.
+        training: how the flow of a pass is trained; null fits the multipliers on what was measured last, and no more.
         dual: how the multipliers follow the flow; null keeps them as fitted.
         weight: factor of the moment energy; 1 is the exact tilt.
     """
 
     attribute: str
     target: Annotated[dict[str, Positive], Field(min_length=2)]
-    classifier: ModelSpec
-    judge: ModelSpec
+    classifier: ReaderSpec
+    judge: ReaderSpec
     features: Literal["hard", "soft"]
-    max_passes: Annotated[int, Field(ge=1)]
+    max_passes: Annotated[int, Field(ge=0)]
     samples: Annotated[int, Field(ge=30)]
     ess_floor: Share
     bootstrap: Annotated[int, Field(ge=0)]
-    training: TrainingConfig
+    training: TrainingConfig | None
     dual: DualConfig | None
     weight: Positive = 1.0
 
@@ -148,7 +148,7 @@ class Params(Section):
     world: WorldConfig | None = None
 
     @property
-    def specs(self) -> list[GeneratorSpec | ModelSpec | EnergySpec]:
+    def specs(self) -> list[Spec]:
         """Everything that the experiment is made of."""
         identity, control = self.evaluation.identity, self.control
         return [
@@ -165,9 +165,20 @@ class Params(Section):
         return 1 if self.control is None else 2
 
     @property
+    def only_fits(self) -> bool:
+        """Whether the loop ends with the multipliers of the first de-biasing pass, which no flow is trained with."""
+        return self.debias.training is None and self.debias.max_passes > 0
+
+    @property
+    def last_measured_pass(self) -> int:
+        """Number of the last pass that may be sampled and measured."""
+        passes = 0 if self.only_fits else self.debias.max_passes
+        return self.first_debias_pass + passes - 1
+
+    @property
     def last_pass(self) -> int:
-        """Number of the last pass that may run."""
-        return self.first_debias_pass + self.debias.max_passes - 1
+        """Number of the last pass that may run, be it no further than its multipliers."""
+        return self.last_measured_pass + self.only_fits
 
     def kind_of(self, number: int) -> PassKind:
         """Return what pass `number` is about.

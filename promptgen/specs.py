@@ -17,6 +17,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)]
 DottedPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+Label = Annotated[str, Field(min_length=1)]
 
 
 class CardModel(Section):
@@ -48,6 +49,25 @@ def _name_to_card(value: Any) -> Any:
 
 
 ModelSpec = Annotated[CardModel | CustomModel, Field(discriminator="type"), BeforeValidator(_name_to_card)]
+
+
+class ClipLabelsModel(Section):
+    """A classifier of any attribute that can be put in words, by CLIP; it inherits CLIP's own bias.
+
+    Attributes:
+        model: name of the card of a CLIP model.
+        attributes: text of every label, by attribute and label; two labels at least.
+    """
+
+    type: Literal["clip_labels"]
+    model: Name
+    attributes: Annotated[dict[Label, Annotated[dict[Label, Label], Field(min_length=2)]], Field(min_length=1)]
+
+
+ReaderSpec = Annotated[
+    CardModel | CustomModel | ClipLabelsModel, Field(discriminator="type"), BeforeValidator(_name_to_card)
+]
+"""What reads attributes off images: a classifier, or CLIP as one."""
 
 
 class PublishedGenerator(Section):
@@ -166,7 +186,7 @@ class ClassifierSpec(EnergySection):
     """
 
     type: Literal["classifier"]
-    classifier: ModelSpec
+    classifier: ReaderSpec
     labels: Annotated[dict[str, str], Field(min_length=1)]
     weights: Annotated[dict[str, Positive], Field(default_factory=dict)]
 
@@ -181,7 +201,7 @@ class MomentSpec(EnergySection):
     """
 
     type: Literal["moment"]
-    classifier: ModelSpec
+    classifier: ReaderSpec
     attributes: Annotated[list[str], Field(min_length=1)]
     beta: Name
 
@@ -249,6 +269,9 @@ EnergySpec = Annotated[
     ClipTextSpec | ClassifierSpec | MomentSpec | PoseSpec | IdentitySpec | CustomEnergySpec | AnyOfSpec | NotSpec,
     Field(discriminator="type"),
 ]
+
+Spec = GeneratorSpec | ModelSpec | ReaderSpec | EnergySpec
+"""Anything that an experiment may name."""
 
 # These two contain any energy, themselves included, and can only be completed here.
 AnyOfSpec.model_rebuild(force=True)

@@ -137,6 +137,11 @@ class Pass:
         return Pass(self.project, self.number - 1)
 
     @property
+    def after(self) -> Pass:
+        """The pass after this one."""
+        return Pass(self.project, self.number + 1)
+
+    @property
     def chain(self) -> Path:
         """File of the flows trained so far, this pass's included; pass 0 has none."""
         return self.folder("train_flow") / CHAIN_NAME

@@ -17,6 +17,8 @@ BIAS_NAME = "bias.json"
 
 REACHED = "interval contains the target"
 EXHAUSTED = "maximum of passes reached"
+MEASURED = "only measuring was asked for"
+FITTED = "only fitting the multipliers was asked for"
 
 
 def run(this: Pass, tracker: Tracker) -> Result:
@@ -31,7 +33,8 @@ def run(this: Pass, tracker: Tracker) -> Result:
     params = {
         "seed": this.seed,
         "kind": this.kind,
-        "last": this.params.last_pass,
+        "last": this.params.last_measured_pass,
+        "only_fits": this.params.only_fits,
         **debias.model_dump(include={"attribute", "target"}),
         **evaluation.model_dump(include={"confidence", "bootstrap"}),
     }
@@ -67,6 +70,10 @@ def decide(this: Pass, contains_target: bool) -> str | None:
     """
     if this.number == 0 and this.params.control:
         return None  # what is asked for has not been trained yet
+    if this.params.only_fits:
+        return FITTED
+    if this.params.debias.max_passes == 0:
+        return MEASURED
     if contains_target:
         return REACHED
     return EXHAUSTED if this.number >= this.params.last_pass else None

@@ -85,12 +85,18 @@ def _material(this: Pass) -> PassMaterial:
             f"the samples in {folder} cannot be read ({error}); run `python -m pipelines.debias`"
         ) from error
     trained = this.folder("train_flow")
+    fitted = this if this.kind == "debias" else this.after if _is_last_before_fit(this) else None
     return PassMaterial(
         tiles=tiles,
         history=read_json(trained / HISTORY_NAME) if this.kind != "generator" else [],
-        moments=read_json(this.folder("fit_moments") / MOMENTS_NAME) if this.kind == "debias" else None,
+        moments=read_json(fitted.folder("fit_moments") / MOMENTS_NAME) if fitted else None,
         beta=StepFolder(trained, "").result().get("beta", {}) if this.kind == "debias" else {},
     )
+
+
+def _is_last_before_fit(this: Pass) -> bool:
+    """Tell whether the multipliers fitted on the samples of this pass are what the loop ended with."""
+    return this.params.only_fits and this.number == this.params.last_measured_pass
 
 
 def _journal(project: Project) -> Path:

@@ -48,7 +48,7 @@ def run(this: Pass, tracker: Tracker) -> Result:
     A run that was killed goes on from its last state and ends with the same numbers.
 
     Raises:
-        ConfigError: pass 0 is asked for, or a label is unknown to a classifier.
+        ConfigError: pass 0 is asked for, no flow is wanted, or a label is unknown to a classifier.
         NonFiniteEnergyError: an energy became NaN or infinite.
         DataError: an earlier step has not been run.
     """
@@ -79,6 +79,9 @@ def _control(this: Pass, control: Control) -> _Plan:
 
 def _debias(this: Pass) -> _Plan:
     debias, moments = this.params.debias, this.folder("fit_moments") / MOMENTS_NAME
+    training = debias.training
+    if training is None:
+        raise ConfigError("debias.training is null: the multipliers are fitted and no flow is trained with them")
 
     def build() -> tuple[Energy, MomentAscent | None]:
         classifier = build_classifier(debias.classifier, this.project.models)
@@ -88,10 +91,10 @@ def _debias(this: Pass) -> _Plan:
         if debias.dual is None:
             return energy, None
         target = target_shares(classes(classifier.attributes, debias.attribute), debias.target)
-        return energy, MomentAscent(energy, target, steps=debias.training.steps, config=debias.dual)
+        return energy, MomentAscent(energy, target, steps=training.steps, config=debias.dual)
 
     return _Plan(
-        training=debias.training,
+        training=training,
         params=debias.model_dump(include={"attribute", "target", "classifier", "features", "dual", "weight"}),
         inputs=identities([debias.classifier], this.project.models) | {MOMENTS_NAME: this.sha256(moments)},
         build=build,

@@ -68,7 +68,7 @@ def test_parameters_are_frozen():
         ("seed", "1", 'seed: should be a valid integer, got "1"'),
         ("seed", 1.5, "seed: should be a valid integer"),
         ("seed", True, "seed: should be a valid integer, got true"),
-        ("debias.max_passes", 0, "debias.max_passes: should be greater than or equal to 1, got 0"),
+        ("debias.max_passes", -1, "debias.max_passes: should be greater than or equal to 0, got -1"),
         ("debias.training.steps", 0, "debias.training.steps: should be greater than or equal to 1, got 0"),
         ("evaluation.samples", 3, "evaluation.samples: should be greater than or equal to 30, got 3"),
         ("debias.samples", 3, "debias.samples: should be greater than or equal to 30, got 3"),
@@ -160,3 +160,35 @@ def test_passes_are_numbered_after_the_control(tmp_path):
         params.kind_of(4)
     without = load_params(tiny.write_params(tmp_path, change(tiny.params(), "control", None)))
     assert [without.kind_of(number) for number in range(without.last_pass + 1)] == ["generator", "debias", "debias"]
+
+
+def test_measuring_alone_has_no_debiasing_pass(tmp_path):
+    params = load_params(tiny.write_params(tmp_path, change(tiny.params(), "debias.max_passes", 0)))
+    assert (params.last_measured_pass, params.last_pass, params.only_fits) == (1, 1, False)
+    with pytest.raises(ConfigError, match="whose passes are 0 to 1"):
+        params.kind_of(2)
+    alone = load_params(tiny.write_params(tmp_path, change(params_measuring(), "control", None)))
+    assert (alone.last_measured_pass, alone.last_pass) == (0, 0)
+
+
+def params_measuring() -> dict:
+    return change(tiny.params(), "debias.max_passes", 0)
+
+
+def test_fitting_alone_has_a_pass_that_is_not_measured(tmp_path):
+    params = load_params(tiny.write_params(tmp_path, change(tiny.params(), "debias.training", None)))
+    assert params.only_fits
+    assert (params.last_measured_pass, params.last_pass, params.kind_of(2)) == (1, 2, "debias")
+    neither = load_params(tiny.write_params(tmp_path, change(params_measuring(), "debias.training", None)))
+    assert (neither.last_measured_pass, neither.last_pass, neither.only_fits) == (1, 1, False)
+
+
+def test_a_classifier_may_be_made_of_words(tmp_path):
+    words = {"type": "clip_labels", "model": "world-clip", "attributes": {"hair": {"short": "short hair"}}}
+    content = change(tiny.params(), "debias.judge", words)
+    assert "debias.judge.attributes.hair: " in refusal(tmp_path, content)
+    words["attributes"]["hair"]["long"] = "long hair"
+    assert load_params(tiny.write_params(tmp_path, content)).debias.judge.attributes["hair"]["long"] == "long hair"
+    assert "evaluation.identity.type: 'clip_labels' is unknown" in refusal(
+        tmp_path, change(content, "evaluation.identity", words)
+    )

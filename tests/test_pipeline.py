@@ -88,6 +88,12 @@ def end(process: subprocess.Popen[str], status: int = 0) -> str:
     return output
 
 
+def run_report(folder: Path) -> None:
+    """Write the report of the project in `folder`."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-m", "steps.report"], cwd=folder, env=environment, check=True)
+
+
 def error_of(output: str) -> str:
     """Return the one line that says what is wrong."""
     (line,) = [line for line in output.splitlines() if line.startswith("error: ")]
@@ -147,6 +153,29 @@ def test_mlflow_has_a_run_per_pass(finished):
     assert {"tiny", "0 generator", "1 control", "2 debias"} <= names
 
 
+def test_the_loop_ends_with_the_multipliers_where_no_flow_is_wanted(server, tmp_path):
+    content = tiny.params()
+    content["control"] = content["debias"]["training"] = None
+    tiny.write_params(tmp_path, content)
+    output = end(start(tmp_path, server))
+    assert "stopped after pass 0: only fitting the multipliers was asked for" in output
+    assert sorted(path.name for path in (tmp_path / "artifacts/tiny/pass-1").iterdir()) == ["fit_moments"]
+    run_report(tmp_path)
+    page = (tmp_path / "reports/index.html").read_text()
+    assert "the multipliers that would move it were fitted, without a flow that follows them" in page
+    assert "What de-biasing pushes" in page
+
+
+def test_the_loop_ends_with_the_control_where_only_measuring_is_wanted(server, tmp_path):
+    content = tiny.params()
+    content["debias"]["max_passes"] = 0
+    tiny.write_params(tmp_path, content)
+    output = end(start(tmp_path, server))
+    assert "stopped after pass 1: only measuring was asked for" in output
+    run_report(tmp_path)
+    assert "no de-biasing was asked for" in (tmp_path / "reports/index.html").read_text()
+
+
 def test_a_second_run_does_nothing_again(finished, server):
     folder, _ = finished
     content = (folder / "reports/metrics.json").read_bytes()
@@ -204,7 +233,7 @@ def test_without_a_server_the_history_is_kept_and_ctrl_c_is_quick(tmp_path):
 @pytest.mark.parametrize(
     ("section", "key", "value", "message"),
     [
-        ("debias", "max_passes", 0, "debias.max_passes: should be greater than or equal to 1, got 0"),
+        ("debias", "max_passes", -1, "debias.max_passes: should be greater than or equal to 0, got -1"),
         ("debias", "atribute", "hair", "debias.atribute is unknown; did you mean attribute?"),
         ("debias", "judge", "world-judge", "world-judge.safetensors is missing; fetch it with"),
     ],

@@ -173,6 +173,7 @@ class Settings:
         confidence: of every interval, in (0, 1).
         bootstrap: resamples behind the intervals that are not of a share.
         fit_samples: fresh samples from which each fit was estimated.
+        debias: what was asked of de-biasing: to train flows, to fit multipliers alone, or nothing but to measure.
         yaml: all parameters, as they were resolved.
     """
 
@@ -183,6 +184,7 @@ class Settings:
     confidence: float
     bootstrap: int
     fit_samples: int
+    debias: Literal["train", "fit", "measure"]
     yaml: str
 
     @classmethod
@@ -198,6 +200,7 @@ class Settings:
             confidence=evaluation["confidence"],
             bootstrap=evaluation["bootstrap"],
             fit_samples=evaluation["fit_samples"],
+            debias=_asked_of(debias),
             yaml=yaml.safe_dump(dict(params), sort_keys=False, allow_unicode=True, width=100),
         )
 
@@ -207,6 +210,12 @@ def _asked(name: str, energy: Mapping[str, Any]) -> str:
     if "text" in energy:
         return f"“{energy['text']}”"
     return listing([class_name(*wanted) for wanted in energy.get("labels", {}).items()]) or name
+
+
+def _asked_of(debias: Mapping[str, Any]) -> Literal["train", "fit", "measure"]:
+    if debias.get("max_passes") == 0:
+        return "measure"
+    return "fit" if debias.get("training", {}) is None else "train"
 
 
 def _model_name(spec: str | Mapping[str, Any]) -> str:

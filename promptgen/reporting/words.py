@@ -15,6 +15,14 @@ CLOSE = (0.3, 1.0)
 ROUGH = (0.05, 3.0)
 
 
+UNTRIED = {
+    "train": "no de-biasing pass has been run",
+    "fit": "the multipliers that would move it were fitted, without a flow that follows them",
+    "measure": "no de-biasing was asked for",
+}
+"""Why the last pass is no de-biasing one, by what was asked of de-biasing."""
+
+
 def target_words(metrics: Metrics) -> str:
     """Return the target in words, such as "50 % short hair and 50 % long hair"."""
     named = {class_name(metrics.attribute, label): share for label, share in metrics.target.items()}
@@ -60,7 +68,7 @@ def on_target(metrics: Metrics, record: PassRecord) -> bool:
 def answer(metrics: Metrics, settings: Settings) -> str:
     """Return the outcome of the run in one sentence, which never rounds a failure into a success."""
     last = metrics.passes[-1]
-    verdict = _verdict(metrics, last)
+    verdict = _verdict(metrics, last, settings)
     if last.kind != "debias":
         return f"{_opening(metrics, settings)}; {verdict}."
     rounds = sum(record.kind == "debias" for record in metrics.passes)
@@ -100,7 +108,7 @@ def _differ(metrics: Metrics, before: PassRecord, after: PassRecord) -> bool:
     return any(not before.counted[label].overlaps(after.counted[label]) for label in metrics.target)
 
 
-def _verdict(metrics: Metrics, last: PassRecord) -> str:
+def _verdict(metrics: Metrics, last: PassRecord, settings: Settings) -> str:
     """Return whether the last pass reached the target, by whose count; if not, whether de-biasing was tried."""
     reached = on_target(metrics, last)
     if len(metrics.target) == 2:
@@ -110,7 +118,9 @@ def _verdict(metrics: Metrics, last: PassRecord) -> str:
         verdict = f"every interval of the {last.counter} contains its target"
     else:
         verdict = f"some intervals of the {last.counter} miss their targets"
-    return verdict if reached or last.kind == "debias" else f"{verdict}, and no de-biasing pass has been run"
+    if reached or last.kind == "debias":
+        return verdict
+    return f"{verdict}, and {UNTRIED[settings.debias]}"
 
 
 def context(metrics: Metrics, settings: Settings) -> list[str]:

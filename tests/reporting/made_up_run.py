@@ -10,7 +10,12 @@ PARAMS = {
     "experiment": "made-up",
     "seed": 7,
     "control": {"energies": {"text": {"type": "clip_text", "text": "a person without makeup"}}},
-    "debias": {"classifier": "world-classifier", "judge": {"type": "card", "model": "world-judge"}},
+    "debias": {
+        "classifier": "world-classifier",
+        "judge": {"type": "card", "model": "world-judge"},
+        "max_passes": 2,
+        "training": {"steps": 40, "batch": 64},
+    },
     "evaluation": {"confidence": 0.95, "bootstrap": 200, "fit_samples": 1024},
 }
 HAIR = {"generator": 0.5, "control": 0.84, "debias": 0.507}

@@ -75,6 +75,22 @@ def test_the_answer_says_what_happened(given, sentence):
     assert answer(given) == sentence
 
 
+@pytest.mark.parametrize(
+    ("debias", "ending"),
+    [
+        ({"max_passes": 0}, "misses the target of 50 %, and no de-biasing was asked for."),
+        (
+            {"training": None},
+            "misses the target of 50 %, and the multipliers that would move it were fitted, without a flow that "
+            "follows them.",
+        ),
+    ],
+)
+def test_the_answer_says_what_was_not_asked_for(debias, ending):
+    params = made_up_run.PARAMS | {"debias": made_up_run.PARAMS["debias"] | debias}
+    assert answer(run([GENERATOR, CONTROL], [0.5, 0.84], params=params)).endswith(ending)
+
+
 def test_many_classes_are_told_as_a_distance():
     labels, target = ("young", "middle", "old"), (0.25, 0.25, 0.5)
     near = answer(run(long=[0.5, 0.84, 0.5], labels=labels, target=target))

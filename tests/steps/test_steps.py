@@ -50,6 +50,12 @@ def run_pass(project: Project, number: int) -> dict:
     return {step: MODULES[step].run(this, NullTracker()) for step in STEPS[this.kind]}
 
 
+def changed(section: str, **values: object) -> dict:
+    """Return the content of the tiny params.yaml with other values in one section."""
+    content = tiny.params()
+    return content | {section: content[section] | values}
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     """A project of which the passes 0 to 2 have been run."""
@@ -405,6 +411,27 @@ def test_a_damaged_state_is_told(tmp_path):
     this.chain.write_bytes(b"no chain")
     with pytest.raises(CheckpointError):
         this.generator()
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"), [({"max_passes": 0}, estimate_bias.MEASURED), ({"training": None}, estimate_bias.FITTED)]
+)
+@pytest.mark.parametrize("contains_target", [True, False])
+def test_without_debiasing_the_loop_ends_after_the_control(tmp_path, values, reason, contains_target):
+    project = project_in(tmp_path, changed("debias", **values))
+    assert estimate_bias.decide(Pass(project, 0), contains_target) is None
+    assert estimate_bias.decide(Pass(project, 1), contains_target) == reason
+    alone = project_in(tmp_path, changed("debias", **values) | {"control": None})
+    assert estimate_bias.decide(Pass(alone, 0), contains_target) == reason
+
+
+def test_multipliers_alone_are_fitted_without_a_flow(tmp_path):
+    project = project_in(tmp_path, changed("debias", training=None) | {"control": None})
+    fitted = fit_moments.run(Pass(project, 0).after, NullTracker())["result"]
+    assert fitted["beta"]["hair:short"] < 0 < fitted["beta"]["hair:long"]
+    assert fitted["achieved"]["hair:long"] == pytest.approx(0.5, abs=1e-6)
+    with pytest.raises(ConfigError, match=r"debias\.training is null: the multipliers are fitted and no flow"):
+        train_flow.run(Pass(project, 1), NullTracker())
 
 
 def test_stale_passes_are_cleared_away(tmp_path):
