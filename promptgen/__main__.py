@@ -1,4 +1,4 @@
-"""Command line of the library: `python -m promptgen doctor`."""
+"""Command line of the library: `python -m promptgen doctor`, `inspect FILE`, `cost MODEL`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,24 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument(
         "--root", type=Path, default=Path.cwd(), help="the project's folder (default: the present one)"
     )
-    return doctor.main(parser.parse_args(arguments).root)
+    command = commands.add_parser("inspect", help="say what files are without running anything in them")
+    command.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    command.add_argument("--json", action="store_true", help="print a JSON list instead of text")
+    command = commands.add_parser("cost", help="measure what a model costs, with random weights: no file is needed")
+    command.add_argument("model", help="name of its card")
+    command.add_argument("--models", type=Path, default=Path("models"), help="folder of weight files (default: models)")
+    command.add_argument("--batch", type=int, default=1, help="images at a time (default: 1)")
+    command.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    given = parser.parse_args(arguments)
+    if given.command == "inspect":
+        from promptgen.inspection import report  # the doctor has to work where packages are missing
+
+        return report.main(given.files, given.json)
+    if given.command == "cost":
+        from promptgen import costs
+
+        return costs.main(given.model, given.models, given.batch, given.device)
+    return doctor.main(given.root)
 
 
 if __name__ == "__main__":

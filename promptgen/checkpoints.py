@@ -8,22 +8,24 @@ params.yaml.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from promptgen.conditions import Condition
-from promptgen.errors import CheckpointError, DataError
+from promptgen.errors import CheckpointError, ConfigError, DataError
 from promptgen.files import atomic_write
 from promptgen.flow import Flow, FlowConfig
 from promptgen.generators.base import Generator
 from promptgen.generators.chained import ChainedGenerator
+from promptgen.published import DAMAGE, number_faults
 
 FORMAT = "promptgen"
 VERSION = 1
@@ -83,9 +85,11 @@ def load_chain(path: Path | str) -> Chain:
     if config.get("kind") != "chain":
         raise CheckpointError(f"{path} holds {config.get('kind', 'weights')}, not a chain of flows")
     try:
+        for described in config["flows"]:
+            _check_flow(described, tensors, path)
         flows = [_rebuild(described) for described in config["flows"]]
         chain = Chain(flows, dict(config["generator"]), dict(config["info"]))
-    except (KeyError, TypeError, ValueError, DataError) as error:
+    except (*DAMAGE, DataError) as error:
         raise CheckpointError(f"the config in {path} does not describe a chain: write the file again") from error
     fill_module(nn.ModuleList(flows), {name.removeprefix("flows."): value for name, value in tensors.items()}, path)
     return chain
@@ -129,13 +133,15 @@ def load_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} does not exist") from error
-    except (SafetensorError, OSError) as error:
+    except PermissionError as error:
+        raise CheckpointError(f"{path} cannot be read, permission is denied: change its owner or mode") from error
+    except DAMAGE as error:
         raise CheckpointError(f"{path} is damaged or not a safetensors file: fetch or write it again") from error
     return tensors, _config_of(metadata.get(FORMAT), path)
 
 
 def fill_module(module: nn.Module, tensors: Mapping[str, Tensor], path: Path | str) -> None:
-    """Copy `tensors` into the module's parameters and buffers; every name and shape must agree.
+    """Copy `tensors` into the module's parameters and buffers; names and shapes must agree, and numbers be finite.
 
     Args:
         module: the module.
@@ -143,13 +149,48 @@ def fill_module(module: nn.Module, tensors: Mapping[str, Tensor], path: Path | s
         path: the file that the tensors come from, for the error.
 
     Raises:
-        CheckpointError: a tensor is missing, not expected, or of another shape.
+        CheckpointError: a tensor is missing, not expected, of another shape, or not finite.
     """
+    own = module.state_dict()
+    if faults := number_faults(own, {name: value for name, value in tensors.items() if name in own}):
+        raise CheckpointError(f"the weights in {path} are damaged: {'; '.join(faults)}; fetch or write the file again")
     try:
         module.load_state_dict(dict(tensors))
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"the weights in {path} do not fit what its config describes: {reason}") from error
+
+
+@contextmanager
+def building(tensors: Mapping[str, Tensor], described: Any, path: Path | str) -> Iterator[None]:
+    """Guard the building of a network that a file's config describes: the config may be anybody's.
+
+    Args:
+        tensors: the file's tensors.
+        described: the part of its config that says how large the network is. No integer in it may be above the count
+            of numbers in the file, since each layer, channel or word has one of them at the least.
+        path: the file, for errors.
+
+    Raises:
+        CheckpointError: the config is not valid, or describes more than the file holds.
+    """
+    try:
+        held = sum(value.numel() for value in tensors.values())
+        if (largest := max(_integers(described), default=0)) > held:
+            raise ValueError(f"it says {largest} where the file holds {held} numbers in all")
+        yield
+    except (*DAMAGE, DataError, ConfigError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"the config in {path} does not describe a network ({reason}): fetch it again") from error
+
+
+def _integers(described: Any) -> Iterator[int]:
+    """Yield every integer in plain JSON."""
+    if isinstance(described, Mapping | list | tuple):
+        for part in described.values() if isinstance(described, Mapping) else described:
+            yield from _integers(part)
+    elif isinstance(described, int):
+        yield described
 
 
 def _config_of(text: str | None, path: Path | str) -> dict[str, Any]:
@@ -159,7 +200,7 @@ def _config_of(text: str | None, path: Path | str) -> dict[str, Any]:
     try:
         content = json.loads(text)
         version, config = int(content["version"]), dict(content["config"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise CheckpointError(f"the config in {path} is damaged: fetch or write the file again") from error
     if version > VERSION:
         raise CheckpointError(f"{path} has format version {version}, this library reads up to {VERSION}: update it")
@@ -171,6 +212,22 @@ def _describe(flow: Flow) -> dict[str, Any]:
     dtype = str(next(flow.parameters()).dtype).removeprefix("torch.")
     condition = [[name, *ends] for name, ends in flow.condition.ranges.items()]  # in order, which JSON objects lose
     return {"dim": flow.dim, "condition": condition, "dtype": dtype, "config": flow.config.model_dump()}
+
+
+def _check_flow(described: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Path | str) -> None:
+    """Refuse a flow of more numbers than its file holds, before it is built: a file of a kilobyte may describe any.
+
+    Raises:
+        CheckpointError: a rotation and the outer layers of a coupling in each block would already be more.
+    """
+    config = FlowConfig.model_validate(described["config"])
+    sizes = config.parts or (int(described["dim"]),)
+    needed = config.blocks * sum(size * (size + config.hidden) for size in sizes)
+    held = sum(value.numel() for value in tensors.values())
+    if min(sizes) > 1 and needed > held:
+        raise CheckpointError(
+            f"the weights in {path} do not fit what its config describes: {needed} numbers, it has {held}"
+        )
 
 
 def _rebuild(described: Mapping[str, Any]) -> Flow:

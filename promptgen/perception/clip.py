@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from promptgen.checkpoints import fill_module, load_tensors, save_module
+from promptgen.checkpoints import building, fill_module, load_tensors, save_module
 from promptgen.errors import CheckpointError, ConfigError, ModelFileError
 from promptgen.generators.base import FrozenModule
+from promptgen.perception.networks import initial_weights
 from promptgen.perception.tokens import Tokens
 from promptgen.perception.torchvision_ops import import_open_clip
 from promptgen.published import load_strictly, read_safetensors, read_torch
-from promptgen.seeding import derive
 from promptgen.strict import Section
 
 Colour = tuple[float, float, float]
@@ -51,11 +51,11 @@ class ClipConfig(Section):
     patch_size: int = Field(default=8, gt=0)
     embed_dim: int = Field(default=64, gt=0)
     vision_width: int = Field(default=64, gt=0)
-    vision_layers: int = Field(default=3, gt=0)
+    vision_layers: int = Field(default=3, gt=0, le=256)
     text_width: int = Field(default=64, gt=0)
-    text_layers: int = Field(default=2, gt=0)
+    text_layers: int = Field(default=2, gt=0, le=256)
     heads: int = Field(default=4, gt=0)
-    context_length: int = Field(default=16, gt=2)
+    context_length: int = Field(default=16, gt=2, le=1024)
     words: tuple[str, ...] = ()
 
     @model_validator(mode="after")
@@ -162,9 +162,7 @@ def small_clip(config: ClipConfig, seed: int = 0) -> ClipModel:
         "layers": config.text_layers,
         "heads": config.heads,
     }
-    # open_clip draws initial weights from torch's global state, which is put back afterwards.
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(derive(seed, "clip", "initial weights"))
+    with initial_weights(seed, "clip"):
         network = import_open_clip().CLIP(config.embed_dim, vision, text)
     return ClipModel(network, config.image_size, tokens, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), config)
 
@@ -201,10 +199,27 @@ def load_open_clip(
     if architecture is None:
         model = _load_small(path)
     else:
-        tokens = _tokens(architecture)
-        network = import_open_clip().create_model(architecture)
-        load_strictly(network, _read_weights(path), path)
-        model = ClipModel(network, _side(network.visual.image_size), tokens, mean, std)
+        model = _untrained(architecture, mean, std)
+        load_strictly(model.network, _read_weights(path), path)
+    model.freeze()
+    return model
+
+
+def random_open_clip(
+    architecture: str, mean: Colour = OPENAI_MEAN, std: Colour = OPENAI_STD, *, seed: int = 0
+) -> ClipModel:
+    """Return a frozen model with random weights: for dry runs and benchmarks.
+
+    Args:
+        architecture: open_clip's name of it.
+        mean: see `ClipModel`.
+        std: see `ClipModel`.
+        seed: seed of the weights.
+
+    Raises:
+        ConfigError: the architecture is unknown, or its tokeniser is not open_clip's own.
+    """
+    model = _untrained(architecture, mean, std, seed)
     model.freeze()
     return model
 
@@ -233,9 +248,18 @@ def _load_small(path: Path) -> ClipModel:
     tensors, config = load_tensors(path)
     if "clip" not in config:
         raise CheckpointError(f"{path} holds {config.get('kind', 'weights')}, expected a CLIP model of this project")
-    model = small_clip(ClipConfig.model_validate(config["clip"]))
+    with building(tensors, config["clip"], path):
+        model = small_clip(ClipConfig.model_validate(config["clip"]))
     fill_module(model, tensors, path)
     return model
+
+
+def _untrained(architecture: str, mean: Colour, std: Colour, seed: int = 0) -> ClipModel:
+    """Return a model of open_clip whose initial weights follow from `seed`."""
+    tokens = _tokens(architecture)
+    with initial_weights(seed, "clip"):
+        network = import_open_clip().create_model(architecture)
+    return ClipModel(network, _side(network.visual.image_size), tokens, mean, std)
 
 
 def _tokens(architecture: str) -> Tokens:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from promptgen.checkpoints import fill_module, load_tensors, save_module
+from promptgen.checkpoints import building, fill_module, load_tensors, save_module
 from promptgen.errors import CheckpointError
 from promptgen.generators.base import FrozenModule
 
@@ -216,7 +216,8 @@ def load_network(path: Path) -> FrozenModule:
     if kind.removeprefix("world-") not in NETWORKS:
         raise CheckpointError(f"{path} holds {kind}, expected one of {', '.join(f'world-{name}' for name in NETWORKS)}")
     network_type, config_type = NETWORKS[kind.removeprefix("world-")]
-    network = network_type(config_type.model_validate(config["network"]))
+    with building(tensors, config.get("network"), path):
+        network = network_type(config_type.model_validate(config["network"]))
     fill_module(network, tensors, path)
     network.freeze()
     return network

@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from promptgen.checkpoints import fill_module, load_tensors, save_module
+from promptgen.checkpoints import building, fill_module, load_tensors, save_module
 from promptgen.errors import CheckpointError
 from promptgen.generators.base import FrozenModule
 from promptgen.generators.stylegan2 import StyleGAN2, StyleGAN2Config
@@ -77,12 +77,14 @@ def load_generator(path: Path, truncation: float = 1.0) -> WorldGenerator | Styl
     tensors, config = load_tensors(path)
     if config.get("kind") != "world-generator":
         raise CheckpointError(f"{path} holds {config.get('kind', 'weights')}, expected a world-generator")
-    network = StyleGAN2(StyleGAN2Config.model_validate(config["network"] | {"truncation": truncation}))
+    with building(tensors, config.get("network"), path):
+        network = StyleGAN2(StyleGAN2Config.model_validate(config["network"] | {"truncation": truncation}))
+        scene = SceneConfig.model_validate(config["scene"])
     fill_module(network, tensors, path)
     network.freeze()
     if truncation != 1:
         return network
-    generator = WorldGenerator(network, Scene(SceneConfig.model_validate(config["scene"])))
+    generator = WorldGenerator(network, Scene(scene))
     generator.freeze()
     return generator
 

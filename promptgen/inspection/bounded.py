@@ -1,0 +1,98 @@
+"""Reading strangers' files with bounds, so that a length which a file merely claims costs no memory."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+MAX_DIRECTORY = 32 << 20
+"""Bytes of a zip's list of members; about 300 000 of them."""
+
+MAX_MEMBER = 64 << 20
+"""Bytes of a member that is read as a whole, such as the pickle of a torch file."""
+
+MAX_LINE = 1 << 16
+"""Bytes of a line of a pickle's first protocols: a name, or a number in digits."""
+
+
+class ArchiveError(ValueError):
+    """The bytes are not a sound archive."""
+
+
+class BoundedFile(io.RawIOBase):
+    """A file, or a part of it, in which no single read asks the system for more than there is.
+
+    Python reserves memory for all that a read asks for, before it looks how long the file is.
+
+    Args:
+        file: an open binary file.
+        largest: bytes that a single read may return; more is an error.
+    """
+
+    def __init__(self, file: IO[bytes], largest: int | None = None) -> None:
+        super().__init__()
+        self._file = file
+        self._largest = largest
+        position = file.tell()
+        self.size = file.seek(0, io.SEEK_END)
+        file.seek(position)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return at most `size` bytes, or all that are left.
+
+        Raises:
+            OSError: that would be more than the largest piece.
+        """
+        left = max(self.size - self._file.tell(), 0)
+        wanted = left if size is None or size < 0 else min(size, left)
+        if self._largest is not None and wanted > self._largest:
+            raise OSError(f"it asks for {wanted} bytes at once")
+        return self._file.read(wanted)
+
+    def readline(self, size: int | None = -1) -> bytes:
+        """Return bytes up to the end of the line, of which a pickle's names and numbers have one each."""
+        return self._file.readline(MAX_LINE if size is None or size < 0 else min(size, MAX_LINE))
+
+
+@contextmanager
+def open_zip(file: IO[bytes]) -> Iterator[zipfile.ZipFile]:
+    """Give a zip archive whose list of members is of a sane length.
+
+    Raises:
+        ArchiveError: it is not a zip, is damaged, or unreasonable; also for what is read from it inside the block.
+    """
+    try:
+        with zipfile.ZipFile(BoundedFile(file, MAX_DIRECTORY)) as archive:
+            yield archive
+    except ArchiveError:
+        raise
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, EOFError, OverflowError, LookupError) as error:
+        raise ArchiveError(f"it is a damaged zip archive ({error})") from error
+
+
+def read_member(archive: zipfile.ZipFile, name: str, largest: int = MAX_MEMBER) -> bytes:
+    """Return a member's content.
+
+    Raises:
+        ArchiveError: it is larger than `largest`.
+    """
+    with archive.open(name) as member:
+        content = member.read(largest + 1)
+    if len(content) > largest:
+        raise ArchiveError(f"its member {name} has more than {largest >> 20} MB")
+    return content

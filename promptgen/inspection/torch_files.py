@@ -1,0 +1,294 @@
+"""What a file of ``torch.save`` holds, and whether reading it is safe; found without reading it with torch.
+
+``torch.load(weights_only=True)`` refuses most of what is looked for here too. But it cannot say why in words that help,
+advises to read the file unsafely, believes the lengths in a compressed archive, and uses memory as it finds it where a
+file of the old format leaves a tensor without numbers.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import struct
+import zipfile
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+from promptgen.inspection.bounded import BoundedFile, open_zip, read_member
+from promptgen.inspection.pickles import Call, Global, Items, Persistent, PickleError, Scan, Table, scan, walk
+
+MAGIC = 0x1950A86A20F9469CFC6C
+"""What the old format begins with."""
+
+STORAGES = {
+    **{"DoubleStorage": ("float64", 8), "FloatStorage": ("float32", 4), "HalfStorage": ("float16", 2)},
+    **{"BFloat16Storage": ("bfloat16", 2), "LongStorage": ("int64", 8), "IntStorage": ("int32", 4)},
+    **{"ShortStorage": ("int16", 2), "CharStorage": ("int8", 1), "ByteStorage": ("uint8", 1)},
+    **{"BoolStorage": ("bool", 1), "ComplexFloatStorage": ("complex64", 8), "ComplexDoubleStorage": ("complex128", 16)},
+}
+"""Type and bytes of the numbers, by the name of their storage."""
+
+PARAMETER = "torch._utils._rebuild_parameter"
+REBUILDERS = frozenset({"torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"})
+CALLABLE = REBUILDERS | {
+    "_codecs.encode",
+    "argparse.Namespace",  # trainings save their options
+    "builtins.complex",
+    "builtins.set",
+    "collections.Counter",
+    "collections.OrderedDict",
+    "torch.Size",
+    PARAMETER,
+    "torch.device",
+}
+"""What the pickle of a torch file may call: it makes tensors and plain containers, and nothing else."""
+
+NAMEABLE = re.compile(r"torch\.(\w+Storage|float\d+|bfloat16|u?int\d+|bool|complex\d+)")
+"""What it may name without calling it."""
+
+WITH_STATE = {"argparse.Namespace", "collections.OrderedDict"}
+MAX_DIMENSIONS = 32
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """A tensor as its file describes it.
+
+    Attributes:
+        key: dotted path through the file's containers.
+        shape: its shape.
+        dtype: type of its numbers.
+        again: whether it is a tensor that another key before has already named.
+    """
+
+    key: str
+    shape: tuple[int, ...]
+    dtype: str
+    again: bool = False
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass
+class TorchFile:
+    """What a file of ``torch.save`` holds.
+
+    Attributes:
+        container: name of the format.
+        scan: what its pickle would do; None for a TorchScript archive.
+        faults: what is wrong with its numbers, in words; what its pickle would call is told by `refused_globals`.
+    """
+
+    container: str
+    scan: Scan | None = None
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def tensors(self) -> list[TensorEntry]:
+        """Its tensors, in the order of the file."""
+        return list_tensors(self.scan.root) if self.scan else []
+
+
+def refused_globals(found: Scan) -> list[str]:
+    """Return the functions and classes that the pickle of a torch file may not name, or not call."""
+    named = [path for path in found.globals if path not in CALLABLE and not NAMEABLE.fullmatch(path)]
+    called = [call.path for call in found.calls if call.path not in CALLABLE]
+    return list(dict.fromkeys([*named, *called]))
+
+
+def list_tensors(root: Any) -> list[TensorEntry]:
+    """Return the tensors below a record, one for each key; a parameter is the tensor in it."""
+    found: dict[str, TensorEntry] = {}
+    seen: set[int] = set()
+    for key, node in walk(root):
+        inner = node.arguments[0] if isinstance(node, Call) and node.path == PARAMETER and node.arguments else node
+        layout = _layout(inner) if isinstance(inner, Call) and inner.path in REBUILDERS else None
+        if layout is not None and key not in found:
+            found[key] = TensorEntry(key, layout.shape, layout.dtype, id(inner) in seen)
+            seen.add(id(inner))
+    return list(found.values())
+
+
+def examine_zip(file: IO[bytes], size: int) -> TorchFile:
+    """Return what a torch file in a zip archive holds.
+
+    Raises:
+        ArchiveError: the archive is damaged.
+    """
+    with open_zip(file) as archive:
+        members = archive.infolist()
+        name = next((member.filename for member in members if member.filename.endswith("/data.pkl")), "data.pkl")
+        prefix = name.removesuffix("data.pkl")
+        names = {member.filename for member in members}
+        if f"{prefix}constants.pkl" in names:
+            return TorchFile("TorchScript archive", None, ["it is a TorchScript archive, which holds programs"])
+        result = TorchFile("torch zip", None, archive_faults(members, size))
+        if result.faults:
+            return result
+        content = read_member(archive, name)
+    result.scan = _scan_into(result.faults, content)
+    if result.scan is not None:
+        sizes = {member.filename: member.file_size for member in members}
+        _check(result, {key: sizes.get(f"{prefix}data/{key}") for key in _storage_keys(result.scan)})
+    return result
+
+
+def archive_faults(members: list[zipfile.ZipInfo], size: int) -> list[str]:
+    """Return what is wrong with the members of a torch file of `size` bytes."""
+    faults = []
+    if twice := [name for name, count in Counter(member.filename for member in members).items() if count > 1]:
+        faults.append(f"its archive has the member {twice[0]} twice")
+    if packed := [member for member in members if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1]:
+        faults.append(f"its member {packed[0].filename} is compressed or encrypted, which torch.save never does")
+    elif (claimed := sum(member.file_size for member in members)) > size:
+        faults.append(f"its members claim {claimed} bytes in a file of {size}")
+    return faults
+
+
+def examine_legacy(file: IO[bytes], size: int) -> TorchFile:
+    """Return what a file of torch's old format holds: five pickles, and then the numbers."""
+    result = TorchFile("legacy torch pickle")
+    bounded = BoundedFile(file)
+    try:
+        preamble = [scan(bounded) for _ in range(3)]
+        result.scan = scan(bounded)
+        keys = scan(bounded).root
+    except PickleError as error:
+        result.faults.append(f"its pickle is broken: {error}")
+        return result
+    if any(part.globals for part in preamble) or not isinstance(keys, Items):
+        result.faults.append("its first pickles are not those of torch.save")
+        return result
+    _check(result, _stored(bounded, [key for key in keys.items if isinstance(key, str)], result.scan, size))
+    return result
+
+
+def _stored(file: BoundedFile, keys: list[str], found: Scan, size: int) -> dict[str, int | None]:
+    """Return the bytes that the old format has for each storage; None for those that it leaves out."""
+    widths = {parsed[0]: parsed[2] for ask in found.persistent if (parsed := _storage(ask))}
+    sizes: dict[str, int | None] = dict.fromkeys(widths)
+    for key in keys:
+        head = file.read(8)
+        if key not in widths or len(head) < 8:
+            break
+        length = struct.unpack("<q", head)[0] * widths[key]
+        if not 0 <= length <= size - file.tell():
+            break
+        sizes[key] = length
+        file.seek(length, 1)
+    return sizes
+
+
+def _scan_into(faults: list[str], content: bytes) -> Scan | None:
+    try:
+        return scan(io.BytesIO(content))
+    except PickleError as error:
+        faults.append(f"its pickle is broken: {error}")
+        return None
+
+
+def _check(result: TorchFile, sizes: dict[str, int | None]) -> None:
+    """Add what is wrong with the storages, the tensors and the states to the faults."""
+    if result.scan is not None:
+        found = [_storage_fault(ask, sizes) for ask in result.scan.persistent]
+        found += [_call_fault(call) for call in result.scan.calls]
+        result.faults += dict.fromkeys(fault for fault in found if fault)
+
+
+def _storage_keys(found: Scan) -> list[str]:
+    return [parsed[0] for ask in found.persistent if (parsed := _storage(ask))]
+
+
+def _storage(ask: Persistent) -> tuple[str, str, int, int] | None:
+    """Return key, type, bytes of a number and count of numbers of a storage, or None if it is not described so."""
+    identity = ask.identity.items if isinstance(ask.identity, Items) else []
+    if len(identity) < 5 or identity[0] != "storage" or identity[5:] not in ([], [None]):  # the old format has a None
+        return None
+    kind, key, count = identity[1], identity[2], identity[4]
+    name = kind.path.removeprefix("torch.") if isinstance(kind, Global) else ""
+    if name not in STORAGES or not isinstance(key, str) or type(count) is not int or count < 0:
+        return None
+    return key, *STORAGES[name], count
+
+
+def _storage_fault(ask: Persistent, sizes: dict[str, int | None]) -> str | None:
+    """Return what is wrong with a storage."""
+    parsed = _storage(ask)
+    if parsed is None:
+        return "it asks for something that is not a storage of numbers"
+    key, _, width, count = parsed
+    have = sizes.get(key)
+    if have is None:
+        return f"it has no numbers for the storage {key[:40]}"
+    return (
+        f"its storage {key[:40]} claims {count * width} bytes, the file has {have}" if have != count * width else None
+    )
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How a tensor lies in its storage."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int
+    dtype: str
+    stored: int
+
+    @property
+    def last(self) -> int:
+        """Index of its last number in the storage."""
+        return self.offset + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
+
+
+def _layout(call: Call) -> _Layout | None:
+    """Return how the tensor of a call lies in its storage, or None if the call does not describe that."""
+    if len(call.arguments) < 4 or not isinstance(call.arguments[0], Persistent):
+        return None
+    storage, (offset, shape, strides) = _storage(call.arguments[0]), call.arguments[1:4]
+    sizes, steps = _integers(shape), _integers(strides)
+    if storage is None or sizes is None or steps is None or len(sizes) != len(steps) or type(offset) is not int:
+        return None
+    return _Layout(sizes, steps, offset, storage[1], storage[3])
+
+
+def _integers(items: Any) -> tuple[int, ...] | None:
+    """Return the integers of a tuple, or of a `torch.Size`; None if there is something else."""
+    inner = items.arguments[0] if isinstance(items, Call) and items.path == "torch.Size" and items.arguments else items
+    if not isinstance(inner, Items) or len(inner.items) > MAX_DIMENSIONS:
+        return None
+    return tuple(inner.items) if all(type(item) is int for item in inner.items) else None
+
+
+def _call_fault(call: Call) -> str | None:
+    """Return what is wrong with a call of the allowed functions."""
+    if call.path in REBUILDERS:
+        return _tensor_fault(_layout(call))
+    if call.path == "_codecs.encode" and call.arguments[1:] not in (["latin1"], ["latin-1"]):
+        return "it encodes text in another way than torch.save does"
+    if call.path in CALLABLE and call.states:
+        if call.path not in WITH_STATE:
+            return f"it sets the state of {call.path}"
+        if not all(map(_is_plain_state, call.states)):
+            return f"it sets more than the attributes of {call.path}"
+    return None
+
+
+def _is_plain_state(state: Any) -> bool:
+    return isinstance(state, Table) and all(isinstance(key, str) and key[:2] != "__" for key, _ in state.pairs)
+
+
+def _tensor_fault(layout: _Layout | None) -> str | None:
+    """Return what is wrong with a tensor."""
+    if layout is None:
+        return "it describes a tensor in an unknown way"
+    if min((layout.offset, *layout.shape, *layout.strides)) < 0:
+        return f"a tensor has a negative size, stride or offset: {layout.shape}"
+    count = math.prod(layout.shape)
+    if count > layout.stored or (count and layout.last >= layout.stored) or max(layout.shape, default=0) >> 62:
+        return f"a tensor claims shape {layout.shape} over {layout.stored} stored numbers"
+    return None
