@@ -1,0 +1,194 @@
+"""The diffusion autoencoder as a generator: noise of a code -> semantic code -> image.
+
+Two deterministic samplers follow each other: one turns noise into a code, the other turns the image's noise into the
+image that has this code. Few steps of each do for training; the schedule they belong to has a thousand.
+
+Source: *Diffusion Autoencoders: Toward a Meaningful and Decodable Representation* (Preechakul, Chatthee, Wizadwongsa,
+Suwajanakorn, CVPR 2022, https://arxiv.org/abs/2111.15640). An independent implementation.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from promptgen.errors import DataError, ModelFileError
+from promptgen.generators.base import FrozenModule, GaussianPrior
+from promptgen.generators.diffae_config import DiffAEConfig
+from promptgen.generators.diffae_networks import ImageNetwork
+from promptgen.generators.diffae_sampler import denoise
+from promptgen.published import load_strictly, read_state, read_torch, read_training
+from promptgen.seeding import stream
+from promptgen.strict import validate
+
+WEIGHTS = "ema_model."
+"""Start of the names of the averaged weights, the ones to sample with."""
+
+
+class DiffAE(FrozenModule):
+    """A diffusion autoencoder as a generator.
+
+    Args:
+        config: shape of the networks, sampling, and what the latent is.
+        seed: seed of the initial weights and of the image's fixed noise.
+
+    Attributes:
+        prior: N(0, I) over the noise of the code and, if the configuration says so, of the image after it.
+        image_shape: (3, image_size, image_size).
+        code_mean: mean of the codes of the data, (1, style_channels).
+        code_std: their standard deviation, (1, style_channels).
+        fixed_noise: the image's noise where neither the latent nor a stream gives it, (1, 3, H, W).
+    """
+
+    code_mean: Tensor
+    code_std: Tensor
+    fixed_noise: Tensor
+
+    def __init__(self, config: DiffAEConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.image_shape = (3, config.image_size, config.image_size)
+        self.prior = GaussianPrior.standard(config.latent_dim)
+        self.network = ImageNetwork(config, stream(seed, "diffae", "initial weights"))
+        self.register_buffer("code_mean", torch.zeros(1, config.style_channels))
+        self.register_buffer("code_std", torch.ones(1, config.style_channels))
+        noise_rng = stream(seed, "diffae", "fixed noise")
+        self.register_buffer("fixed_noise", torch.randn(1, *self.image_shape, generator=noise_rng))
+
+    def with_steps(self, latent_steps: int | None = None, image_steps: int | None = None) -> DiffAE:
+        """Return the same generator, weights shared, with other numbers of sampling steps; None keeps a number.
+
+        Raises:
+            ConfigError: no stride of the schedule gives that number.
+        """
+        asked = {"latent_steps": latent_steps, "image_steps": image_steps}
+        changes = {name: number for name, number in asked.items() if number is not None}
+        other = copy.copy(self)
+        other.config = validate(DiffAEConfig, self.config.model_dump() | changes)
+        return other
+
+    def forward(self, latent: Tensor, *, noise: torch.Generator | None = None) -> Tensor:
+        """Return images, (B, 3, H, W), nominally in [0, 1]; the sampler clips them.
+
+        Args:
+            latent: noise of codes and, if the configuration says so, of images after it, (B, D).
+            noise: stream of fresh noise of images that is not part of the latent; None means the fixed noise.
+
+        Raises:
+            DataError: the latents have another number of coordinates.
+        """
+        if latent.ndim != 2 or latent.shape[1] != self.prior.dim:
+            raise DataError(f"expected latents of shape (B, {self.prior.dim}), got {tuple(latent.shape)}")
+        code_noise, image_noise = latent.tensor_split([self.config.style_channels], dim=1)
+        if self.config.latent == "code":
+            image_noise = self._noise(len(latent), noise)
+        return self.decode(self.code(code_noise), image_noise.reshape(len(latent), *self.image_shape))
+
+    def code(self, code_noise: Tensor) -> Tensor:
+        """Return semantic codes, (B, style_channels), of their noise, standard normal, of the same shape."""
+        return self.normalised_code(code_noise) * self.code_std + self.code_mean
+
+    def normalised_code(self, code_noise: Tensor) -> Tensor:
+        """Return semantic codes in units of the data's deviation from their mean; arguments as of `code`."""
+        config = self.config
+        return denoise(
+            self.network.latent_net,
+            code_noise,
+            config.latent_schedule,
+            config.latent_steps,
+            clip=False,
+            checkpointing=config.checkpointing,
+        )
+
+    def decode(self, code: Tensor, image_noise: Tensor) -> Tensor:
+        """Return images, (B, 3, H, W), in [0, 1].
+
+        Args:
+            code: semantic codes, (B, style_channels), of `code` or of `encode`.
+            image_noise: standard normal, (B, 3, H, W).
+        """
+        config = self.config
+        image = denoise(
+            self.network,
+            image_noise,
+            config.image_schedule,
+            config.image_steps,
+            code,
+            clip=True,
+            checkpointing=config.checkpointing,
+        )
+        return (image + 1) / 2
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Return semantic codes, (B, style_channels), of images, (B, 3, H, W), in [0, 1].
+
+        Raises:
+            DataError: the images are of another size.
+        """
+        if image.ndim != 4 or image.shape[1:] != self.image_shape:
+            raise DataError(f"expected images of shape (B, {self.image_shape}), got {tuple(image.shape)}; resize them")
+        code: Tensor = self.network.encoder(2 * image - 1)
+        return code
+
+    def _noise(self, batch: int, rng: torch.Generator | None) -> Tensor:
+        if rng is None:
+            return self.fixed_noise.expand(batch, -1, -1, -1)
+        drawn = torch.randn(batch, *self.image_shape, generator=rng, device=rng.device, dtype=self.fixed_noise.dtype)
+        return drawn.to(self.fixed_noise.device)
+
+
+def load_diffae(checkpoint: Path, latent: Path, /, **arguments: Any) -> DiffAE:
+    """Load the two published files of an autoencoder and freeze it.
+
+    Args:
+        checkpoint: file of ``torch.save`` with the entry `state_dict`, whose averaged weights are used; all else in it,
+            such as the state of the training, is ignored.
+        latent: file of ``torch.save`` with the entries `conds_mean` and `conds_std`, mean and deviation of codes; they
+            win over those in the checkpoint.
+        arguments: of `DiffAEConfig`; by default those of the autoencoder of faces of 256 pixels.
+
+    Raises:
+        ConfigError: an argument is unknown or impossible.
+        ModelFileError: a file cannot be read, or its keys or shapes differ from the configured networks'.
+    """
+    model = DiffAE(validate(DiffAEConfig, arguments))
+    state = read_state(checkpoint, "state_dict", read_training)
+    weights = {key.removeprefix(WEIGHTS): value for key, value in state.items() if key.startswith(WEIGHTS)}
+    load_strictly(model.network, weights, source=checkpoint)
+    model.code_mean.copy_(_statistic(latent, "conds_mean", model.code_mean))
+    model.code_std.copy_(_statistic(latent, "conds_std", model.code_std))
+    model.freeze()
+    return model
+
+
+def random_diffae(seed: int = 0, **arguments: Any) -> DiffAE:
+    """Return a frozen autoencoder with random weights, for dry runs and benchmarks.
+
+    It takes nearly all that it sees for noise, so that its images are finite, of sensible range, and depend on the
+    latent a little.
+
+    Args:
+        seed: seed of the weights and of the fixed noise.
+        arguments: as of `load_diffae`.
+
+    Raises:
+        ConfigError: an argument is unknown or impossible.
+    """
+    model = DiffAE(validate(DiffAEConfig, arguments), seed)
+    model.freeze()
+    return model
+
+
+def _statistic(path: Path, name: str, like: Tensor) -> Tensor:
+    """Return a statistic of the codes, (1, style_channels), from the file that belongs to a checkpoint."""
+    content = read_torch(path)
+    value = content.get(name) if isinstance(content, Mapping) else None
+    if not isinstance(value, Tensor) or value.shape[-1:] != like.shape[-1:] or value.numel() != like.numel():
+        found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ModelFileError(f"{path}: expected {like.numel()} numbers under {name!r}, found {found}; is it another's?")
+    return value.reshape(like.shape)
