@@ -7,6 +7,7 @@ as ``{type: custom, factory: "module:callable", arguments: {...}}``, an energy a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -88,6 +89,8 @@ class PublishedGenerator(Section):
     def _published_weights_fit_the_card_alone(self) -> Self:
         if self.arguments and self.weights == "published":
             raise ValueError("arguments can only be given with `weights: random`; published files fit their card alone")
+        if repeated := self.arguments.keys() & type(self).model_fields.keys():
+            raise ValueError(f"{', '.join(sorted(repeated))} belongs beside `model`, not into arguments")
         return self
 
 
@@ -207,7 +210,7 @@ class MomentSpec(EnergySection):
 
 
 class PoseSpec(EnergySection):
-    """The pose that the flow's condition asks for.
+    """The pose that the condition asks for by its coordinates `pitch` (about X), `yaw` (Y) and `roll` (Z), radians.
 
     Attributes:
         estimator: the model that sees the pose.
@@ -269,6 +272,18 @@ EnergySpec = Annotated[
     ClipTextSpec | ClassifierSpec | MomentSpec | PoseSpec | IdentitySpec | CustomEnergySpec | AnyOfSpec | NotSpec,
     Field(discriminator="type"),
 ]
+
+
+def simple_energies(spec: EnergySpec) -> Iterator[EnergySpec]:
+    """Yield the energies that `spec` is composed of; a simple one is all there is of it."""
+    if isinstance(spec, AnyOfSpec):
+        for part in spec.energies.values():
+            yield from simple_energies(part)
+    elif isinstance(spec, NotSpec):
+        yield from simple_energies(spec.energy)
+    else:
+        yield spec
+
 
 Spec = GeneratorSpec | ModelSpec | ReaderSpec | EnergySpec
 """Anything that an experiment may name."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,10 +20,21 @@ from torch import Tensor, nn
 from promptgen.errors import DataError, ModelFileError
 from promptgen.generators.base import FrozenModule, GaussianPrior
 from promptgen.generators.biggan_config import FIRST, FIRST_WIDTH, BigGANConfig, published_config, read_config
-from promptgen.generators.biggan_layers import Attention, BatchNorm, Block, Standing, fold_spectral_norm
+from promptgen.generators.biggan_layers import (
+    Attention,
+    BatchNorm,
+    Block,
+    ConditionalBatchNorm,
+    Standing,
+    fold_spectral_norm,
+)
 from promptgen.generators.plain import convolution, linear
 from promptgen.published import load_strictly, read_torch
 from promptgen.seeding import stream
+from promptgen.strict import validate
+
+RANDOM_GAIN = 0.1
+"""Factor of the random weights by which the condition scales activations; see `random_biggan`."""
 
 CLAMP = 2.0
 """Largest absolute coordinate of z before it is scaled by the truncation; its statistics were measured so."""
@@ -161,13 +173,26 @@ def load_biggan(
     return model
 
 
-def random_biggan(size: int, truncation: float = 1.0, *, seed: int = 0) -> BigGAN:
-    """Return a frozen network of the shape published for `size`, with random weights: for dry runs and benchmarks.
+def random_biggan(size: int | None = None, truncation: float = 1.0, *, seed: int = 0, **fields: Any) -> BigGAN:
+    """Return a frozen network with random weights: for dry runs and benchmarks.
+
+    Args:
+        size: 128, 256 or 512 for the shape published for that size; None takes the shape from `fields` alone.
+        truncation: see `BigGANConfig`.
+        seed: seed of the weights.
+        fields: others of `BigGANConfig`, such as `channel_width`; they replace those published for `size`.
 
     Raises:
-        ConfigError: no such size was published.
+        ConfigError: no such size was published, or a field is unknown or out of range.
     """
-    model = BigGAN(published_config(size, truncation), seed)
+    shape = {} if size is None else published_config(size).model_dump()
+    model = BigGAN(validate(BigGANConfig, {**shape, **fields, "truncation": truncation}), seed)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, ConditionalBatchNorm):
+                module.scale.weight.mul_(RANDOM_GAIN)  # or the statistics, which were never measured, are far off
+        # Every block adds about as much again; so the tanh is not saturated.
+        model.generator.conv_to_rgb.weight.mul_(len(model.generator.layers) ** -0.5)
     model.freeze()
     return model
 

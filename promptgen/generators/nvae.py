@@ -241,10 +241,25 @@ def random_nvae(*, seed: int = 0, statistics_passes: int = 0, **fields: Any) -> 
         ConfigError: a field is unknown or out of range.
     """
     model = NVAE(validate(NVAEConfig, fields), seed)
+    _temper(model)
     model.freeze()
     if statistics_passes:
         model.estimate_statistics(statistics_passes)
     return model
+
+
+@torch.no_grad()
+def _temper(model: NVAE) -> None:
+    """Make random weights give images that are not saturated, and visibly depend on the first group's latents."""
+    latents = model.config.latent_channels
+    for layer in model.modules():
+        if isinstance(layer, Combiner):  # features go on as large as they came; latents would soon drown them
+            weight = layer.conv.weight
+            features = weight.shape[1] - latents
+            weight[:, :features] *= (weight.shape[1] / features) ** 0.5
+            weight[:, features:] *= (features / latents) ** 0.5 if layer is model.dec_tower[0] else 0.1
+    for sampler in model.dec_sampler:
+        sampler.get_parameter("1.weight").mul_(0.1)  # deviations are exponentials, which feed one another
 
 
 def _read(path: Path) -> tuple[object, dict[str, Tensor]]:

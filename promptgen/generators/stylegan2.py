@@ -253,5 +253,9 @@ def random_stylegan2(size: int, truncation: float = 1.0, *, seed: int = 0, **fie
         ConfigError: a field is unknown or out of range.
     """
     model = StyleGAN2(validate(StyleGAN2Config, {"size": size, "truncation": truncation, **fields}), seed)
+    colours = [model.to_rgb1, *model.to_rgbs]
+    with torch.no_grad():
+        for to_rgb in colours:  # their sum is the image, whose standard deviation should be about 0.25
+            to_rgb.conv.weight.mul_(0.5 * len(colours) ** -0.5)
     model.freeze()
     return model

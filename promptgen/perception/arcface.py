@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from promptgen.generators.base import FrozenModule
 from promptgen.perception.networks import fill, initial_weights, read_flat_state
-from promptgen.strict import Section
+from promptgen.strict import Section, validate
 
 Depth = Literal[50, 100, 152]
 
@@ -171,5 +171,20 @@ def load_arcface(
     """
     model = ArcFace(ArcFaceConfig(depth=depth, squeeze=squeeze, input_side=input_side, affine=affine, dim=dim))
     fill(model, read_flat_state(path), path)
+    model.freeze()
+    return model
+
+
+def random_arcface(*, seed: int = 0, **fields: Any) -> ArcFace:
+    """Return a frozen network with random weights: for dry runs and benchmarks.
+
+    Args:
+        seed: seed of the weights.
+        fields: of `ArcFaceConfig`.
+
+    Raises:
+        ConfigError: a field is unknown or out of range.
+    """
+    model = ArcFace(validate(ArcFaceConfig, fields), seed)
     model.freeze()
     return model

@@ -92,3 +92,21 @@ def load_celeba(
     fill(model, read_state(path, "model"), path)
     model.freeze()
     return model
+
+
+def random_celeba(
+    attribute: str,
+    labels: Sequence[str] = ("without", "with"),
+    architecture: Architecture = "resnet50",
+    hidden: int = 2048,
+    *,
+    seed: int = 0,
+) -> CelebaAttribute:
+    """Return a frozen network with random weights: for dry runs and benchmarks. Arguments as of `CelebaAttribute`.
+
+    Raises:
+        ConfigError: there are not two labels, or the architecture is unknown.
+    """
+    model = CelebaAttribute(attribute, labels, architecture, hidden, seed)
+    model.freeze()
+    return model

@@ -137,3 +137,16 @@ def load_deca(
     fill(model, read_state(path, "E_flame"), path)
     model.freeze()
     return model
+
+
+def random_deca(
+    architecture: Architecture = "resnet50", outputs: int = CODE_LENGTH, hidden: int = 1024, *, seed: int = 0
+) -> DecaPose:
+    """Return a frozen network with random weights: for dry runs and benchmarks. Arguments as of `DecaPose`.
+
+    Raises:
+        ConfigError: the architecture is unknown.
+    """
+    model = DecaPose(architecture, outputs, hidden, seed)
+    model.freeze()
+    return model

@@ -84,3 +84,16 @@ def load_fairface(
     fill(model.network, read_flat_state(path), path)
     model.freeze()
     return model
+
+
+def random_fairface(
+    attributes: Mapping[str, Sequence[str]] = ATTRIBUTES, architecture: Architecture = "resnet34", *, seed: int = 0
+) -> FairFace:
+    """Return a frozen network with random weights: for dry runs and benchmarks. Arguments and errors as of `FairFace`.
+
+    Raises:
+        ConfigError: the architecture is unknown.
+    """
+    model = FairFace(attributes, architecture, seed)
+    model.freeze()
+    return model

@@ -1,0 +1,253 @@
+"""What a model costs: weights, multiply-accumulates, memory and seconds, measured with random weights.
+
+Multiply-accumulates are those of convolutions, also grouped and transposed ones, and of products of matrices (linear
+layers, `einsum`, attention). Left out are normalisation, activations, pooling, resizing, sampling of grids and all else
+that works number by number: little arithmetic, but it moves memory, so that it does take time.
+
+Memory is the largest at any time less what there was once the network was built. On a CPU it is the resident memory of
+a fresh process that does nothing else, in which freed blocks go back to the system at once; on a GPU it is what torch
+has allocated, to which the driver's own few hundred MiB come.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import multiprocessing
+import platform
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from promptgen.build import RANDOM, load_model, random_model
+from promptgen.cards import Cost, find_card
+from promptgen.errors import ConfigError, DataError, PromptGenError
+from promptgen.perception.networks import INPUT_SIDE
+from promptgen.seeding import stream
+
+MIB = 2**20
+REPEATS = 3
+
+IMAGE_SIDES: Mapping[str, int] = {"world-network": 64}
+"""Height and width of the images that a model looks at, by the type of its card, where it does not say so itself."""
+
+_MMAP_THRESHOLD = -3  # of glibc's mallopt
+_SMALLEST_MAPPED = 1 << 16
+_PROCESS = Path("/proc/self")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network and what it is measured on.
+
+    Attributes:
+        network: the network, frozen.
+        forward: computes what the network is for.
+        given: its input: latents of a generator's prior, (B, D), or images, (B, 3, H, W).
+    """
+
+    network: nn.Module
+    forward: Callable[[Tensor], Any]
+    given: Tensor
+
+    def run(self, *, gradient: bool) -> None:
+        """Compute forward; with `gradient`, also the gradient by what went in."""
+        with torch.inference_mode(not gradient):
+            made = self.forward(self.given.clone().requires_grad_(gradient))
+            if gradient:
+                total = sum((part.sum() for part in _tensors(made)), start=self.given.new_zeros(()))
+                total.backward()  # type: ignore[no-untyped-call]
+        if self.given.is_cuda:
+            torch.cuda.synchronize(self.given.device)
+
+
+def subject(name: str, models: Path, batch: int = 1, device: str = "cpu") -> Subject:
+    """Return the network of the card `name`, with random weights where its type has some, and its input.
+
+    Args:
+        name: name of the card.
+        models: folder of the weight files; needed for models that cannot be built without theirs.
+        batch: images at a time B.
+        device: where it runs.
+
+    Raises:
+        ConfigError: there is no such card, or it is of no network.
+        ModelFileError: a weight file is needed and missing.
+    """
+    card = find_card(name, models)
+    network = (random_model if card.type in RANDOM else load_model)(name, models, card.kind)
+    if not isinstance(network, nn.Module):
+        raise ConfigError(f"{name} is a {card.kind}, which is no network and costs next to nothing")
+    rng = stream(0, "cost", name)
+    if card.kind == "generator":
+        given = network.prior.sample(batch, rng)  # type: ignore[union-attr, operator]
+    else:
+        side: int = IMAGE_SIDES.get(card.type) or getattr(network, "image_size", INPUT_SIDE)  # type: ignore[assignment]
+        given = torch.rand(batch, 3, side, side, generator=rng)
+    forward: Callable[[Tensor], Any] = network.image_features if card.kind == "clip" else network  # type: ignore[assignment]
+    return Subject(network.to(device), forward, given.to(device))
+
+
+def measure(name: str, models: Path, batch: int = 1, device: str = "cpu") -> dict[str, Any]:
+    """Measure the model of the card `name`.
+
+    Args:
+        name: see `subject`.
+        models: see `subject`.
+        batch: see `subject`; figures of memory are per image.
+        device: ``cpu`` or ``cuda``.
+
+    Returns:
+        The fields of `promptgen.cards.Cost` under ``cost``; and under ``measured`` on what, and the seconds that a
+        batch takes without (``forward_seconds``) and with (``backward_seconds``) gradient, the best of three.
+
+    Raises:
+        ConfigError: there is no such card or device, or memory cannot be measured on this system.
+        DataError: the batch is empty.
+        ModelFileError: a weight file is needed and missing.
+    """
+    _check_device(device)
+    if batch < 1:
+        raise DataError(f"expected a batch of at least one image, got {batch}")
+    measured = subject(name, models, batch, device)
+    weights = [*measured.network.parameters(), *measured.network.buffers()]
+    forward_mib, backward_mib = peaks(name, models, batch, device)
+    cost = Cost(
+        parameters=sum(parameter.numel() for parameter in measured.network.parameters()),
+        gmac=round(multiply_accumulates(measured) / batch / 1e9, 3),
+        weights_mib=round(sum(tensor.nbytes for tensor in weights) / MIB, 1),
+        forward_mib=round(forward_mib / batch, 1),
+        backward_mib=round(backward_mib / batch, 1),
+    )
+    seconds = [best_seconds(measured, gradient=gradient) for gradient in (False, True)]
+    return {
+        "cost": cost.model_dump(),
+        "measured": {
+            "device": _device_name(device),
+            "torch": str(torch.__version__),
+            "batch": batch,
+            "forward_seconds": round(seconds[0], 4),
+            "backward_seconds": round(seconds[1], 4),
+            "images_per_second": round(batch / seconds[0], 2),
+        },
+    }
+
+
+def multiply_accumulates(measured: Subject) -> int:
+    """Return the multiply-accumulates of one forward pass; see above for what is left out."""
+    # Fused attention is not counted everywhere; this kernel is made of matrix products, and gradients rule out others.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        measured.forward(measured.given.clone().requires_grad_())
+    operations: int = counter.get_total_flops()
+    return operations // 2
+
+
+def best_seconds(measured: Subject, *, gradient: bool, repeats: int = REPEATS) -> float:
+    """Return the seconds of the fastest of some runs, after one that is not counted.
+
+    A single thread's are those of the processor, so that what else the machine does hardly matters.
+    """
+    alone = not measured.given.is_cuda and torch.get_num_threads() == 1
+    clock = time.process_time if alone else time.perf_counter
+    measured.run(gradient=gradient)
+    found = []
+    for _ in range(repeats):
+        started = clock()
+        measured.run(gradient=gradient)
+        found.append(clock() - started)
+    return min(found)
+
+
+def peaks(name: str, models: Path, batch: int, device: str) -> tuple[float, float]:
+    """Return the memory, MiB, that a batch takes beside the weights, without and with gradient.
+
+    Raises:
+        ConfigError: see `measure`.
+        ModelFileError: see `subject`.
+    """
+    if torch.device(device).type == "cuda":
+        measured = subject(name, models, batch, device)
+        return _cuda_peak(measured, gradient=False), _cuda_peak(measured, gradient=True)
+    if not (_PROCESS / "clear_refs").exists():
+        raise ConfigError(f"memory on a CPU is measured by /proc, which {platform.system()} has not; measure on Linux")
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
+        tasks = [pool.submit(_cpu_peak, name, models, batch, gradient) for gradient in (False, True)]
+        return tasks[0].result(), tasks[1].result()
+
+
+def _cpu_peak(name: str, models: Path, batch: int, gradient: bool) -> float:
+    """Return the memory, MiB, of one run in this process; only for a fresh one."""
+    # A fixed threshold: larger blocks are mapped one by one, and given back when they are freed.
+    ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _SMALLEST_MAPPED)
+    measured = subject(name, models, batch)
+    _warm_up()
+    gc.collect()
+    (_PROCESS / "clear_refs").write_text("5")  # the peak so far is forgotten
+    before = _status("VmRSS")
+    measured.run(gradient=gradient)
+    return _status("VmHWM") - before
+
+
+def _warm_up() -> None:
+    """Make torch load and start what any network needs, whichever it is."""
+    layers = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ConvTranspose2d(8, 8, 4, stride=2), nn.Flatten())
+    layers(torch.zeros(2, 8, 16, 16, requires_grad=True)).sum().backward()
+    linear = nn.Linear(64, 64)
+    linear(torch.zeros(64, 64, requires_grad=True)).sum().backward()
+
+
+def _status(field: str) -> float:
+    """Return a figure of this process's memory, MiB."""
+    found = re.search(rf"^{field}:\s+(\d+) kB$", (_PROCESS / "status").read_text(), re.MULTILINE)
+    return int(found[1]) / 1024 if found else 0.0
+
+
+def _cuda_peak(measured: Subject, *, gradient: bool) -> float:
+    torch.cuda.synchronize(measured.given.device)
+    torch.cuda.reset_peak_memory_stats(measured.given.device)
+    before = torch.cuda.memory_allocated(measured.given.device)
+    measured.run(gradient=gradient)
+    return (torch.cuda.max_memory_allocated(measured.given.device) - before) / MIB
+
+
+def _tensors(made: Any) -> list[Tensor]:
+    return [made] if isinstance(made, Tensor) else list(made.values())
+
+
+def _check_device(device: str) -> None:
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise ConfigError(f"{device!r} is no device; expected cpu or cuda") from error
+    if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
+        raise ConfigError(f"this torch has no {device}; expected cpu{' or cuda' * torch.cuda.is_available()}")
+
+
+def _device_name(device: str) -> str:
+    if torch.device(device).type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    model = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    threads = torch.get_num_threads()
+    return f"{model[1] if model else platform.machine()}, {threads} thread{'s' * (threads > 1)}"
+
+
+def main(name: str, models: Path, batch: int, device: str) -> int:
+    """Print what a model costs, as YAML whose part ``cost`` belongs into its card; return the exit status."""
+    try:
+        found = measure(name, models, batch, device)
+    except PromptGenError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(yaml.safe_dump({name: found}, sort_keys=False), end="")
+    return 0
