@@ -27,14 +27,6 @@ from promptgen.inspection.torch_files import refused_globals
 
 SHOWN = 3
 
-REBUILD = {
-    ("collections", "OrderedDict"),
-    ("torch", "Size"),
-    ("torch._utils", "_rebuild_parameter"),
-    ("torch._utils", "_rebuild_tensor_v2"),
-}
-"""What a pickle may call to put tensors and containers together."""
-
 TORCH = ("torch zip", "legacy torch pickle")
 """Containers that ``torch.save`` has written."""
 
@@ -165,61 +157,6 @@ def read_training(path: Path) -> Any:
     except Exception as error:  # a damaged pickle can fail in any way
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelFileError(f"{path}: expected a file of torch.save; fetch it again ({reason})") from error
-
-
-class Ignored:
-    """Stands for any object of another program in a file: made of anything, filled with anything, keeping nothing."""
-
-    def __init__(self, *values: Any, **named: Any) -> None:
-        pass
-
-    def __call__(self, *values: Any, **named: Any) -> Ignored:
-        return self
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        pass
-
-    def append(self, value: Any) -> None:
-        pass
-
-    def extend(self, values: Any) -> None:
-        pass
-
-
-class _TensorUnpickler(pickle.Unpickler):
-    """Makes tensors and plain containers only; puts `Ignored` in the place of anything else, which it never imports."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        return super().find_class(module, name) if (module, name) in REBUILD else Ignored
-
-
-def read_training(path: Path) -> Any:
-    """Return the content of a file in which a training framework left its own objects among tensors.
-
-    As `read_torch`, except that anything but tensors and plain containers becomes an `Ignored`; no code of the file,
-    nor of the framework, is run.
-
-    Raises:
-        ModelFileError: the file is missing or damaged.
-    """
-    if not zipfile.is_zipfile(path) or _is_program(path):
-        return read_torch(path)  # which also says what is wrong
-    unpickling = ModuleType("unpickling")
-    unpickling.Unpickler = _TensorUnpickler  # type: ignore[attr-defined]
-    try:
-        return torch.load(path, map_location="cpu", pickle_module=unpickling, weights_only=False)
-    except Exception as error:  # a damaged pickle can fail in any way
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelFileError(f"{path}: expected a file of torch.save; fetch it again ({reason})") from error
-
-
-def _is_program(path: Path) -> bool:
-    """Tell whether a zip file holds a compiled program, which torch would load as such."""
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:

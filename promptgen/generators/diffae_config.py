@@ -84,9 +84,7 @@ class LatentNetworkConfig(Section):
     @model_validator(mode="after")
     def _check(self) -> LatentNetworkConfig:
         if max(self.skips, default=0) >= self.layers:
-            raise ValueError(
-                f"skip_layers must be less than {self.layers}, the layers, got {self.skip_layers}"
-            )
+            raise ValueError(f"skip_layers must be less than {self.layers}, the layers, got {self.skip_layers}")
         return self
 
     @property
