@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from promptgen.errors import ConfigError
+from promptgen.conditions import Condition, Range
+from promptgen.energies.pose import EULER
+from promptgen.errors import ConfigError, DataError
 from promptgen.flow import FlowConfig
 from promptgen.moments import DualConfig
-from promptgen.specs import EnergySpec, GeneratorSpec, ModelSpec, Name, Positive, ReaderSpec, Share, Spec
+from promptgen.specs import (
+    CustomEnergySpec,
+    EnergySpec,
+    GeneratorSpec,
+    IdentitySpec,
+    ModelSpec,
+    Name,
+    PoseSpec,
+    Positive,
+    ReaderSpec,
+    Share,
+    Spec,
+    simple_energies,
+)
 from promptgen.strict import Section, read_yaml, validate
 from promptgen.training import TrainingConfig
 from promptgen.world.config import WorldConfig
@@ -25,11 +41,51 @@ class Control(Section):
         energies: the energies by name; names appear in logs, figures and errors.
         measure: label that the control asks for by attribute; its share is reported.
         training: how the flow of this pass is trained.
+        condition: what the flow is told besides its noise: range of each coordinate by name, from which it is drawn
+            uniformly and afresh for every sample; null makes a flow that is told nothing. A pose energy reads `pitch`,
+            `yaw` and `roll`, radians.
     """
 
     energies: Annotated[dict[Name, EnergySpec], Field(min_length=1)]
     measure: dict[str, str]
     training: TrainingConfig
+    condition: Annotated[dict[Name, Range], Field(min_length=1)] | None = None
+
+    @property
+    def box(self) -> Condition:
+        """The condition of the flow; its columns are in alphabetical order, whatever the order in the file."""
+        return Condition(dict(sorted((self.condition or {}).items())))
+
+    @property
+    def condition_is_read(self) -> bool:
+        """Whether some energy may depend on the condition: an identity alone only holds the null condition's face."""
+        return any(isinstance(spec, PoseSpec | CustomEnergySpec) for _, spec in self._simple())
+
+    @field_validator("condition")
+    @classmethod
+    def _ranges_hold_zero(cls, condition: dict[str, Range] | None) -> dict[str, Range] | None:
+        try:
+            Condition(condition or {})
+        except DataError as error:
+            raise ValueError(str(error)) from error
+        return condition
+
+    @model_validator(mode="after")
+    def _condition_is_there(self) -> Self:
+        for name, spec in self._simple():
+            if isinstance(spec, PoseSpec | IdentitySpec) and not self.condition:
+                raise ValueError(
+                    f"the energy {name} ({spec.type}) needs a condition, such as `condition: {{yaw: [-0.3, 0.3]}}`"
+                )
+            if isinstance(spec, PoseSpec) and not set(EULER) & set(self.box.names):
+                raise ValueError(f"the energy {name} (pose) reads {', '.join(EULER)}; condition names none of them")
+        return self
+
+    def _simple(self) -> Iterator[tuple[str, EnergySpec]]:
+        """Yield every simple energy with the name that it, or what it is a part of, has."""
+        for name, spec in self.energies.items():
+            for part in simple_energies(spec):
+                yield name, part
 
 
 class Debias(Section):
@@ -158,6 +214,11 @@ class Params(Section):
             *([identity] if identity else []),
             *(control.energies.values() if control else []),
         ]
+
+    @property
+    def condition(self) -> Condition:
+        """What the flow of the control is told besides its noise; empty where that is nothing."""
+        return self.control.box if self.control else Condition()
 
     @property
     def first_debias_pass(self) -> int:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import tempfile
 from pathlib import Path
 
 from promptgen.build import build_classifier, build_embedder, build_energies, build_generator
 from promptgen.files import storage_error
+from promptgen.flow import Flow
 from promptgen.perception.labels import class_index, classes, target_shares
 from steps.command import command
 from steps.common import Project
+
+logger = logging.getLogger("promptgen")
 
 
 def run(project: Project) -> None:
@@ -18,13 +22,15 @@ def run(project: Project) -> None:
 
     Raises:
         ConfigError: an attribute or label is unknown to the classifier or the judge, or something cannot be built.
+        DataError: the parts of the flow do not fit the generator's latent.
         ModelFileError: a weight file is missing or damaged.
         StorageError: artifacts/ or reports/ cannot be written.
     """
     _check_writable(project.artifacts)
     _check_writable(project.reports)
     params, models = project.params, project.models
-    build_generator(params.generator, models)
+    generator = build_generator(params.generator, models)
+    Flow(generator.prior.dim, params.flow, params.condition)  # whose parts may not fit the latent
     for spec in (params.debias.classifier, params.debias.judge):
         attributes = build_classifier(spec, models).attributes
         target_shares(classes(attributes, params.debias.attribute), params.debias.target)
@@ -34,7 +40,12 @@ def run(project: Project) -> None:
     if params.evaluation.identity:
         build_embedder(params.evaluation.identity, models)
     if params.control:
-        build_energies(params.control.energies, models)
+        build_energies(params.control.energies, models, params.condition.names)
+        if params.condition and not params.control.condition_is_read:
+            logger.warning(
+                "no energy reads control.condition: the flow is told of %s and has no reason to listen",
+                ", ".join(params.condition.names),
+            )
 
 
 def _check_writable(folder: Path) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from promptgen.build import build_classifier, build_energies, identities
 from promptgen.checkpoints import load_chain, save_chain
+from promptgen.conditions import Condition
 from promptgen.config import Control
 from promptgen.energies.base import Energy
 from promptgen.energies.moment import MomentEnergy
@@ -34,12 +35,14 @@ class _Plan:
         params: the parameters that matter to this kind.
         inputs: sha256 of the files that matter to this kind.
         build: makes the energy, and what moves it during training.
+        condition: what the flow is told besides its noise.
     """
 
     training: TrainingConfig
     params: dict[str, Any]
     inputs: dict[str, str]
     build: Callable[[], tuple[Energy, MomentAscent | None]]
+    condition: Condition = field(default_factory=Condition)
 
 
 def run(this: Pass, tracker: Tracker) -> Result:
@@ -71,9 +74,13 @@ def run(this: Pass, tracker: Tracker) -> Result:
 def _control(this: Pass, control: Control) -> _Plan:
     return _Plan(
         training=control.training,
-        params={"energies": {name: spec.model_dump() for name, spec in control.energies.items()}},
+        params={
+            "energies": {name: spec.model_dump() for name, spec in control.energies.items()},
+            "condition": dict(control.box.ranges),
+        },
         inputs=identities(control.energies.values(), this.project.models),
-        build=lambda: (build_energies(control.energies, this.project.models), None),
+        build=lambda: (build_energies(control.energies, this.project.models, control.box.names), None),
+        condition=control.box,
     )
 
 
@@ -107,7 +114,7 @@ def _train(this: Pass, plan: _Plan, folder: StepFolder, tracker: Tracker) -> Res
     training = train_flow(
         generator,
         energy,
-        Flow(generator.prior.dim, params.flow, scale=generator.prior.scale, seed=this.seed),
+        Flow(generator.prior.dim, params.flow, plan.condition, scale=generator.prior.scale, seed=this.seed),
         plan.training,
         seed=this.seed,
         state_dir=folder.state,

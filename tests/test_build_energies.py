@@ -115,6 +115,15 @@ def test_pose(models, estimator):
     assert list(identities([spec], models)) == [f"{estimator}/{FILE}"]
 
 
+def test_pose_reads_its_coordinates_by_name_inside_other_energies_too(models):
+    pose = {"type": "pose", "weight": 1.0, "estimator": "my-pose"}
+    negated = {"type": "not", "weight": 1.0, "bound": 1.0, "energy": pose}
+    spec = parsed(type="any_of", energies={"pose": pose, "not": negated})
+    energy = build_energy(spec, models, ("light", "yaw"))
+    assert energy.terms["pose"].energy.names == ("light", "yaw")
+    assert energy.terms["not"].energy.energy.terms["not"].energy.names == ("light", "yaw")
+
+
 def test_pose_by_a_model_of_the_users_own(models):
     factory = f"{__name__}:Looking"
     energy = build_energy(parsed(type="pose", estimator={"type": "custom", "factory": factory}), models)

@@ -45,6 +45,53 @@ def test_default_experiment_is_valid():
     assert params.debias.judge == CardModel(model="world-judge")
 
 
+POSE = {"type": "pose", "weight": 1.0, "estimator": "world-pose"}
+IDENTITY = {"type": "identity", "weight": 1.0, "embedder": "world-identity"}
+
+
+def with_condition(condition: object, **energies: dict) -> dict:
+    content = tiny.params()
+    content["control"] |= {"condition": condition}
+    content["control"]["energies"] |= energies
+    return content
+
+
+def test_a_condition_has_columns_in_alphabetical_order(tmp_path):
+    for condition in ({"yaw": [-0.3, 0.3], "pitch": [-0.1, 0]}, {"pitch": [-0.1, 0], "yaw": [-0.3, 0.3]}):
+        params = load_params(tiny.write_params(tmp_path, with_condition(condition, pose=POSE, identity=IDENTITY)))
+        assert list(params.condition.ranges.items()) == [("pitch", (-0.1, 0.0)), ("yaw", (-0.3, 0.3))]
+        assert params.control.condition_is_read
+    assert not load_params(tiny.write_params(tmp_path)).condition
+
+
+@pytest.mark.parametrize(
+    ("condition", "energies", "message"),
+    [
+        ({"yaw": [0.3, -0.3]}, {}, "control.condition: the range of yaw must rise, got 0.3 to -0.3: give its lower"),
+        ({"yaw": [0.1, 0.3]}, {}, "control.condition: the range of yaw must hold 0, the null condition"),
+        ({"yaw": [0.3]}, {}, "control.condition.yaw"),
+        ({}, {}, "control.condition"),
+        (None, {"pose": POSE}, "the energy pose (pose) needs a condition, such as `condition: {yaw: [-0.3, 0.3]}`"),
+        (None, {"face": IDENTITY}, "the energy face (identity) needs a condition"),
+        (
+            None,
+            {"either": {"type": "any_of", "weight": 1.0, "energies": {"pose": POSE}}},
+            "the energy either (pose) needs a condition",
+        ),
+        ({"light": [-1, 1]}, {"pose": POSE}, "the energy pose (pose) reads pitch, yaw, roll; condition names none"),
+    ],
+)
+def test_conditions_that_make_no_sense_are_refused(tmp_path, condition, energies, message):
+    assert message in refusal(tmp_path, with_condition(condition, **energies))
+
+
+def test_parts_of_the_latent(tmp_path):
+    content = change(tiny.params(), "flow.parts", [2, 2])
+    assert load_params(tiny.write_params(tmp_path, content)).flow.parts == (2, 2)
+    assert "flow.parts" in refusal(tmp_path, change(tiny.params(), "flow.parts", [4]))
+    assert "flow.parts" in refusal(tmp_path, change(tiny.params(), "flow.parts", [1, 3]))
+
+
 def test_parameters_are_frozen():
     params = load_params(ROOT / "params.yaml")
     with pytest.raises(ValueError, match="frozen"):
@@ -55,7 +102,7 @@ def test_parameters_are_frozen():
     ("path", "value", "message"),
     [
         ("debias.max_pases", 3, "debias.max_pases is unknown; did you mean max_passes?"),
-        ("flow.depth", 3, "flow.depth is unknown; known are blocks, hidden, log_scale_bound"),
+        ("flow.depth", 3, "flow.depth is unknown; known are blocks, hidden, log_scale_bound, parts"),
         ("debias.training.stepz", 3, "debias.training.stepz is unknown; did you mean steps?"),
         ("debias.dual.rte", 3, "debias.dual.rte is unknown; did you mean rate?"),
         ("debias.judge.arguments", None, "debias.judge.arguments: should be an object, got null"),

@@ -9,7 +9,14 @@ from scipy.spatial.transform import Rotation
 from torch import nn
 
 from promptgen.energies.base import Sample
-from promptgen.energies.pose import PoseEnergy, YawPitchRotation, euler_rotation, geodesic_angle
+from promptgen.energies.pose import (
+    EULER,
+    PoseEnergy,
+    YawPitchRotation,
+    euler_rotation,
+    geodesic_angle,
+    pose_angles,
+)
 from promptgen.errors import DataError
 from promptgen.seeding import stream
 
@@ -77,7 +84,7 @@ def test_gradient_against_finite_differences():
 
 def test_energy_is_zero_where_the_wanted_pose_is_seen():
     canonical = (0.3, 0.0, 0.0)
-    energy = PoseEnergy(Seen(), canonical).double()
+    energy = PoseEnergy(Seen(), canonical, names=EULER).double()
     wanted = angles(5) / 9
     seen = Rotation.from_euler("XYZ", wanted.numpy()) * Rotation.from_euler("XYZ", np.array(canonical))
     image = picture(torch.from_numpy(seen.as_euler("XYZ")))
@@ -93,6 +100,30 @@ def test_energy_is_the_squared_angle():
 def test_yaw_is_about_y_and_pitch_about_x():
     rotation = YawPitchRotation()(torch.tensor([[0.4, 0.1]]))
     torch.testing.assert_close(rotation, euler_rotation(torch.tensor([[0.1, 0.4]])))
+
+
+def test_angles_are_found_by_name():
+    """Whatever the order of the columns and whatever else is among them, yaw is about Y, pitch X, roll Z."""
+    context = torch.tensor([[0.1, 0.9, 0.2]])
+    assert torch.equal(pose_angles(context, ("yaw", "light", "roll")), torch.tensor([[0.0, 0.1, 0.2]]))
+    assert torch.equal(pose_angles(context, EULER), context)
+    seen = picture(torch.tensor([[0.0, 0.1, 0.0]]))
+    for names, wanted in ((("yaw", "pitch"), [0.1, 0.0]), (("pitch", "yaw"), [0.0, 0.1])):
+        energy = PoseEnergy(Seen(), names=names)
+        torch.testing.assert_close(energy(sample(seen, torch.tensor([wanted]))), torch.zeros(1))
+    with pytest.raises(DataError, match=r"conditions pitch, yaw must be \(B, 2\), got \(1, 3\)"):
+        pose_angles(context, ("pitch", "yaw"))
+
+
+def test_what_is_seen_is_counted_from_the_canonical_pose():
+    canonical = (0.3, 0.0, 0.0)
+    energy = PoseEnergy(Seen(), canonical).double()
+    torch.testing.assert_close(
+        energy.seen(picture(torch.tensor([canonical], dtype=torch.float64))),
+        torch.eye(3, dtype=torch.float64)[None],
+        rtol=0,
+        atol=1e-7,
+    )
 
 
 def test_a_missing_condition_is_an_error():

@@ -304,6 +304,30 @@ def test_unknown_labels_are_refused_before_any_work(tmp_path, change, message):
         check.run(project_in(tmp_path, content))
 
 
+def test_parts_have_to_fit_the_latent(tmp_path):
+    content = tiny.params()
+    content["flow"]["parts"] = [2, 3]
+    with pytest.raises(DataError, match=r"the latent has 4 dimensions, flow.parts has 2 \+ 3 = 5"):
+        check.run(project_in(tmp_path, content))
+
+
+def test_a_condition_that_nothing_reads_is_told(tmp_path, caplog):
+    content = tiny.params()
+    content["control"]["condition"] = {"light": [-1, 1]}
+    check.run(project_in(tmp_path, content))
+    assert not caplog.messages  # a custom energy may read it
+    content["control"]["energies"] = {
+        "makeup": {
+            "type": "classifier",
+            "weight": 1.0,
+            "classifier": content["debias"]["classifier"],
+            "labels": {"makeup": "without"},
+        }
+    }
+    check.run(project_in(tmp_path, content))
+    assert "no energy reads control.condition: the flow is told of light" in caplog.text
+
+
 def test_measured_label_has_to_exist(tmp_path):
     content = tiny.params()
     content["control"]["measure"] = {"makeup": "witout"}
