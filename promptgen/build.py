@@ -59,8 +59,13 @@ RANDOM: Mapping[str, str] = {
     "stylegan2": "promptgen.generators.stylegan2:random_stylegan2",
     "biggan": "promptgen.generators.biggan:random_biggan",
     "nvae": "promptgen.generators.nvae:random_nvae",
+    "open-clip": "promptgen.perception.clip:random_open_clip",
+    "fairface": "promptgen.perception.fairface:random_fairface",
+    "celeba": "promptgen.perception.celeba:random_celeba",
+    "arcface": "promptgen.perception.arcface:random_arcface",
+    "deca": "promptgen.perception.deca:random_deca",
 }
-"""What builds a generator with random weights, by the `type` of its card: called with the card's arguments alone."""
+"""What builds a network with random weights, by the `type` of its card: called with the card's arguments alone."""
 
 
 def build_generator(spec: GeneratorSpec, models: Path) -> Generator:
@@ -78,7 +83,7 @@ def build_generator(spec: GeneratorSpec, models: Path) -> Generator:
         return cast(Generator, _custom(spec, "a generator", ("prior", "image_shape")))
     options = spec.model_dump(exclude={"type", "model", "weights", "arguments"})
     if isinstance(spec, PublishedGenerator) and spec.weights == "random":
-        return _random(spec, models, options)
+        return cast(Generator, random_model(spec.model, models, "generator", **{**spec.arguments, **options}))
     return cast(Generator, load_model(spec.model, models, "generator", **options))
 
 
@@ -204,6 +209,25 @@ def load_model(name: str, models: Path, kind: str, **arguments: Any) -> Any:
     return _frozen(factory(*resolve(name, models), **found.arguments, **arguments))
 
 
+def random_model(name: str, models: Path, kind: str, **arguments: Any) -> Any:
+    """Return the frozen network of the card `name` with random weights; it needs none of the card's files.
+
+    Args:
+        name: name of the card.
+        models: folder of the weight files.
+        kind: what it has to be, such as ``classifier``.
+        arguments: keyword arguments that replace those of the card.
+
+    Raises:
+        ConfigError: there is no such card, it is of another kind, or nothing builds its network without its files.
+    """
+    found = _card_of(name, models, kind)
+    if found.type not in RANDOM:
+        raise ConfigError(f"{name} is a {found.type}, which has no random weights; expected {', '.join(RANDOM)}")
+    factory = import_object(RANDOM[found.type], f"the card of {name}")
+    return _frozen(factory(**{**found.arguments, **arguments}))
+
+
 def import_object(path: str, wanted_by: str) -> Any:
     """Return what ``module:name`` stands for.
 
@@ -285,13 +309,6 @@ def _card_of(name: str, models: Path, kind: str) -> Card:
     if found.kind != kind:
         raise ConfigError(f"the model {name} is a {found.kind}, expected a {kind}")
     return found
-
-
-def _random(spec: PublishedGenerator, models: Path, options: Mapping[str, Any]) -> Generator:
-    """Return the network of a card with random weights; it needs none of the card's files."""
-    found = _card_of(spec.model, models, "generator")
-    factory = import_object(RANDOM[found.type], f"the card of {spec.model}")
-    return cast(Generator, _frozen(factory(**{**found.arguments, **spec.arguments}, **options)))
 
 
 def _custom(spec: CustomModel, what: str, attributes: tuple[str, ...] = ()) -> Any:

@@ -89,6 +89,8 @@ class PublishedGenerator(Section):
     def _published_weights_fit_the_card_alone(self) -> Self:
         if self.arguments and self.weights == "published":
             raise ValueError("arguments can only be given with `weights: random`; published files fit their card alone")
+        if repeated := self.arguments.keys() & type(self).model_fields.keys():
+            raise ValueError(f"{', '.join(sorted(repeated))} belongs beside `model`, not into arguments")
         return self
 
 
