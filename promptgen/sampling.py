@@ -2,18 +2,21 @@
 
 Latents are drawn in blocks of fixed size, each from its own random stream, addressed by (seed, stream, block). So
 sample number i is the same whatever the batch size, however many samples are asked for, and wherever a run stopped.
+The conditions of a conditional generator are drawn likewise, from streams of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from promptgen import seeding
+from promptgen.conditions import Condition
+from promptgen.energies.base import Sample
 from promptgen.errors import DataError, NonFiniteEnergyError, TooFewSamplesError
-from promptgen.generators.base import GaussianPrior, Generator
+from promptgen.generators.base import GaussianPrior, Generator, condition_of, conditioned_images
 
 BLOCK = 256
 """Latents per block. Changing it changes every sample."""
@@ -35,10 +38,22 @@ def latent_blocks(prior: GaussianPrior, n: int, seed: int, stream_name: str, blo
         yield prior.sample(block, seeding.stream(seed, stream_name, index))[: n - start]
 
 
-def generate(
-    generator: Generator, n: int, *, seed: int, stream: str, batch: int = 64
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield `n` samples as pairs of latents (B, D) and images (B, 3, H, W), without gradient.
+def condition_blocks(condition: Condition, n: int, seed: int, stream_name: str, block: int = BLOCK) -> Iterator[Tensor]:
+    """Yield `n` conditions from a box in blocks (block, C) float64; like `latent_blocks`, and independent of those."""
+    for index, start in enumerate(range(0, n, block)):
+        yield condition.sample(block, seeding.stream(seed, stream_name, "condition", index))[: n - start]
+
+
+def draw(
+    generator: Generator,
+    n: int,
+    *,
+    seed: int,
+    stream: str,
+    batch: int = 64,
+    given: Mapping[str, float] | None = None,
+) -> Iterator[Sample]:
+    """Yield `n` samples in batches, without gradient: latents, images, and the conditions of a conditional generator.
 
     Args:
         generator: frozen generator; random noise inside it stays fixed.
@@ -46,12 +61,36 @@ def generate(
         seed: seed of the experiment.
         stream: what the samples are for.
         batch: most samples at a time; a batch never reaches over the end of a block of latents.
+        given: values of coordinates of the condition by name, for all samples; the others are drawn from their ranges.
+
+    Raises:
+        DataError: the generator has no such coordinate.
     """
-    for latents in latent_blocks(generator.prior, n, seed, stream):
-        for latent in torch.split(latents, batch):
+    condition = condition_of(generator)
+    blocks = zip(
+        latent_blocks(generator.prior, n, seed, stream), condition_blocks(condition, n, seed, stream), strict=True
+    )
+    for latents, drawn in blocks:
+        contexts = condition.fix(drawn, given or {}).to(latents)
+        for latent, context in zip(torch.split(latents, batch), torch.split(contexts, batch), strict=True):
+            told = context if condition else None
             with torch.inference_mode():
-                image = generator(latent)
-            yield latent, image
+                image = conditioned_images(generator, latent, told)
+            yield Sample(latent, image, told)
+
+
+def generate(
+    generator: Generator,
+    n: int,
+    *,
+    seed: int,
+    stream: str,
+    batch: int = 64,
+    given: Mapping[str, float] | None = None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield what `draw` does as pairs of latents (B, D) and images (B, 3, H, W)."""
+    for sample in draw(generator, n, seed=seed, stream=stream, batch=batch, given=given):
+        yield sample.latent, sample.image
 
 
 def importance_resample(log_weight: Tensor, n: int, rng: torch.Generator) -> Tensor:

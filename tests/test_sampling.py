@@ -1,9 +1,10 @@
 import pytest
 import torch
 
+from promptgen.conditions import Condition
 from promptgen.errors import DataError, NonFiniteEnergyError, TooFewSamplesError
 from promptgen.generators.base import GaussianPrior
-from promptgen.sampling import generate, importance_resample, latent_blocks, metropolis
+from promptgen.sampling import condition_blocks, draw, generate, importance_resample, latent_blocks, metropolis
 from promptgen.seeding import stream
 
 PRIOR = GaussianPrior.standard(3)
@@ -55,6 +56,45 @@ def test_samples_do_not_depend_on_the_batch(batch):
     assert torch.equal(latents, torch.cat(list(latent_blocks(PRIOR, 300, 3, "a"))))
     assert torch.equal(torch.cat([image for _, image in pairs])[:, :, 0, 0], latents.square())
     assert max(generator.batches) <= min(batch, 256)
+
+
+class Tinted(Square):
+    """A generator that shows its condition in its first colour."""
+
+    condition = Condition({"tint": (-1.0, 2.0), "depth": (0.0, 1.0)})
+
+    def forward(self, latent, *, noise=None, context=None):
+        image = super().forward(latent)
+        return image if context is None else image + torch.nn.functional.pad(context, (0, 1))[:, :, None, None]
+
+
+@pytest.mark.parametrize("batch", [1, 7, 256, 1000])
+def test_conditions_do_not_depend_on_the_batch_or_the_number(batch):
+    samples = list(draw(Tinted(), 300, seed=3, stream="a", batch=batch))
+    contexts = torch.cat([sample.context for sample in samples])
+    expected = torch.cat(list(condition_blocks(Tinted.condition, 1000, 3, "a")))[:300].float()
+    assert torch.equal(contexts, expected)
+    latents = torch.cat([sample.latent for sample in samples])
+    assert torch.equal(latents, torch.cat(list(latent_blocks(PRIOR, 300, 3, "a"))))  # as without a condition
+    images = torch.cat([sample.image for sample in samples])[:, :, 0, 0]
+    torch.testing.assert_close(images[:, :2] - latents.square()[:, :2], expected)
+    assert abs(float(torch.corrcoef(torch.stack([contexts[:, 0], latents[:, 0]]))[0, 1])) < 0.15
+
+
+def test_given_coordinates_are_the_same_for_all_samples():
+    (sample,) = draw(Tinted(), 20, seed=3, stream="a", given={"tint": 0.5})
+    (free,) = draw(Tinted(), 20, seed=3, stream="a")
+    assert sample.context[:, 0].tolist() == [0.5] * 20
+    assert torch.equal(sample.context[:, 1], free.context[:, 1])
+    ((_, image),) = generate(Tinted(), 20, seed=3, stream="a", given={"tint": 0.5})
+    assert torch.equal(image, sample.image)
+    with pytest.raises(DataError, match="there is no condition tint, expected one of none"):
+        next(draw(Square(), 20, seed=3, stream="a", given={"tint": 0.5}))
+
+
+def test_a_plain_generator_is_told_nothing():
+    (sample,) = draw(Square(), 5, seed=3, stream="a")
+    assert sample.context is None
 
 
 def test_samples_are_made_one_batch_at_a_time_and_without_gradient():
