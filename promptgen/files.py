@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,6 +36,18 @@ _WAYS_OUT = {
 def storage_error(path: Path, error: OSError) -> StorageError:
     """Return the one-line error, with a way out, for a failed write of `path`."""
     return StorageError(f"cannot write {path}: {_WAYS_OUT.get(error.errno or 0, str(error))}")
+
+
+def require_space(path: Path, count: int) -> None:
+    """Refuse to begin what the disk has no room for.
+
+    Raises:
+        StorageError: less than `count` bytes are free where `path`, in an existing folder, is to be written.
+    """
+    free = shutil.disk_usage(path.parent).free
+    if count > free:
+        needed = f"{count / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free"
+        raise StorageError(f"cannot write {path}: {needed}; free some, or choose another disk")
 
 
 def sha256_of(path: Path | str) -> str:

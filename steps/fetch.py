@@ -1,27 +1,50 @@
-"""Fetch a model's weight file into models/ and compare its sha256 with the card's."""
+"""Fetch models' weight files into models/, and hold them against their cards or against models.lock."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from promptgen import store
+from promptgen.errors import ModelFileError, PromptGenError
 from steps.command import command
 
 
-def run(name: str, models: Path) -> list[Path]:
+def run(name: str, models: Path, source: Path | None = None) -> list[Path]:
     """Fetch the files of one model; returns at once when they are there and sound.
 
     Args:
         name: name of its card.
         models: folder of the weight files.
+        source: file or folder on this machine to copy them from; None fetches from the addresses of the card.
 
     Raises:
         ConfigError: there is no such card.
         ModelFileError: no URL gave the file, or what it gave is not what the card says.
         StorageError: the file cannot be written.
     """
-    return store.fetch(name, models)
+    return store.fetch(name, models) if source is None else store.adopt(name, models, source)
+
+
+def run_all(names: list[str], models: Path, source: Path | None = None) -> None:
+    """Fetch several models and print the paths of their files; one that fails holds up none of the others.
+
+    Raises:
+        ModelFileError: some of several failed, each with a line on stderr.
+        PromptGenError: the only one failed.
+    """
+    failed = []
+    for name in names:
+        try:
+            print(*run(name, models, source), sep="\n")
+        except PromptGenError as error:
+            if len(names) == 1:
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            failed.append(name)
+    if failed:
+        raise ModelFileError(f"{len(failed)} of {len(names)} models were not fetched: {', '.join(failed)}; see above")
 
 
 def main() -> None:
@@ -29,9 +52,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="+", metavar="MODEL", help="name of a model's card")
     parser.add_argument("--models", default="models", type=Path, help="folder of the weight files (default: models)")
+    parser.add_argument(
+        "--from", dest="source", type=Path, metavar="PATH", help="copy the model's file, or the folder of its files"
+    )
     arguments = parser.parse_args()
-    for name in arguments.names:
-        print(*run(name, arguments.models), sep="\n")
+    if arguments.source and len(arguments.names) > 1:
+        parser.error("--from is for one model")
+    run_all(arguments.names, arguments.models, arguments.source)
 
 
 if __name__ == "__main__":
