@@ -35,7 +35,7 @@ ui: $(VENV)/run.stamp  ## start the pages of MLflow and Prefect on this machine
 	python -m pipelines.ui $(ARGS)
 
 serve: $(VENV)/run.stamp  ## run the experiment on the schedule of params.yaml
-	dvc repro --quiet fetch
+	dvc repro --quiet list_models fetch
 	python -m pipelines.serve $(ARGS)
 
 sync: $(VENV)/run.stamp  ## tell MLflow what it has missed

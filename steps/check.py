@@ -11,8 +11,10 @@ from promptgen.build import build_classifier, build_embedder, build_energies, bu
 from promptgen.files import storage_error
 from promptgen.flow import Flow
 from promptgen.perception.labels import class_index, classes, target_shares
+from steps.arguments import add_experiment
 from steps.command import command
 from steps.common import Project
+from steps.list_models import idle, lacking
 
 logger = logging.getLogger("promptgen")
 
@@ -29,6 +31,8 @@ def run(project: Project) -> None:
     _check_writable(project.artifacts)
     _check_writable(project.reports)
     params, models = project.params, project.models
+    for sentence in filter(None, (lacking(params), idle(params))):
+        logger.warning("%s", sentence)
     generator = build_generator(params.generator, models)
     Flow(generator.prior.dim, params.flow, params.condition)  # whose parts may not fit the latent
     for spec in (params.debias.classifier, params.debias.judge):
@@ -60,8 +64,9 @@ def _check_writable(folder: Path) -> None:
 def main() -> None:
     """Run the step from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--params", default="params.yaml", help="the experiment (default: params.yaml)")
-    run(Project.load(parser.parse_args().params))
+    add_experiment(parser)
+    given = parser.parse_args()
+    run(Project.load(given.params, given.experiment))
     print("the experiment can run")
 
 
