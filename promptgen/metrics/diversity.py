@@ -43,7 +43,7 @@ class PairwiseDistance:
         Raises:
             DataError: not (B, E), not finite, not of length one, or E differs from that of earlier batches.
         """
-        unit = _unit(embeddings)
+        unit = unit_vectors(embeddings)
         if self.n == 0:
             self._sums = np.zeros((len(self._weights), unit.shape[1]))
         elif unit.shape[1] != self._sums.shape[1]:
@@ -80,7 +80,12 @@ def pairwise_distance(
     return distance.compute()
 
 
-def _unit(embeddings: ArrayLike) -> NDArray[np.float64]:
+def unit_vectors(embeddings: ArrayLike) -> NDArray[np.float64]:
+    """Return embeddings, (B, E), scaled to length one again, for half precision has cost them some digits.
+
+    Raises:
+        DataError: not (B, E), not finite, or not of length one.
+    """
     array = np.asarray(embeddings, dtype=np.float64)
     if array.ndim != 2 or not np.isfinite(array).all():
         raise DataError(f"embeddings must be finite and of shape (B, E), got shape {array.shape}")

@@ -66,6 +66,34 @@ def quantiles(values: Vector, confidence: float) -> tuple[Vector, Vector]:
     return low, high
 
 
+def resampled_means(values: ArrayLike, resamples: int, seed: int, *names: str | int) -> Vector:
+    """Draw bootstrap means, (resamples, ...), of values (N, ...).
+
+    Args:
+        values: one number, or several, per sample.
+        resamples: how many.
+        seed: seed of the stream.
+        names: names of the stream; different names give independent draws.
+
+    Raises:
+        TooFewSamplesError: there are no samples.
+    """
+    array, rng = np.asarray(values, dtype=np.float64), random_stream(seed, *names)
+    if not len(array):
+        raise TooFewSamplesError("a mean needs at least one sample, got none")
+    return np.stack([array[rng.integers(len(array), size=len(array))].mean(axis=0) for _ in range(resamples)])
+
+
+def mean_interval(values: ArrayLike, *, resamples: int, confidence: float, seed: int, name: str) -> Estimate:
+    """Return the mean of values, (N,), with a bootstrap interval from the stream called `name`.
+
+    Raises:
+        TooFewSamplesError: there are no values.
+    """
+    low, high = quantiles(resampled_means(values, resamples, seed, name), confidence)
+    return Estimate(float(np.asarray(values, dtype=np.float64).mean()), float(low), float(high))
+
+
 def random_stream(seed: int, *names: str | int) -> np.random.Generator:
     """Return the NumPy counterpart of `promptgen.seeding.stream`, which lacks multinomial and Poisson draws."""
     return np.random.default_rng(derive(seed, *names))

@@ -1,0 +1,115 @@
+"""How well images follow a wanted pose: the angle that is left, and how far each asked-for angle is followed.
+
+With seen rotations R and wanted rotations W, both from the canonical pose,
+
+    error = angle(W R^T)                                degrees, the geodesic angle in SO(3)
+    slope = cov(wanted, seen) / var(wanted)             1 where an angle is followed, 0 where it is ignored
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from promptgen.energies.pose import EULER, euler_rotation, geodesic_angle, pose_angles
+from promptgen.errors import DataError, TooFewSamplesError
+from promptgen.metrics.estimate import Estimate, Vector, mean_interval, quantiles, resampled_means
+
+
+def pose_errors(seen: ArrayLike, wanted: ArrayLike, names: Sequence[str]) -> Vector:
+    """Return the angle between each seen and wanted pose, (N,), degrees.
+
+    Args:
+        seen: rotations from the canonical pose, (N, 3, 3).
+        wanted: conditions, (N, C), radians.
+        names: names of their columns, among them some of `pitch`, `yaw` and `roll`.
+
+    Raises:
+        DataError: the shapes do not go together.
+    """
+    rotations = _rotations(seen)
+    target = euler_rotation(pose_angles(torch.from_numpy(np.array(wanted, dtype=np.float64)), names))
+    if len(target) != len(rotations):
+        raise DataError(f"there must be a wanted pose for each seen one, got {len(target)} for {len(rotations)}")
+    return np.asarray(np.degrees(geodesic_angle(target @ torch.from_numpy(rotations).mT).numpy()))
+
+
+def pose_error(
+    seen: ArrayLike,
+    wanted: ArrayLike,
+    names: Sequence[str],
+    *,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Estimate:
+    """Return the mean of `pose_errors`, degrees, with a bootstrap interval.
+
+    Raises:
+        DataError: the shapes do not go together.
+        TooFewSamplesError: there are no samples.
+    """
+    errors = pose_errors(seen, wanted, names)
+    return mean_interval(errors, resamples=resamples, confidence=confidence, seed=seed, name="pose error")
+
+
+def pose_slopes(
+    seen: ArrayLike,
+    wanted: ArrayLike,
+    names: Sequence[str],
+    *,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """Return the slope of the seen on the wanted angle for each Euler angle among `names`, with bootstrap intervals.
+
+    Raises:
+        DataError: the shapes do not go together.
+        TooFewSamplesError: there are fewer than two samples.
+    """
+    angles, asked = euler_angles(seen), np.asarray(wanted, dtype=np.float64)
+    if asked.shape != (len(angles), len(names)):
+        raise DataError(f"wanted angles must be ({len(angles)}, {len(names)}), got {asked.shape}")
+    if len(angles) < 2:
+        raise TooFewSamplesError(f"a slope needs at least 2 samples, got {len(angles)}")
+    slopes = {}
+    for name in (name for name in EULER if name in names):
+        x, y = asked[:, list(names).index(name)], angles[:, EULER.index(name)]
+        moments = np.stack([x, y, x * x, x * y], axis=1)
+        ends = quantiles(_slope(resampled_means(moments, resamples, seed, "pose slope", name)), confidence)
+        slopes[name] = Estimate(float(_slope(moments.mean(axis=0))), float(ends[0]), float(ends[1]))
+    return slopes
+
+
+def euler_angles(rotations: ArrayLike) -> Vector:
+    """Return Euler angles XYZ, (N, 3), radians, of rotations (N, 3, 3): `euler_rotation` undone, if below 90 degrees.
+
+    Raises:
+        DataError: the shape is another one.
+    """
+    r = _rotations(rotations)
+    return np.stack(
+        [
+            np.arctan2(-r[:, 1, 2], r[:, 2, 2]),
+            np.arcsin(np.clip(r[:, 0, 2], -1, 1)),
+            np.arctan2(-r[:, 0, 1], r[:, 0, 0]),
+        ],
+        axis=1,
+    )
+
+
+def _slope(moments: Vector) -> Vector:
+    """Return slopes, (...), from means of x, y, x^2 and x y, (..., 4)."""
+    x, y, xx, xy = np.moveaxis(moments, -1, 0)
+    return np.asarray((xy - x * y) / (xx - x * x))
+
+
+def _rotations(rotations: ArrayLike) -> Vector:
+    array = np.array(rotations, dtype=np.float64)
+    if array.ndim != 3 or array.shape[1:] != (3, 3):
+        raise DataError(f"rotations must be (N, 3, 3), got {array.shape}")
+    return array
