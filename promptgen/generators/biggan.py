@@ -115,7 +115,7 @@ class BigGAN(FrozenModule):
         """Return z, (B, z_dim), clamped and scaled as the truncation of the configuration says."""
         return self.config.truncation * z.clamp(-CLAMP, CLAMP)
 
-    def condition(self, latent: Tensor) -> Tensor:
+    def conditioned(self, latent: Tensor) -> Tensor:
         """Return what the network is conditioned on, (B, D), for latents (z, y), (B, D): y stays as it is.
 
         Raises:
@@ -133,7 +133,7 @@ class BigGAN(FrozenModule):
             latent: latents (z, y), (B, z_dim + class_embed_dim), before truncation.
             noise: not used, for the image depends on the latent alone.
         """
-        image: Tensor = self.generator(self.condition(latent))
+        image: Tensor = self.generator(self.conditioned(latent))
         return (image + 1) / 2
 
     @torch.no_grad()

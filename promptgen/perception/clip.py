@@ -7,7 +7,9 @@ else here touches the network.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -257,9 +259,24 @@ def _load_small(path: Path) -> ClipModel:
 def _untrained(architecture: str, mean: Colour, std: Colour, seed: int = 0) -> ClipModel:
     """Return a model of open_clip whose initial weights follow from `seed`."""
     tokens = _tokens(architecture)
-    with initial_weights(seed, "clip"):
+    with initial_weights(seed, "clip"), _unwarned():
         network = import_open_clip().create_model(architecture)
     return ClipModel(network, _side(network.visual.image_size), tokens, mean, std)
+
+
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    """Drop open_clip's warning of a network without weights, which is filled afterwards, or wanted so."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("No pretrained weights")
+
+    root = logging.getLogger()
+    root.addFilter(keep)
+    try:
+        yield
+    finally:
+        root.removeFilter(keep)
 
 
 def _tokens(architecture: str) -> Tokens:

@@ -96,7 +96,7 @@ def test_embeddings_are_columns_of_the_table():
 
 
 def test_condition_clamps_and_scales_z_alone():
-    condition = small(truncation=0.4).condition(torch.full((1, 8), 3.0))
+    condition = small(truncation=0.4).conditioned(torch.full((1, 8), 3.0))
     torch.testing.assert_close(condition[0], torch.tensor([0.8] * 5 + [3.0] * 3))
 
 

@@ -1,0 +1,191 @@
+"""Every family of published generators, with random weights and a small size, through what params.yaml reaches."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from promptgen.build import build_chain, build_energies, build_generator, cards_of
+from promptgen.checkpoints import save_chain
+from promptgen.config import load_params
+from promptgen.energies.base import Sample
+from promptgen.files import read_json
+from promptgen.flow import Flow, FlowConfig
+from promptgen.generators.base import Generator
+from promptgen.generators.chained import ChainedGenerator
+from promptgen.sampling import generate
+from promptgen.seeding import stream
+from promptgen.specs import EnergySpec, GeneratorSpec
+from promptgen.store import fetch
+from promptgen.tracking import NullTracker
+from promptgen.training import TrainingConfig, train_flow
+from steps import train_flow as step
+from steps.common import Pass, Project
+from tests import tiny
+
+SMALL = {
+    "stylegan2": {
+        "model": "stylegan2-church-256",
+        "truncation": 0.7,
+        "arguments": {
+            "size": 16,
+            "latent_dim": 8,
+            "mapping_layers": 2,
+            "channels": {"4": 16, "8": 16, "16": 8},
+        },
+    },
+    "biggan": {
+        "model": "biggan-deep-128",
+        "truncation": 0.4,
+        "arguments": {
+            "output_dim": 16,
+            "z_dim": 6,
+            "class_embed_dim": 4,
+            "channel_width": 4,
+            "num_classes": 5,
+            "layers": [[False, 16, 8], [True, 8, 4], [True, 4, 1]],
+            "attention_layer_position": 2,
+        },
+    },
+    "nvae": {
+        "model": "nvae-ffhq-256",
+        "temperature": 0.8,
+        "groups": [0, 1],
+        "arguments": {
+            "top_size": 2,
+            "scales": 3,
+            "groups_per_scale": 2,
+            "min_groups_per_scale": 1,
+            "latent_channels": 3,
+            "channels": 8,
+            "cells_per_group": 1,
+            "mixtures": 2,
+        },
+    },
+}
+"""A small network of each family, by the `type` of its section in params.yaml."""
+
+TEXT = {
+    "type": "clip_text",
+    "weight": 100.0,
+    "text": "a person with glasses",
+    "models": {"world-clip": 1.0},
+    "augmentations": 0,
+}
+FLOW = FlowConfig(blocks=2, hidden=16)
+TRAINING = TrainingConfig(steps=12, batch=16, learning_rate=0.02, clip=50.0, validate_every=3, validation_samples=32)
+
+each_family = pytest.mark.parametrize("family", SMALL)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A folder of weight files with the world's CLIP alone: random networks need none."""
+    folder = tmp_path_factory.mktemp("project") / "models"
+    fetch("world-clip", folder)
+    return folder
+
+
+def section(family, **changes):
+    """The `generator` section of params.yaml for a small network with random weights."""
+    return {"type": family, "weights": "random", **SMALL[family], **changes}
+
+
+def spec(family, **changes) -> GeneratorSpec:
+    return TypeAdapter(GeneratorSpec).validate_python(section(family, **changes))
+
+
+def text_energy(models):
+    return build_energies({"text": TypeAdapter(EnergySpec).validate_python(TEXT)}, models)
+
+
+def trained(generator, energy, seed=0):
+    flow = Flow(generator.prior.dim, FLOW, scale=generator.prior.scale, seed=seed)
+    return train_flow(generator, energy, flow, TRAINING, seed=seed, fit_samples=16)
+
+
+def images(generator, n=8):
+    return torch.cat([image for _, image in generate(generator, n, seed=3, stream="sample", batch=4)])
+
+
+@each_family
+def test_a_random_network_gives_images(models, family):
+    made = build_generator(spec(family), models)
+    assert isinstance(made, Generator)
+    image = images(made, 16)
+    assert image.shape[1:] == made.image_shape
+    assert image.isfinite().all()
+    assert 0.3 < image.mean() < 0.7
+    assert 0.05 < image.std() < 0.4
+    assert ((image > 0.01) & (image < 0.99)).float().mean() > 0.85
+    assert image.std(dim=0).mean() > 0.01  # latents make a difference
+    assert cards_of(spec(family)) == []
+
+
+@each_family
+def test_the_seed_decides_the_weights(models, family):
+    arguments = SMALL[family]["arguments"]
+    first, again = (images(build_generator(spec(family), models), 2) for _ in range(2))
+    assert torch.equal(first, again)
+    other = build_generator(spec(family, arguments=arguments | {"seed": 1}), models)
+    assert not torch.allclose(images(other, 2), first)
+
+
+@each_family
+def test_the_gradient_reaches_every_latent(models, family):
+    made = build_generator(spec(family), models)
+    latent = made.prior.sample(4, stream(0, "latents")).requires_grad_()
+    (gradient,) = torch.autograd.grad(text_energy(models)(Sample(latent, made(latent))).sum(), latent)
+    assert gradient.isfinite().all()
+    assert (gradient.abs().sum(dim=1) > 0).all()
+    assert (gradient.abs().sum(dim=0) > 0).all()
+
+
+@pytest.mark.slow
+@each_family
+def test_a_chain_of_flows_is_trained_saved_and_loaded(models, family, tmp_path):
+    made, energy = build_generator(spec(family), models), text_energy(models)
+    first = trained(made, energy)
+    assert all(row["loss"] == row["loss"] and row["gradient_norm"] > 0 for row in first.history[:-1])
+    losses = [row["validation/loss"] for row in first.history if "validation/loss" in row]
+    assert min(losses) < losses[0] - 0.01
+    assert first.best_step > 0
+    fresh = Flow(made.prior.dim, FLOW, scale=made.prior.scale, seed=0)
+    assert any(not torch.equal(*pair) for pair in zip(first.flow.parameters(), fresh.parameters(), strict=True))
+
+    controlled = ChainedGenerator(made, first.flow)
+    second = trained(controlled, energy, seed=1)
+    path = tmp_path / "chain.safetensors"
+    save_chain(path, [first.flow, second.flow], spec(family).model_dump(), {})
+    again = build_chain(path, models)
+    assert again.image_shape == made.image_shape
+    assert torch.equal(images(again), images(ChainedGenerator(controlled, second.flow)))
+
+
+def test_a_step_trains_a_random_network(models, tmp_path):
+    """From a params.yaml to the file of a chain, which is loaded without CLIP."""
+    content = tiny.params() | {"generator": section("nvae")}
+    content["control"] = {"energies": {"text": TEXT}, "measure": {}, "training": TRAINING.model_dump()}
+    content["evaluation"] |= {"fit_samples": 32}
+    path = tiny.write_params(tmp_path, content)
+    assert cards_of(load_params(path).generator) == []
+    fetch("world-clip", tmp_path / "models")
+    this = Pass(Project.load(path), 1)
+    result = step.run(this, NullTracker())["result"]
+    assert 0 < result["fit"]["ess_fraction"] <= 1
+    assert len(read_json(this.folder("train_flow") / step.HISTORY_NAME)) == TRAINING.steps + 1
+    chain = build_chain(this.chain, tmp_path / "nowhere")
+    assert images(chain).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weights": "published"}, "arguments can only be given with `weights: random`"),
+        ({"arguments": {"truncation": 0.5}}, "truncation belongs beside `model`, not into arguments"),
+    ],
+)
+def test_misplaced_arguments_are_refused(changes, message):
+    with pytest.raises(ValidationError, match=message):
+        spec("stylegan2", **changes)
