@@ -1,11 +1,13 @@
 """Parity fixtures: weights drawn again from their key names, published files rebuilt, and the numbers expected of them.
 
 A fixture is a folder with `manifest.json` (layout and fill rules), `inputs.npz` and `expected.npz`. The environment
-variable PROMPTGEN_PARITY names a folder of fixtures to use instead of the committed ones.
+variable PROMPTGEN_PARITY names a folder of fixtures, or a single one, to use instead of the committed ones. What a
+fixture is of is said by its manifest, never by its folder's name; the folder's name only tells the tests apart.
 """
 
 import json
 import os
+import re
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +18,7 @@ import pytest
 import torch
 
 DEFAULT_ROOT = Path(__file__).parent.parent / "fixtures" / "parity"
+PART = r"(?P<kind>stride|centre|first)(?P<n>\d+)"
 
 
 @dataclass(frozen=True)
@@ -115,32 +118,54 @@ class Fixture:
         return np.random.Generator(np.random.PCG64(seed)).standard_normal(shape)
 
 
-def fixtures_of(prefix):
-    """Return a parameter for each fixture whose network is `prefix`, or `prefix` and a size."""
-    root = Path(os.environ.get("PROMPTGEN_PARITY", DEFAULT_ROOT))
-    found = [Fixture(path.parent) for path in sorted(root.glob("*/manifest.json"))]
-    assert found, f"no parity fixtures in {root}: set PROMPTGEN_PARITY to a folder of them"
-    chosen = [fixture for fixture in found if fixture.network == prefix or fixture.network.startswith(f"{prefix}-")]
-    return [pytest.param(fixture, id=fixture.network) for fixture in chosen]
+def fixtures_of(family):
+    """Return a parameter for each fixture whose network is `family`, alone or with a dash and more after it.
+
+    A folder named by PROMPTGEN_PARITY may lack a family, whose tests are then skipped; the committed one may not.
+    """
+    named = os.environ.get("PROMPTGEN_PARITY")
+    root = Path(named or DEFAULT_ROOT).resolve()
+    found = [Fixture(path.parent) for path in sorted([*root.glob("manifest.json"), *root.glob("*/manifest.json")])]
+    if not found:
+        raise pytest.UsageError(f"no parity fixtures in {root}: set PROMPTGEN_PARITY to a folder of them")
+    chosen = [fixture for fixture in found if fixture.network == family or fixture.network.startswith(f"{family}-")]
+    if chosen:
+        return [pytest.param(fixture, id=fixture.folder.name) for fixture in chosen]
+    assert named, f"no {family} fixture among the committed ones"
+    return [pytest.param(None, id="none", marks=pytest.mark.skip(reason=f"{root} has no fixture of {family}"))]
+
+
+def kept_of(arrays, name):
+    """Return the keys of `arrays` that hold the result `name`, all of it or the parts that `part` knows; some must."""
+    keys = [key for key in arrays if re.fullmatch(rf"{re.escape(name)}(_{PART})?", key)]
+    assert keys, f"nothing is given to compare {name} with"
+    return keys
+
+
+def decimals_of(arrays, prefix):
+    """Return the numbers in keys such as image_trunc0375_stride2 after `prefix`, by the name without the suffix."""
+    found = [re.fullmatch(rf"({re.escape(prefix)}(\d)(\d*))(_{PART})?", key) for key in arrays]
+    numbers = {match[1]: float(f"{match[2]}.{match[3]}") for match in found if match}
+    assert numbers, f"nothing is given whose name starts with {prefix}"
+    return numbers
 
 
 def part(result, name):
     """Return the part of `result` that the suffix of `name` says was kept: `_strideN`, `_centreN` or `_firstN`."""
-    suffix = name.rsplit("_", 1)[-1]
-    for kind in ("stride", "centre", "first"):
-        if suffix.startswith(kind) and suffix.removeprefix(kind).isdigit():
-            n = int(suffix.removeprefix(kind))
-            if kind == "stride":
-                return result[..., ::n, ::n]
-            if kind == "first":
-                return result[:, :n]
-            top, left = ((side - n) // 2 for side in result.shape[-2:])
-            return result[..., top : top + n, left : left + n]
-    return result
+    match = re.search(rf"_{PART}$", name)
+    if match is None:
+        return result
+    kind, n = match["kind"], int(match["n"])
+    if kind == "stride":
+        return result[..., ::n, ::n]
+    if kind == "first":
+        return result[:, :n]
+    top, left = ((side - n) // 2 for side in result.shape[-2:])
+    return result[..., top : top + n, left : left + n]
 
 
 def assert_close(result, expected, tolerance=1e-4):
     """Fail unless `result` is within `tolerance` of `expected`, relative to the largest absolute value expected."""
     assert result.shape == expected.shape
-    error = (result.double() - expected.double()).abs().max() / expected.double().abs().max()
-    assert error <= tolerance, f"relative error {error:.2e}, allowed {tolerance:.0e}"
+    error, largest = (result.double() - expected.double()).abs().max(), expected.double().abs().max()
+    assert error <= tolerance * largest, f"relative error {error / largest:.2e}, allowed {tolerance:.0e}"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from filling import assert_close, fixtures_of, part
+from filling import assert_close, decimals_of, fixtures_of, kept_of, part
 
 from promptgen.errors import ModelFileError
 from promptgen.generators.biggan import load_biggan
@@ -16,9 +16,11 @@ fixtures = pytest.mark.parametrize("fixture", fixtures_of("biggan"), scope="modu
 def path(fixture, tmp_path_factory):
     """The two published files, beside each other."""
     folder = tmp_path_factory.mktemp("published")
-    names = {file["name"]: index for index, file in enumerate(fixture.manifest["files"])}
-    (folder / "some-config.json").write_text(json.dumps(fixture.file_content(names["config.json"])))
-    return fixture.write_file(folder / "some-pytorch_model.bin", names["pytorch_model.bin"])
+    formats = [file["format"] for file in fixture.manifest["files"]]
+    (folder / "some-config.json").write_text(json.dumps(fixture.file_content(formats.index("json"))))
+    path = fixture.write_file(folder / "some-pytorch_model.bin", formats.index("torch.save"))
+    yield path
+    path.unlink()
 
 
 @pytest.fixture(scope="module")
@@ -33,18 +35,6 @@ def at(model, truncation):
     other.load_state_dict(model.state_dict())
     other.freeze()
     return other
-
-
-def decimal(name, prefix):
-    """Return the truncation in a name: 0.375 for image_trunc0375_stride2."""
-    digits = name.removeprefix(prefix).split("_")[0]
-    return float(f"{digits[0]}.{digits[1:]}")
-
-
-def names_with(fixture, prefix):
-    found = [name for name in fixture.expected if name.startswith(prefix)]
-    assert found
-    return found
 
 
 def latent(fixture, batch=None):
@@ -64,9 +54,9 @@ def test_class_embeddings_and_the_scale_of_their_prior(fixture, model):
 @fixtures
 @torch.no_grad()
 def test_start_first_block_and_attention(fixture, model):
-    (name,) = names_with(fixture, "z_scaled_")
-    model = at(model, decimal(name, "z_scaled_"))
-    condition = model.condition(latent(fixture))
+    ((name, truncation),) = decimals_of(fixture.expected, "z_scaled_").items()
+    model = at(model, truncation)
+    condition = model.conditioned(latent(fixture))
     z_dim = fixture.hyper_parameters["z_dim"]
     assert_close(condition[:, :z_dim], fixture.expected[name])
     start, *features = model.generator.features(condition)
@@ -83,10 +73,12 @@ def test_start_first_block_and_attention(fixture, model):
 @fixtures
 @torch.no_grad()
 def test_image_at_each_truncation(fixture, model):
-    for name in names_with(fixture, "image_trunc"):
-        expected = fixture.expected[name]
-        image = at(model, decimal(name, "image_trunc"))(latent(fixture, len(expected)))
-        assert_close(part(2 * image - 1, name), expected)
+    for name, truncation in decimals_of(fixture.expected, "image_trunc").items():
+        truncated = at(model, truncation)
+        for key in kept_of(fixture.expected, name):
+            expected = fixture.expected[key]
+            image = truncated(latent(fixture, len(expected)))
+            assert_close(part(2 * image - 1, key), expected)
 
 
 @fixtures

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from filling import assert_close, fixtures_of, part
+from filling import assert_close, fixtures_of, kept_of, part
 
 from promptgen.energies.base import Sample
 from promptgen.energies.classifier import ClassifierEnergy
@@ -11,7 +11,7 @@ from promptgen.perception.networks import imagenet_input
 
 ENERGIES = {"present": "energy_attribute_present", "absent": "energy_attribute_absent"}
 EPSILON = 1e-8  # inside the logarithm of the reference, which no more than 18.4 nats can come of
-fixtures = pytest.mark.parametrize("fixture", fixtures_of("celeba-attr"), scope="module")
+fixtures = pytest.mark.parametrize("fixture", fixtures_of("celeba"), scope="module")
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +25,7 @@ def model(fixture, tmp_path_factory):
 
 @fixtures
 def test_preprocessing(fixture):
-    compared = [name for name in fixture.expected if name.startswith("preprocessed")]
-    assert compared
-    for name in compared:
+    for name in kept_of(fixture.expected, "preprocessed"):
         assert_close(part(imagenet_input(fixture.inputs["image"]), name), fixture.expected[name])
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from filling import assert_close, fixtures_of, part
+from filling import assert_close, fixtures_of, kept_of, part
 
 from promptgen.perception.fairface import load_fairface
 from promptgen.perception.networks import imagenet_input
@@ -20,9 +20,7 @@ def model(fixture, tmp_path_factory):
 
 @fixtures
 def test_preprocessing(fixture):
-    compared = [name for name in fixture.expected if name.startswith("preprocessed")]
-    assert compared
-    for name in compared:
+    for name in kept_of(fixture.expected, "preprocessed"):
         assert_close(part(imagenet_input(fixture.inputs["image"]), name), fixture.expected[name])
 
 
