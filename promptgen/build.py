@@ -18,6 +18,7 @@ from promptgen.files import sha256_of
 from promptgen.generators.base import Generator
 from promptgen.perception.base import Classifier, Embedder
 from promptgen.specs import (
+    SAMPLING_FIELDS,
     AnyOfSpec,
     CardModel,
     ClassifierSpec,
@@ -25,6 +26,7 @@ from promptgen.specs import (
     ClipTextSpec,
     CustomEnergySpec,
     CustomModel,
+    DiffAESpec,
     EnergySpec,
     GeneratorSpec,
     IdentitySpec,
@@ -44,6 +46,7 @@ MODELS: Mapping[str, str] = {
     "stylegan2": "promptgen.generators.stylegan2:load_stylegan2",
     "biggan": "promptgen.generators.biggan:load_biggan",
     "nvae": "promptgen.generators.nvae:load_nvae",
+    "diffae": "promptgen.generators.diffae:load_diffae",
     "open-clip": "promptgen.perception.clip:load_open_clip",
     "fairface": "promptgen.perception.fairface:load_fairface",
     "celeba": "promptgen.perception.celeba:load_celeba",
@@ -59,6 +62,7 @@ RANDOM: Mapping[str, str] = {
     "stylegan2": "promptgen.generators.stylegan2:random_stylegan2",
     "biggan": "promptgen.generators.biggan:random_biggan",
     "nvae": "promptgen.generators.nvae:random_nvae",
+    "diffae": "promptgen.generators.diffae:random_diffae",
     "open-clip": "promptgen.perception.clip:random_open_clip",
     "fairface": "promptgen.perception.fairface:random_fairface",
     "celeba": "promptgen.perception.celeba:random_celeba",
@@ -68,12 +72,14 @@ RANDOM: Mapping[str, str] = {
 """What builds a network with random weights, by the `type` of its card: called with the card's arguments alone."""
 
 
-def build_generator(spec: GeneratorSpec, models: Path) -> Generator:
+def build_generator(spec: GeneratorSpec, models: Path, *, sampling: bool = False) -> Generator:
     """Return the frozen generator that `spec` names.
 
     Args:
         spec: the `generator` section of params.yaml.
         models: folder of the weight files.
+        sampling: whether its images are to be measured, shown or handed out; a generator that refines images step by
+            step can take more steps for that than in training.
 
     Raises:
         ConfigError: a name is unknown, or a custom factory returns something else.
@@ -81,14 +87,21 @@ def build_generator(spec: GeneratorSpec, models: Path) -> Generator:
     """
     if isinstance(spec, CustomModel):
         return cast(Generator, _custom(spec, "a generator", ("prior", "image_shape")))
-    options = spec.model_dump(exclude={"type", "model", "weights", "arguments"})
+    if sampling and isinstance(spec, DiffAESpec):
+        spec = spec.for_sampling()
+    options = spec.model_dump(exclude={"type", "model", "weights", "arguments", *SAMPLING_FIELDS})
     if isinstance(spec, PublishedGenerator) and spec.weights == "random":
         return cast(Generator, random_model(spec.model, models, "generator", **{**spec.arguments, **options}))
     return cast(Generator, load_model(spec.model, models, "generator", **options))
 
 
-def build_chain(checkpoint: Path, models: Path) -> Generator:
+def build_chain(checkpoint: Path, models: Path, *, sampling: bool = False) -> Generator:
     """Return what a chain's checkpoint describes, its flows on its generator; no control model is needed.
+
+    Args:
+        checkpoint: file of the chain.
+        models: folder of the weight files.
+        sampling: see `build_generator`.
 
     Raises:
         CheckpointError: the checkpoint cannot be read.
@@ -98,7 +111,8 @@ def build_chain(checkpoint: Path, models: Path) -> Generator:
     from promptgen.generators.chained import ChainedGenerator
 
     chain = load_chain(checkpoint)
-    generator = build_generator(validate(_HasGenerator, {"generator": chain.generator_spec}).generator, models)
+    spec = validate(_HasGenerator, {"generator": chain.generator_spec}).generator
+    generator = build_generator(spec, models, sampling=sampling)
     for flow in chain.flows:
         generator = ChainedGenerator(generator, flow)
     return generator

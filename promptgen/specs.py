@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from promptgen.generators.diffae_config import NoiseSchedule
 from promptgen.strict import Section
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)]
@@ -146,8 +147,45 @@ class NVAESpec(PublishedGenerator):
     statistics_passes: Annotated[int, Field(ge=0)] = 0
 
 
+def _possible(steps: int) -> int:
+    NoiseSchedule().spaced(steps)  # raises if its steps cannot be spaced so
+    return steps
+
+
+Steps = Annotated[int, Field(ge=2, le=1000), AfterValidator(_possible)]
+
+SAMPLING_FIELDS = ("sampling_latent_steps", "sampling_image_steps")
+"""What a `DiffAESpec` has for sampling alone."""
+
+
+class DiffAESpec(PublishedGenerator):
+    """A diffusion autoencoder that has a card.
+
+    Attributes:
+        latent: ``code`` controls the noise of the semantic code, and the noise of the image is fixed; with
+            ``code_and_noise`` the latter is part of the latent, which has many thousand coordinates then.
+        latent_steps: steps of the sampler of codes, for training and whatever else needs gradients or many samples.
+        image_steps: the same of the sampler of images.
+        sampling_latent_steps: steps of the sampler of codes for the images that are measured, shown and handed out;
+            null means `latent_steps`.
+        sampling_image_steps: the same of the sampler of images.
+    """
+
+    type: Literal["diffae"]
+    latent: Literal["code", "code_and_noise"] = "code"
+    latent_steps: Steps = 5
+    image_steps: Steps = 5
+    sampling_latent_steps: Steps | None = None
+    sampling_image_steps: Steps | None = None
+
+    def for_sampling(self) -> Self:
+        """Return the same with the steps for sampling in the place of those for training."""
+        steps = {name.removeprefix("sampling_"): getattr(self, name) for name in SAMPLING_FIELDS}
+        return self.model_copy(update={name: number for name, number in steps.items() if number is not None})
+
+
 GeneratorSpec = Annotated[
-    WorldSpec | StyleGAN2Spec | BigGANSpec | NVAESpec | CustomModel,
+    WorldSpec | StyleGAN2Spec | BigGANSpec | NVAESpec | DiffAESpec | CustomModel,
     Field(discriminator="type"),
 ]
 

@@ -9,7 +9,6 @@ Suwajanakorn, CVPR 2022, https://arxiv.org/abs/2111.15640). An independent imple
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,18 +58,6 @@ class DiffAE(FrozenModule):
         self.register_buffer("code_std", torch.ones(1, config.style_channels))
         noise_rng = stream(seed, "diffae", "fixed noise")
         self.register_buffer("fixed_noise", torch.randn(1, *self.image_shape, generator=noise_rng))
-
-    def with_steps(self, latent_steps: int | None = None, image_steps: int | None = None) -> DiffAE:
-        """Return the same generator, weights shared, with other numbers of sampling steps; None keeps a number.
-
-        Raises:
-            ConfigError: no stride of the schedule gives that number.
-        """
-        asked = {"latent_steps": latent_steps, "image_steps": image_steps}
-        changes = {name: number for name, number in asked.items() if number is not None}
-        other = copy.copy(self)
-        other.config = validate(DiffAEConfig, self.config.model_dump() | changes)
-        return other
 
     def forward(self, latent: Tensor, *, noise: torch.Generator | None = None) -> Tensor:
         """Return images, (B, 3, H, W), nominally in [0, 1]; the sampler clips them.
@@ -131,7 +118,8 @@ class DiffAE(FrozenModule):
             DataError: the images are of another size.
         """
         if image.ndim != 4 or image.shape[1:] != self.image_shape:
-            raise DataError(f"expected images of shape (B, {self.image_shape}), got {tuple(image.shape)}; resize them")
+            wanted = ", ".join(map(str, self.image_shape))
+            raise DataError(f"expected images of shape (B, {wanted}), got {tuple(image.shape)}; resize them")
         code: Tensor = self.network.encoder(2 * image - 1)
         return code
 

@@ -141,7 +141,7 @@ class DiffAEConfig(Section):
         halvings = max(len(self.channels), len(self.encoder_channels)) - 1
         if self.image_size % 2**halvings:
             raise ValueError(f"image_size must be a multiple of {2**halvings}, got {self.image_size}")
-        for width in self._normalised_widths():
+        for width in sorted(self._normalised_widths()):
             if width % min(NORM_GROUPS, width):
                 raise ValueError(f"the multipliers lead to {width} channels, not a multiple of {NORM_GROUPS}")
         self.latent_schedule.spaced(self.latent_steps)
