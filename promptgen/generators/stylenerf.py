@@ -1,0 +1,322 @@
+"""StyleNeRF: latent z and camera -> image, with the parameter names of the published files.
+
+A radiance field, modulated by a style w, is rendered on a coarse grid of rays; blocks of 1 x 1 convolutions then bring
+colours and features to the image's size. The latent is z alone. Where the camera stands is said by the configuration
+or by an argument, and the background has a code of its own, which is fixed unless a stream of noise is given.
+
+Source: *StyleNeRF: A Style-based 3D-Aware Generator for High-resolution Image Synthesis* (Gu, Liu, Wang, Theobalt,
+ICLR 2022, https://arxiv.org/abs/2110.08985). An independent implementation.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from promptgen.errors import DataError, ModelFileError
+from promptgen.generators.base import FrozenModule, GaussianPrior
+from promptgen.generators.stylenerf_config import CameraConfig, StyleNeRFConfig, config_from_settings
+from promptgen.generators.stylenerf_field import BackgroundField, ForegroundField
+from promptgen.generators.stylenerf_file import read_generator
+from promptgen.generators.stylenerf_layers import EqualConv, MappingNetwork, ReadOut, SynthesisBlock
+from promptgen.generators.stylenerf_rays import (
+    Camera,
+    background_positions,
+    camera_at,
+    cast_rays,
+    opacity_weights,
+    resampled,
+)
+from promptgen.published import load_strictly
+from promptgen.seeding import stream
+from promptgen.strict import validate
+
+ALPHA = "synthesis.alpha"
+"""How far progressive growing has come, in published files."""
+
+FILTER = ".resample_filter"
+"""What also layers that do not resample have in published files."""
+
+RANDOM_DENSITY = 200.0
+"""Factor of the random weights that density is read off by; see `random_stylenerf`."""
+
+RANDOM_COLOURS = 0.3
+"""The same for colours."""
+
+MEAN_SAMPLES = 10_000
+"""Latents that the centre of the truncation is the mean of, in a network with random weights."""
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """What the fields gave.
+
+    Attributes:
+        image: colours, (B, 3, r, r), nominally in [-1, 1].
+        features: (B, C, r, r).
+        depths: of the samples in the foreground, (B, r^2, S), ascending, in lengths of the ray to the image plane.
+        weights: what each adds to the colour, (B, r^2, S).
+        transmittance: share of the background that is seen, (B, r^2).
+        background_weights: what each sample in the background adds to the background's colour, (B, r^2, S').
+    """
+
+    image: Tensor
+    features: Tensor
+    depths: Tensor
+    weights: Tensor
+    transmittance: Tensor
+    background_weights: Tensor
+
+
+class Synthesis(nn.Module):
+    """From style, code of the background and camera to the image.
+
+    Args:
+        config: shape of the network.
+        rng: stream of the initial weights.
+    """
+
+    def __init__(self, config: StyleNeRFConfig, rng: torch.Generator) -> None:
+        super().__init__()
+        self.config = config
+        dim, features = config.style_dim, config.feature_channels
+        self.fg_nerf = ForegroundField(config.foreground, dim, features, rng)
+        self.bg_nerf = BackgroundField(config.background, config.background_dim, features, rng)
+        widths = [features, *(config.channels_at(size) for size in config.block_sizes)]
+        for size, (fan_in, fan_out) in zip(config.block_sizes, itertools.pairwise(widths), strict=True):
+            self.add_module(f"b{size}", SynthesisBlock(fan_in, fan_out, dim, rng, config.clamp))
+
+    def render(self, w: Tensor, code: Tensor, camera: Camera) -> Rendering:
+        """Return what the fields give for styles, (B, style_dim), and codes, (B, background_dim)."""
+        size = self.config.volume_size
+        origins, directions = (part.expand(len(w), -1, -1) for part in cast_rays(camera, size))
+        front, depths, weights, transmittance = self._foreground(w, origins, directions)
+        behind, background_weights = self._background(code, origins, directions)
+        seen = (front + transmittance[..., None] * behind).mT.reshape(len(w), -1, size, size)
+        return Rendering(seen[:, :3], seen[:, 3:], depths, weights, transmittance, background_weights)
+
+    def images(self, rendering: Rendering, w: Tensor) -> Iterator[Tensor]:
+        """Yield the image at each size, (B, 3, r, r), nominally in [-1, 1], from that of the fields to the last."""
+        image, x = rendering.image, rendering.features.permute(0, 2, 3, 1)
+        yield image
+        for size in self.config.block_sizes:
+            x, image = _recomputed(self.get_submodule(f"b{size}"), x, image, w)
+            yield image
+
+    def forward(self, w: Tensor, code: Tensor, camera: Camera) -> Tensor:
+        *_, image = self.images(self.render(w, code, camera), w)
+        return image
+
+    def _foreground(self, w: Tensor, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return features of rays, (B, R, C), and depths, weights and transmittance as of `Rendering`."""
+        fractions = torch.linspace(0, 1, self.config.ray_samples, dtype=w.dtype, device=w.device)
+        fine = fractions.expand(*directions.shape[:2], -1)
+        density, hidden = self._sampled(fine, origins, directions, w)
+        weights, transmittance = self._weighted(density, fine, directions)
+        depths = self._depths(fine)
+        if self.config.resample:
+            finer = resampled(fractions, weights)
+            more_density, more_hidden = self._sampled(finer, origins, directions, w)
+            fine, order = torch.cat([finer, fine], dim=2).sort(dim=2)
+            density = torch.cat([more_density, density], dim=2).gather(2, order)
+            weights, transmittance = self._weighted(density, fine, directions)
+            depths = self._depths(fine)
+            hidden = torch.cat([more_hidden, hidden], dim=2)
+            # Weights go back to the order of the samples, which is cheaper than to sort the samples' values.
+            by_sample = torch.zeros_like(weights).scatter(2, order, weights)
+        else:
+            by_sample = weights
+        summed = (by_sample[:, :, None] @ hidden)[:, :, 0]  # (B, R, width)
+        features = self.fg_nerf.features(summed, weights.sum(dim=2, keepdim=True), w)
+        return features, depths, weights, transmittance
+
+    def _background(self, code: Tensor, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features of rays, (B, R, C), and weights as of `Rendering`."""
+        start, number = self.config.background_start, self.config.background_samples
+        inverse = start * torch.linspace(1, 0, number, dtype=code.dtype, device=code.device)
+        positions = background_positions(origins, directions, inverse)
+        density, hidden = _recomputed(self.bg_nerf, positions, code)
+        weights, _ = opacity_weights(density, inverse[:-1] - inverse[1:], last=1.0)
+        summed = (weights[:, :, None] @ hidden)[:, :, 0]
+        return self.bg_nerf.features(summed, weights.sum(dim=2, keepdim=True)), weights
+
+    def _sampled(self, fractions: Tensor, origins: Tensor, directions: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the foreground's density, (B, R, S), and hidden values, (B, R, S, width)."""
+        positions = origins[:, :, None] + self._depths(fractions)[..., None] * directions[:, :, None]
+        density, hidden = _recomputed(self.fg_nerf, positions, w)
+        return density, hidden
+
+    def _depths(self, fractions: Tensor) -> Tensor:
+        near, far = self.config.depth_range
+        return far * fractions + near * (1 - fractions)
+
+    def _weighted(self, density: Tensor, fractions: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        distances = self._depths(fractions).diff(dim=2) * directions.norm(dim=2, keepdim=True)
+        return opacity_weights(density, distances, last=0.0)
+
+
+class StyleNeRF(FrozenModule):
+    """StyleNeRF generator.
+
+    Args:
+        config: shape of the network, truncation and camera.
+        seed: seed of the initial weights and of the fixed background.
+
+    Attributes:
+        prior: N(0, I) over z, (B, latent_dim).
+        image_shape: (3, image_size, image_size).
+    """
+
+    fixed_code: Tensor
+
+    def __init__(self, config: StyleNeRFConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.image_shape = (3, config.image_size, config.image_size)
+        self.prior = GaussianPrior.standard(config.latent_dim)
+        # Constants: left out of the state dict, which then is the published layout alone.
+        self.prior.register_buffer("scale", self.prior.scale, persistent=False)
+        code = torch.randn(1, config.background_dim, generator=stream(seed, "stylenerf", "background"))
+        self.register_buffer("fixed_code", code, persistent=False)
+        rng = stream(seed, "stylenerf", "initial weights")
+        self.mapping = MappingNetwork(config.latent_dim, config.style_dim, config.mapping_layers, rng)
+        self.synthesis = Synthesis(config, rng)
+
+    def styles(self, latent: Tensor) -> Tensor:
+        """Return styles w, (B, style_dim), of latents z, (B, latent_dim), with the truncation of the configuration.
+
+        Raises:
+            DataError: the latents have another number of coordinates.
+        """
+        if latent.ndim != 2 or latent.shape[1] != self.config.latent_dim:
+            raise DataError(f"expected latents of shape (B, {self.config.latent_dim}), got {tuple(latent.shape)}")
+        w: Tensor = self.mapping(latent)
+        return w if self.config.truncation == 1 else torch.lerp(self.mapping.w_avg, w, self.config.truncation)
+
+    def backgrounds(self, n: int, noise: torch.Generator | None = None) -> Tensor:
+        """Return codes of `n` backgrounds, (n, background_dim): fresh ones from `noise`, or the fixed one."""
+        if noise is None:
+            return self.fixed_code.expand(n, -1)
+        shape = (n, self.config.background_dim)
+        fresh = torch.randn(shape, generator=noise, device=noise.device, dtype=self.fixed_code.dtype)
+        return fresh.to(self.fixed_code.device)
+
+    def camera(self, yaw: Tensor | float, pitch: Tensor | float) -> Camera:
+        """Return cameras that look at the head.
+
+        Args:
+            yaw: radians to the side from the middle of the angles seen in training, (B,) or one number.
+            pitch: radians upwards from their middle, (B,) or one number.
+        """
+        config = self.config
+        yaws, pitches = (torch.as_tensor(angle).to(self.fixed_code).reshape(-1) for angle in (yaw, pitch))
+        n = max(len(yaws), len(pitches))
+        yaws, polar = sum(config.yaw_range) / 2 + yaws, sum(config.polar_range) / 2 - pitches
+        return camera_at(yaws.expand(n), polar.expand(n), config.radius, config.field_of_view)
+
+    def trained_cameras(self, n: int, rng: torch.Generator) -> Camera:
+        """Draw `n` cameras as training did."""
+        shape = (2, n)
+        if self.config.gaussian:
+            drawn = torch.randn(shape, generator=rng, device=rng.device)
+        else:
+            drawn = 2 * torch.rand(shape, generator=rng, device=rng.device) - 1
+        (left, right), (top, bottom) = self.config.yaw_range, self.config.polar_range
+        return self.camera(drawn[0] * (right - left) / 2, drawn[1] * (bottom - top) / 2)
+
+    def forward(self, latent: Tensor, *, noise: torch.Generator | None = None, camera: Camera | None = None) -> Tensor:
+        """Return images, (B, 3, image_size, image_size), nominally in [0, 1] and not clamped.
+
+        Args:
+            latent: latents z, (B, latent_dim).
+            noise: stream of fresh backgrounds; None means the fixed one, so the image depends on latent and camera
+                alone.
+            camera: where the camera stands; None means the place that the configuration says.
+        """
+        w = self.styles(latent)
+        if camera is None:
+            camera = self.camera(self.config.camera.yaw, self.config.camera.pitch)
+        image: Tensor = self.synthesis(w, self.backgrounds(len(w), noise), camera)
+        return (image + 1) / 2
+
+    @torch.no_grad()
+    def measure_mean_w(self, samples: int = MEAN_SAMPLES, seed: int = 0) -> None:
+        """Set the centre of the truncation to the mean w of latents drawn from the prior; files bring their own."""
+        latent = self.prior.sample(samples, stream(seed, "stylenerf", "mean w"))
+        self.mapping.w_avg.copy_(self.mapping(latent).mean(dim=0))
+
+
+def load_stylenerf(
+    path: Path,
+    truncation: float = 1.0,
+    *,
+    camera: CameraConfig | Mapping[str, float] | None = None,
+    resample: bool | None = None,
+) -> StyleNeRF:
+    """Load a published generator and freeze it; what the file would run is never run.
+
+    Args:
+        path: pickle whose entry `G_ema` is the generator; other entries are ignored.
+        truncation: see `StyleNeRFConfig`.
+        camera: where the camera stands, see `CameraConfig`; None is the middle of the angles seen in training.
+        resample: whether rays are sampled again, see `StyleNeRFConfig`; None leaves it to the file, and the published
+            ones do. Without it the image has no jumps, costs about half, and is a little less sharp.
+
+    Raises:
+        ModelFileError: the file cannot be read, is not such a network, or its keys or shapes differ from its settings'.
+    """
+    settings, tensors = read_generator(path)
+    alpha = tensors.pop(ALPHA, None)
+    if alpha is None or alpha.numel() != 1:
+        raise ModelFileError(f"{path}: expected one number under {ALPHA!r}; is it another model's file?")
+    config = config_from_settings(settings, float(alpha), path, truncation=truncation, camera=camera, resample=resample)
+    model = StyleNeRF(config)
+    own = model.state_dict()
+    needed = {key: value for key, value in tensors.items() if key in own or not key.endswith(FILTER)}
+    if wrong := sorted(key for key, value in needed.items() if not value.is_floating_point()):
+        raise ModelFileError(f"{path}: {wrong[0]} is {needed[wrong[0]].dtype}, expected floating-point numbers")
+    load_strictly(model, needed, source=path)
+    model.freeze()
+    return model
+
+
+def random_stylenerf(seed: int = 0, **arguments: Any) -> StyleNeRF:
+    """Return a frozen network with random weights: for dry runs and benchmarks.
+
+    Args:
+        seed: seed of the weights, of the fixed background, and of the centre of the truncation.
+        arguments: fields of `StyleNeRFConfig`, plain; without any, the shape published for faces at 1024 pixels.
+
+    Raises:
+        ConfigError: a field is unknown or out of range.
+    """
+    model = StyleNeRF(validate(StyleNeRFConfig, arguments), seed)
+    _temper(model.synthesis)
+    if model.config.truncation != 1:
+        model.measure_mean_w(seed=seed)
+    model.freeze()
+    return model
+
+
+@torch.no_grad()
+def _temper(synthesis: Synthesis) -> None:
+    """Bring random weights to where images look like images: a head that is not transparent, colours not saturated."""
+    synthesis.fg_nerf.sigma_out.weight.mul_(RANDOM_DENSITY)
+    blocks = [module for module in synthesis.modules() if isinstance(module, SynthesisBlock)]
+    readers: list[EqualConv | ReadOut] = [synthesis.fg_nerf.to_rgb, synthesis.bg_nerf.to_rgb]
+    for layer in readers + [block.torgb for block in blocks]:
+        layer.weight.mul_(RANDOM_COLOURS / (len(blocks) + 1) ** 0.5)
+
+
+def _recomputed(function: Callable[..., Any], *arguments: Tensor) -> Any:
+    """Call a part of the network; for a gradient its insides are computed again instead of being kept."""
+    if torch.is_grad_enabled() and any(argument.requires_grad for argument in arguments):
+        return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
+    return function(*arguments)

@@ -1,0 +1,273 @@
+"""Shapes of StyleNeRF, as the settings saved in a published file give them, and where its camera stands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from promptgen.errors import ModelFileError
+from promptgen.strict import Section
+
+Count = Annotated[int, Field(gt=0, le=1024)]
+Channels = Annotated[int, Field(gt=0, le=4096)]
+Samples = Annotated[int, Field(ge=2, le=256)]
+Interval = tuple[float, float]
+
+BASE_WIDTH = 32768
+"""Channels of an up-sampling block times its size, before the bounds."""
+
+SMALLEST_WIDTH = 4
+"""Channels that an up-sampling block needs: its adapter works with a quarter of them."""
+
+UNFINISHED_SAMPLES = 20
+"""Samples along a ray of a network whose progressive growing has not begun."""
+
+
+class CameraConfig(Section):
+    """Where the camera stands, on a sphere around the head, which it looks at.
+
+    Attributes:
+        yaw: radians to the side, from the middle of the angles seen in training.
+        pitch: radians upwards, from the middle of the angles seen in training.
+    """
+
+    yaw: float = Field(default=0.0, ge=-math.pi, le=math.pi)
+    pitch: float = Field(default=0.0, ge=-math.pi / 2, le=math.pi / 2)
+
+
+class FieldConfig(Section):
+    """Shape of a radiance field.
+
+    Attributes:
+        width: channels of its layers.
+        layers: number of layers before the read-outs.
+        octaves: frequencies that positions are encoded with, each double the one before.
+        scale: positions are divided by it.
+    """
+
+    width: Count = 128
+    layers: Annotated[int, Field(gt=0, le=64)] = 8
+    octaves: Annotated[int, Field(gt=0, le=32)] = 10
+    scale: float = Field(default=1.0, gt=0.0)
+
+
+class StyleNeRFConfig(Section):
+    """Shape of a StyleNeRF, and what of its freedom is used; the defaults are those published for faces.
+
+    Attributes:
+        image_size: height and width of the image, a power of two.
+        latent_dim: coordinates of z.
+        style_dim: coordinates of w.
+        mapping_layers: linear layers from z to w.
+        foreground: the field within `depth_range`.
+        background: the field beyond.
+        background_dim: coordinates of the code of a background.
+        feature_channels: channels that the fields hand to the up-sampling.
+        volume_size: height and width of the grid of rays, a power of two.
+        channel_base: factor of the channels of the up-sampling blocks.
+        channel_max: largest number of these channels.
+        clamp: largest absolute activation of the up-sampling blocks; None means no bound.
+        ray_samples: samples along a ray in the foreground.
+        background_samples: samples along a ray in the background.
+        resample: whether as many samples again are taken where the first ones saw something.
+        field_of_view: angle that the image shows, degrees.
+        depth_range: nearest and farthest sample of the foreground, in lengths of the ray to the image plane.
+        background_start: inverse distance from the origin at which the background begins.
+        yaw_range: angles around the vertical axis seen in training, radians.
+        polar_range: angles from the vertical axis seen in training, radians.
+        gaussian: whether these ranges are one standard deviation to each side, instead of bounds.
+        radius: distance of the camera from the origin.
+        truncation: w is moved to ``mean + truncation * (w - mean)``; 1 leaves it as it is.
+        camera: where the camera stands unless one is given.
+    """
+
+    image_size: Annotated[int, Field(ge=4, le=2048)] = 1024
+    latent_dim: Count = 512
+    style_dim: Count = 512
+    mapping_layers: Annotated[int, Field(gt=0, le=64)] = 8
+    foreground: FieldConfig = FieldConfig()
+    background: FieldConfig = FieldConfig(width=64, layers=4)
+    background_dim: Count = 32
+    feature_channels: Channels = 256
+    volume_size: Annotated[int, Field(ge=2, le=1024)] = 32
+    channel_base: float = Field(default=1.0, gt=0.0, le=64.0)
+    channel_max: Channels = 1024
+    clamp: float | None = Field(default=256.0, gt=0.0)
+    ray_samples: Annotated[int, Field(ge=3, le=256)] = 14
+    background_samples: Samples = 4
+    resample: bool = True
+    field_of_view: float = Field(default=12.0, gt=0.0, lt=180.0)
+    depth_range: Interval = (0.88, 1.12)
+    background_start: float = Field(default=0.5, gt=0.0, le=1.0)
+    yaw_range: Interval = (-0.3, 0.3)
+    polar_range: Interval = (math.pi / 2 - 0.155, math.pi / 2 + 0.155)
+    gaussian: bool = True
+    radius: float = Field(default=1.0, gt=0.0)
+    truncation: float = Field(default=1.0, ge=0.0, le=1.0)
+    camera: CameraConfig = CameraConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> StyleNeRFConfig:
+        for name, size in (("image_size", self.image_size), ("volume_size", self.volume_size)):
+            if size & (size - 1):
+                raise ValueError(f"{name} must be a power of two, got {size}")
+        if self.volume_size > self.image_size:
+            raise ValueError(f"volume_size must be at most {self.image_size}, the image_size, got {self.volume_size}")
+        narrowest = min((self.channels_at(size) for size in self.block_sizes), default=SMALLEST_WIDTH)
+        if narrowest < SMALLEST_WIDTH:
+            raise ValueError(f"channel_base leaves {narrowest} channels to a block, expected {SMALLEST_WIDTH} at least")
+        if not 0 < self.depth_range[0] < self.depth_range[1]:
+            raise ValueError(f"depth_range must ascend from above 0, got {self.depth_range}")
+        return self
+
+    @property
+    def block_sizes(self) -> list[int]:
+        """Sizes of the up-sampling blocks, each double the one before, up to the image's."""
+        return [2**power for power in range(self.volume_size.bit_length(), self.image_size.bit_length())]
+
+    def channels_at(self, size: int) -> int:
+        """Return the number of channels of the up-sampling block of a size."""
+        return min(int(self.channel_base * BASE_WIDTH) // size, self.channel_max)
+
+
+_SYNTHESIS = "synthesis_kwargs"
+_CAMERA = f"{_SYNTHESIS}.camera_kwargs"
+_RENDERER = f"{_SYNTHESIS}.renderer_kwargs"
+_UPSAMPLER = f"{_SYNTHESIS}.upsampler_kwargs"
+_FIELDS = {"foreground": f"{_SYNTHESIS}.foreground_kwargs", "background": f"{_SYNTHESIS}.background_kwargs"}
+_NEEDED = object()
+
+SETTINGS: Mapping[str, tuple[str, Any]] = {
+    "image_size": ("img_resolution", _NEEDED),
+    "latent_dim": ("z_dim", _NEEDED),
+    "style_dim": ("w_dim", _NEEDED),
+    "mapping_layers": ("mapping_kwargs.num_layers", 8),
+    "background_dim": (f"{_SYNTHESIS}.z_dim_bg", 128),
+    "feature_channels": (f"{_SYNTHESIS}.rgb_out_dim", 256),
+    "volume_size": (f"{_SYNTHESIS}.resolution_vol", 32),
+    "channel_base": (f"{_SYNTHESIS}.channel_base", 1),
+    "channel_max": (f"{_SYNTHESIS}.channel_max", 1024),
+    "clamp": (f"{_SYNTHESIS}.conv_clamp", None),
+    "ray_samples": (f"{_RENDERER}.n_ray_samples", 14),
+    "background_samples": (f"{_RENDERER}.n_bg_samples", 4),
+    "resample": (f"{_RENDERER}.hierarchical", True),
+    "field_of_view": (f"{_CAMERA}.fov", 49.13),
+    "depth_range": (f"{_CAMERA}.depth_range", (0.5, 6.0)),
+    "background_start": (f"{_CAMERA}.bg_start", 1.0),
+    "yaw_range": (f"{_CAMERA}.range_u", (0.0, 0.0)),
+    "polar_range": (f"{_CAMERA}.range_v", (0.25, 0.25)),
+    "gaussian": (f"{_CAMERA}.gaussian_camera", False),
+}
+"""Published settings by fields of `StyleNeRFConfig`, and what a file that lacks one means."""
+
+FIELD_SETTINGS: Mapping[str, tuple[str, Any]] = {
+    "width": ("hidden_size", 128),
+    "layers": ("n_blocks", 8),
+    "octaves": ("n_freq_posenc", 10),
+    "scale": ("downscale_p_by", 1),
+}
+"""The same for `FieldConfig`."""
+
+COMPUTED: Mapping[str, tuple[Any, Any]] = {
+    "c_dim": (0, 0),
+    "img_channels": (3, 3),
+    "mapping_kwargs.lr_multiplier": (0.01, 0.01),
+    f"{_SYNTHESIS}.z_dim": (0, 256),
+    f"{_SYNTHESIS}.architecture": ("skip", "skip"),
+    f"{_SYNTHESIS}.kernel_size": (1, 3),
+    f"{_SYNTHESIS}.upsample_mode": ("nn_cat", "default"),
+    f"{_SYNTHESIS}.activation": ("lrelu", "lrelu"),
+    f"{_SYNTHESIS}.mode": ("2d", "2d"),
+    f"{_CAMERA}.angular_camera": (True, False),
+    f"{_CAMERA}.ray_align_corner": (False, True),
+    f"{_RENDERER}.sigma_type": ("relu", "relu"),
+    **{f"{path}.positional_encoding": ("normal", "normal") for path in _FIELDS.values()},
+    **{f"{path}.predict_rgb": (True, False) for path in _FIELDS.values()},
+    f"{_FIELDS['foreground']}.inverse_sphere": (False, False),
+    f"{_FIELDS['background']}.inverse_sphere": (True, False),
+}
+"""The only value of a setting that is computed here, and what a file that lacks it means."""
+
+_FIELD_SWITCHES = (
+    *("use_pos", "use_skip", "use_viewdirs", "add_rgb", "merge_sigma_feat", "no_sigma", "tcnn_backend", "use_normal"),
+    *("use_sdf", "normalized_feat", "final_sigmoid_act", "disable_latents"),
+)
+SWITCHES = (
+    *(f"{_SYNTHESIS}.{name}" for name in ("use_noise", "margin", "predict_camera", "rectangular", "prog_nerf_only")),
+    *(f"{_SYNTHESIS}.{name}" for name in ("input_kwargs", "use_single_layer", "use_group", "interp_steps")),
+    *(f"{_SYNTHESIS}.{name}" for name in ("block_name", "layer_name", "rgb_out_dim_bg")),
+    *(f"{_CAMERA}.{name}" for name in ("depth_transform", "dists_normalized")),
+    *(f"{_RENDERER}.{name}" for name in ("abs_sigma", "no_background", "white_background", "fine_only")),
+    *(f"{_UPSAMPLER}.{name}" for name in ("no_2d_renderer", "no_residual_img", "block_reses", "channel_base_sz")),
+    *(f"{_UPSAMPLER}.{name}" for name in ("channel_dict", "out_channel_dict")),
+    *(f"{path}.{name}" for path in _FIELDS.values() for name in _FIELD_SWITCHES),
+)
+"""Settings that must be off, empty or absent: what they turn on is not computed here."""
+
+
+def config_from_settings(settings: Mapping[str, Any], alpha: float, source: Path, **control: Any) -> StyleNeRFConfig:
+    """Return the configuration that a published file describes; settings that change nothing are ignored.
+
+    Args:
+        settings: what its network was built with, plain.
+        alpha: its ``synthesis.alpha``: 1 once progressive growing has ended, -1 before it begins.
+        source: the file, for errors.
+        control: `truncation`, `camera` and `resample`; None leaves the last one to the file.
+
+    Raises:
+        ModelFileError: the settings do not describe such a network, or one that is not computed here.
+    """
+    _refuse_others(settings, alpha, source)
+    shape = _collected(settings, "", SETTINGS, source)
+    for name, path in _FIELDS.items():
+        shape[name] = _collected(settings, f"{path}.", FIELD_SETTINGS, source)
+    radii = _setting(settings, f"{_CAMERA}.range_radius", (2.732, 2.732))
+    if alpha == -1:
+        shape["ray_samples"] = UNFINISHED_SAMPLES
+    given = {key: value for key, value in control.items() if value is not None}
+    try:
+        shape["radius"] = sum(radii) / len(radii)
+        return StyleNeRFConfig.model_validate(shape | given)
+    except ValidationError as error:
+        reason = error.errors(include_url=False)[0]
+        where = ".".join(map(str, reason["loc"])) or "the settings"
+        raise ModelFileError(f"{source}: not a StyleNeRF of this library: {where}: {reason['msg']}") from error
+    except (TypeError, ZeroDivisionError) as error:
+        raise ModelFileError(f"{source}: not a StyleNeRF of this library: range_radius is {radii!r:.80}") from error
+
+
+def _refuse_others(settings: Mapping[str, Any], alpha: float, source: Path) -> None:
+    if alpha not in (-1, 1):
+        raise ModelFileError(
+            f"{source}: synthesis.alpha is {alpha:g}, a network that still grows; expected 1, or -1 before it grows"
+        )
+    for path, (computed, absent) in COMPUTED.items():
+        found = _setting(settings, path, absent)
+        if found != computed:
+            raise ModelFileError(f"{source}: {path} is {found!r:.80}; only {computed!r} is computed here")
+    for path in SWITCHES:
+        found = _setting(settings, path, None)
+        if found and found not in ("None", "none", {"output_mode": "none"}):
+            raise ModelFileError(f"{source}: {path} is {found!r:.80}; what it turns on is not computed here")
+
+
+def _collected(
+    settings: Mapping[str, Any], prefix: str, table: Mapping[str, tuple[str, Any]], source: Path
+) -> dict[str, Any]:
+    found = {name: _setting(settings, prefix + path, absent) for name, (path, absent) in table.items()}
+    if missing := [table[name][0] for name, value in found.items() if value is _NEEDED]:
+        raise ModelFileError(f"{source}: the settings lack {', '.join(missing)}; is it another model's file?")
+    return found
+
+
+def _setting(settings: Any, path: str, absent: Any) -> Any:
+    """Return the setting of a dotted name, or `absent`."""
+    for key in path.split("."):
+        if not isinstance(settings, Mapping) or key not in settings:
+            return absent
+        settings = settings[key]
+    return settings

@@ -1,0 +1,353 @@
+"""Reading pickles of published models without running anything that they ask for.
+
+A pickle is a program: it names functions and classes and has them called. Here its steps are taken apart one by one
+instead, with a list of the names that it may use. A name of the list that stands for plain data or for a tensor is
+made by a function of this module; any other becomes an inert `Record` of what the file would have done with it. A name
+that is not on the list, and every step that such files do without, is refused. Nothing is imported or called because a
+file says so, and no length in a file is believed before the file is seen to be as long.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import pickle
+import pickletools
+import struct
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from promptgen.errors import ModelFileError
+
+INERT = frozenset({f"builtins.{name}" for name in ("bool", "bytes", "float", "frozenset", "int", "list", "set", "str")})
+"""Names that any file may use, and that become records."""
+
+STORAGE_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""How the bytes of a storage begin: the first of the five pickles of an old ``torch.save`` file."""
+
+DTYPES = frozenset(
+    {
+        *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
+        *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+    }
+)
+NUMBERS = {"b1": "?", "i1": "b", "u1": "B", "i2": "h", "i4": "i", "u4": "I", "i8": "q", "u8": "Q", "f4": "f", "f8": "d"}
+"""Formats of `struct` by numpy's names of types."""
+
+MAX_DIMENSIONS = 8
+MAX_LINE = 1024
+SHOWN = 80
+_LARGEST = 1 << 60
+
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_EMPTY: Mapping[str, Callable[[], Any]] = {"EMPTY_TUPLE": tuple, "EMPTY_LIST": list, "EMPTY_DICT": dict}
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_VALUES = frozenset(
+    {
+        *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
+        *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A name of the list that a file mentions.
+
+    Attributes:
+        name: the dotted name.
+    """
+
+    name: str
+
+
+@dataclass(eq=False, slots=True)
+class Record:
+    """What a file says of an object that is not made.
+
+    Attributes:
+        name: dotted name of its class, or of the function that would have made it.
+        arguments: what that would have been called with.
+        state: what the object would have been given afterwards, mostly its attributes by name.
+        items: what would have been put into it as into a dict.
+        elements: what would have been put into it as into a list or set.
+    """
+
+    name: str
+    arguments: tuple[Any, ...] = ()
+    state: Any = None
+    items: dict[Any, Any] = field(default_factory=dict)
+    elements: list[Any] = field(default_factory=list)
+
+
+def read_pickle(path: Path, classes: Collection[str] = ()) -> Any:
+    """Return what a pickle of protocol 2 to 5 holds: plain data, tensors on the CPU, and records.
+
+    Args:
+        path: the file.
+        classes: dotted names of the classes and functions that the file may use beside plain data and tensors; what it
+            makes of them becomes records.
+
+    Raises:
+        ModelFileError: the file is missing or damaged, or asks for anything else.
+    """
+    if not path.is_file():
+        raise ModelFileError(f"{path}: no such file; fetch the model first")
+    try:
+        with path.open("rb") as file:
+            return _Reader(INERT | frozenset(classes)).read(_Bounded(file))
+    except (pickle.UnpicklingError, EOFError, OSError, ValueError, TypeError, IndexError, KeyError) as error:
+        raise _unreadable(path, error) from error
+    except (ArithmeticError, AttributeError, RuntimeError, MemoryError, struct.error) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> ModelFileError:
+    reason = " ".join(str(error).split())[: 3 * SHOWN] or type(error).__name__
+    return ModelFileError(f"{path}: expected a pickle of tensors and known classes; fetch it again ({reason})")
+
+
+class _Bounded:
+    """A file that is never asked for more than it holds."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.left = os.fstat(file.fileno()).st_size
+
+    def read(self, n: int) -> bytes:
+        if not 0 <= n <= self.left:
+            raise EOFError(f"it ends after {self.tell()} bytes, within a value of {n}")
+        self.left -= n
+        return self.file.read(n)
+
+    def readline(self) -> bytes:
+        line = self.file.readline(min(self.left, MAX_LINE))
+        self.left -= len(line)
+        return line
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+
+class _Reader:
+    """The stack machine that a pickle is a program of, as far as plain data need it.
+
+    Args:
+        inert: names that become records.
+    """
+
+    def __init__(self, inert: frozenset[str]) -> None:
+        self.inert = inert
+        self.stack: list[Any] = []
+        self.below: list[list[Any]] = []  # the stacks under each mark
+        self.memo: dict[int, Any] = {}
+
+    def read(self, source: _Bounded) -> Any:
+        for opcode, value, _ in pickletools.genops(source):  # type: ignore[arg-type]
+            if opcode.name != "STOP":
+                self._step(opcode.name, value)
+        return self.stack.pop()
+
+    def _step(self, name: str, value: Any) -> None:
+        """Do what one opcode says, or refuse."""
+        if name in _VALUES:
+            self.stack.append(value)
+        elif name in _CONSTANTS:
+            self.stack.append(_CONSTANTS[name])
+        elif name in _EMPTY:
+            self.stack.append(_EMPTY[name]())
+        elif name in _TUPLES:
+            self.stack.append(tuple(self._pop() for _ in range(_TUPLES[name]))[::-1])
+        elif name not in ("PROTO", "FRAME"):  # the first says which protocol, the second is for reading ahead
+            method = _STEPS.get(name)
+            if method is None:
+                raise pickle.UnpicklingError(f"it has the step {name}, which files of weights do without")
+            method(self, value)
+
+    def _pop(self) -> Any:
+        return self.stack.pop()
+
+    def _pop_mark(self) -> list[Any]:
+        """Return everything above the last mark."""
+        above, self.stack = self.stack, self.below.pop()
+        return above
+
+    def _mark(self, _: None) -> None:
+        self.below.append(self.stack)
+        self.stack = []
+
+    def _tuple(self, _: None) -> None:
+        values = tuple(self._pop_mark())
+        self.stack.append(values)
+
+    def _put(self, index: int) -> None:
+        self.memo[index] = self.stack[-1]
+
+    def _memoize(self, _: None) -> None:
+        self.memo[len(self.memo)] = self.stack[-1]
+
+    def _get(self, index: int) -> None:
+        self.stack.append(self.memo[index])
+
+    def _empty_set(self, _: None) -> None:
+        self.stack.append(Record("builtins.set"))
+
+    def _append(self, _: None) -> None:
+        self._extend([self._pop()])
+
+    def _appends(self, _: None) -> None:
+        self._extend(self._pop_mark())
+
+    def _extend(self, values: list[Any]) -> None:
+        target = self.stack[-1]
+        if not isinstance(target, list | Record):
+            raise pickle.UnpicklingError(f"it appends to a {type(target).__name__}")
+        (target.elements if isinstance(target, Record) else target).extend(values)
+
+    def _set_item(self, _: None) -> None:
+        value, key = self._pop(), self._pop()
+        self._update([key, value])
+
+    def _set_items(self, _: None) -> None:
+        self._update(self._pop_mark())
+
+    def _update(self, flat: list[Any]) -> None:
+        target = self.stack[-1]
+        if not isinstance(target, dict | Record):
+            raise pickle.UnpicklingError(f"it puts items into a {type(target).__name__}")
+        items = target.items if isinstance(target, Record) else target
+        for key, value in zip(flat[::2], flat[1::2], strict=True):
+            # Hashing a nested tuple, or colliding numbers, can take forever.
+            if not isinstance(key, str | None) and not (isinstance(key, int) and abs(key) < _LARGEST):
+                raise pickle.UnpicklingError(f"it has a {type(key).__name__} as a key, expected a word or a number")
+            items[key] = value
+
+    def _global(self, name: str) -> None:
+        self._refer(name.replace(" ", "."))
+
+    def _stack_global(self, _: None) -> None:
+        name, module = self._pop(), self._pop()
+        self._refer(f"{module}.{name}")
+
+    def _refer(self, name: str) -> None:
+        if name not in self.inert and name not in _MAKERS:
+            shown = name.encode("ascii", "backslashreplace").decode()[:SHOWN]
+            raise pickle.UnpicklingError(f"it asks for {shown}, which is not on the list of what it may hold")
+        self.stack.append(Reference(name))
+
+    def _call(self, _: None) -> None:
+        """Make what a call of a name stands for; nothing else can be called."""
+        arguments, what = self._pop(), self._pop()
+        if not isinstance(what, Reference) or not isinstance(arguments, tuple):
+            raise pickle.UnpicklingError(f"it calls a {type(what).__name__} with a {type(arguments).__name__}")
+        maker = _MAKERS.get(what.name)
+        self.stack.append(Record(what.name, arguments) if maker is None else maker(*arguments))
+
+    def _build(self, _: None) -> None:
+        """Give a record its state; the attributes of a plain container are left out."""
+        state, target = self._pop(), self.stack[-1]
+        if isinstance(target, Record):
+            target.state = state
+        elif not isinstance(target, dict):
+            raise pickle.UnpicklingError(f"it gives attributes to a {type(target).__name__}")
+
+
+_STEPS: Mapping[str, Callable[[_Reader, Any], None]] = {
+    "MARK": _Reader._mark,
+    "TUPLE": _Reader._tuple,
+    "BINPUT": _Reader._put,
+    "LONG_BINPUT": _Reader._put,
+    "MEMOIZE": _Reader._memoize,
+    "BINGET": _Reader._get,
+    "LONG_BINGET": _Reader._get,
+    "APPEND": _Reader._append,
+    "APPENDS": _Reader._appends,
+    "EMPTY_SET": _Reader._empty_set,
+    "ADDITEMS": _Reader._appends,
+    "SETITEM": _Reader._set_item,
+    "SETITEMS": _Reader._set_items,
+    "GLOBAL": _Reader._global,
+    "STACK_GLOBAL": _Reader._stack_global,
+    "REDUCE": _Reader._call,
+    "NEWOBJ": _Reader._call,
+    "BUILD": _Reader._build,
+}
+
+
+@dataclass(frozen=True)
+class _Storage:
+    numbers: Tensor  # (N,)
+
+
+def _storage(content: bytes) -> _Storage:
+    """Return the storage that an old ``torch.save`` wrote into `content`."""
+    if not content.startswith(STORAGE_MAGIC):
+        raise pickle.UnpicklingError("it has a storage in a container of another kind")
+    stream = io.BytesIO(content)
+    for _ in range(3):  # magic number, protocol, sizes of types
+        for _step in pickletools.genops(stream):
+            pass
+    claimed = max(value for _, value, _ in pickletools.genops(stream) if isinstance(value, int))
+    if claimed > len(content):
+        raise pickle.UnpicklingError(f"it has a storage of {len(content)} bytes that claims {claimed} numbers")
+    loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    if not isinstance(loaded, torch.storage.TypedStorage) or loaded.dtype not in DTYPES:
+        raise pickle.UnpicklingError(f"it has a {type(loaded).__name__} for a storage of numbers")
+    return _Storage(torch.tensor([], dtype=loaded.dtype).set_(loaded))
+
+
+def _tensor(storage: _Storage, offset: int, size: Sequence[int], stride: Sequence[int], *_: Any) -> Tensor:
+    """Return the tensor that shows a part of a storage; one that reaches beyond it, or repeats it, is refused."""
+    if not isinstance(storage, _Storage) or len(size) != len(stride) or len(size) > MAX_DIMENSIONS:
+        raise pickle.UnpicklingError("it has a tensor without a storage, or of too many dimensions")
+    if any(type(n) is not int or not 0 <= n < _LARGEST for n in (offset, *size, *stride)):
+        raise pickle.UnpicklingError("it has a tensor of an impossible shape")
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    shown, held = math.prod(int(n) for n in size), storage.numbers.numel()
+    if shown > held or offset > held or (shown and last >= held):
+        raise pickle.UnpicklingError(f"it has a tensor of shape {tuple(size)} on a storage of {held} numbers")
+    return storage.numbers.as_strided(tuple(size), tuple(stride), offset)
+
+
+def _parameter(tensor: Tensor, *_: Any) -> Tensor:
+    if not isinstance(tensor, Tensor):
+        raise pickle.UnpicklingError(f"it has a {type(tensor).__name__} for a parameter")
+    return tensor
+
+
+def _number(dtype: Record, content: bytes) -> Any:
+    """Return a number that was one of numpy's."""
+    big = isinstance(dtype.state, tuple) and dtype.state[1:2] == (">",)
+    (value,) = struct.unpack((">" if big else "<") + NUMBERS[dtype.arguments[0]], content)
+    return value
+
+
+def _dtype(*arguments: Any) -> Record:
+    return Record("numpy.dtype", arguments)
+
+
+def _dict(*factory: Any) -> dict[Any, Any]:
+    """Return an empty dict, which a file fills by further steps."""
+    if any(not isinstance(made, Reference) for made in factory):
+        raise pickle.UnpicklingError("it fills a dict in a way that files of weights do without")
+    return {}
+
+
+_MAKERS: Mapping[str, Callable[..., Any]] = {
+    "builtins.dict": _dict,
+    "collections.OrderedDict": _dict,
+    "collections.defaultdict": _dict,
+    "numpy.dtype": _dtype,
+    "numpy.core.multiarray.scalar": _number,
+    "numpy._core.multiarray.scalar": _number,
+    "torch.storage._load_from_bytes": _storage,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+}
+"""What makes plain data and tensors, by the name that a file uses for it."""
