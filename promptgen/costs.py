@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,7 @@ def best_seconds(measured: Subject, *, gradient: bool, repeats: int = REPEATS) -
     return min(found)
 
 
-def peaks(name: str, models: Path, batch: int, device: str) -> tuple[float, float]:
+def peaks(name: str, models: Path, batch: int, device: str) -> list[float]:
     """Return the memory, MiB, that a batch takes beside the weights, without and with gradient.
 
     Raises:
@@ -178,24 +179,39 @@ def peaks(name: str, models: Path, batch: int, device: str) -> tuple[float, floa
     """
     if torch.device(device).type == "cuda":
         measured = subject(name, models, batch, device)
-        return _cuda_peak(measured, gradient=False), _cuda_peak(measured, gradient=True)
+        return [_cuda_peak(measured, gradient=gradient) for gradient in (False, True)]
+    return [peak_in_fresh_process(_prepare, name, models, batch, gradient) for gradient in (False, True)]
+
+
+def _prepare(name: str, models: Path, batch: int, gradient: bool) -> Callable[[], None]:
+    return partial(subject(name, models, batch).run, gradient=gradient)
+
+
+def peak_in_fresh_process(prepare: Callable[..., Callable[[], object]], *arguments: Any) -> float:
+    """Return the memory, MiB, that some work on the CPU takes beside what there was before it.
+
+    Args:
+        prepare: builds what the work needs, and returns the work; a function at the top of a module.
+        arguments: of `prepare`; they have to be picklable.
+
+    Raises:
+        ConfigError: this system does not tell the memory of a process.
+    """
     if not (_PROCESS / "clear_refs").exists():
         raise ConfigError(f"memory on a CPU is measured by /proc, which {platform.system()} has not; measure on Linux")
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
-        tasks = [pool.submit(_cpu_peak, name, models, batch, gradient) for gradient in (False, True)]
-        return tasks[0].result(), tasks[1].result()
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_peak, prepare, *arguments).result()
 
 
-def _cpu_peak(name: str, models: Path, batch: int, gradient: bool) -> float:
-    """Return the memory, MiB, of one run in this process; only for a fresh one."""
+def _peak(prepare: Callable[..., Callable[[], object]], *arguments: Any) -> float:
     # A fixed threshold: larger blocks are mapped one by one, and given back when they are freed.
     ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _SMALLEST_MAPPED)
-    measured = subject(name, models, batch)
+    work = prepare(*arguments)
     _warm_up()
     gc.collect()
     (_PROCESS / "clear_refs").write_text("5")  # the peak so far is forgotten
     before = _status("VmRSS")
-    measured.run(gradient=gradient)
+    work()
     return _status("VmHWM") - before
 
 
