@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from promptgen.errors import ModelFileError
+from promptgen.inspection.bounded import visible
 from promptgen.inspection.containers import Contents, look_into
 from promptgen.inspection.torch_files import refused_globals
 
@@ -43,6 +44,12 @@ DTYPES = frozenset(
     }
 )
 """Types of numbers that weights may have."""
+
+HALVES = frozenset({torch.float16, torch.bfloat16})
+"""Types of numbers that are read as float32."""
+
+WRAPPER = "module."
+"""Precedes every key if the network was saved from within torch's wrapper for training on several devices."""
 
 REBUILD = {
     ("collections", "OrderedDict"),
@@ -91,7 +98,7 @@ def _examine(path: Path, *, foreign: bool = False) -> Contents:
             f"{path}: refused, since reading it the usual way would run {named}; get it as plain tensors or safetensors"
         )
     if found.faults:
-        fault = " ".join("; ".join(found.faults[:SHOWN]).split())[:300]
+        fault = visible("; ".join(found.faults[:SHOWN]))
         raise ModelFileError(f"{path}: expected {wanted}, but {fault}; {found.way_out or 'fetch it again'}")
     if found.container not in TORCH:
         raise ModelFileError(f"{path}: expected {wanted}, found: {found.container}; is it another model's file?")
@@ -106,7 +113,7 @@ def _reading(path: Path, wanted: str) -> Iterator[None]:
     except PermissionError as error:
         raise ModelFileError(f"{path}: permission is denied; change its owner or mode") from error
     except DAMAGE as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
+        reason = visible((str(error).splitlines() or [type(error).__name__])[0])
         raise ModelFileError(f"{path}: expected {wanted}; fetch it again ({reason})") from error
 
 
@@ -166,6 +173,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         ModelFileError: the file is missing or damaged.
     """
     with _reading(path, "a safetensors file"):
+        path.open("rb").close()  # for safetensors, a file that may not be read is one that is not there
         return load_file(path)
 
 
@@ -187,7 +195,34 @@ def read_state(path: Path, entry: str, read: Callable[[Path], Any] = read_torch)
     state = content[entry]
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ModelFileError(f"{path}: expected a dict of tensors under {entry!r}; is it another model's file?")
-    return dict(state)
+    return plain_state(state)
+
+
+def read_flat_state(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a ``torch.save`` file that is a state dict itself; other entries are ignored.
+
+    Raises:
+        ModelFileError: the file cannot be read, or holds no tensor at its top level.
+    """
+    content = read_torch(path)
+    entries = content.items() if isinstance(content, Mapping) else ()
+    state = {key: value for key, value in entries if isinstance(value, Tensor)}
+    if not state:
+        raise ModelFileError(f"{path}: expected a dict of tensors at the top level; is it another model's file?")
+    return plain_state(state)
+
+
+def plain_state(state: Mapping[Any, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict as if it had been saved in single precision, and of the network alone.
+
+    Half precision becomes float32 before anything is computed from it, such as the norm of a weight; and what a wrapper
+    for several devices has put before every key is taken off.
+    """
+    keys = [str(key) for key in state]
+    if all(key.startswith(WRAPPER) for key in keys):
+        keys = [key.removeprefix(WRAPPER) for key in keys]
+    values = (value.detach().float() if value.dtype in HALVES else value.detach() for value in state.values())
+    return dict(zip(keys, values, strict=True))
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:

@@ -9,7 +9,7 @@ https://arxiv.org/abs/1809.11096, appendix B: BigGAN-deep). An independent imple
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from promptgen.generators.biggan_layers import (
     fold_spectral_norm,
 )
 from promptgen.generators.plain import convolution, linear
-from promptgen.published import load_strictly, read_torch
+from promptgen.published import load_strictly, read_flat_state
 from promptgen.seeding import stream
 from promptgen.strict import validate
 
@@ -145,30 +145,33 @@ class BigGAN(FrozenModule):
 
 
 def load_biggan(
-    path: Path, truncation: float = 1.0, *, size: int | None = None, config_path: Path | None = None
+    path: Path, config_path: Path | None = None, truncation: float = 1.0, *, size: int | None = None
 ) -> BigGAN:
     """Load a published checkpoint and freeze it.
 
     Args:
-        path: file of ``torch.save``, a state dict and nothing else.
+        path: file of ``torch.save`` that is a state dict; entries that are no tensors are ignored.
+        config_path: the published ``config.json``; None takes the shape published for `size` or, without one, the file
+            beside `path` that is named like it, with ``config.json`` in place of ``pytorch_model.bin``.
         truncation: see `BigGANConfig`.
-        size: 128, 256 or 512 for the shape published for that size; None reads the shape from `config_path`.
-        config_path: the published ``config.json``; None means the file beside `path` that is named like it, with
-            ``config.json`` in place of ``pytorch_model.bin``.
+        size: height and width of its images, which the configuration must have; None accepts any.
 
     Raises:
         ConfigError: no such size was published.
-        ModelFileError: a file cannot be read, or its keys or shapes differ from the configured network's.
+        ModelFileError: a file cannot be read, its keys or shapes differ from the configured network's, or the
+            configuration is for another size.
     """
-    content = read_torch(path)
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ModelFileError(f"{path}: expected a dict of tensors alone; is it another model's file?")
-    if size is None:
-        config = read_config(config_path or _config_beside(path), truncation)
-    else:
+    state = read_flat_state(path)
+    if config_path is None and size is not None:
         config = published_config(size, truncation)
+    else:
+        config = read_config(config_path or _config_beside(path), truncation)
+    if size not in (None, config.output_dim):
+        raise ModelFileError(
+            f"{config_path}: for images of {config.output_dim} pixels, expected {size}; fetch it again"
+        )
     model = BigGAN(config)
-    load_strictly(model, fold_spectral_norm(content, path), source=path)
+    load_strictly(model, fold_spectral_norm(state, path), source=path)
     model.freeze()
     return model
 

@@ -24,7 +24,7 @@ from promptgen.generators.nvae_config import CELLS, Groups, NVAEConfig, config_f
 from promptgen.generators.nvae_layers import Cell, Combiner, fold_weight_norm
 from promptgen.generators.nvae_output import mean_image, soft_clamp
 from promptgen.generators.plain import convolution
-from promptgen.published import load_strictly, read_torch
+from promptgen.published import load_strictly, plain_state, read_torch
 from promptgen.seeding import stream
 from promptgen.strict import validate
 
@@ -271,6 +271,7 @@ def _read(path: Path) -> tuple[object, dict[str, Tensor]]:
     state = content["state_dict"]
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ModelFileError(f"{path}: expected a dict of tensors under 'state_dict'; is it another model's file?")
+    state = plain_state(state)
     if "prior_ftr0" not in state or state["prior_ftr0"].ndim != 3:
         raise ModelFileError(f"{path}: expected maps under 'prior_ftr0' in 'state_dict'; is it another model's file?")
     return content["args"], {key: value for key, value in state.items() if not key.endswith((COPIES, COUNTERS))}

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from promptgen.errors import ConfigError, ModelFileError
-from promptgen.perception.networks import read_flat_state
+from promptgen.published import read_flat_state
 
 ENTRY = "class_type2lambda."
 """Precedes the attribute's name in a key; what precedes it in turn comes from distributed training."""

@@ -24,7 +24,7 @@ from promptgen.generators.base import FrozenModule
 from promptgen.perception.networks import initial_weights
 from promptgen.perception.tokens import Tokens
 from promptgen.perception.torchvision_ops import import_open_clip
-from promptgen.published import load_strictly, read_safetensors, read_torch
+from promptgen.published import load_strictly, plain_state, read_safetensors, read_torch
 from promptgen.strict import Section
 
 Colour = tuple[float, float, float]
@@ -302,4 +302,4 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         return read_safetensors(path)
     content = read_torch(path)
     state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
-    return {str(key).removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
+    return plain_state({key: value for key, value in state.items() if isinstance(value, Tensor)})

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from promptgen.generators.base import FrozenModule
-from promptgen.perception.networks import Architecture, fill, imagenet_input, initial_weights, read_flat_state, resnet
+from promptgen.perception.networks import Architecture, fill, imagenet_input, initial_weights, resnet
+from promptgen.published import read_flat_state
 
 ATTRIBUTES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {

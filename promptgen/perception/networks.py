@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from promptgen.errors import ConfigError, ModelFileError
+from promptgen.errors import ConfigError
 from promptgen.perception.torchvision_ops import import_torchvision
-from promptgen.published import load_strictly, read_torch
+from promptgen.published import load_strictly
 from promptgen.seeding import derive
 
 Architecture = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
@@ -62,20 +62,6 @@ def imagenet_input(image: Tensor) -> Tensor:
     resized = F.interpolate(image, (INPUT_SIDE, INPUT_SIDE), mode="bilinear", align_corners=False)
     mean, std = (image.new_tensor(colour)[:, None, None] for colour in (IMAGENET_MEAN, IMAGENET_STD))
     return (resized - mean) / std
-
-
-def read_flat_state(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a ``torch.save`` file that is a state dict itself; other entries are ignored.
-
-    Raises:
-        ModelFileError: the file cannot be read, or holds no tensor at its top level.
-    """
-    content = read_torch(path)
-    entries = content.items() if isinstance(content, Mapping) else ()
-    state = {str(key): value for key, value in entries if isinstance(value, Tensor)}
-    if not state:
-        raise ModelFileError(f"{path}: expected a dict of tensors at the top level; is it another model's file?")
-    return state
 
 
 def fill(network: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:

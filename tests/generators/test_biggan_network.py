@@ -247,12 +247,20 @@ def changed(key, value):
     return state
 
 
+def test_half_precision_is_read_as_single_before_a_norm_is_computed(tmp_path):
+    halves = {key: value.half() for key, value in published(small()).items()}
+    path = write(tmp_path, halves)
+    expected = fold_spectral_norm({key: value.float() for key, value in halves.items()}, path)
+    for key, value in load_biggan(path).state_dict().items():
+        torch.testing.assert_close(value, expected[key], rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(
     ("state", "config", "message"),
     [
-        ([1, 2], SHAPE, "expected a dict of tensors alone"),
-        ({"epoch": 3}, SHAPE, "expected a dict of tensors alone"),
-        ({"weight": Trap()}, SHAPE, "fetch it again"),
+        ([1, 2], SHAPE, "expected a dict of tensors at the top level"),
+        ({"epoch": 3}, SHAPE, "expected a dict of tensors at the top level"),
+        ({"weight": Trap()}, SHAPE, "refused"),
         (
             changed("generator.gen_z.weight_u", None),
             SHAPE,

@@ -129,7 +129,7 @@ class Trap:
         ({"generator": {}}, "expected the entry 'g_ema', found \\['generator'\\]"),
         ({"g_ema": {"input.input": 1}}, "a dict of tensors under 'g_ema'"),
         ({"g_ema": {"input.input": torch.zeros(1, 2, 4, 4)}}, "missing: .*of another shape: input.input is"),
-        ({"g_ema": Trap()}, "fetch it again"),
+        ({"g_ema": Trap()}, "refused"),
     ],
 )
 def test_a_damaged_or_foreign_file_is_named(tmp_path, capsys, content, message):
