@@ -14,6 +14,7 @@ from promptgen.generators.nvae_layers import Operations, activated, inverted
 from promptgen.strict import Section
 
 _INVERTED = (inverted(6, 5), inverted(3, 5))
+_DENSE, _DENSE_GROUPS = "mbconv_den", 8
 CELLS: Mapping[str, tuple[Operations, Operations]] = {
     "res_mbconv": _INVERTED,
     "res53_mbconv": _INVERTED,
@@ -21,6 +22,7 @@ CELLS: Mapping[str, tuple[Operations, Operations]] = {
     "res55_mbconv": _INVERTED,
     "mbconv_sep": _INVERTED,
     "mbconv_sep11": (inverted(6, 11), inverted(3, 5)),
+    _DENSE: (inverted(6, 5), inverted(3, 5, groups=_DENSE_GROUPS)),
     "mbconv_res": (activated("bnswish"), activated("bnswish")),
     "res_bnswish": (activated("bnswish"), activated("bnswish")),
     "res_bnelu": (activated("bnelu"), activated("bnelu")),
@@ -101,6 +103,9 @@ class NVAEConfig(Section):
             raise ValueError(f"architecture must be one of {', '.join(CELLS)}, got {self.architecture}")
         if self.top_channels % 2 ** (self.scales - 1 + self.postprocess_blocks):
             raise ValueError(f"{self.top_channels} channels cannot be halved as often as the size doubles")
+        last = self.top_channels >> (self.scales - 1 + self.postprocess_blocks)
+        if self.architecture == _DENSE and last % _DENSE_GROUPS:
+            raise ValueError(f"{_DENSE} needs a multiple of {_DENSE_GROUPS} channels at the image's size, got {last}")
         number = len(self.latent_shapes)
         if number < 2:
             raise ValueError("a single group of latents is another kind of network; expected two groups at least")

@@ -85,7 +85,7 @@ class ConvSwish(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """1 x 1 to many channels, a convolution of each channel by itself, 1 x 1 back.
+    """1 x 1 to many channels, a convolution of each channel or group of channels by itself, 1 x 1 back.
 
     Args:
         fan_in: input channels.
@@ -94,10 +94,19 @@ class InvertedResidual(nn.Module):
         kernel: side of the middle convolution.
         rng: stream of the initial weights.
         upsample: whether height and width are doubled first.
+        groups: number of groups, which divides that of the many channels; None means that each channel is one.
     """
 
     def __init__(
-        self, fan_in: int, fan_out: int, expansion: int, kernel: int, rng: torch.Generator, *, upsample: bool
+        self,
+        fan_in: int,
+        fan_out: int,
+        expansion: int,
+        kernel: int,
+        rng: torch.Generator,
+        *,
+        upsample: bool,
+        groups: int | None = None,
     ) -> None:
         super().__init__()
         many = expansion * fan_in
@@ -106,7 +115,7 @@ class InvertedResidual(nn.Module):
             *first,
             Normalised(fan_in),
             ConvSwish(fan_in, many, 1, rng),
-            ConvSwish(many, many, kernel, rng, groups=many),
+            ConvSwish(many, many, kernel, rng, groups=groups or many),
             convolution(many, fan_out, 1, rng, bias=False),
             Normalised(fan_out),
         )
@@ -144,11 +153,11 @@ class ActivatedConv(nn.Module):
         return result
 
 
-def inverted(expansion: int, kernel: int) -> Operations:
+def inverted(expansion: int, kernel: int, groups: int | None = None) -> Operations:
     """Return what makes a cell of one `InvertedResidual`."""
 
     def make(fan_in: int, fan_out: int, upsample: bool, rng: torch.Generator) -> list[nn.Module]:
-        return [InvertedResidual(fan_in, fan_out, expansion, kernel, rng, upsample=upsample)]
+        return [InvertedResidual(fan_in, fan_out, expansion, kernel, rng, upsample=upsample, groups=groups)]
 
     return make
 

@@ -11,6 +11,7 @@ from promptgen.flow import Flow, FlowConfig
 from promptgen.generators.base import Generator
 from promptgen.generators.nvae import NVAE, load_nvae, random_nvae
 from promptgen.generators.nvae_config import CELLS, OPTIONS, NVAEConfig
+from promptgen.generators.nvae_layers import fold_weight_norm
 from promptgen.generators.nvae_output import Mixture, mean_image
 from promptgen.objective import reverse_kl
 from promptgen.seeding import stream
@@ -106,7 +107,7 @@ def test_temperature_scales_every_deviation_of_the_top_group():
 
 @pytest.mark.parametrize("architecture", CELLS)
 def test_every_kind_of_cell_computes(architecture):
-    model = small(architecture=architecture, squeeze=architecture == "res_elu")
+    model = small(architecture=architecture, squeeze=architecture == "res_elu", channels=8)
     assert model(latents(model)).isfinite().all()
 
 
@@ -154,6 +155,15 @@ def test_loading_restores_the_network(path):
     model = load_nvae(path)
     latent = latents(model)
     torch.testing.assert_close(model(latent), small()(latent), rtol=1e-3, atol=1e-4)
+
+
+def test_half_precision_is_read_as_single_before_a_norm_is_computed(path):
+    halves = published(small())
+    halves["state_dict"] = {key: value.half() for key, value in halves["state_dict"].items()}
+    torch.save(halves, path)
+    singles = {key: value.float() for key, value in halves["state_dict"].items() if key.startswith("image_")}
+    expected = fold_weight_norm(singles, path)["image_conditional.1.weight"]
+    torch.testing.assert_close(load_nvae(path).image_conditional[1].weight, expected, rtol=0, atol=0)
 
 
 def test_one_step_of_a_flow():
@@ -219,7 +229,7 @@ def without(entry, key):
         (without("state_dict", "prior_ftr0"), "expected maps under 'prior_ftr0'"),
         (without("state_dict", "dec_tower.0.conv.bias"), "missing: dec_tower.0.conv.bias"),
         (without("state_dict", "image_conditional.1.weight"), "does not belong to a convolution's weight"),
-        (lambda content: content.update(optimizer=Trap()), "fetch it again"),
+        (lambda content: content.update(optimizer=Trap()), "refused"),
     ],
 )
 def test_a_damaged_or_foreign_file_is_named(tmp_path, capsys, damage, message):
