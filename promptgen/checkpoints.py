@@ -128,6 +128,7 @@ def load_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         CheckpointError: the file is missing, damaged, or was not written by this project.
     """
     try:
+        Path(path).open("rb").close()  # for safetensors, a file that may not be read is one that is not there
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict

@@ -96,3 +96,9 @@ def read_member(archive: zipfile.ZipFile, name: str, largest: int = MAX_MEMBER) 
     if len(content) > largest:
         raise ArchiveError(f"its member {name} has more than {largest >> 20} MB")
     return content
+
+
+def visible(text: str, length: int = 300) -> str:
+    """Return text without control characters, which could rewrite what stands on a terminal, and not too long."""
+    shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text[:length])
+    return shown if len(text) <= length else f"{shown}..."

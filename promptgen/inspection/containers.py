@@ -163,7 +163,7 @@ def _safetensors(file: IO[bytes], size: int) -> Contents:
         found.metadata = {str(key): str(value) for key, value in dict(metadata).items()}
         for key, entry in header.items():
             _add_entry(found, key, entry, size - 8 - length)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         found.faults.append(f"its header is damaged ({error})")
     return found
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from promptgen.inspection.bounded import BoundedFile
+from promptgen.inspection.bounded import BoundedFile, visible
 
 MAX_OPERATIONS = 2_000_000
 """Instructions followed in one pickle; a state dict has about forty for each tensor."""
@@ -221,7 +221,7 @@ class _Machine:
         if not (isinstance(module, str) and isinstance(name, str)):
             module, name = COMPUTED, COMPUTED
         module, name = _compat_pickle.NAME_MAPPING.get((module, name), (module, name))
-        path = f"{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{name}"
+        path = visible(f"{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{name}")
         self.result.globals[path] = None
         self.stack.append(Global(path))
 

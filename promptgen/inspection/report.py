@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from promptgen.cards import load_cards
-from promptgen.errors import ModelFileError, PromptGenError
+from promptgen.cards import Card, load_cards
+from promptgen.errors import ModelFileError
 from promptgen.files import sha256_of
-from promptgen.inspection.bounded import BoundedFile
+from promptgen.inspection.bounded import BoundedFile, visible
 from promptgen.inspection.containers import Contents, look_into
 from promptgen.inspection.networks import STYLENERF, is_persistent, name_network
 from promptgen.inspection.pickles import Call, PickleError, Scan, Table, scan
 from promptgen.inspection.torch_files import TensorEntry, refused_globals
-
-logger = logging.getLogger("promptgen")
 
 SHOWN = 5
 READ, REFUSED, UNREADABLE = 0, 1, 2
@@ -79,10 +76,15 @@ class Inspection:
     verdict: str
 
 
-def inspect_file(path: Path) -> Inspection:
+def inspect_file(path: Path, cards: Mapping[str, Card] | None = None) -> Inspection:
     """Say what a file is.
 
+    Args:
+        path: the file.
+        cards: the cards that it is looked for in; None means those of this package.
+
     Raises:
+        ConfigError: a card of this package is not one.
         ModelFileError: it is missing, is not a file, or may not be read.
     """
     try:
@@ -111,7 +113,7 @@ def inspect_file(path: Path) -> Inspection:
         refused=refused,
         nested=len(inner),
         network=name_network(found),
-        cards=_cards(path.name, digest),
+        cards=_matching(load_cards() if cards is None else cards, path.name, digest),
         safe=safe,
         verdict=verdict,
     )
@@ -162,13 +164,8 @@ def _judge(found: Contents, refused: list[str]) -> tuple[bool, str]:
     return True, f"safe to read: {PLAIN_WORDS[found.container]}"
 
 
-def _cards(name: str, digest: str) -> dict[str, str]:
+def _matching(cards: Mapping[str, Card], name: str, digest: str) -> dict[str, str]:
     """Return the cards that a file belongs to, with the reason: its content is known, or only its name is."""
-    try:
-        cards = load_cards()
-    except PromptGenError as error:
-        logger.warning("no card is compared: %s", error)
-        return {}
     found = {}
     for card_name, card in cards.items():
         for wanted in card.files:
@@ -195,17 +192,11 @@ def to_text(found: Inspection) -> str:
         "cards": ", ".join(f"{name} ({reason})" for name, reason in found.cards.items()),
         "verdict": found.verdict,
     }
-    lines = [_visible(found.path)]
+    lines = [visible(found.path)]
     for name, text in rows.items():
         for number, line in enumerate(text.split("\n") if text else []):
-            lines.append(f"  {'' if number else name:<12}{_visible(line)}")
+            lines.append(f"  {'' if number else name:<12}{visible(line)}")
     return "\n".join(lines)
-
-
-def _visible(text: str, length: int = 300) -> str:
-    """Return text without control characters, which could rewrite what stands on the terminal, and not too long."""
-    shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text[: length + 1])
-    return shown if len(text) <= length else f"{shown[:length]}..."
 
 
 def _some(words: Iterable[str], separator: str = ", ") -> str:
@@ -217,10 +208,10 @@ def _some(words: Iterable[str], separator: str = ", ") -> str:
 
 def main(paths: list[Path], as_json: bool) -> int:
     """Print what each file is; return the exit status, the worst of all files."""
-    status, results = READ, []
+    status, results, cards = READ, [], load_cards()
     for path in paths:
         try:
-            found = inspect_file(path)
+            found = inspect_file(path, cards)
         except ModelFileError as error:
             print(error, file=sys.stderr)
             status = UNREADABLE
