@@ -15,6 +15,7 @@ import os
 import pickle
 import pickletools
 import struct
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,7 +43,8 @@ NUMBERS = {"b1": "?", "i1": "b", "u1": "B", "i2": "h", "i4": "i", "u4": "I", "i8
 
 MAX_DIMENSIONS = 8
 MAX_LINE = 1024
-SHOWN = 80
+LONGEST_NAME = 80
+LONGEST_REASON = 240
 _LARGEST = 1 << 60
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
@@ -87,7 +89,7 @@ class Record:
 
 
 def read_pickle(path: Path, classes: Collection[str] = ()) -> Any:
-    """Return what a pickle of protocol 2 to 5 holds: plain data, tensors on the CPU, and records.
+    """Return what a pickle of protocol 3 to 5 holds: plain data, tensors on the CPU, and records.
 
     Args:
         path: the file.
@@ -100,17 +102,14 @@ def read_pickle(path: Path, classes: Collection[str] = ()) -> Any:
     if not path.is_file():
         raise ModelFileError(f"{path}: no such file; fetch the model first")
     try:
-        with path.open("rb") as file:
+        # A damaged file can also make the standard library and torch warn.
+        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
             return _Reader(INERT | frozenset(classes)).read(_Bounded(file))
-    except (pickle.UnpicklingError, EOFError, OSError, ValueError, TypeError, IndexError, KeyError) as error:
-        raise _unreadable(path, error) from error
-    except (ArithmeticError, AttributeError, RuntimeError, MemoryError, struct.error) as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> ModelFileError:
-    reason = " ".join(str(error).split())[: 3 * SHOWN] or type(error).__name__
-    return ModelFileError(f"{path}: expected a pickle of tensors and known classes; fetch it again ({reason})")
+    except Exception as error:  # a damaged pickle can fail in any way
+        reason = " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
+        raise ModelFileError(
+            f"{path}: expected a pickle of tensors and known classes; fetch it again ({reason})"
+        ) from error
 
 
 class _Bounded:
@@ -237,7 +236,7 @@ class _Reader:
 
     def _refer(self, name: str) -> None:
         if name not in self.inert and name not in _MAKERS:
-            shown = name.encode("ascii", "backslashreplace").decode()[:SHOWN]
+            shown = name.encode("ascii", "backslashreplace").decode()[:LONGEST_NAME]
             raise pickle.UnpicklingError(f"it asks for {shown}, which is not on the list of what it may hold")
         self.stack.append(Reference(name))
 
