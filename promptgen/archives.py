@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from gzip import BadGzipFile
 from lzma import LZMAError
 from pathlib import Path
 from typing import IO, TypeVar
@@ -25,7 +26,7 @@ LARGEST = 32 * 2**30
 
 _CHUNK = 1 << 20
 _SHOWN = 10
-_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, LZMAError, EOFError, RuntimeError, NotImplementedError)
+_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, BadGzipFile, zlib.error, LZMAError, EOFError, RuntimeError)
 
 
 def extract(archive: Path, member: str, target: Path, size: int | None = None) -> None:
@@ -50,7 +51,8 @@ def extract(archive: Path, member: str, target: Path, size: int | None = None) -
             with target.open("wb") as file:
                 shutil.copyfileobj(source, file, _CHUNK)
     except _DAMAGED as error:
-        raise ModelFileError(f"{archive} is no sound archive ({error}); delete it, and fetch again") from error
+        reason = str(error).partition("\n")[0]
+        raise ModelFileError(f"{archive} is no sound archive ({reason}); delete it, and fetch again") from error
     if target.stat().st_size != length:
         raise ModelFileError(f"{archive}: {member} is shorter than the {length} bytes that the archive tells")
 

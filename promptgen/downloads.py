@@ -94,7 +94,8 @@ def download(
             furthest = max(furthest, part.length())
             pause = max(fault.pause, patience.pause * 2 ** (failures - 1))
             if failures >= patience.tries or fault.pause > patience.longest_pause:
-                raise ModelFileError(f"{shown(url)}: {fault}; run again to go on") from fault
+                when = f", when {fault.pause:.0f} s have passed" if fault.pause else ""
+                raise ModelFileError(f"{shown(url)}: {fault}; run again to go on{when}") from fault
             logger.warning("%s: %s; trying again in %.0f s", shown(url), fault, pause)
             time.sleep(pause)
     _require_size(url, part.length(), size)
@@ -210,10 +211,8 @@ def _seconds(wanted: str | None) -> float:
     """Return the pause that a Retry-After asks for: seconds, or a date."""
     if wanted is None:
         return 0.0
-    try:
+    if wanted.isdecimal():
         return float(wanted)
-    except ValueError:
-        pass
     try:
         return max(0.0, email.utils.parsedate_to_datetime(wanted).timestamp() - time.time())
     except ValueError:

@@ -46,7 +46,7 @@ def require_space(path: Path, count: int) -> None:
     """
     free = shutil.disk_usage(path.parent).free
     if count > free:
-        needed = f"{count / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free"
+        needed = f"{count / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are free"
         raise StorageError(f"cannot write {path}: {needed}; free some, or choose another disk")
 
 

@@ -108,8 +108,8 @@ def _descend(annotation: Any, key: str | int) -> list[Any]:
                 found += _members(member.model_fields[str(key)].annotation)
             elif key in get_args(getattr(member.model_fields.get("type"), "annotation", None)):
                 found.append(member)
-        elif get_origin(member) is dict:
-            found += _members(get_args(member)[1])
+        elif get_origin(member) in (dict, list):
+            found += _members(get_args(member)[-1])
     return found
 
 
