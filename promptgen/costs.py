@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from promptgen.build import RANDOM, load_model, random_model
+from promptgen.build import load_model, random_model
 from promptgen.cards import Cost, find_card
 from promptgen.errors import ConfigError, DataError, PromptGenError
 from promptgen.perception.networks import INPUT_SIDE
@@ -74,11 +74,11 @@ class Subject:
 
 
 def subject(name: str, models: Path, batch: int = 1, device: str = "cpu") -> Subject:
-    """Return the network of the card `name`, with random weights where its type has some, and its input.
+    """Return the network of the card `name`, with random weights unless it is shipped, and its input.
 
     Args:
         name: name of the card.
-        models: folder of the weight files; needed for models that cannot be built without theirs.
+        models: folder of the weight files; needed for shipped models alone, whose shapes are in their files.
         batch: images at a time B.
         device: where it runs.
 
@@ -87,9 +87,10 @@ def subject(name: str, models: Path, batch: int = 1, device: str = "cpu") -> Sub
         ModelFileError: a weight file is needed and missing.
     """
     card = find_card(name, models)
-    network = (random_model if card.type in RANDOM else load_model)(name, models, card.kind)
-    if not isinstance(network, nn.Module):
-        raise ConfigError(f"{name} is a {card.kind}, which is no network and costs next to nothing")
+    if card.kind == "multipliers":
+        raise ConfigError(f"{name} holds multipliers, which cost nothing; expected the card of a network")
+    shipped = any(url.startswith("package:") for file in card.files for url in file.urls)
+    network: nn.Module = (load_model if shipped else random_model)(name, models, card.kind)
     rng = stream(0, "cost", name)
     if card.kind == "generator":
         given = network.prior.sample(batch, rng)  # type: ignore[union-attr, operator]
