@@ -208,7 +208,7 @@ def load_open_clip(
 
 
 def random_open_clip(
-    architecture: str, mean: Colour = OPENAI_MEAN, std: Colour = OPENAI_STD, *, seed: int = 0
+    architecture: str | None = None, mean: Colour = OPENAI_MEAN, std: Colour = OPENAI_STD, *, seed: int = 0
 ) -> ClipModel:
     """Return a frozen model with random weights: for dry runs and benchmarks.
 
@@ -219,8 +219,10 @@ def random_open_clip(
         seed: seed of the weights.
 
     Raises:
-        ConfigError: the architecture is unknown, or its tokeniser is not open_clip's own.
+        ConfigError: the architecture is unknown or not given, or its tokeniser is not open_clip's own.
     """
+    if architecture is None:
+        raise ConfigError("a CLIP model of this project has its shape in its file; random weights need an architecture")
     model = _untrained(architecture, mean, std, seed)
     model.freeze()
     return model
