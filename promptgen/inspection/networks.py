@@ -10,6 +10,7 @@ from promptgen.inspection.containers import Contents
 from promptgen.inspection.pickles import Scan, Table
 
 FORMAT = "promptgen"
+DIFFAE = "diffusion autoencoder"
 PERSISTENCE = "torch_utils.persistence._reconstruct_persistent_obj"
 STYLENERF = frozenset(
     {
@@ -115,9 +116,9 @@ def _with_keys(name: str, *needed: str) -> Callable[[Shapes], str | None]:
 
 def _diffae(shapes: Shapes) -> str | None:
     if any(key.startswith("state_dict.ema_model.latent_net.") for key in shapes):
-        return "diffusion autoencoder, with its latent network"
+        return f"{DIFFAE}, with its latent network"
     if any(key.startswith("state_dict.ema_model.time_embed.") for key in shapes):
-        return "diffusion autoencoder"
+        return DIFFAE
     return None
 
 
@@ -126,7 +127,7 @@ _DESCRIBERS: Sequence[Callable[[Shapes], str | None]] = (
     _biggan,
     _with_keys("NVAE", "state_dict.prior_ftr0"),
     _diffae,
-    _with_keys("latent codes of a diffusion autoencoder", "conds", "conds_mean", "conds_std"),
+    _with_keys(f"latent codes of a {DIFFAE}", "conds", "conds_mean", "conds_std"),
     _fairface,
     _celeba,
     _with_keys("ArcFace", "input_layer.0.weight", "output_layer.3.weight"),

@@ -15,7 +15,7 @@ from promptgen.errors import ModelFileError
 from promptgen.files import sha256_of
 from promptgen.inspection.bounded import BoundedFile, visible
 from promptgen.inspection.containers import Contents, look_into
-from promptgen.inspection.networks import STYLENERF, is_persistent, name_network
+from promptgen.inspection.networks import DIFFAE, STYLENERF, is_persistent, name_network
 from promptgen.inspection.pickles import Call, PickleError, Scan, Table, scan
 from promptgen.inspection.torch_files import TensorEntry, refused_globals
 
@@ -97,7 +97,8 @@ def inspect_file(path: Path, cards: Mapping[str, Card] | None = None) -> Inspect
         raise ModelFileError(f"{path}: cannot be read ({error.strerror or error})") from error
     inner = list(_inner_scans(found.scan)) if found.scan else []
     allowed, refused = _judge_globals(found, inner)
-    safe, verdict = _judge(found, refused)
+    network = name_network(found)
+    safe, verdict = _judge(found, refused, network)
     distinct = [tensor for tensor in found.tensors if not tensor.again]
     return Inspection(
         path=str(path),
@@ -112,8 +113,8 @@ def inspect_file(path: Path, cards: Mapping[str, Card] | None = None) -> Inspect
         allowed=allowed,
         refused=refused,
         nested=len(inner),
-        network=name_network(found),
-        cards=_matching(load_cards() if cards is None else cards, path.name, digest),
+        network=network,
+        cards=_matching(load_cards() if cards is None else cards, path, digest),
         safe=safe,
         verdict=verdict,
     )
@@ -150,13 +151,16 @@ def _judge_globals(found: Contents, inner: list[Scan]) -> tuple[list[str], list[
     return [path for path in named if path not in refused], list(refused)
 
 
-def _judge(found: Contents, refused: list[str]) -> tuple[bool, str]:
+def _judge(found: Contents, refused: list[str], network: str | None) -> tuple[bool, str]:
     """Say whether a file is read, and why, or why not."""
-    if refused:
+    own_reader = found.container == "torch zip" and network is not None and network.startswith(DIFFAE)
+    if refused and not own_reader:
         return False, f"would run {_some(refused)}: refused"
     if found.faults:
         way_out = found.way_out or "fetch it again"
         return False, f"refused: {_some(found.faults, '; ')}; {way_out}"
+    if refused:
+        return True, f"safe to read by its own reader alone, which leaves out {_some(refused)}; others would run that"
     if is_persistent(found.scan):
         return True, "safe to read by its own reader alone: the source text in it is never run"
     if found.container not in PLAIN_WORDS:
@@ -164,16 +168,16 @@ def _judge(found: Contents, refused: list[str]) -> tuple[bool, str]:
     return True, f"safe to read: {PLAIN_WORDS[found.container]}"
 
 
-def _matching(cards: Mapping[str, Card], name: str, digest: str) -> dict[str, str]:
+def _matching(cards: Mapping[str, Card], path: Path, digest: str) -> dict[str, str]:
     """Return the cards that a file belongs to, with the reason: its content is known, or only its name is."""
-    found = {}
-    for card_name, card in cards.items():
-        for wanted in card.files:
-            if wanted.sha256 == digest:
-                found[card_name] = "by its sha256"
-            elif wanted.file == name:
-                found[card_name] = "by its name; the sha256 differs" if wanted.sha256 else "by its name"
-    return found
+    content = {name: card for name, card in cards.items() if digest in {wanted.sha256 for wanted in card.files}}
+    if content:
+        return dict.fromkeys(content, "by its sha256")
+    named = {name: card for name, card in cards.items() if path.name in {wanted.file for wanted in card.files}}
+    if path.parent.name in named:  # the folder in which `fetch` puts the model's files
+        named = {path.parent.name: named[path.parent.name]}
+    known = {wanted.file for card in named.values() for wanted in card.files if wanted.sha256}
+    return dict.fromkeys(named, "by its name; the sha256 is another" if path.name in known else "by its name alone")
 
 
 def to_text(found: Inspection) -> str:
@@ -189,7 +193,7 @@ def to_text(found: Inspection) -> str:
         "refused": "\n".join(found.refused),
         "nested": f"{found.nested} pickles inside the pickle" if found.nested else "",
         "looks like": found.network or "",
-        "cards": ", ".join(f"{name} ({reason})" for name, reason in found.cards.items()),
+        "cards": _some(f"{name} ({reason})" for name, reason in found.cards.items()),
         "verdict": found.verdict,
     }
     lines = [visible(found.path)]
@@ -208,12 +212,12 @@ def _some(words: Iterable[str], separator: str = ", ") -> str:
 
 def main(paths: list[Path], as_json: bool) -> int:
     """Print what each file is; return the exit status, the worst of all files."""
-    status, results, cards = READ, [], load_cards()
+    status, results, cards = READ, [], load_cards(Path.cwd() / "models")
     for path in paths:
         try:
             found = inspect_file(path, cards)
         except ModelFileError as error:
-            print(error, file=sys.stderr)
+            print(visible(str(error)), file=sys.stderr)
             status = UNREADABLE
             continue
         status = max(status, READ if found.safe else REFUSED)
