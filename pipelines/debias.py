@@ -1,6 +1,6 @@
 """The loop: control the generator, measure the bias that this brought, train against it, until it is gone.
 
-Run it with ``python -m pipelines.debias [--params params.yaml]``.
+Run it with ``python -m pipelines.debias [--params params.yaml | --experiment NAME]``.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ from pipelines.servers import end_on_sigterm
 from pipelines.tasks import estimate_bias, evaluate, fit_moments, quiet_errors, sample, train_flow
 from promptgen.errors import PromptGenError
 from steps import check
+from steps.arguments import add_experiment
 from steps.command import command
 from steps.common import Project
 from steps.records import write_timing
 
 
 def _run_name() -> str:
-    return Project.load(flow_run.parameters["params_path"]).params.experiment
+    given = flow_run.parameters
+    return Project.load(given["params_path"], given["experiment"]).params.experiment
 
 
 @flow(name="debias", flow_run_name=_run_name)
-def debias(params_path: str = "params.yaml") -> dict[str, Any]:
-    """Run the loop of an experiment, or what is left of it.
+def debias(params_path: str = "params.yaml", experiment: str | None = None) -> dict[str, Any]:
+    """Run the loop of an experiment, or what is left of it; a ready-made one where its name is given.
 
     For each pass: fit the moments, train a flow, sample, evaluate, estimate the bias and decide. Where no flow is to be
     trained against the bias, the moments that the next pass would have used are all that is left to do.
@@ -38,7 +40,7 @@ def debias(params_path: str = "params.yaml") -> dict[str, Any]:
     Returns:
         `stopped` (why), `passes` (how many), `metrics` (the file with all figures), `spent` (seconds in steps).
     """
-    with Loop(Project.load(params_path)) as loop:
+    with Loop(Project.load(params_path, experiment)) as loop:
         for this in loop.passes():
             with loop.tracked(this) as tracker:
                 if this.kind == "debias":
@@ -58,14 +60,14 @@ def debias(params_path: str = "params.yaml") -> dict[str, Any]:
 def main() -> None:
     """Run the flow from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--params", default="params.yaml", help="the experiment (default: params.yaml)")
-    params = parser.parse_args().params
-    project = Project.load(params)
+    add_experiment(parser)
+    given = parser.parse_args()
+    project = Project.load(given.params, given.experiment)
     check.run(project)  # before Prefect starts, which takes seconds
     quiet_errors()
     end_on_sigterm()
     try:
-        done = debias(params)
+        done = debias(given.params, given.experiment)
     except (httpx.HTTPError, RuntimeError) as error:
         _explain(error)
         raise

@@ -16,20 +16,22 @@ import promptgen
 from promptgen.build import build_chain, build_generator, cards_of, identities
 from promptgen.config import Params, PassKind, load_params
 from promptgen.errors import DataError
+from promptgen.experiments.presets import FOLDER_NAME, find_preset
 from promptgen.files import folder_lock, sha256_of, storage_error
 from promptgen.generators.base import Generator
 from promptgen.manifest import StepFolder, fingerprint
 from promptgen.seeding import derive
 from promptgen.store import resolve
 from promptgen.tracking import Tracker
+from steps.arguments import add_experiment, add_pass
 from steps.command import command
 from steps.progress import Bar
 
 FORMAT_VERSION = 1
 """Of the files that steps leave for each other."""
 
-UNRELATED_CODE = {"reporting"}
-"""Folders of the library that no step of a pass uses."""
+UNRELATED_CODE = {"reporting", "experiments"}
+"""Folders of the library that change nothing about what a step of a pass computes."""
 
 CHAIN_NAME = "chain.safetensors"
 
@@ -49,12 +51,14 @@ class Project:
     params: Params
 
     @classmethod
-    def load(cls, params_path: Path | str) -> Project:
-        """Read params.yaml.
+    def load(cls, params_path: Path | str, experiment: str | None = None) -> Project:
+        """Read params.yaml; or take the ready-made experiment called `experiment`, whose folder is the current one.
 
         Raises:
-            ConfigError: a key is unknown, missing, ill-typed or out of range.
+            ConfigError: a key is unknown, missing, ill-typed or out of range, or there is no such experiment.
         """
+        if experiment is not None:
+            return cls(Path.cwd(), find_preset(experiment, Path(FOLDER_NAME)).params())
         path = Path(params_path).resolve()
         return cls(path.parent, load_params(path))
 
@@ -225,15 +229,20 @@ def _code_sha256(*steps: str) -> str:
 
 
 def pass_command(description: str | None, run: Callable[[Pass, Tracker], Result]) -> None:
-    """Be the command line of a step that belongs to a pass: `--params` and `--pass`."""
+    """Be the command line of a step that belongs to a pass: `--params` or `--experiment`, and `--pass`."""
 
     def main() -> None:
         parser = argparse.ArgumentParser(description=description)
-        parser.add_argument("--params", default="params.yaml", help="the experiment (default: params.yaml)")
-        parser.add_argument("--pass", dest="number", type=int, required=True, help="number of the pass, from 0")
+        add_experiment(parser)
+        add_pass(parser)
         given = parser.parse_args()
-        with Bar() as bar:
-            done = run(Pass(Project.load(given.params), given.number), bar)
-        print(f"{done['folder']}: {done['seconds']:.1f} s")
+        run_shown(Pass(Project.load(given.params, given.experiment), given.number), run)
 
     command(main)
+
+
+def run_shown(this: Pass, run: Callable[[Pass, Tracker], Result]) -> None:
+    """Run a step of a pass in the terminal: show its progress, then say where its files are."""
+    with Bar() as bar:
+        done = run(this, bar)
+    print(f"{done['folder']}: {done['seconds']:.1f} s")

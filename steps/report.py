@@ -15,6 +15,7 @@ from promptgen.reporting import tables
 from promptgen.reporting.page import render
 from promptgen.reporting.pictures import png
 from promptgen.reporting.records import Metrics, PassMaterial, Run, Settings
+from steps.arguments import add_experiment
 from steps.command import command
 from steps.common import Pass, Project
 from steps.fit_moments import MOMENTS_NAME
@@ -114,8 +115,9 @@ def _mlflow_runs(project: Project) -> dict[str, str]:
 def main() -> None:
     """Run the step from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--params", default="params.yaml", help="the experiment (default: params.yaml)")
-    project = Project.load(parser.parse_args().params)
+    add_experiment(parser)
+    given = parser.parse_args()
+    project = Project.load(given.params, given.experiment)
     page = run(project)
     print(page)
     if _journal(project).is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,8 +21,11 @@ from promptgen.moments import MomentAscent
 from promptgen.perception.labels import classes, feature_names, target_shares
 from promptgen.tracking import Tracker
 from promptgen.training import TrainingConfig, train_flow
-from steps.common import Pass, Result, pass_command
+from steps.arguments import add_experiment, add_pass
+from steps.command import command
+from steps.common import Pass, Project, Result, run_shown
 from steps.fit_moments import MOMENTS_NAME
+from steps.plans import planned, preset_lines
 
 HISTORY_NAME = "history.json"
 
@@ -132,5 +136,24 @@ def _train(this: Pass, plan: _Plan, folder: StepFolder, tracker: Tracker) -> Res
     return {**found, "generator_evaluations": training.evaluations}
 
 
+def main() -> None:
+    """Run the step from the command line, or show what it would do."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_experiment(parser)
+    add_pass(parser, required=False)
+    parser.add_argument("--list", action="store_true", help="list the ready-made experiments")
+    parser.add_argument("--dry-run", action="store_true", help="show the plan of the pass, or of all, and do nothing")
+    parser.add_argument("--json", action="store_true", help="with --dry-run: the plan for programs")
+    given = parser.parse_args()
+    if given.list:
+        print(preset_lines())
+    elif given.dry_run:
+        print(planned(Project.load(given.params, given.experiment), given.experiment, given.number, as_json=given.json))
+    elif given.number is None:
+        parser.error("say which pass with --pass NUMBER; --dry-run shows the plan of all")
+    else:
+        run_shown(Pass(Project.load(given.params, given.experiment), given.number), run)
+
+
 if __name__ == "__main__":
-    pass_command(__doc__, run)
+    command(main)

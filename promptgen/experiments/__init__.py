@@ -1,0 +1,1 @@
+"""Ready-made experiments by name, and what running one would take."""

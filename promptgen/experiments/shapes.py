@@ -1,0 +1,110 @@
+"""What a generator's card says about its images and latents before any network is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from promptgen.build import load_model
+from promptgen.cards import Card
+from promptgen.errors import ModelFileError
+from promptgen.flow import FlowConfig
+from promptgen.specs import CustomModel, GeneratorSpec, PublishedGenerator
+from promptgen.strict import validate
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Size of what goes into a generator and of what comes out.
+
+    Attributes:
+        image_size: height and width of the images.
+        latent: name and number of the coordinates of each part of the latent.
+    """
+
+    image_size: int
+    latent: Mapping[str, int]
+
+    @property
+    def dim(self) -> int:
+        """Coordinates of the latent in all."""
+        return sum(self.latent.values())
+
+
+def shape_of(spec: GeneratorSpec, card: Card | None, models: Path) -> Shape | None:
+    """Return the shape of a generator; None for one that only tells once it is built.
+
+    Args:
+        spec: the generator.
+        card: its card; one of the user's own has none.
+        models: folder of the weight files, which need not exist.
+
+    Raises:
+        ConfigError: the arguments are none of its network.
+    """
+    if isinstance(spec, CustomModel) or card is None:
+        return None
+    if card.type not in _SHAPES:
+        return _built(spec.model, models)
+    given = spec.arguments if isinstance(spec, PublishedGenerator) else {}
+    options = spec.model_dump(exclude={"type", "model", "weights", "arguments"})
+    return _SHAPES[card.type]({**card.arguments, **given}, options)
+
+
+def flow_parameters(dim: int, config: FlowConfig, context_dim: int = 0) -> int:
+    """Return how many numbers the training of a `promptgen.flow.Flow` adjusts, exactly.
+
+    Args:
+        dim: coordinates of the latent.
+        config: size of the flow.
+        context_dim: coordinates of the condition.
+    """
+    parts = config.parts or (dim,)
+    return config.blocks * sum(_block_parameters(part, config.hidden, context_dim) for part in parts)
+
+
+def _block_parameters(dim: int, hidden: int, context_dim: int) -> int:
+    """Return those of one block: a scale and a shift per dimension, and the coupling's network."""
+    seen, moved = dim // 2 + context_dim, dim - dim // 2
+    return 2 * dim + (seen + 1) * hidden + (hidden + 1) * 2 * moved
+
+
+def _built(name: str, models: Path) -> Shape | None:
+    """Return the shape of a generator whose files alone tell it; None where they are not there."""
+    try:
+        generator = load_model(name, models, "generator", truncation=1.0)
+    except ModelFileError:
+        return None
+    return Shape(generator.image_shape[1], {"z": generator.prior.dim})
+
+
+def _stylegan2(arguments: Mapping[str, Any], options: Mapping[str, Any]) -> Shape:
+    from promptgen.generators.stylegan2 import StyleGAN2Config
+
+    config = validate(StyleGAN2Config, {**arguments, **options})
+    return Shape(config.size, {"z": config.latent_dim})
+
+
+def _biggan(arguments: Mapping[str, Any], options: Mapping[str, Any]) -> Shape:
+    from promptgen.generators.biggan_config import published_config
+
+    config = published_config(arguments["size"])
+    return Shape(config.output_dim, {"z": config.z_dim, "class embedding": config.class_embed_dim})
+
+
+def _nvae(arguments: Mapping[str, Any], options: Mapping[str, Any]) -> Shape:
+    from promptgen.generators.nvae_config import NVAEConfig
+
+    config = validate(NVAEConfig, {**arguments, "groups": options["groups"]})
+    return Shape(config.image_size, {f"group {index}": prod(config.latent_shapes[index]) for index in config.chosen})
+
+
+_SHAPES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Shape]] = {
+    "stylegan2": _stylegan2,
+    "biggan": _biggan,
+    "nvae": _nvae,
+}
+"""By the type of a card: what makes its shape of the card's arguments and of those in params.yaml."""

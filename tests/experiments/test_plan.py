@@ -1,0 +1,214 @@
+"""The plan of an experiment: what it counts is what really happens, and what it does not know it says."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from promptgen.cards import Cost, load_cards
+from promptgen.conditions import Condition
+from promptgen.config import Params
+from promptgen.experiments import plan as plan_module
+from promptgen.experiments.plan import plan_of
+from promptgen.experiments.plan_text import plan_text
+from promptgen.experiments.presets import find_preset, read_presets
+from promptgen.experiments.shapes import flow_parameters, shape_of
+from promptgen.experiments.usage import Images, usage_of_pass, validations
+from promptgen.flow import Flow, FlowConfig
+from promptgen.moments import DualConfig
+from promptgen.pins import Pin, record
+from promptgen.strict import validate
+from promptgen.tracking import NullTracker
+from promptgen.training import TrainingConfig
+from steps import fit_moments, sample, train_flow
+from steps.command import command
+from steps.common import Pass, Project
+from tests import tiny
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "experiments"
+PRESETS = read_presets(FOLDER)
+
+
+def params_of(name: str) -> Params:
+    return find_preset(name, FOLDER).params()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_has_a_plan_without_any_file(name, tmp_path):
+    plan = plan_of(PRESETS[name].params(), tmp_path / "models", PRESETS[name].about)
+    text = plan_text(plan)
+    assert text.startswith(f"{name}: {PRESETS[name].about}\n")
+    assert plan.shape is not None
+    assert "not known until it is fetched" in text
+    assert json.loads(json.dumps(plan.as_dict()))["experiment"] == name
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size", "latent"),
+    [
+        ("text-baby", 1024, {"z": 512}),
+        ("text-autumn", 256, {"z": 512}),
+        ("text-dog-biggan", 512, {"z": 128, "class embedding": 128}),
+    ],
+)
+def test_shapes_come_from_cards(name, image_size, latent, tmp_path):
+    generator = params_of(name).generator
+    shape = shape_of(generator, load_cards()[generator.model], tmp_path)
+    assert (shape.image_size, dict(shape.latent)) == (image_size, latent)
+
+
+@pytest.mark.parametrize(
+    ("dim", "fields", "names"),
+    [(8, {}, ()), (9, {"blocks": 3, "hidden": 5}, ("pitch", "yaw")), (10, {"parts": [4, 6], "hidden": 7}, ())],
+)
+def test_flow_parameters_are_exact(dim, fields, names):
+    config = validate(FlowConfig, fields)
+    flow = Flow(dim, config, Condition(dict.fromkeys(names, (-1.0, 1.0))))
+    assert flow_parameters(dim, config, len(names)) == sum(parameter.numel() for parameter in flow.parameters())
+
+
+def test_images_of_a_text(tmp_path):
+    """1280 x 8 samples, 50 copies of each; held-out samples at 0, 128, ... and at the end."""
+    plan = plan_of(params_of("text-baby"), tmp_path)
+    training = plan.passes[1].usage["training"]
+    assert training == {
+        "stylegan2-ffhq-1024": Images(10240, 10240),
+        "clip-vit-b-32": Images(512000, 512000),
+    }
+    assert plan.passes[1].usage["choosing the best flow"]["stylegan2-ffhq-1024"] == Images(11 * 256)
+    assert plan.passes[1].micro_batch == 2
+    assert plan.images["fairface"] == Images(2 * 4096)
+
+
+def test_an_anchor_doubles_the_generators_images_but_not_the_poses(tmp_path):
+    training = plan_of(params_of("pose"), tmp_path, number=1).passes[0].usage["training"]
+    assert training["stylegan2-ffhq-1024"] == Images(20480, 20480)
+    assert training["arcface"] == Images(20480, 20480)
+    assert training["deca"] == Images(10240, 10240)
+
+
+def test_fitting_alone_trains_and_measures_nothing_more(tmp_path):
+    plan = plan_of(params_of("beta-race-ffhq"), tmp_path)
+    assert [planned.training for planned in plan.passes] == [None, None]
+    assert list(plan.passes[1].usage) == ["multipliers"]
+    assert plan.flow_parameters == {}
+    assert "multipliers for race, without a flow" in plan_text(plan)
+
+
+def test_counts_are_those_of_a_real_run(tmp_path):
+    """Every step of the tiny world says how many images it really made."""
+    project = Project.load(tiny.write_params(tmp_path))
+    steps = {"multipliers": fit_moments, "training": train_flow, "measuring": sample}
+    for number in range(3):
+        this = Pass(project, number)
+        planned = usage_of_pass(project.params, number)
+        made = {name: images["tests.tiny:TinyGenerator"] for name, images in planned.items()}
+        if "training" in made:
+            made["training"] += made.pop("choosing the best flow") + made.pop("judging the fit")
+        for name, images in made.items():
+            counted = steps[name].run(this, NullTracker())["result"]["generator_evaluations"]
+            assert counted == {"forward": images.forward, "backward": images.backward}, (number, name)
+
+
+@pytest.mark.parametrize(
+    ("fields", "dual", "expected"),
+    [
+        ({"steps": 40, "validate_every": 20}, None, 3),
+        ({"steps": 41, "validate_every": 20}, None, 4),
+        ({"steps": 40, "validate_every": 20}, DualConfig(hold=0.2), 2),
+        ({"steps": 40, "validate_every": 20}, DualConfig(hold=0.0), 1),
+    ],
+)
+def test_held_out_samples_are_drawn_as_often_as_training_does(fields, dual, expected):
+    assert validations(TrainingConfig(batch=1, **fields), dual) == expected
+
+
+COST = Cost(parameters=1, gmac=2.0, weights_mib=100.0, forward_mib=10.0, backward_mib=30.0)
+
+
+def test_estimates_add_up_what_was_measured(tmp_path, monkeypatch):
+    measured = {name: card.model_copy(update={"cost": COST}) for name, card in load_cards().items()}
+    monkeypatch.setattr(plan_module, "load_cards", lambda models: measured)
+    plan = plan_of(params_of("text-baby"), tmp_path)
+    control = plan.passes[1]
+    flow = plan.flow_parameters["control"] * 16 / 2**20
+    # Two samples at a time: weights of generator and CLIP, two images, and fifty copies of each.
+    assert control.training_mib.value == pytest.approx(2 * 100 + 2 * 30 + 2 * 50 * 30 + flow)
+    # Four networks in memory, one of which looks at eight images.
+    assert control.measuring_mib.value == pytest.approx(4 * 100 + 8 * 10)
+    images = plan.images.values()
+    assert plan.giga_macs.value == pytest.approx(2.0 * sum(each.forward + each.backward for each in images))
+    assert "memory, training a control pass, 2 at a time: about 3.2 GiB" in plan_text(plan)
+
+
+def test_what_is_not_measured_is_said(tmp_path, monkeypatch):
+    costs = {"fairface": COST}
+    cards = {name: card.model_copy(update={"cost": costs.get(name)}) for name, card in load_cards().items()}
+    monkeypatch.setattr(plan_module, "load_cards", lambda models: cards)
+    plan = plan_of(params_of("debias-race-1"), tmp_path)
+    assert plan.passes[1].training_mib.value is None
+    assert plan.passes[1].training_mib.unmeasured == ("stylegan2-ffhq-1024",)
+    assert "not known: the cost of stylegan2-ffhq-1024 is not measured" in plan_text(plan)
+
+
+def test_what_an_earlier_fetch_recorded_is_told(tmp_path):
+    models = tmp_path / "models"
+    models.mkdir()
+    record(models, "fairface/res34_fair_align_multi_7_20190809.pt", Pin(sha256="a" * 64, size=85_000_000, url=None))
+    text = plan_text(plan_of(params_of("beta-race-ffhq"), models))
+    assert f"85.0 MB, sha256 {'a' * 64} (from models.lock)" in text
+
+
+def test_custom_models_have_a_plan_too(tmp_path):
+    project = Project.load(tiny.write_params(tmp_path))
+    text = plan_text(plan_of(project.params, project.models))
+    assert "tests.tiny:TinyGenerator, image and latent known once it is built" in text
+    assert "control: wish, weight 1" in text
+    assert "de-bias hair (at the most)" in text
+
+
+def typed(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
+    """Return status, output and errors of `python -m steps.train_flow` in the project's folder."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["steps.train_flow", *arguments])
+    status = 0
+    try:
+        command(train_flow.main)
+    except SystemExit as end:
+        status = int(end.code or 0)
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_the_command_lists_one_preset_a_line(monkeypatch, capsys):
+    _, output, _ = typed(monkeypatch, capsys, "--list")
+    names, abouts = zip(*(line.split("  ", 1) for line in output.splitlines()), strict=True)
+    assert list(names) == list(PRESETS)
+    assert [about.strip() for about in abouts] == [preset.about for preset in PRESETS.values()]
+
+
+def test_the_command_plans_by_name(monkeypatch, capsys):
+    _, output, _ = typed(monkeypatch, capsys, "--experiment", "text-baby", "--dry-run")
+    assert output.startswith("text-baby: ")
+    _, output, _ = typed(monkeypatch, capsys, "--experiment", "text-baby", "--dry-run", "--pass", "1", "--json")
+    assert [each["number"] for each in json.loads(output)["passes"]] == [1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--experiment", "text-babe", "--dry-run"], "there is no experiment called 'text-babe'; did you mean text-ba"),
+        (["--experiment", "text-baby"], "say which pass with --pass NUMBER; --dry-run shows the plan of all"),
+        (["--experiment", "text-baby", "--params", "x.yaml"], "not allowed with argument"),
+        (["--experiment", "text-baby", "--dry-run", "--pass", "7"], "pass 7 is not in this experiment"),
+    ],
+)
+def test_the_command_refuses_in_a_line(monkeypatch, capsys, arguments, message):
+    status, _, error = typed(monkeypatch, capsys, *arguments)
+    assert status == 2
+    assert message in error.splitlines()[-1]
