@@ -8,7 +8,7 @@ from promptgen.energies import augment
 from promptgen.energies.base import Sample
 from promptgen.energies.clip import ClipText
 from promptgen.errors import ConfigError, DataError
-from promptgen.perception.clip import ClipConfig, ClipModel, small_clip
+from promptgen.perception.clip import ClipConfig, ClipModel, fit, small_clip
 from promptgen.seeding import stream
 
 EXACT = {"rtol": 0, "atol": 1e-12}
@@ -78,6 +78,19 @@ def test_copies_average():
     energy = ClipText({"colours": (model, 1.0)}, "red", augmentations=5)
     expected = 1 - views[:, 0].view(2, 5).mean(dim=1)
     torch.testing.assert_close(energy(sample(image, stream(3, "draws"))), expected)
+
+
+@pytest.mark.parametrize("resize_first", [True, False])
+def test_order_of_resizing_and_augmenting(resize_first):
+    """Either the resized image is augmented, or the image as it is, whose copies the model then resizes."""
+    model = small_clip(ClipConfig(image_size=16, words=("red",)))
+    energy = ClipText({"small": (model, 1.0)}, "red", augmentations=3, resize_first=resize_first)
+    image = images(2, size=40, dtype=torch.float32)
+    augmented = fit(image, 16, antialias=True) if resize_first else image
+    views = augment.augment(augmented, augment.draw(2, 3, augmented.shape[2], stream(4, "draws")))
+    assert views.shape[2] == (16 if resize_first else 40)
+    cosines = model.image_features(views) @ model.text_features(["red"])[0]
+    torch.testing.assert_close(energy(sample(image, stream(4, "draws"))), 1 - cosines.view(2, 3).mean(dim=1))
 
 
 def test_gradient_reaches_every_image():
