@@ -57,6 +57,11 @@ class Control(Section):
         return Condition(dict(sorted((self.condition or {}).items())))
 
     @property
+    def pose(self) -> PoseSpec | None:
+        """The energy that reads a pose, if there is one."""
+        return next((spec for _, spec in self._simple() if isinstance(spec, PoseSpec)), None)
+
+    @property
     def condition_is_read(self) -> bool:
         """Whether some energy may depend on the condition: an identity alone only holds the null condition's face."""
         return any(isinstance(spec, PoseSpec | CustomEnergySpec) for _, spec in self._simple())

@@ -93,6 +93,32 @@ def generate(
         yield sample.latent, sample.image
 
 
+@torch.inference_mode()
+def sweep(
+    generator: Generator, rows: int, *, seed: int, stream: str, steps: int, batch: int = 64
+) -> tuple[Tensor, Tensor]:
+    """Show the same latents under conditions that run over their ranges, one coordinate after the other.
+
+    Args:
+        generator: a conditional generator.
+        rows: number of latents.
+        seed: seed of the experiment.
+        stream: what the samples are for.
+        steps: conditions per coordinate.
+        batch: most images at a time.
+
+    Returns:
+        Images, (rows, C * steps, 3, H, W), and their conditions, (C * steps, C).
+    """
+    conditions = condition_of(generator).sweep(steps)
+    latents = torch.cat(list(latent_blocks(generator.prior, rows, seed, stream)))
+    told = conditions.to(latents).repeat(rows, 1)  # (rows * columns, C)
+    repeated = latents.repeat_interleave(len(conditions), dim=0)
+    pairs = zip(torch.split(repeated, batch), torch.split(told, batch), strict=True)
+    images = torch.cat([conditioned_images(generator, latent, context) for latent, context in pairs])
+    return images.reshape(rows, len(conditions), *images.shape[1:]), conditions
+
+
 def importance_resample(log_weight: Tensor, n: int, rng: torch.Generator) -> Tensor:
     """Choose `n` of M samples in proportion to their weights (sampling importance resampling, systematic).
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,8 @@ from promptgen.files import write_json
 from promptgen.manifest import StepFolder
 from promptgen.metrics.bias import bootstrap_interval, class_counts, joint_labels, share_estimates, wilson
 from promptgen.metrics.diversity import pairwise_distance
+from promptgen.metrics.identity import PAIRS, identity_between, identity_within
+from promptgen.metrics.pose import pose_error, pose_slopes
 from promptgen.perception.labels import PRODUCT, class_index, classes, target_shares
 from promptgen.tracking import Tracker
 from steps.common import Pass, Result, pass_command
@@ -21,6 +23,14 @@ RECORD_NAME = "record.json"
 
 Arrays = Mapping[str, NDArray[Any]]
 Attributes = Mapping[str, Sequence[str]]
+
+
+class Options(TypedDict):
+    """How an interval is resampled."""
+
+    resamples: int
+    confidence: float
+    seed: int
 
 
 def run(this: Pass, tracker: Tracker) -> Result:
@@ -34,6 +44,7 @@ def run(this: Pass, tracker: Tracker) -> Result:
     params = {
         "seed": this.seed,
         "measure": control.measure if control else {},
+        "condition": dict(this.params.condition.ranges),
         **debias.model_dump(include={"attribute", "target"}),
         **evaluation.model_dump(include={"confidence", "bootstrap"}),
     }
@@ -53,7 +64,7 @@ def _evaluate(this: Pass, folder: StepFolder) -> Result:
         "n": len(arrays["probability"]),
         "shares": shares,
         "kl": kl,
-        "control": _control(this, arrays, readers) | _diversity(this, arrays),
+        "control": _control(this, arrays, readers) | _diversity(this, arrays) | _condition(this, arrays),
     }
     write_json(folder.path / RECORD_NAME, record)
     return record
@@ -109,6 +120,25 @@ def _diversity(this: Pass, arrays: Arrays) -> dict[str, dict[str, float]]:
         arrays["identity"], resamples=evaluation.bootstrap, confidence=evaluation.confidence, seed=this.seed
     )
     return {"identity.diversity": distance.as_dict()}
+
+
+def _condition(this: Pass, arrays: Arrays) -> dict[str, dict[str, float]]:
+    """Return how well the condition is followed, and whether it leaves identities alone, as far as it was looked at."""
+    if "condition" not in arrays:
+        return {}
+    evaluation, names = this.params.evaluation, this.params.condition.names
+    options = Options(resamples=evaluation.bootstrap, confidence=evaluation.confidence, seed=this.seed)
+    found = {}
+    if "pose" in arrays:
+        found["pose.error"] = pose_error(arrays["pose"], arrays["condition"], names, **options)
+        slopes = pose_slopes(arrays["pose"], arrays["condition"], names, **options)
+        found |= {f"pose.{name}.slope": slope for name, slope in slopes.items()}
+    if "identity" in arrays:
+        views = [arrays[name][:PAIRS] for name in ("identity", "identity_again") if name in arrays]
+        found["identity.between"] = identity_between(*views, **options)
+        if len(views) == 2:
+            found["identity.within"] = identity_within(*views, **options)
+    return {name: estimate.as_dict() for name, estimate in found.items()}
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,17 +16,23 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from promptgen.build import build_classifier, build_embedder, identities
+from promptgen.build import build_classifier, build_embedder, build_energy, identities
+from promptgen.energies.base import Sample
+from promptgen.energies.pose import PoseEnergy
 from promptgen.files import atomic_write
-from promptgen.generators.base import HasTruth
+from promptgen.generators.base import Generator, HasTruth, condition_of, conditioned_images, conditioned_truth
 from promptgen.manifest import StepFolder
+from promptgen.metrics.identity import PAIRS
 from promptgen.perception.labels import probabilities
-from promptgen.sampling import generate
+from promptgen.sampling import condition_blocks, draw, generate, sweep
 from promptgen.tracking import Tracker
 from steps.common import Pass, Result, pass_command
 
 SAMPLES_NAME = "samples.npz"
 GRID_NAME = "grid.png"
+SWEEP_NAME = "sweep.png"
+SWEEP_ROWS, SWEEP_STEPS = 6, 7
+"""Latents in a sweep, and conditions per coordinate."""
 LARGEST_TILE = 256
 """Larger pictures are shrunk to this many pixels before they go into the grid."""
 
@@ -39,20 +45,28 @@ def run(this: Pass, tracker: Tracker) -> Result:
     (N, K); `identity`, unit embeddings (N, E), if the experiment has an identity network; `tiles`, the pictures of the
     grid, (n, H, W, 3); and `labels`, which labels each reader's attributes have, as JSON.
 
+    Of an experiment with a condition it also holds `condition`, what is asked of each sample, (N, C), which the
+    generator alone does not hear; `pose`, the rotations seen, (N, 3, 3), if an energy sees poses; and of a generator
+    that hears it `identity_again`, embeddings of the first samples' latents under other conditions, and `sweep`, some
+    latents under conditions that run over their ranges, (rows, columns, H, W, 3), which is sweep.png.
+
     Raises:
         DataError: the flow of this pass is not trained yet.
         ModelFileError: a weight file is missing or damaged.
     """
     debias, evaluation = this.params.debias, this.params.evaluation
     readers = [debias.classifier, debias.judge, *([evaluation.identity] if evaluation.identity else [])]
+    pose = this.params.control.pose if this.params.control else None
     params = {
         "seeds": [this.params.seed, this.seed],
+        "condition": dict(this.params.condition.ranges),
+        "pose": pose and pose.model_dump(),
         "generator": this.params.generator.model_dump(),
         "readers": [reader.model_dump() for reader in readers],
         "attribute": debias.attribute,
         **evaluation.model_dump(include={"samples", "batch", "grid"}),
     }
-    inputs = this.generator_inputs() | identities(readers, this.project.models)
+    inputs = this.generator_inputs() | identities([*readers, *([pose] if pose else [])], this.project.models)
     return this.step("sample", params, inputs, lambda folder: _sample(this, folder, tracker))
 
 
@@ -60,49 +74,76 @@ def run(this: Pass, tracker: Tracker) -> Result:
 def _sample(this: Pass, folder: StepFolder, tracker: Tracker) -> Result:
     evaluation, generator = this.params.evaluation, this.generator()
     reading = _Reading(this, generator)
-    for latent, image in generate(
-        generator, evaluation.samples, seed=this.seed, stream="evaluate", batch=evaluation.batch
-    ):
-        reading.add(latent, image.clamp(0, 1))  # as a viewer sees it
+    for sample in draw(generator, evaluation.samples, seed=this.seed, stream="evaluate", batch=evaluation.batch):
+        reading.add(sample)
         tracker.progress(reading.n, evaluation.samples, "samples")
     # The grid alone is drawn under the experiment's seed, so that each picture can be followed through the passes.
     pictures = generate(generator, evaluation.grid, seed=this.params.seed, stream="grid", batch=evaluation.batch)
     tiles = np.concatenate([tiles_of(image) for _, image in pictures])
-    atomic_write(folder.path / SAMPLES_NAME, _npz({**reading.arrays(), "tiles": tiles}))
-    atomic_write(folder.path / GRID_NAME, _png(tiles))
-    evaluations = {"forward": evaluation.samples + evaluation.grid, "backward": 0}
-    return {"n": reading.n, "generator_evaluations": evaluations}
+    arrays, images = {**reading.arrays(), "tiles": tiles}, reading.images + evaluation.grid
+    atomic_write(folder.path / GRID_NAME, _png(_grid(tiles)))
+    if condition_of(generator):
+        arrays["sweep"] = _sweep(this, generator)
+        atomic_write(folder.path / SWEEP_NAME, _png(_sheet(arrays["sweep"])))
+        images += math.prod(arrays["sweep"].shape[:2])
+    atomic_write(folder.path / SAMPLES_NAME, _npz(arrays))
+    return {"n": reading.n, "generator_evaluations": {"forward": images, "backward": 0}}
+
+
+def _sweep(this: Pass, generator: Generator) -> NDArray[np.uint8]:
+    """Return pictures, (rows, columns, H, W, 3): a latent per row, the same in every pass, a condition per column."""
+    batch = this.params.evaluation.batch
+    images, _ = sweep(generator, SWEEP_ROWS, seed=this.params.seed, stream="grid", steps=SWEEP_STEPS, batch=batch)
+    tiles = tiles_of(images.flatten(0, 1))
+    return tiles.reshape(*images.shape[:2], *tiles.shape[1:])
 
 
 class _Reading:
     """What the readers say about samples that come in batches."""
 
-    def __init__(self, this: Pass, generator: Any) -> None:
+    def __init__(self, this: Pass, generator: Generator) -> None:
         debias, models = this.params.debias, this.project.models
+        self.generator = generator
+        self.wanted = _conditions(this, "evaluate").float()
+        self.others = _conditions(this, "evaluate again")
+        pose = this.params.control.pose if this.params.control else None
+        self.pose = cast(PoseEnergy, build_energy(pose, models, this.params.condition.names)) if pose else None
         self.classifier = build_classifier(debias.classifier, models)
         self.judge = build_classifier(debias.judge, models)
         identity = this.params.evaluation.identity
         self.embedder = build_embedder(identity, models) if identity else None
         self.attribute = debias.attribute
-        self.truth = generator.truth if isinstance(generator, HasTruth) else None
         self.attributes: dict[str, dict[str, list[str]]] = {
             "classifier": _plain(self.classifier.attributes),
             "judge": _plain(self.judge.attributes),
         }
-        self.n = 0
+        self.n = self.images = 0
         self._batches: defaultdict[str, list[Tensor]] = defaultdict(list)
 
-    def add(self, latent: Tensor, image: Tensor) -> None:
+    def add(self, sample: Sample) -> None:
         """Read one batch."""
-        self.n += len(latent)
+        image = sample.image.clamp(0, 1)  # as a viewer sees it
+        self.images += len(image)
         logits = self.classifier(image)
         self._keep("classifier", {name: part.argmax(dim=1) for name, part in logits.items()})
         self._keep("judge", {name: part.argmax(dim=1) for name, part in self.judge(image).items()})
         self._batches["probability"].append(probabilities(logits, self.attribute))
-        if self.truth is not None:
-            self._keep("truth", self.truth(latent))
+        if isinstance(self.generator, HasTruth):
+            self._keep("truth", conditioned_truth(self.generator, sample.latent, sample.context))
         if self.embedder is not None:
             self._batches["identity"].append(self.embedder(image).half())
+            if sample.context is not None and self.n < PAIRS:
+                self._batches["identity_again"].append(self.embedder(self._again(sample)).half())
+        if self.pose is not None:
+            self._batches["pose"].append(self.pose.seen(image))
+        self.n += len(image)
+
+    def _again(self, sample: Sample) -> Tensor:
+        """Return the images, (B, 3, H, W), of the next batch's latents under other conditions than the sample's."""
+        latent = sample.latent[: PAIRS - self.n]
+        self.images += len(latent)
+        others = self.others[self.n : self.n + len(latent)].to(latent)
+        return conditioned_images(self.generator, latent, others).clamp(0, 1)
 
     def _keep(self, reader: str, labels: Mapping[str, Tensor]) -> None:
         for name, indices in labels.items():
@@ -114,7 +155,15 @@ class _Reading:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return everything that was read, by name."""
         arrays = {name: torch.cat(batches).numpy() for name, batches in self._batches.items()}
+        if self.wanted.shape[1]:
+            arrays["condition"] = self.wanted.numpy()
         return {**arrays, "labels": np.array(json.dumps(self.attributes))}
+
+
+def _conditions(this: Pass, stream_name: str) -> Tensor:
+    """Return a condition, (N, C), for each sample: what a conditional generator hears in the stream of that name."""
+    condition, n = this.params.condition, this.params.evaluation.samples
+    return torch.cat(list(condition_blocks(condition, n, this.seed, stream_name)))
 
 
 def load_samples(folder: Path) -> tuple[dict[str, NDArray[Any]], dict[str, dict[str, list[str]]]]:
@@ -142,16 +191,24 @@ def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     return buffer.getvalue()
 
 
-def _png(tiles: NDArray[np.uint8]) -> bytes:
-    """Return the tiles as one picture, about twice as wide as high."""
+def _grid(tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return tiles, (n, H, W, 3), as one picture about twice as wide as high."""
     columns = math.ceil(math.sqrt(2 * len(tiles)))
     rows = math.ceil(len(tiles) / columns)
-    _, height, width, _ = tiles.shape
-    cells = np.full((rows * columns, height, width, 3), 255, dtype=np.uint8)
+    cells = np.full((rows * columns, *tiles.shape[1:]), 255, dtype=np.uint8)
     cells[: len(tiles)] = tiles
-    sheet = cells.reshape(rows, columns, height, width, 3).swapaxes(1, 2).reshape(rows * height, columns * width, 3)
+    return _sheet(cells.reshape(rows, columns, *tiles.shape[1:]))
+
+
+def _sheet(tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return rows and columns of tiles, (rows, columns, H, W, 3), as one picture."""
+    rows, columns, height, width, _ = tiles.shape
+    return tiles.swapaxes(1, 2).reshape(rows * height, columns * width, 3)
+
+
+def _png(picture: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(sheet).save(buffer, format="PNG", optimize=True)
+    Image.fromarray(picture).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
 
 

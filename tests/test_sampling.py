@@ -4,7 +4,7 @@ import torch
 from promptgen.conditions import Condition
 from promptgen.errors import DataError, NonFiniteEnergyError, TooFewSamplesError
 from promptgen.generators.base import GaussianPrior
-from promptgen.sampling import condition_blocks, draw, generate, importance_resample, latent_blocks, metropolis
+from promptgen.sampling import condition_blocks, draw, generate, importance_resample, latent_blocks, metropolis, sweep
 from promptgen.seeding import stream
 
 PRIOR = GaussianPrior.standard(3)
@@ -147,3 +147,13 @@ def test_bad_weights_are_refused(choose):
         choose(torch.zeros(0), stream(0, "a"))
     with pytest.raises(DataError):
         choose(torch.zeros(2, 2), stream(0, "a"))
+
+
+def test_a_sweep_shows_each_latent_under_each_condition():
+    images, conditions = sweep(Tinted(), 2, seed=3, stream="a", steps=3, batch=4)
+    latents = next(latent_blocks(PRIOR, 2, 3, "a"))
+    assert images.shape == (2, 6, 3, 1, 1)
+    assert torch.equal(conditions, Tinted.condition.sweep(3))
+    for row, latent in zip(images, latents, strict=True):
+        for image, condition in zip(row, conditions.float(), strict=True):
+            torch.testing.assert_close(image[:, 0, 0], latent.square() + torch.nn.functional.pad(condition, (0, 1)))

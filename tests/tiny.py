@@ -14,6 +14,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from promptgen.energies.pose import euler_rotation
 from promptgen.generators.base import GaussianPrior
 
 ATTRIBUTES = {"hair": ("short", "long"), "makeup": ("without", "with")}
@@ -60,6 +61,21 @@ def wish(images: Tensor, latents: Tensor, context: Tensor | None) -> Tensor:
     time.sleep(float(os.environ.get("TINY_PAUSE", "0")))  # so that a test can end a run in the middle
     colour = images.mean(dim=(2, 3))
     return -6.0 * colour[:, 1] - 4.0 * colour[:, 0]
+
+
+def pose_estimator() -> object:
+    """See a yaw in how blue an image is."""
+
+    def rotations(image: Tensor) -> Tensor:
+        blue = image[:, 2].mean(dim=(1, 2)).clamp(1e-6, 1 - 1e-6).logit()
+        return euler_rotation(torch.nn.functional.pad(0.1 * blue[:, None], (1, 0)))
+
+    return rotations
+
+
+def face() -> object:
+    """Tell identities apart by red and green, whatever the pose."""
+    return lambda image: torch.nn.functional.normalize(image[:, :2].mean(dim=(2, 3)) - 0.5, dim=1)
 
 
 def broken_wish(images: Tensor, latents: Tensor, context: Tensor | None) -> Tensor:
@@ -113,6 +129,21 @@ def params() -> dict:
         "schedule": None,
         "models": [],
     }
+
+
+def conditional_params() -> dict:
+    """The content of a params.yaml that asks for a pose besides, and for the same face whatever the pose."""
+    content = params()
+    estimator = {"type": "custom", "factory": "tests.tiny:pose_estimator", "arguments": {}}
+    face = {"type": "custom", "factory": "tests.tiny:face", "arguments": {}}
+    content["control"]["condition"] = {"yaw": [-0.2, 0.2]}
+    content["control"]["energies"] |= {
+        "pose": {"type": "pose", "weight": 300.0, "estimator": estimator},
+        "identity": {"type": "identity", "weight": 2.0, "embedder": face},
+    }
+    content["control"]["training"] |= {"steps": 120, "clip": 50.0}
+    content["evaluation"]["identity"] = face
+    return content
 
 
 def write_params(folder: Path, content: dict | None = None) -> Path:
