@@ -197,7 +197,7 @@ def test_the_text_is_stable_and_tells_everything(tmp_path):
     lines = to_text(found).splitlines()
     assert lines[0] == str(tmp_path / "file.pt")
     assert [line[2:12].strip() for line in lines[1:]] == [
-        *("container", "sha256", "entries", "tensors", "largest", "", "would call", "", "", "verdict"),
+        *("container", "sha256", "entries", "tensors", "largest", "", "allowed", "", "", "verdict"),
     ]
     assert "  tensors     2 with 9 numbers (float32)" in lines
     assert to_text(inspect_file(tmp_path / "file.pt", {})) == to_text(found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -20,6 +21,9 @@ from promptgen.inspection.pickles import Call, PickleError, Scan, Table, scan
 from promptgen.inspection.torch_files import TensorEntry, refused_globals
 
 SHOWN = 5
+WIDTH, LONGEST = 100, 600
+"""Characters of a line, and of all lines of one item."""
+
 READ, REFUSED, UNREADABLE = 0, 1, 2
 """Exit statuses: all files can be read; one would be refused; one could not be inspected."""
 
@@ -184,22 +188,22 @@ def to_text(found: Inspection) -> str:
     """Return what a file is as lines for a terminal; control characters in its names are made visible."""
     dtypes = ", ".join(f"{count} {dtype}" if len(found.dtypes) > 1 else dtype for dtype, count in found.dtypes.items())
     rows = {
-        "container": f"{found.container}, {found.size:,} bytes",
-        "sha256": found.sha256,
-        "entries": _some(found.entries),
-        "tensors": f"{found.tensors:,} with {found.numbers:,} numbers ({dtypes})" if found.tensors else "",
-        "largest": "\n".join(f"{tensor.key}  {tuple(tensor.shape)}" for tensor in found.largest),
-        "would call": "\n".join(found.allowed),
-        "refused": "\n".join(found.refused),
-        "nested": f"{found.nested} pickles inside the pickle" if found.nested else "",
-        "looks like": found.network or "",
-        "cards": _some(f"{name} ({reason})" for name, reason in found.cards.items()),
-        "verdict": found.verdict,
+        "container": [f"{found.container}, {found.size:,} bytes"],
+        "sha256": [found.sha256],
+        "entries": [_some(found.entries)],
+        "tensors": [f"{found.tensors:,} with {found.numbers:,} numbers ({dtypes})" if found.tensors else ""],
+        "largest": [f"{tensor.key}  {tuple(tensor.shape)}" for tensor in found.largest],
+        "allowed": found.allowed,
+        "refused": found.refused,
+        "nested": [f"{found.nested} pickles inside the pickle" if found.nested else ""],
+        "looks like": [found.network or ""],
+        "cards": [_some(f"{name} ({reason})" for name, reason in found.cards.items())],
+        "verdict": [found.verdict],
     }
     lines = [visible(found.path)]
-    for name, text in rows.items():
-        for number, line in enumerate(text.split("\n") if text else []):
-            lines.append(f"  {'' if number else name:<12}{visible(line)}")
+    for name, texts in rows.items():
+        wrapped = [line for text in texts for line in textwrap.wrap(visible(text, LONGEST), WIDTH)]
+        lines += [f"  {'' if number else name:<12}{line}" for number, line in enumerate(wrapped)]
     return "\n".join(lines)
 
 
