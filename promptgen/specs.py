@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from promptgen.generators.diffae_config import NoiseSchedule
+from promptgen.generators.stylenerf_config import CameraConfig
 from promptgen.strict import Section
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)]
@@ -130,6 +131,19 @@ class BigGANSpec(PublishedGenerator):
     truncation: Annotated[float, Field(gt=0, le=1)]
 
 
+class StyleNeRFSpec(PublishedGenerator):
+    """A StyleNeRF that has a card; its latent says who is seen, the camera from where.
+
+    Attributes:
+        truncation: truncation in w; 1 leaves the generator as it is.
+        camera: where the camera stands, the same for all images.
+    """
+
+    type: Literal["stylenerf"]
+    truncation: Share
+    camera: CameraConfig = CameraConfig()
+
+
 class NVAESpec(PublishedGenerator):
     """An NVAE that has a card.
 
@@ -185,7 +199,7 @@ class DiffAESpec(PublishedGenerator):
 
 
 GeneratorSpec = Annotated[
-    WorldSpec | StyleGAN2Spec | BigGANSpec | NVAESpec | DiffAESpec | CustomModel,
+    WorldSpec | StyleGAN2Spec | BigGANSpec | NVAESpec | DiffAESpec | StyleNeRFSpec | CustomModel,
     Field(discriminator="type"),
 ]
 
