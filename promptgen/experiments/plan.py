@@ -24,8 +24,9 @@ from promptgen.experiments.usage import (
     training_of,
     usage_of_pass,
 )
+from promptgen.generators.diffae_config import DiffAEConfig
 from promptgen.pins import Pin, read_pins
-from promptgen.specs import CustomModel, Spec
+from promptgen.specs import CustomModel, DiffAESpec, Spec
 from promptgen.training import TrainingConfig
 
 MIB = 2**20
@@ -170,7 +171,6 @@ def plan_of(params: Params, models: Path, about: str = "", number: int | None = 
     shape = shape_of(params.generator, cards.get(name), models)
     numbers = range(params.last_pass + 1) if number is None else [number]
     passes = tuple(_pass(params, each, costs, shape) for each in numbers)
-    usage = total(usage for planned in passes for usage in planned.usage.values())
     return Plan(
         params=params,
         about=about,
@@ -179,7 +179,7 @@ def plan_of(params: Params, models: Path, about: str = "", number: int | None = 
         flow_parameters=_flows(params, shape) if shape else None,
         models=tuple(_model(name, card, _roles(params).get(name, ()), models) for name, card in cards.items()),
         passes=passes,
-        giga_macs=_giga_macs(usage, costs),
+        giga_macs=_giga_macs(params, passes, cards),
     )
 
 
@@ -227,11 +227,26 @@ def _measuring_mib(usage: Usage, batch: int, costs: Costs) -> Estimate:
     return _estimate(weights + batch * max((cost.forward_mib for cost in known.values()), default=0.0), missing)
 
 
-def _giga_macs(usage: Usage, costs: Costs) -> Estimate:
+def _giga_macs(params: Params, passes: Sequence[PlannedPass], cards: Mapping[str, Card]) -> Estimate:
     """Return the arithmetic; the gradient by the input of a frozen network costs about as much as its output."""
-    known, missing = _known(usage, costs)
-    work = sum(cost.gmac * (usage[name].forward + usage[name].backward) for name, cost in known.items())
-    return _estimate(work, missing)
+    work, missing = 0.0, dict[str, None]()
+    for what, usage in (part for planned in passes for part in planned.usage.items()):
+        known, unknown = _known(usage, {name: card.cost for name, card in cards.items()})
+        missing |= dict.fromkeys(unknown)
+        for name, cost in known.items():
+            repeats = _repeats(params, cards[name], what) if name == generator_name(params) else 1.0
+            work += cost.gmac * repeats * (usage[name].forward + usage[name].backward)
+    return _estimate(work, tuple(missing))
+
+
+def _repeats(params: Params, card: Card, what: str) -> float:
+    """Return how many times the measured work an image of the generator takes: a diffusion's goes with its steps."""
+    spec = params.generator
+    if not isinstance(spec, DiffAESpec):
+        return 1.0
+    steps = spec.for_sampling().image_steps if what == "measuring" else spec.image_steps
+    measured: int = card.arguments.get("image_steps", DiffAEConfig().image_steps)
+    return steps / measured
 
 
 def _known(names: Mapping[str, Any], costs: Costs) -> tuple[dict[str, Cost], tuple[str, ...]]:

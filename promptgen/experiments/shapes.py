@@ -102,9 +102,26 @@ def _nvae(arguments: Mapping[str, Any], options: Mapping[str, Any]) -> Shape:
     return Shape(config.image_size, {f"group {index}": prod(config.latent_shapes[index]) for index in config.chosen})
 
 
+def _diffae(arguments: Mapping[str, Any], options: Mapping[str, Any]) -> Shape:
+    from promptgen.generators.diffae_config import DiffAEConfig
+
+    config = validate(DiffAEConfig, {**arguments, "latent": options["latent"]})
+    noise = config.latent_dim - config.style_channels
+    return Shape(config.image_size, {"code": config.style_channels, **({"noise": noise} if noise else {})})
+
+
+def _stylenerf(arguments: Mapping[str, Any], options: Mapping[str, Any]) -> Shape:
+    from promptgen.generators.stylenerf_config import StyleNeRFConfig
+
+    config = validate(StyleNeRFConfig, arguments)
+    return Shape(config.image_size, {"z": config.latent_dim})
+
+
 _SHAPES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Shape]] = {
     "stylegan2": _stylegan2,
     "biggan": _biggan,
     "nvae": _nvae,
+    "diffae": _diffae,
+    "stylenerf": _stylenerf,
 }
 """By the type of a card: what makes its shape of the card's arguments and of those in params.yaml."""

@@ -53,6 +53,8 @@ def test_every_preset_has_a_plan_without_any_file(name, tmp_path):
     [
         ("text-baby", 1024, {"z": 512}),
         ("text-autumn", 256, {"z": 512}),
+        ("text-baby-diffae", 256, {"code": 512}),
+        ("text-baby-stylenerf", 1024, {"z": 512}),
         ("text-dog-biggan", 512, {"z": 128, "class embedding": 128}),
     ],
 )
@@ -144,6 +146,15 @@ def test_estimates_add_up_what_was_measured(tmp_path, monkeypatch):
     images = plan.images.values()
     assert plan.giga_macs.value == pytest.approx(2.0 * sum(each.forward + each.backward for each in images))
     assert "memory, training a control pass, 2 at a time: about 3.2 GiB" in plan_text(plan)
+
+
+def test_a_diffusion_costs_what_its_steps_cost(tmp_path, monkeypatch):
+    """Measured with 5 steps for an image; the images that are counted on take 100."""
+    measured = {name: card.model_copy(update={"cost": COST}) for name, card in load_cards().items()}
+    monkeypatch.setattr(plan_module, "load_cards", lambda models: measured)
+    plan = plan_of(params_of("text-baby-diffae"), tmp_path, number=0)
+    images = sum(each.forward for each in plan.images.values())
+    assert plan.giga_macs.value == pytest.approx(2.0 * (images + 19 * 4128))
 
 
 def test_what_is_not_measured_is_said(tmp_path, monkeypatch):

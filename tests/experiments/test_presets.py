@@ -21,7 +21,7 @@ PRESETS = read_presets(FOLDER)
 CARDS = load_cards()
 
 FFHQ, METFACES, LANDSCAPE = "stylegan2-ffhq-1024", "stylegan2-metfaces-1024", "stylegan2-landscape-256"
-BIGGAN = "biggan-deep-512"
+BIGGAN, DIFFAE, STYLENERF = "biggan-deep-512", "diffae-ffhq-256", "stylenerf-ffhq-1024"
 
 TEXTS = {
     # name: (generator, truncation, text, weight, steps, batch)
@@ -29,6 +29,8 @@ TEXTS = {
     "text-boy": (FFHQ, 0.7, "a photo of a boy", 600, 1280, 8),
     "text-girl": (FFHQ, 0.7, "a photo of a girl", 600, 1280, 8),
     "text-asian-man": (FFHQ, 0.7, "a photo of an asian man", 800, 1280, 8),
+    "text-baby-diffae": (DIFFAE, None, "a photo of a baby", 500, 1280, 8),
+    "text-baby-stylenerf": (STYLENERF, 0.7, "a photo of a baby", 600, 1280, 8),
     "text-autumn": (LANDSCAPE, 0.7, "autumn scene", 500, 1280, 8),
     "text-winter": (LANDSCAPE, 0.7, "winter scene", 500, 1280, 8),
     "text-dog-biggan": (BIGGAN, 0.4, "a photo of a glow and light dog", 5000, 3840, 4),
@@ -112,7 +114,7 @@ def test_texts_are_the_published_ones(name):
     generator, truncation, text, weight, steps, batch = TEXTS[name]
     params = PRESETS[name].params()
     (energy,) = params.control.energies.values()
-    assert (params.generator.model, params.generator.truncation) == (generator, truncation)
+    assert (params.generator.model, getattr(params.generator, "truncation", None)) == (generator, truncation)
     assert (energy.text, energy.weight, energy.models) == (text, weight, {"clip-vit-b-32": 1.0})
     assert energy.augmentations == 50
     assert_trained(params.control.training, steps, batch)
@@ -162,6 +164,12 @@ def test_debiasing_is_the_published_one(name):
     assert (params.debias.weight, params.debias.dual, params.debias.max_passes) == (weight, None, 1)
     assert_uniform(params.debias, attribute)
     assert_trained(params.debias.training, 2000, 256)
+
+
+def test_the_diffusion_takes_few_steps_in_training_alone():
+    generator = PRESETS["text-baby-diffae"].params().generator
+    assert (generator.latent_steps, generator.image_steps) == (5, 5)
+    assert (generator.sampling_latent_steps, generator.sampling_image_steps) == (100, 100)
 
 
 def test_reporting_bias_has_both_passes():
