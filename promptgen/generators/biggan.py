@@ -9,7 +9,7 @@ https://arxiv.org/abs/1809.11096, appendix B: BigGAN-deep). An independent imple
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +170,7 @@ def load_biggan(
         raise ModelFileError(
             f"{config_path}: for images of {config.output_dim} pixels, expected {size}; fetch it again"
         )
-    model = BigGAN(config)
+    model = BigGAN(_with_embeddings_of(state, config))
     load_strictly(model, fold_spectral_norm(state, path), source=path)
     model.freeze()
     return model
@@ -198,6 +198,14 @@ def random_biggan(size: int | None = None, truncation: float = 1.0, *, seed: int
         model.generator.conv_to_rgb.weight.mul_(len(model.generator.layers) ** -0.5)
     model.freeze()
     return model
+
+
+def _with_embeddings_of(state: Mapping[str, Tensor], config: BigGANConfig) -> BigGANConfig:
+    """Return `config` with the length of the file's class embeddings, which the published code takes from `z_dim`."""
+    table = state.get("embeddings.weight")
+    if table is None or table.ndim != 2 or not len(table):
+        return config
+    return config.model_copy(update={"class_embed_dim": len(table)})
 
 
 def _config_beside(path: Path) -> Path:

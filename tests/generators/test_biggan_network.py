@@ -247,6 +247,11 @@ def changed(key, value):
     return state
 
 
+def test_the_file_says_how_long_class_embeddings_are(tmp_path):
+    path = write(tmp_path, config=SHAPE | {"class_embed_dim": 128})
+    assert load_biggan(path).config == small().config
+
+
 def test_half_precision_is_read_as_single_before_a_norm_is_computed(tmp_path):
     halves = {key: value.half() for key, value in published(small()).items()}
     path = write(tmp_path, halves)

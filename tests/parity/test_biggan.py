@@ -47,7 +47,7 @@ def test_class_embeddings_and_the_scale_of_their_prior(fixture, model):
     z_dim = fixture.hyper_parameters["z_dim"]
     assert_close(model.embed(fixture.inputs["class_index"]), fixture.expected["class_embedding"])
     scale = model.prior.scale
-    assert_close(scale[z_dim:], fixture.expected["y_scale"].expand(fixture.hyper_parameters["class_embed_dim"]))
+    assert_close(scale[z_dim:], fixture.expected["y_scale"].expand(fixture.inputs["y"].shape[1]))
     assert (scale[:z_dim] == 1).all()
 
 
