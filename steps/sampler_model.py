@@ -27,8 +27,8 @@ class Sampler(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the chain and the generator under it."""
-        paths = (Path(context.artifacts[name]) for name in ("checkpoint", "models"))
-        self.generator = build_chain(*paths, sampling=True)
+        models = Path(context.artifacts["project"]) / "models"
+        self.generator = build_chain(Path(context.artifacts["checkpoint"]), models, sampling=True)
 
     def predict(
         self, context: PythonModelContext, model_input: list[int], params: dict[str, str] | None = None

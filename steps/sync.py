@@ -137,7 +137,7 @@ class Replay:
             weights = [self._present(name, sha256) for name, sha256 in event["weights"].items()]
             if checkpoint and all(weights):
                 files = [path for path in weights if path]
-                register(self.client, self._run(event), event["name"], checkpoint, files, event["tags"])
+                register(self.client, self._run(event), event["name"], checkpoint, files, event["tags"], self.root)
 
     def _send_alias(self, events: list[Event]) -> None:
         event = events[-1]

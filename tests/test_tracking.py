@@ -13,7 +13,9 @@ from pathlib import Path
 
 import mlflow
 import pytest
+import yaml
 
+from promptgen import store
 from promptgen.checkpoints import save_chain
 from promptgen.files import sha256_of
 from promptgen.flow import Flow, FlowConfig
@@ -21,6 +23,7 @@ from steps import sync
 from steps.facts import figures, flatten, provenance
 from steps.journal import Journal, read
 from steps.mlflow_store import ROOT, TrackingError, connect, make_database, tracking_uri
+from steps.registry import save
 from steps.tracking import Recorder, attach
 
 LOOP = "0123456789abcdef0123"
@@ -309,6 +312,20 @@ def test_a_checkpoint_becomes_a_version_that_draws(root, chain):
     first, second, again = mlflow.pyfunc.load_model("models:/tiny@least-biased").predict([1, 2, 1])
     assert base64.b64decode(first).startswith(b"\x89PNG")
     assert first == again != second
+
+
+def test_a_model_of_ones_own_card_draws_on_any_machine(root):
+    file = {"file": "mine.safetensors", "urls": ["package:world/weights/world-generator.safetensors"]}
+    card = {"kind": "generator", "type": "world-generator", "files": [file], "licence": "MIT"}
+    (root / "cards.yaml").write_text(yaml.safe_dump({"my-world": card}))
+    weights = store.fetch("my-world", root / "models")
+    spec = {"type": "world", "model": "my-world", "truncation": 1.0}
+    save_chain(root / "chain.safetensors", [Flow(64, FlowConfig(blocks=1, hidden=8))], spec, {})
+    saved = root.parent / "saved"
+    save(saved, root / "chain.safetensors", weights, root)
+    shutil.rmtree(root)
+    (picture,) = mlflow.pyfunc.load_model(str(saved)).predict([1])
+    assert base64.b64decode(picture).startswith(b"\x89PNG")
 
 
 class TestJournal:
