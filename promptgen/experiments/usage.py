@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from promptgen.build import cards_of, custom_code_of
 from promptgen.config import Params
+from promptgen.metrics.identity import PAIRS
 from promptgen.moments import DualConfig
 from promptgen.specs import (
     ClassifierSpec,
@@ -22,6 +23,9 @@ from promptgen.specs import (
     simple_energies,
 )
 from promptgen.training import TrainingConfig
+
+SWEEP_IMAGES = 42
+"""Pictures that show one coordinate of a condition: so many latents by so many values, see `steps.sample`."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def usage_of_pass(params: Params, number: int) -> dict[str, Usage]:
     if (training := training_of(params, number)) is not None:
         found |= _training(params, number, training, debias.dual if kind == "debias" else None)
     if number <= params.last_measured_pass:
-        found["measuring"] = _measuring(params)
+        found["measuring"] = _measuring(params, number)
     return found
 
 
@@ -142,14 +146,22 @@ def _training(params: Params, number: int, training: TrainingConfig, dual: DualC
     return {what: {name: images * times for name, times in per_sample.items()} for what, images in samples.items()}
 
 
-def _measuring(params: Params) -> dict[str, Images]:
+def _measuring(params: Params, number: int) -> dict[str, Images]:
     debias, evaluation = params.debias, params.evaluation
-    readers = [debias.classifier, debias.judge, *([evaluation.identity] if evaluation.identity else [])]
-    usage = _shown(params, evaluation.samples, readers)
-    return total([usage, {generator_name(params): Images(evaluation.grid)}])
+    pose = params.control.pose if params.control else None
+    asked = (debias.classifier, debias.judge, evaluation.identity, pose.estimator if pose else None)
+    usages = [
+        _shown(params, evaluation.samples, [spec for spec in asked if spec is not None]),
+        _shown(params, evaluation.grid),
+    ]
+    if number > 0 and params.condition:  # which the generator hears from the control's pass on
+        usages.append(_shown(params, SWEEP_IMAGES * len(params.condition)))
+        if evaluation.identity:
+            usages.append(_shown(params, min(PAIRS, evaluation.samples), [evaluation.identity]))
+    return total(usages)
 
 
-def _shown(params: Params, samples: int, readers: Iterable[ModelSpec | ReaderSpec]) -> dict[str, Images]:
+def _shown(params: Params, samples: int, readers: Iterable[ModelSpec | ReaderSpec] = ()) -> dict[str, Images]:
     """Return the images of samples without gradient that are shown to some models."""
     names = [name for reader in readers for name in names_of(reader)]
     return total({name: Images(samples)} for name in [generator_name(params), *names])

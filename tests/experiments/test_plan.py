@@ -16,7 +16,7 @@ from promptgen.experiments.plan import plan_of
 from promptgen.experiments.plan_text import plan_text
 from promptgen.experiments.presets import find_preset, read_presets
 from promptgen.experiments.shapes import flow_parameters, shape_of
-from promptgen.experiments.usage import Images, usage_of_pass, validations
+from promptgen.experiments.usage import Images, generator_name, usage_of_pass, validations
 from promptgen.flow import Flow, FlowConfig
 from promptgen.moments import DualConfig
 from promptgen.pins import Pin, record
@@ -102,14 +102,16 @@ def test_fitting_alone_trains_and_measures_nothing_more(tmp_path):
     assert "multipliers for race, without a flow" in plan_text(plan)
 
 
-def test_counts_are_those_of_a_real_run(tmp_path):
+@pytest.mark.parametrize("content", [tiny.params(), tiny.conditional_params()], ids=["plain", "conditional"])
+def test_counts_are_those_of_a_real_run(tmp_path, content):
     """Every step of the tiny world says how many images it really made."""
-    project = Project.load(tiny.write_params(tmp_path))
+    project = Project.load(tiny.write_params(tmp_path, content))
+    generator = generator_name(project.params)
     steps = {"multipliers": fit_moments, "training": train_flow, "measuring": sample}
     for number in range(3):
         this = Pass(project, number)
         planned = usage_of_pass(project.params, number)
-        made = {name: images["tests.tiny:TinyGenerator"] for name, images in planned.items()}
+        made = {name: images[generator] for name, images in planned.items()}
         if "training" in made:
             made["training"] += made.pop("choosing the best flow") + made.pop("judging the fit")
         for name, images in made.items():
