@@ -38,7 +38,8 @@ from promptgen.perception.networks import INPUT_SIDE
 from promptgen.seeding import stream
 
 MIB = 2**20
-REPEATS = 3
+REPEATS = 4
+SLOW_SECONDS = 5.0
 
 IMAGE_SIDES: Mapping[str, int] = {"world-network": 64}
 """Height and width of the images that a model looks at, by the type of its card, where it does not say so itself."""
@@ -112,7 +113,7 @@ def measure(name: str, models: Path, batch: int = 1, device: str = "cpu") -> dic
 
     Returns:
         The fields of `promptgen.cards.Cost` under ``cost``; and under ``measured`` on what, and the seconds that a
-        batch takes without (``forward_seconds``) and with (``backward_seconds``) gradient, the best of three.
+        batch takes without (``forward_seconds``) and with (``backward_seconds``) gradient, the best of some runs.
 
     Raises:
         ConfigError: there is no such card or device, or memory cannot be measured on this system.
@@ -156,15 +157,14 @@ def multiply_accumulates(measured: Subject) -> int:
 
 
 def best_seconds(measured: Subject, *, gradient: bool, repeats: int = REPEATS) -> float:
-    """Return the seconds of the fastest of some runs, after one that is not counted.
+    """Return the seconds of the fastest of some runs; slow ones are not repeated, for their first is as fast.
 
     A single thread's are those of the processor, so that what else the machine does hardly matters.
     """
     alone = not measured.given.is_cuda and torch.get_num_threads() == 1
     clock = time.process_time if alone else time.perf_counter
-    measured.run(gradient=gradient)
-    found = []
-    for _ in range(repeats):
+    found: list[float] = []
+    while len(found) < repeats and sum(found) < SLOW_SECONDS:
         started = clock()
         measured.run(gradient=gradient)
         found.append(clock() - started)
