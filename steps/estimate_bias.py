@@ -6,7 +6,8 @@ import numpy as np
 
 from promptgen.files import write_json
 from promptgen.manifest import StepFolder
-from promptgen.metrics.bias import Bias, measure_bias, share_difference
+from promptgen.metrics.bias import Bias, measure_bias
+from promptgen.metrics.shares import share_difference
 from promptgen.perception.labels import target_shares
 from promptgen.tracking import Tracker
 from steps.common import Pass, Result, pass_command

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from promptgen.files import write_json
 from promptgen.manifest import StepFolder
-from promptgen.metrics.bias import bootstrap_interval, class_counts, joint_labels, share_estimates, wilson
+from promptgen.metrics.distances import distance_interval
 from promptgen.metrics.diversity import pairwise_distance
 from promptgen.metrics.identity import PAIRS, identity_between, identity_within
 from promptgen.metrics.pose import pose_error, pose_slopes
+from promptgen.metrics.shares import class_counts, joint_labels, share_estimates, wilson
 from promptgen.perception.labels import PRODUCT, class_index, classes, target_shares
 from promptgen.tracking import Tracker
 from steps.common import Pass, Result, pass_command
@@ -91,7 +92,7 @@ def _bias(this: Pass, counts: Mapping[str, int]) -> tuple[dict[str, Any], dict[s
     """Return the shares by label, and the KL to the target, as plain dicts."""
     evaluation, values = this.params.evaluation, np.array(list(counts.values()))
     target = target_shares(list(counts), this.params.debias.target)
-    kl = bootstrap_interval(
+    kl = distance_interval(
         values, target, confidence=evaluation.confidence, resamples=evaluation.bootstrap, seed=this.seed
     )
     shares = share_estimates(values, evaluation.confidence)

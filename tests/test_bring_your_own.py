@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from promptgen.build import build_chain
-from promptgen.metrics.bias import class_counts
+from promptgen.metrics.shares import class_counts
 from promptgen.sampling import generate
 from promptgen.tracking import NullTracker
 from steps import check, estimate_bias, evaluate, fit_moments, sample, train_flow

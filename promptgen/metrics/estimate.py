@@ -30,6 +30,17 @@ class Estimate:
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
+@dataclass(frozen=True)
+class Difference(Estimate):
+    """A difference with the ends of its confidence interval, and the p-value of there being none (two-sided)."""
+
+    p_value: float
+
+    def as_dict(self) -> dict[str, float]:
+        """Return the numbers by name."""
+        return {**super().as_dict(), "p_value": self.p_value}
+
+
 def check_counts(counts: ArrayLike) -> Vector:
     """Return `counts`, (K,), as floats.
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from promptgen.metrics.bias import noise_floor_kl
+from promptgen.metrics.distances import noise_floor_kl
 from promptgen.metrics.estimate import Estimate
 from promptgen.reporting import formats, words
 from promptgen.reporting.doubts import warnings
@@ -47,6 +48,7 @@ def render(run: Run) -> str:
         hero=_hero(metrics, tiles),
         strips=_strips(metrics, tiles),
         latents=min(map(len, tiles)),
+        sweeps=_sweeps(run),
         bias_panels=bias_panels(metrics),
         control_panels=control_panels(metrics),
         training=_training(run),
@@ -95,6 +97,22 @@ def _strips(metrics: Metrics, tiles: Sequence[Pixels]) -> list[list[tuple[PassRe
         ]
         for group in groups
     ]
+
+
+def _sweeps(run: Run) -> list[tuple[PassRecord, list[tuple[str, str]]]]:
+    """Return for every pass that hears a condition a picture per coordinate, with what its columns run over."""
+    ranges = run.settings.condition
+    return [
+        (record, [_sweep(part, name, *ranges[name]) for name, part in zip(ranges, parts, strict=True)])
+        for record, material in zip(run.metrics.passes, run.material, strict=True)
+        if material.sweep is not None
+        for parts in [np.split(material.sweep, len(ranges), axis=1)]
+    ]
+
+
+def _sweep(tiles: Pixels, name: str, low: float, high: float) -> tuple[str, str]:
+    small = shrink(tiles.reshape(-1, *tiles.shape[2:]), LARGEST_TILE)
+    return words.range_words(name, low, high), data_uri(sheet(small, tiles.shape[1]))
 
 
 def _multipliers(run: Run) -> list[tuple[PassRecord, Mapping[str, Any], list[dict[str, Any]]]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from promptgen.metrics.bias import noise_floor_kl
+from promptgen.metrics.distances import noise_floor_kl
 from promptgen.reporting import figures, words
 from promptgen.reporting.formats import class_name
 from promptgen.reporting.history import Curve, History, column, columns
@@ -80,10 +80,7 @@ def control_panels(metrics: Metrics) -> list[Panel]:
             _pass_panel(
                 metrics,
                 f"other-{index}",
-                _title(name.replace(".", " ")),
-                "Mean distance between the identities of two samples; a fall would mean that faces repeat."
-                if name == "identity.diversity"
-                else "A further measure of the control.",
+                *words.measure_words(name),
                 {"measure": [entry.get(name) for entry in others]},
                 shares=False,
             )

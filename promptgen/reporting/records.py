@@ -10,13 +10,14 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from promptgen.errors import DataError
-from promptgen.metrics.bias import share_difference
 from promptgen.metrics.estimate import Estimate
+from promptgen.metrics.shares import share_difference
 from promptgen.reporting.formats import class_name, listing
 from promptgen.reporting.history import History
 from promptgen.reporting.pictures import Pixels
 
 Source = Literal["classifier", "judge", "truth"]
+ASKED = {"pose": "a given pose", "identity": "the same face whatever the condition"}
 SOURCES: tuple[Source, ...] = ("classifier", "judge", "truth")
 
 
@@ -153,12 +154,14 @@ class PassMaterial:
         history: a row of numbers per training step; empty for the generator itself.
         moments: the solved moment constraint of a de-biasing pass, as `promptgen.moments.MomentFit.as_dict` gives it.
         beta: the multipliers at the end of training, nats by feature name; empty where they were not moved.
+        sweep: a latent per row under a condition per column, (rows, columns, H, W, 3) uint8; None without a condition.
     """
 
     tiles: Pixels
     history: History = ()
     moments: Mapping[str, Any] | None = None
     beta: Mapping[str, float] = field(default_factory=dict)
+    sweep: Pixels | None = None
 
 
 @dataclass(frozen=True)
@@ -175,6 +178,7 @@ class Settings:
         fit_samples: fresh samples from which each fit was estimated.
         debias: what was asked of de-biasing: to train flows, to fit multipliers alone, or nothing but to measure.
         yaml: all parameters, as they were resolved.
+        condition: the range of each coordinate that the control's flow is told, in the order of a sweep's columns.
     """
 
     asked: str
@@ -186,6 +190,7 @@ class Settings:
     fit_samples: int
     debias: Literal["train", "fit", "measure"]
     yaml: str
+    condition: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> Settings:
@@ -202,13 +207,16 @@ class Settings:
             fit_samples=evaluation["fit_samples"],
             debias=_asked_of(debias),
             yaml=yaml.safe_dump(dict(params), sort_keys=False, allow_unicode=True, width=100),
+            condition=dict(sorted(((params["control"] or {}).get("condition") or {}).items())),
         )
 
 
 def _asked(name: str, energy: Mapping[str, Any]) -> str:
-    """Return what an energy asks for: its text, its classes, or how it is called in the parameters."""
+    """Return what an energy asks for: its text, its classes, a pose, or how it is called in the parameters."""
     if "text" in energy:
         return f"“{energy['text']}”"
+    if energy.get("type") in ASKED:
+        return ASKED[energy["type"]]
     return listing([class_name(*wanted) for wanted in energy.get("labels", {}).items()]) or name
 
 

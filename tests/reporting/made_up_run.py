@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from promptgen.metrics.bias import measure_bias, wilson
+from promptgen.metrics.bias import measure_bias
+from promptgen.metrics.shares import wilson
 from promptgen.reporting.records import Metrics, PassMaterial, Run, Settings
 
 N = 2000

@@ -1,0 +1,189 @@
+"""Class shares of labelled samples: counts, intersections of attributes, intervals, and whether two samplers differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from promptgen.errors import DataError, TooFewSamplesError
+from promptgen.metrics.estimate import Difference, Estimate, Vector, check_counts, random_stream
+
+
+def class_counts(labels: ArrayLike, k: int) -> NDArray[np.int64]:
+    """Return how often each of `k` classes occurs, (k,), among class indices (N,).
+
+    Raises:
+        DataError: an index is not in 0 .. k - 1.
+    """
+    indices = np.asarray(labels)
+    if indices.ndim != 1 or (indices.size and not np.issubdtype(indices.dtype, np.integer)):
+        raise DataError(f"labels must be a vector of class indices, got shape {indices.shape}, type {indices.dtype}")
+    if indices.size and (indices.min() < 0 or indices.max() >= k):
+        raise DataError(f"labels must lie in 0 .. {k - 1}, got {indices.min()} .. {indices.max()}")
+    return np.bincount(indices.astype(np.int64), minlength=k)
+
+
+def shares(labels: ArrayLike, k: int) -> Vector:
+    """Return the share of each of `k` classes, (k,), among class indices (N,).
+
+    Raises:
+        TooFewSamplesError: there are no labels.
+    """
+    counts = check_counts(class_counts(labels, k))
+    return np.asarray(counts / counts.sum())
+
+
+def joint_labels(labels: Sequence[ArrayLike], sizes: Sequence[int]) -> NDArray[np.int64]:
+    """Return the index, (N,), in the product of several attributes, the last one running fastest.
+
+    Args:
+        labels: class indices, (N,), of each attribute for the same samples.
+        sizes: number of classes of each attribute.
+    """
+    for attribute, k in zip(labels, sizes, strict=True):
+        class_counts(attribute, k)  # refuses indices out of range
+    return np.ravel_multi_index(tuple(np.asarray(part) for part in labels), tuple(sizes)).astype(np.int64)
+
+
+def joint_table(labels: Sequence[ArrayLike], sizes: Sequence[int]) -> NDArray[np.int64]:
+    """Return the counts, shape `sizes`, of several attributes of the same samples; its ravel is a vector of counts."""
+    return class_counts(joint_labels(labels, sizes), math.prod(sizes)).reshape(tuple(sizes))
+
+
+def wilson(count: float, n: float, confidence: float = 0.95) -> Estimate:
+    """Return a share with its score interval, which stays in [0, 1] and is sound for rare classes.
+
+    Source: Wilson, *Probable inference, the law of succession, and statistical inference*, JASA 1927.
+
+    Raises:
+        TooFewSamplesError: `n` is zero.
+    """
+    if n <= 0:
+        raise TooFewSamplesError("a share needs at least one labelled sample, got none")
+    if not 0 <= count <= n:
+        raise DataError(f"a count must lie in 0 .. {n:g}, got {count:g}")
+    z, share = NormalDist().inv_cdf(0.5 + confidence / 2), count / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return Estimate(share, 0.0 if count == 0 else centre - half, 1.0 if count == n else centre + half)
+
+
+def share_estimates(counts: ArrayLike, confidence: float = 0.95) -> list[Estimate]:
+    """Return the share of each class with its Wilson interval, from counts (K,)."""
+    checked = check_counts(counts)
+    return [wilson(count, checked.sum(), confidence) for count in checked]
+
+
+def soft_share_estimates(probabilities: ArrayLike, confidence: float = 0.95) -> list[Estimate]:
+    """Return the mean probability of each class with its interval, from probability vectors (N, K).
+
+    The interval is Wilson's with as many samples as would give a share of this value the standard error that the mean
+    has. So it stays in [0, 1], and for vectors of zeros and ones it is that of the shares.
+
+    Raises:
+        DataError: the rows are no probability vectors.
+        TooFewSamplesError: there are fewer than two.
+    """
+    rows = check_probabilities(probabilities)
+    if len(rows) < 2:
+        raise TooFewSamplesError(f"a mean probability needs at least 2 samples, got {len(rows)}")
+    estimates = []
+    for mean, variance in zip(rows.mean(axis=0), rows.var(axis=0), strict=True):
+        largest = mean * (1 - mean)  # of anything in [0, 1] with this mean
+        n = len(rows) * largest / variance if variance > 1e-12 * largest else math.inf
+        estimates.append(wilson(mean * n, n, confidence) if math.isfinite(n) and n > 0 else Estimate(mean, mean, mean))
+    return estimates
+
+
+def check_probabilities(probabilities: ArrayLike) -> Vector:
+    """Return probability vectors, (N, K), in double precision, each scaled to sum to exactly one.
+
+    Raises:
+        DataError: they have another shape, a number is not in [0, 1], or a row does not sum to one.
+    """
+    rows = np.asarray(probabilities, dtype=np.float64)
+    if rows.ndim != 2 or not (rows >= 0).all() or not (np.abs(rows.sum(axis=1) - 1) < 1e-2).all():
+        raise DataError(f"expected probability vectors, (N, K), that sum to 1, got an array of shape {rows.shape}")
+    return np.asarray(rows / rows.sum(axis=1, keepdims=True))
+
+
+def contains_target(estimates: Sequence[Estimate], target: ArrayLike) -> bool:
+    """Tell whether every share's interval contains its wanted share: the rule that ends the loop."""
+    return all(share.contains(wanted) for share, wanted in zip(estimates, np.asarray(target), strict=True))
+
+
+def share_difference(a: Estimate, b: Estimate) -> Estimate:
+    """Return the difference ``a - b`` of two Wilson shares of independent samples with its hybrid score interval.
+
+    Source: Newcombe, *Interval estimation for the difference between independent proportions*, Statistics in
+    Medicine 1998, method 10.
+    """
+    value = a.value - b.value
+    low = value - math.hypot(a.value - a.low, b.high - b.value)
+    return Estimate(value, low, value + math.hypot(a.high - a.value, b.value - b.low))
+
+
+def compare_shares(counts_a: ArrayLike, counts_b: ArrayLike, confidence: float = 0.95) -> list[Difference]:
+    """Return, class by class, the difference ``a - b`` of the shares of two samplers with its interval and p-value.
+
+    The p-value is that of the score test (two proportions, pooled variance), two-sided.
+
+    Args:
+        counts_a: how often each class occurred among the first sampler's samples, (K,).
+        counts_b: the same for the second one.
+        confidence: probability that an interval covers the true difference.
+
+    Raises:
+        DataError: the two have different classes.
+    """
+    a, b = _paired(counts_a, counts_b)
+    found = []
+    for count_a, count_b, share_a, share_b in zip(
+        a, b, share_estimates(a, confidence), share_estimates(b, confidence), strict=True
+    ):
+        pooled = (count_a + count_b) / (a.sum() + b.sum())
+        error = math.sqrt(pooled * (1 - pooled) * (1 / a.sum() + 1 / b.sum()))
+        difference = share_difference(share_a, share_b)
+        p_value = 2 * NormalDist().cdf(-abs(difference.value) / error) if error else 1.0
+        found.append(Difference(difference.value, difference.low, difference.high, p_value))
+    return found
+
+
+def homogeneity(counts_a: ArrayLike, counts_b: ArrayLike, *, resamples: int = 2000, seed: int = 0) -> float:
+    """Return the p-value of all shares of two samplers being the same: a permutation test of the chi-square statistic.
+
+    Exact for small and empty classes too, up to the number of permutations.
+
+    Args:
+        counts_a: how often each class occurred among the first sampler's samples, (K,).
+        counts_b: the same for the second one.
+        resamples: number of random permutations.
+        seed: seed of the permutations.
+
+    Raises:
+        DataError: the two have different classes.
+    """
+    a, b = _paired(counts_a, counts_b)
+    total = (a + b).astype(np.int64)
+    expected = total * a.sum() / total.sum()
+    spread = np.where(total > 0, expected, 1)
+
+    def statistic(first: NDArray[Any]) -> Vector:  # proportional to the chi-square of the table, for fixed margins
+        return np.asarray((np.square(first - expected) / spread).sum(axis=-1))
+
+    rng = random_stream(seed, "homogeneity")
+    permuted = rng.multivariate_hypergeometric(total, int(a.sum()), size=resamples, method="marginals")
+    beyond = int((statistic(permuted) >= statistic(a) * (1 - 1e-12)).sum())
+    return (beyond + 1) / (resamples + 1)
+
+
+def _paired(counts_a: ArrayLike, counts_b: ArrayLike) -> tuple[Vector, Vector]:
+    a, b = check_counts(counts_a), check_counts(counts_b)
+    if a.shape != b.shape:
+        raise DataError(f"two samplers must be counted by the same classes, got {len(a)} and {len(b)}")
+    return a, b
