@@ -32,6 +32,30 @@ class EasyDict(dict):
     """A dict whose items are attributes, as the publisher's configuration is."""
 
 
+class DictConfig:
+    """A container of the configuration system that the publisher used."""
+
+    def __init__(self, content, parent=None):
+        self._parent = parent
+        self._content = {key: wrapped(value, self) for key, value in content.items()}
+
+
+class AnyNode:
+    """A value in such a container."""
+
+    def __init__(self, value, parent):
+        self._parent = parent
+        self._val = value
+
+
+CLASSES = {"dnnlib.util": EasyDict, "omegaconf.dictconfig": DictConfig, "omegaconf.nodes": AnyNode}
+
+
+def wrapped(value, parent=None):
+    """Return settings in containers of the configuration system."""
+    return DictConfig(value, parent) if isinstance(value, dict) else AnyNode(value, parent)
+
+
 def persistent_file(path, tensors, settings, **extra):
     """Write a file of one generator; return `path`.
 
@@ -75,23 +99,25 @@ def module_tree(tensors):
 @contextlib.contextmanager
 def publishers_modules():
     """Make the publisher's modules importable."""
-    package, persistence, util = (
-        types.ModuleType(name) for name in ("torch_utils", "torch_utils.persistence", "dnnlib.util")
-    )
+    names = {f"{name}." for name in ("torch_utils.persistence", *CLASSES)}
+    names = {name[:end] for name in names for end in range(len(name)) if name[end] == "."}
+    added = {name: types.ModuleType(name) for name in names}
 
     def _reconstruct_persistent_obj(meta):
         raise NotImplementedError
 
     _reconstruct_persistent_obj.__module__ = "torch_utils.persistence"
     _reconstruct_persistent_obj.__qualname__ = "_reconstruct_persistent_obj"
-    persistence._reconstruct_persistent_obj = _reconstruct_persistent_obj
-    util.EasyDict = EasyDict
-    added = {"torch_utils": package, "torch_utils.persistence": persistence, "dnnlib.util": util}
-    home, EasyDict.__module__ = EasyDict.__module__, "dnnlib.util"
+    added["torch_utils.persistence"]._reconstruct_persistent_obj = _reconstruct_persistent_obj
+    home = {name: kind.__module__ for name, kind in CLASSES.items()}
+    for name, kind in CLASSES.items():
+        kind.__module__ = name
+        setattr(added[name], kind.__name__, kind)
     sys.modules |= added
     try:
         yield
     finally:
-        EasyDict.__module__ = home
+        for name, kind in CLASSES.items():
+            kind.__module__ = home[name]
         for name in added:
             del sys.modules[name]
