@@ -225,6 +225,22 @@ def plain_state(state: Mapping[Any, Tensor]) -> dict[str, Tensor]:
     return dict(zip(keys, values, strict=True))
 
 
+def require_numbers(needed: int, state: Mapping[str, Tensor], source: Path) -> None:
+    """Refuse a file that describes a network larger than itself, before it is built: a kilobyte may describe any.
+
+    Args:
+        needed: numbers that the described network has at the least.
+        state: the file's tensors.
+        source: the file, for errors.
+
+    Raises:
+        ModelFileError: the file holds fewer.
+    """
+    held = sum(value.numel() for value in state.values())
+    if needed > held:
+        raise ModelFileError(f"{source}: it describes {needed} numbers or more, and holds {held}; fetch it again")
+
+
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:
     """Copy `state` into `module`, which must have exactly its keys and shapes.
 

@@ -23,7 +23,7 @@ from promptgen.errors import CheckpointError, ModelFileError
 from promptgen.flow import Flow, FlowConfig
 from promptgen.generators.biggan import load_biggan
 from promptgen.generators.nvae import load_nvae
-from promptgen.generators.stylegan2 import load_stylegan2
+from promptgen.generators.stylegan2 import StyleGAN2, StyleGAN2Config, load_stylegan2
 from promptgen.generators.stylenerf_file import read_generator
 from promptgen.inspection.report import inspect_file, to_text
 from promptgen.perception.arcface import load_arcface
@@ -389,6 +389,30 @@ def test_a_world_model_larger_than_its_file_is_not_built(config, tmp_path):
     refused(load_network, path)
     save_tensors(path, {"a": torch.zeros(8)}, config | {"kind": "world-generator"})
     refused(load_generator, path)
+
+
+def test_a_published_network_larger_than_its_file_is_not_built(path, tmp_path):
+    options = {"num_latent_scales": 1, "num_groups_per_scale": 2, "ada_groups": False, "min_groups_per_scale": 1}
+    options |= {"num_latent_per_group": 2, "num_channels_dec": 1024, "num_cell_per_cond_dec": 0, "use_se": False}
+    options |= {"num_preprocess_blocks": 8, "num_postprocess_blocks": 0, "num_postprocess_cells": 1}
+    options |= {"num_mixture_dec": 1, "arch_instance": "res_elu"}
+    torch.save({"args": options, "state_dict": {"prior_ftr0": torch.zeros(1024 << 8, 1, 1)}}, path)
+    refused(load_nvae, path, "describes 68719476736 numbers or more, and holds 262144")
+    torch.save({"embeddings.weight": torch.zeros(2, 2)}, path)
+    config = tmp_path / "config.json"
+    config.write_text('{"num_classes": 1000000000}')
+    with pytest.raises(ModelFileError, match="num_classes: Input should be less than or equal to 100000"):
+        load_biggan(path, config_path=config)
+
+
+def test_files_of_another_size_or_network_are_refused(path):
+    small = {"latent_dim": 8, "mapping_layers": 1}
+    torch.save({"g_ema": StyleGAN2(StyleGAN2Config(size=8, **small)).state_dict()}, path)
+    load_stylegan2(path, 8, **small)
+    refused(lambda path: load_stylegan2(path, 16, **small), path, "missing: convs.2.*does the configured size belong")
+    refused(lambda path: load_stylegan2(path, 8, latent_dim=4, mapping_layers=1), path, "of another shape: .*expected")
+    refused(lambda path: load_deca(path, SMALL, hidden=8), path, "expected the entry 'E_flame', found .*'g_ema'")
+    refused(LOADERS["fairface"], path, "is it another model's file")
 
 
 def network():

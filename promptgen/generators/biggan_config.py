@@ -53,14 +53,14 @@ class BigGANConfig(Section):
     """
 
     output_dim: int = Field(default=128, gt=0)
-    z_dim: int = Field(default=128, gt=0)
-    class_embed_dim: int = Field(default=128, gt=0)
-    channel_width: int = Field(default=128, gt=0)
-    num_classes: int = Field(default=1000, gt=0)
-    layers: tuple[Layer, ...] = Field(default=_TO_128, min_length=1)
+    z_dim: int = Field(default=128, gt=0, le=1024)
+    class_embed_dim: int = Field(default=128, gt=0, le=1024)
+    channel_width: int = Field(default=128, gt=0, le=512)
+    num_classes: int = Field(default=1000, gt=0, le=100_000)
+    layers: tuple[Layer, ...] = Field(default=_TO_128, min_length=1, max_length=64)
     attention_layer_position: int = Field(default=8, ge=0)
     eps: float = Field(default=1e-4, gt=0.0)
-    n_stats: int = Field(default=51, ge=2)
+    n_stats: int = Field(default=51, ge=2, le=1024)
     truncation: float = Field(default=1.0, gt=0.0, le=1.0)
 
     @model_validator(mode="after")

@@ -24,7 +24,7 @@ from promptgen.generators.nvae_config import CELLS, Groups, NVAEConfig, config_f
 from promptgen.generators.nvae_layers import Cell, Combiner, fold_weight_norm
 from promptgen.generators.nvae_output import mean_image, soft_clamp
 from promptgen.generators.plain import convolution
-from promptgen.published import load_strictly, plain_state, read_torch
+from promptgen.published import load_strictly, plain_state, read_torch, require_numbers
 from promptgen.seeding import stream
 from promptgen.strict import validate
 
@@ -219,6 +219,7 @@ def load_nvae(path: Path, temperature: float = 1.0, groups: Groups = (0,), *, st
     config = config_from_options(
         options, tuple(state["prior_ftr0"].shape), path, temperature=temperature, groups=groups
     )
+    require_numbers(config.top_channels**2, state, path)  # each combiner, and each cell, has as many
     model = NVAE(config)
     counters = {key: value for key, value in model.state_dict().items() if key.endswith(COUNTERS)}
     needed = {key: value for key, value in state.items() if key.startswith(DECODER)}
