@@ -154,16 +154,16 @@ class Pass:
         """Return the output folder of a step."""
         return self.project.artifacts / f"pass-{self.number}" / step
 
-    def generator(self) -> Generator:
-        """Return the generator as it is after this pass.
+    def generator(self, *, sampling: bool = False) -> Generator:
+        """Return the generator as it is after this pass; `sampling` as of `build_generator`.
 
         Raises:
             CheckpointError: the flow of this pass is not trained yet.
             ModelFileError: the generator's weight file is missing or damaged.
         """
         if self.number == 0:
-            return build_generator(self.params.generator, self.project.models)
-        return build_chain(self.chain, self.project.models)
+            return build_generator(self.params.generator, self.project.models, sampling=sampling)
+        return build_chain(self.chain, self.project.models, sampling=sampling)
 
     def generator_inputs(self) -> dict[str, str]:
         """Return the sha256 of the files that `generator` is made from.

@@ -72,7 +72,7 @@ def run(this: Pass, tracker: Tracker) -> Result:
 
 @torch.inference_mode()
 def _sample(this: Pass, folder: StepFolder, tracker: Tracker) -> Result:
-    evaluation, generator = this.params.evaluation, this.generator()
+    evaluation, generator = this.params.evaluation, this.generator(sampling=True)
     reading = _Reading(this, generator)
     for sample in draw(generator, evaluation.samples, seed=this.seed, stream="evaluate", batch=evaluation.batch):
         reading.add(sample)

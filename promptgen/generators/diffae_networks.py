@@ -159,12 +159,10 @@ class ImageNetwork(nn.Module):
         middle = [self._block(widths[-1], widths[-1], rng) for _ in range(2)]
         self.middle_block = Stage(middle[0], Attention(widths[-1], rng), middle[1])
         self._build_up(widths, rng)
-        last = convolution(widths[0], 3, 3, rng)
-        self.out = nn.Sequential(group_norm(widths[0]), nn.SiLU(), last)
+        self.out = nn.Sequential(group_norm(widths[0]), nn.SiLU(), convolution(widths[0], 3, 3, rng))
         self.encoder = Encoder(config, rng)
         self.latent_net = LatentNetwork(config.latent_network, config.style_channels, rng)
-        shortcut = self.output_blocks.get_submodule(f"{len(self.output_blocks) - 1}.0.skip_connection")
-        _guess_noise(self.input_blocks.get_submodule("0.0"), shortcut, last)
+        self._guess_noise()
 
     def forward(self, x: Tensor, step: int, code: Tensor) -> Tensor:
         """Return the noise, (B, 3, H, W), in noisy images.
@@ -218,22 +216,23 @@ class ImageNetwork(nn.Module):
             return []
         return [Attention(self.config.channels[level], rng)]
 
+    @torch.no_grad()
+    def _guess_noise(self) -> None:
+        """Let the untrained network take almost all that it sees for noise: its samples then have a sensible range.
 
-@torch.no_grad()
-def _guess_noise(first: nn.Module, shortcut: nn.Module, last: nn.Module) -> None:
-    """Let an untrained image network take almost all that it sees for noise: its samples then have a sensible range.
-
-    Args:
-        first: its first convolution, which is made to keep copies of the image, every other one of them negative.
-        shortcut: the shortcut of its last block, which is made to hand the copies on.
-        last: its last convolution, which is made to put them together, for ``silu(x) - silu(-x) = x``.
-    """
-    pairs = len(first.get_parameter("weight")) // 6
-    channel = torch.arange(6 * pairs)
-    colour, sign = channel % 3, 1.0 - 2.0 * (channel // 3 % 2)
-    weights = [layer.get_parameter("weight") for layer in (first, shortcut, last)]
-    for weight in weights:
-        weight.mul_(INITIAL_REMAINDER)
-    weights[0][channel, colour, 1, 1] += sign
-    weights[1][channel, weights[1].shape[1] // 2 + channel, 0, 0] += 1.0
-    weights[2][colour, channel, 1, 1] += sign / pairs if pairs else 0.0
+        The first convolution keeps copies of the image, every other one of them negative; the shortcut of the last
+        block hands them on; the last convolution puts them together, for ``silu(x) - silu(-x) = x``.
+        """
+        last_block = self.output_blocks.get_submodule(f"{len(self.output_blocks) - 1}.0")
+        names = ("skip_connection.weight", "out_layers.3.weight")
+        shortcut, added = (last_block.get_parameter(name) for name in names)
+        first, last = self.input_blocks.get_parameter("0.0.weight"), self.out.get_parameter("2.weight")
+        for weight in (first, shortcut, added, last):
+            weight.mul_(INITIAL_REMAINDER)
+        channels = len(first)
+        pairs = channels // 6
+        channel = torch.arange(6 * pairs)
+        colour, sign = channel % 3, 1.0 - 2.0 * (channel // 3 % 2)
+        first[channel, colour, 1, 1] += sign
+        shortcut[channel, channels + channel, 0, 0] += 1.0
+        last[colour, channel, 1, 1] += sign / max(pairs, 1)

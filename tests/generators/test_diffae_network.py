@@ -6,12 +6,10 @@ from pydantic import ValidationError
 from torch.autograd.graph import saved_tensors_hooks
 
 from promptgen.errors import ConfigError, DataError, ModelFileError
-from promptgen.flow import Flow, FlowConfig
 from promptgen.generators.base import Generator
 from promptgen.generators.diffae import DiffAE, load_diffae, random_diffae
 from promptgen.generators.diffae_config import DiffAEConfig, NoiseSchedule
 from promptgen.generators.diffae_sampler import denoise
-from promptgen.objective import reverse_kl
 from promptgen.seeding import stream
 
 CODE, SIZE = 6, 8
@@ -179,21 +177,6 @@ def test_both_samplers_work_where_gradients_are_off():
     expected = model(latents(model))
     with torch.inference_mode():
         torch.testing.assert_close(model(latents(model)), expected)
-
-
-def test_one_step_of_a_flow():
-    model = small(image_steps=2)
-    flow = Flow(model.prior.dim, FlowConfig(blocks=2, hidden=8), scale=model.prior.scale)
-    optimiser = torch.optim.Adam(flow.parameters(), lr=0.01)
-    eps = torch.randn(4, flow.dim, generator=stream(0, "eps"))
-
-    def loss():
-        return reverse_kl(flow, model, lambda sample: 500 * sample.image.mean(dim=(1, 2, 3)), eps).value
-
-    before = loss()
-    before.backward()
-    optimiser.step()
-    assert loss() < before
 
 
 def test_seed_decides_weights_and_noise_and_leaves_the_global_stream_alone():
