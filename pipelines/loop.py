@@ -14,7 +14,7 @@ from pipelines.summary import show_grid, show_summary
 from promptgen.files import folder_lock
 from steps.common import Pass, Project
 from steps.records import pass_record, write_metrics
-from steps.sample import GRID_NAME
+from steps.sample import GRID_NAME, SWEEP_NAME
 from steps.tracking import MlflowTracker, Recorder
 
 logger = logging.getLogger("promptgen")
@@ -92,7 +92,9 @@ class Loop:
             record = pass_record(this)
             self._records.append(record)
             run.record(record)
-            run.artifact(this.folder("sample") / GRID_NAME)
+            for name in (GRID_NAME, SWEEP_NAME):
+                if (picture := this.folder("sample") / name).exists():
+                    run.artifact(picture)
             if this.number > 0:
                 run.checkpoint(this.chain, this.project.weights)
             show_grid(this)

@@ -79,7 +79,8 @@ def _check_same(metrics: Metrics, params: Params, path: Path) -> None:
 
 def _material(this: Pass) -> PassMaterial:
     try:
-        tiles = load_samples(this.folder("sample"))[0]["tiles"]
+        arrays = load_samples(this.folder("sample"))[0]
+        tiles = arrays["tiles"]
     except (OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
         folder = this.folder("sample")
         raise DataError(
@@ -89,6 +90,7 @@ def _material(this: Pass) -> PassMaterial:
     fitted = this if this.kind == "debias" else this.after if _is_last_before_fit(this) else None
     return PassMaterial(
         tiles=tiles,
+        sweep=arrays.get("sweep"),
         history=read_json(trained / HISTORY_NAME) if this.kind != "generator" else [],
         moments=read_json(fitted.folder("fit_moments") / MOMENTS_NAME) if fitted else None,
         beta=StepFolder(trained, "").result().get("beta", {}) if this.kind == "debias" else {},

@@ -6,13 +6,35 @@ Every function is pure: numbers in, plain text out. The page escapes the text.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import degrees
 
+from promptgen.energies.pose import EULER
 from promptgen.reporting.formats import class_name, count, listing, number, percent, percent_range, wanted
 from promptgen.reporting.records import SOURCES, Fit, Interval, Metrics, PassRecord, Settings, Source
 
 # Least effective sample size (a fraction) and largest gap (nats) of a fit that is called so: a judgement, no theorem.
 CLOSE = (0.3, 1.0)
 ROUGH = (0.05, 3.0)
+
+MEASURES = {
+    "identity.diversity": (
+        "Identity diversity",
+        "Mean distance between the identities of two samples; a fall would mean that faces repeat.",
+    ),
+    "identity.within": (
+        "Identity, same latent",
+        "Mean distance of two pictures of one latent under two conditions; small when a face stays the same one.",
+    ),
+    "identity.between": (
+        "Identity, other latent",
+        "Mean distance of two pictures of different latents: what the distance of the same latent is held against.",
+    ),
+    "pose.error": (
+        "Pose error, degrees",
+        "Mean angle between the pose seen and the one asked for; the generator alone does not hear what is asked.",
+    ),
+}
+"""Title and meaning of what is watched besides shares."""
 
 
 UNTRIED = {
@@ -169,6 +191,29 @@ def preferred(by_source: dict[Source, Interval]) -> Interval:
 def other_measures(record: PassRecord) -> dict[str, Interval]:
     """Return the control measures that are not shares of a class, such as "identity.diversity"."""
     return {name: value for name, value in record.control.items() if name.split(".")[-1] not in SOURCES}
+
+
+def measure_words(name: str) -> tuple[str, str]:
+    """Return the title of one of `other_measures`, and a sentence on what it means.
+
+    Args:
+        name: such as "identity.diversity" or "pose.yaw.slope".
+    """
+    if name in MEASURES:
+        return MEASURES[name]
+    kind, _, rest = name.partition(".")
+    if kind == "pose" and rest.endswith(".slope"):
+        angle = rest.removesuffix(".slope")
+        return f"How far {angle} is followed", f"Slope of the {angle} seen on the one asked for: 1 wholly, 0 not at all."
+    title = name.replace(".", " ")
+    return title[:1].upper() + title[1:], "A further measure of the control."
+
+
+def range_words(name: str, low: float, high: float) -> str:
+    """Return the range of a coordinate of the condition; the angles of a pose, radians, in degrees."""
+    if name in EULER:
+        return f"{name}, {degrees(low):.0f}° to {degrees(high):.0f}°".replace("-", "−")
+    return f"{name}, {number(low)} to {number(high)}"
 
 
 def fit_words(fit: Fit, n: int) -> str:
