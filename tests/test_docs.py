@@ -14,6 +14,9 @@ from pydantic import BaseModel
 
 from promptgen.config import Params, load_params
 from promptgen.errors import ConfigError
+from promptgen.experiments.plan import plan_of
+from promptgen.experiments.plan_text import plan_text
+from promptgen.experiments.presets import find_preset, read_presets
 from promptgen.perception.labels import class_index, classes, target_shares
 from promptgen.world.scene import ATTRIBUTES
 
@@ -151,3 +154,19 @@ def test_errors_read_as_shown(tmp_path):
         with pytest.raises(ConfigError) as error:
             load_params(path)
         assert str(error.value) == f"{path}: {message}"
+
+
+def test_every_experiment_is_in_the_table_and_its_plan_reads_as_shown():
+    page = ROOT / "docs" / "experiments.md"
+    presets = read_presets(ROOT / "experiments")
+    assert [name for name in presets if f"`{name}`" not in page.read_text()] == []
+    shown, _ = blocks(page, "text")
+    params = presets["text-baby"].params()
+    assert shown in plan_text(plan_of(params, ROOT / "no-models")) + "\n"
+
+
+def test_the_own_experiment_shown_is_one(tmp_path):
+    _, family = blocks(ROOT / "docs" / "experiments.md", "text")
+    (tmp_path / "defaults.yaml").write_text((ROOT / "experiments" / "defaults.yaml").read_text())
+    (tmp_path / "mine.yaml").write_text(family)
+    assert find_preset("text-smile", tmp_path).params().debias.max_passes == 1

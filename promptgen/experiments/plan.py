@@ -168,7 +168,7 @@ def plan_of(params: Params, models: Path, about: str = "", number: int | None = 
     """
     cards, name = _cards(params, models), generator_name(params)
     costs = {name: card.cost for name, card in cards.items()}
-    shape = shape_of(params.generator, cards.get(name), models)
+    shape = shape_of(params.generator, cards.get(name))
     numbers = range(params.last_pass + 1) if number is None else [number]
     passes = tuple(_pass(params, each, costs, shape) for each in numbers)
     return Plan(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import resources
 from math import prod
-from pathlib import Path
 from typing import Any
 
-from promptgen.build import load_model
+import promptgen
 from promptgen.cards import Card
-from promptgen.errors import ModelFileError
 from promptgen.flow import FlowConfig
 from promptgen.specs import CustomModel, GeneratorSpec, PublishedGenerator
 from promptgen.strict import validate
@@ -34,13 +33,12 @@ class Shape:
         return sum(self.latent.values())
 
 
-def shape_of(spec: GeneratorSpec, card: Card | None, models: Path) -> Shape | None:
+def shape_of(spec: GeneratorSpec, card: Card | None) -> Shape | None:
     """Return the shape of a generator; None for one that only tells once it is built.
 
     Args:
         spec: the generator.
         card: its card; one of the user's own has none.
-        models: folder of the weight files, which need not exist.
 
     Raises:
         ConfigError: the arguments are none of its network.
@@ -48,7 +46,7 @@ def shape_of(spec: GeneratorSpec, card: Card | None, models: Path) -> Shape | No
     if isinstance(spec, CustomModel) or card is None:
         return None
     if card.type not in _SHAPES:
-        return _built(spec.model, models)
+        return _shipped(card)
     given = spec.arguments if isinstance(spec, PublishedGenerator) else {}
     options = spec.model_dump(exclude={"type", "model", "weights", "arguments"})
     return _SHAPES[card.type]({**card.arguments, **given}, options)
@@ -72,13 +70,16 @@ def _block_parameters(dim: int, hidden: int, context_dim: int) -> int:
     return 2 * dim + (seen + 1) * hidden + (hidden + 1) * 2 * moved
 
 
-def _built(name: str, models: Path) -> Shape | None:
-    """Return the shape of a generator whose files alone tell it; None where they are not there."""
-    try:
-        generator = load_model(name, models, "generator", truncation=1.0)
-    except ModelFileError:
-        return None
-    return Shape(generator.image_shape[1], {"z": generator.prior.dim})
+def _shipped(card: Card) -> Shape | None:
+    """Return the shape of a generator of the embedded world, which its file in the package tells."""
+    from promptgen.checkpoints import load_tensors
+
+    for scheme, _, place in (url.partition(":") for url in card.files[0].urls):
+        if scheme == "package":
+            with resources.as_file(resources.files(promptgen) / place) as path:
+                network = load_tensors(path)[1]["network"]
+            return Shape(network["size"], {"z": network["latent_dim"]})
+    return None
 
 
 def _stylegan2(arguments: Mapping[str, Any], options: Mapping[str, Any]) -> Shape:

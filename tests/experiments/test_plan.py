@@ -10,7 +10,7 @@ import pytest
 
 from promptgen.cards import Cost, load_cards
 from promptgen.conditions import Condition
-from promptgen.config import Params
+from promptgen.config import Params, load_params
 from promptgen.experiments import plan as plan_module
 from promptgen.experiments.plan import plan_of
 from promptgen.experiments.plan_text import plan_text
@@ -43,7 +43,7 @@ def test_every_preset_has_a_plan_without_any_file(name, tmp_path):
     text = plan_text(plan)
     assert text.startswith(f"{name}: {PRESETS[name].about}\n")
     assert plan.shape is not None
-    assert "not known until it is fetched" in text
+    assert "not fetched" in text
     assert json.loads(json.dumps(plan.as_dict()))["experiment"] == name
     assert not (tmp_path / "models").exists()
 
@@ -58,10 +58,15 @@ def test_every_preset_has_a_plan_without_any_file(name, tmp_path):
         ("text-dog-biggan", 512, {"z": 128, "class embedding": 128}),
     ],
 )
-def test_shapes_come_from_cards(name, image_size, latent, tmp_path):
+def test_shapes_come_from_cards(name, image_size, latent):
     generator = params_of(name).generator
-    shape = shape_of(generator, load_cards()[generator.model], tmp_path)
+    shape = shape_of(generator, load_cards()[generator.model])
     assert (shape.image_size, dict(shape.latent)) == (image_size, latent)
+
+
+def test_the_worlds_shape_is_that_of_its_shipped_file(tmp_path):
+    plan = plan_of(load_params(ROOT / "params.yaml"), tmp_path)
+    assert (plan.shape.image_size, plan.shape.dim) == (64, 64)
 
 
 @pytest.mark.parametrize(

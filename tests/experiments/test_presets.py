@@ -14,6 +14,7 @@ from promptgen.experiments.presets import DEFAULTS_NAME, find_preset, laid_over,
 from promptgen.perception.fairface import ATTRIBUTES as FAIRFACE
 from promptgen.perception.labels import class_index, classes, target_shares
 from promptgen.specs import CardModel, ClipLabelsModel
+from promptgen.world.scene import ATTRIBUTES as WORLD
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "experiments"
@@ -74,11 +75,13 @@ DEBIASED = {  # name: (generator, attribute, lambda), all 2000 x 256
     for weight in (1, 2)
 }
 
+PUBLISHED = {*TEXTS, *CLASSES, *BETAS, *DEBIASED, "pose"}
+
 each_preset = pytest.mark.parametrize("name", PRESETS)
 
 
 def test_all_published_experiments_are_there():
-    assert set(PRESETS) >= {*TEXTS, *CLASSES, *BETAS, *DEBIASED, "pose"}
+    assert set(PRESETS) >= PUBLISHED
     assert len(CLASSES) == 18
 
 
@@ -87,8 +90,14 @@ def test_every_preset_is_an_experiment(name):
     params = PRESETS[name].params()
     assert params.experiment == name
     assert {card for spec in params.specs for card in cards_of(spec)} == set(params.models) <= set(CARDS)
-    assert (params.flow.blocks, params.evaluation.samples) == (8, 4096)
     assert "\n" not in PRESETS[name].about
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+def test_flow_and_evaluation_are_the_published_ones(name):
+    params = PRESETS[name].params()
+    assert (params.flow.blocks, params.flow.hidden, params.flow.log_scale_bound) == (8, 256, 2)
+    assert params.evaluation.samples == 4096
 
 
 @each_preset
@@ -106,7 +115,10 @@ def attributes_of(spec) -> dict[str, tuple[str, ...]]:
         return {name: tuple(texts) for name, texts in spec.attributes.items()}
     assert isinstance(spec, CardModel)
     card = CARDS[spec.model]
-    return dict(FAIRFACE) if card.type == "fairface" else {card.arguments["attribute"]: tuple(card.arguments["labels"])}
+    known = {"fairface": dict(FAIRFACE), "world-network": dict(WORLD)}
+    if card.type in known:
+        return known[card.type]
+    return {card.arguments["attribute"]: tuple(card.arguments["labels"])}
 
 
 @pytest.mark.parametrize("name", TEXTS)
