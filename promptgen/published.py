@@ -162,7 +162,7 @@ def read_training(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", pickle_module=unpickling, weights_only=False)
     except Exception as error:  # a damaged pickle can fail in any way
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = visible((str(error).splitlines() or [type(error).__name__])[0])
         raise ModelFileError(f"{path}: expected a file of torch.save; fetch it again ({reason})") from error
 
 
@@ -190,7 +190,7 @@ def read_state(path: Path, entry: str, read: Callable[[Path], Any] = read_torch)
     """
     content = read(path)
     if not isinstance(content, Mapping) or entry not in content:
-        found = sorted(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
+        found = visible(str(sorted(map(str, content)))) if isinstance(content, Mapping) else type(content).__name__
         raise ModelFileError(f"{path}: expected the entry {entry!r}, found {found}; is it another model's file?")
     state = content[entry]
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -289,6 +289,6 @@ def _is_finite(value: Tensor, own: Tensor) -> bool:
 
 
 def _listed(what: str, keys: Collection[str]) -> list[str]:
-    first = ", ".join(sorted(keys)[:SHOWN])
+    first = visible(", ".join(sorted(keys)[:SHOWN]))
     more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
     return [f"{what}: {first}{more}"] if keys else []
