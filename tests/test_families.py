@@ -63,6 +63,40 @@ SMALL = {
             "mixtures": 2,
         },
     },
+    "diffae": {
+        "model": "diffae-ffhq-128",
+        "latent_steps": 2,
+        "image_steps": 2,
+        "arguments": {
+            "image_size": 16,
+            "base_channels": 8,
+            "multipliers": [1, 2],
+            "encoder_multipliers": [1, 2],
+            "residual_blocks": 1,
+            "attention_resolutions": [8],
+            "embedding": 8,
+            "style_channels": 6,
+            "latent_network": {"layers": 3, "width": 16, "time_channels": 4},
+        },
+    },
+    "stylenerf": {
+        "model": "stylenerf-ffhq-1024",
+        "truncation": 0.7,
+        "camera": {"yaw": 0.2},
+        "arguments": {
+            "image_size": 16,
+            "latent_dim": 8,
+            "style_dim": 8,
+            "mapping_layers": 2,
+            "foreground": {"width": 16, "layers": 3, "octaves": 4},
+            "background": {"width": 8, "layers": 2, "octaves": 4},
+            "background_dim": 4,
+            "feature_channels": 16,
+            "volume_size": 4,
+            "channel_base": 0.01,
+            "ray_samples": 4,
+        },
+    },
 }
 """A small network of each family, by the `type` of its section in params.yaml."""
 
