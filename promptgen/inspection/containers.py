@@ -11,8 +11,10 @@ from typing import IO, Any
 
 from promptgen.inspection.bounded import ArchiveError, BoundedFile, open_zip
 from promptgen.inspection.members import tar_member_fault, zip_member_fault
-from promptgen.inspection.pickles import PickleError, Scan, scan
-from promptgen.inspection.torch_files import MAGIC, TensorEntry, examine_legacy, examine_zip
+from promptgen.inspection.pickles import PickleError, scan
+from promptgen.inspection.records import Scan
+from promptgen.inspection.tensors import TensorEntry
+from promptgen.inspection.torch_files import MAGIC, examine_legacy, examine_zip
 
 HEAD = 1 << 12
 MAX_HEADER = 100 << 20

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from promptgen.inspection.containers import Contents
-from promptgen.inspection.pickles import Scan, Table
+from promptgen.inspection.records import Scan, Table
 
 FORMAT = "promptgen"
 DIFFAE = "diffusion autoencoder"

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import _compat_pickle
 import pickletools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import IO, Any
 
 from promptgen.inspection.bounded import BoundedFile, visible
+from promptgen.inspection.records import COMPUTED, Call, Global, Items, Persistent, Scan, Table, is_plain
 
 MAX_OPERATIONS = 2_000_000
 """Instructions followed in one pickle; a state dict has about forty for each tensor."""
@@ -24,82 +24,11 @@ MAX_MEMO = 1 << 22
 MAX_DEPTH = 64
 """Tuples inside tuples; deeper ones break readers that compute their hash."""
 
-MAX_KEY = 1 << 60
-"""Integers from here on can have one hash in common, and a dict of many such keys takes for ever."""
-
-COMPUTED = "(computed)"
-"""Stands for a name that only running the pickle would give."""
-
 _MARK = object()
 
 
 class PickleError(ValueError):
     """The bytes are not a pickle, or one that no honest file needs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Global:
-    """A function or class by its name."""
-
-    path: str
-
-
-@dataclass(eq=False, slots=True)
-class Items:
-    """A tuple, list or set."""
-
-    items: list[Any]
-    kind: str = "list"
-    depth: int = 0
-
-
-@dataclass(eq=False, slots=True)
-class Table:
-    """A dict."""
-
-    pairs: list[tuple[Any, Any]] = field(default_factory=list)
-
-
-@dataclass(eq=False, slots=True)
-class Call:
-    """What a call would return: the function, its arguments, and what would be put into the result afterwards."""
-
-    function: Any
-    arguments: list[Any]
-    content: list[Any] = field(default_factory=list)
-    pairs: list[tuple[Any, Any]] = field(default_factory=list)
-    states: list[Any] = field(default_factory=list)
-
-    @property
-    def path(self) -> str:
-        """Name of the function; a method or the result of another call has none."""
-        return self.function.path if isinstance(self.function, Global) else COMPUTED
-
-
-@dataclass(eq=False, slots=True)
-class Persistent:
-    """An object outside the pickle: in a torch file, numbers."""
-
-    identity: Any
-
-
-@dataclass
-class Scan:
-    """What a pickle would do.
-
-    Attributes:
-        root: record of the object that it would make.
-        globals: functions and classes that it names, in the order of their first mention.
-        calls: all calls, in order.
-        persistent: all objects outside the pickle that it asks for.
-        embedded: pieces of bytes inside it that begin like a pickle.
-    """
-
-    root: Any = None
-    globals: dict[str, None] = field(default_factory=dict)
-    calls: list[Call] = field(default_factory=list)
-    persistent: list[Persistent] = field(default_factory=list)
-    embedded: list[bytes] = field(default_factory=list)
 
 
 def scan(file: IO[bytes] | BoundedFile) -> Scan:
@@ -122,45 +51,6 @@ def scan(file: IO[bytes] | BoundedFile) -> Scan:
     except (ValueError, OverflowError, MemoryError) as error:
         raise PickleError(" ".join(str(error).split()) or "it does not fit into memory") from error
     return machine.result
-
-
-def walk(root: Any) -> Iterator[tuple[str, Any]]:
-    """Yield every record below `root` with its dotted key; parents first, in the order of the pickle.
-
-    A record that lies in several places is yielded for each; what is in it, for the first one only.
-    """
-    seen: set[int] = set()
-    todo: list[tuple[str, Any]] = [("", root)]
-    while todo:
-        key, node = todo.pop()
-        yield key, node
-        if isinstance(node, Items | Table | Call) and id(node) not in seen:
-            seen.add(id(node))
-            todo += reversed(list(_children(key, node)))
-
-
-def is_plain(value: Any) -> bool:
-    """Say whether a value is a word, a sane integer or a name: what can be a dict's key without a surprise."""
-    return isinstance(value, str | bytes | None | Global) or (isinstance(value, int) and abs(value) < MAX_KEY)
-
-
-def _children(key: str, node: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what lies directly in a record; what a call takes and is given has the key of the call."""
-    prefix = f"{key}." if key else ""
-    if isinstance(node, Items):
-        yield from ((f"{prefix}{index}", item) for index, item in enumerate(node.items))
-    elif isinstance(node, Table):
-        yield from ((f"{prefix}{_text(name)}", value) for name, value in node.pairs)
-    elif isinstance(node, Call):
-        yield from ((key, part) for part in (node.function, *node.arguments))
-        yield from ((f"{prefix}{index}", item) for index, item in enumerate(node.content))
-        yield from ((f"{prefix}{_text(name)}", value) for name, value in node.pairs)
-        yield from ((key, state) for state in node.states)
-
-
-def _text(key: Any) -> str:
-    """Return a dict's key as a word."""
-    return str(key) if isinstance(key, str | int | float | bool | None) else "?"
 
 
 class _Machine:
