@@ -6,6 +6,7 @@ import errno
 import hashlib
 import inspect
 import logging
+import re
 import shutil
 import subprocess
 import sys
@@ -106,6 +107,27 @@ def test_a_card_says_where_its_files_are_and_what_they_may_be_used_for(found):
             assert url.startswith(("https://", "hub:", "package:"))
             assert "dropbox" not in url or url.endswith("?dl=1")  # else a page comes
             assert Path(url.partition("?")[0]).name.endswith((wanted.file, ".zip"))
+
+
+DOCUMENT = (ROOT / "docs" / "models.md").read_text()
+
+
+def test_the_document_lists_every_published_card_with_its_licence():
+    rows = [row.split("|") for row in DOCUMENT.splitlines() if row.startswith("| `")]
+    listed = {name: row[3].strip() for row in rows if len(row) == 5 for name in re.findall(r"`([^`]+)`", row[1])}
+    assert listed == {name: card.licence for name, card in load_cards().items() if not name.startswith("world-")}
+    types = next(row for row in rows if row[1].strip() == "`type`")[2]
+    assert {found.type for found in load_cards().values()} <= set(re.findall(r"`([^`]+)`", types)) | {
+        "world-generator",
+        "world-network",
+    }
+
+
+def test_the_card_in_the_document_is_one(tmp_path):
+    (block,) = re.findall(r"^```\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
+    (tmp_path / "cards.yaml").write_text(block)
+    (card,) = read_cards([tmp_path / "cards.yaml"]).values()
+    inspect.signature(import_object(MODELS[card.type], "the test")).bind(Path(), **card.arguments)
 
 
 def test_a_file_is_copied_and_verified(models, cards, source):
