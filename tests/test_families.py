@@ -197,6 +197,19 @@ def test_a_chain_of_flows_is_trained_saved_and_loaded(models, family, tmp_path):
     assert torch.equal(images(again), images(ChainedGenerator(controlled, second.flow)))
 
 
+def test_sampling_takes_its_own_steps(models, tmp_path):
+    given = spec("diffae", sampling_image_steps=5)
+    training, sampling = (build_generator(given, models, sampling=choice) for choice in (False, True))
+    assert (training.config.latent_steps, training.config.image_steps) == (2, 2)
+    assert (sampling.config.latent_steps, sampling.config.image_steps) == (2, 5)
+    path = tmp_path / "chain.safetensors"
+    save_chain(path, [], given.model_dump(), {})
+    assert torch.equal(images(build_chain(path, models)), images(training))
+    assert torch.equal(images(build_chain(path, models, sampling=True)), images(sampling))
+    with pytest.raises(ValidationError, match="no stride gives 300 steps"):
+        spec("diffae", sampling_image_steps=300)
+
+
 def test_a_step_trains_a_random_network(models, tmp_path):
     """From a params.yaml to the file of a chain, which is loaded without CLIP."""
     content = tiny.params() | {"generator": section("nvae")}
