@@ -98,7 +98,6 @@ def download(
                 raise ModelFileError(f"{shown(url)}: {fault}; run again to go on{when}") from fault
             logger.warning("%s: %s; trying again in %.0f s", shown(url), fault, pause)
             time.sleep(pause)
-    _require_size(url, part.length(), size)
     return part.path
 
 
@@ -182,6 +181,7 @@ def _attempt(asked: urllib.request.Request, part: _Part, title: str, size: int |
                     raise ChecksumError(f"{url} has more than the expected {size} bytes")
     if total is not None and part.length() < total:
         raise _PassingError(f"broke off after {megabytes(part.length())} of {megabytes(total)}")
+    _require_size(url, part.length(), size)
     part.end()
 
 

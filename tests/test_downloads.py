@@ -200,6 +200,13 @@ def test_another_size_is_refused(web, get, tmp_path, told, size):
         get(web.serve("/file", Answer(CONTENT, told=told)), size=size)
 
 
+def test_a_file_of_unknown_length_that_ended_too_early_is_asked_for_again(web, get):
+    url = web.serve("/file", Answer(CONTENT, told=None, sent=5000, version=None), Answer(CONTENT))
+    with pytest.raises(ChecksumError, match="has 5000 bytes, expected 102400"):
+        get(url, size=len(CONTENT))
+    assert get(url, size=len(CONTENT)) == CONTENT
+
+
 def test_more_than_was_told_is_not_taken(web, get):
     assert get(web.serve("/file", Answer(CONTENT, told=1000))) == CONTENT[:1000]
 
