@@ -281,6 +281,13 @@ ABSURD = {
     "nested tuples": b")" + b"\x85" * 100_000,
     "tuples as keys": b"}" + b")" + b"q\x00h\x00h\x00\x86q\x00h\x00h\x00\x86" * 40 + b"Ns",
     "colliding keys": b"}(" + b"".join(hostile.integer(k * (2**61 - 1)) + b"N" for k in range(1, 2000)) + b"u",
+    "number of many digits": tensor(shape=(1, 2)).replace(
+        hostile.integer(2), b"\x8b\x10\x27\x00\x00" + b"\x7f" * 10_000
+    ),
+    "calls with one long tuple": b"("
+    + b"N" * 10_000
+    + b"tq\x00"
+    + (hostile.name("torch", "device") + b"h\x00R0") * 500,
     "empty stack": b"000",
     "no mark": b"t",
     "unknown memo": b"h\x63",
@@ -334,6 +341,8 @@ def test_a_zip_must_be_as_torch_writes_it(path):
         ("{}", b"", 1 << 43),
         ("{}", b"", (1 << 64) - 1),
         ('{"a":' * 50_000, b"", None),
+        ('{"a":{"dtype":"F32","shape":[' + "9" * 4000 + ',1],"data_offsets":[0,16]}}', NUMBERS, None),
+        ('{"a":{"dtype":"F32","shape":' + str([9] * 5000) + ',"data_offsets":[0,16]}}', NUMBERS, None),
     ],
 )
 def test_absurd_safetensors_are_refused(header, numbers, length, tmp_path):
@@ -548,6 +557,15 @@ def test_zips_that_lead_out_of_their_folder_are_told(tmp_path):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("bomb", bytes(1 << 24))
     assert "claims 16777216 bytes out of" in inspect_file(path, {}).verdict
+
+
+def test_depth_and_repetition_cost_no_time(path):
+    """Lists in lists are data, however deep; what a thousandfold call would take is not worth following."""
+    path.write_bytes(zip_file(b"]" * 100_000 + b"a" * 99_999))
+    assert inspect_file(path, {}).safe
+    many = b"(" + b"N" * 200_000 + b"tq\x00" + (hostile.name("torch", "device") + b"h\x00R0") * 1000 + b"N"
+    path.write_bytes(zip_file(many))
+    refused(read_torch, path, "more arguments than it has instructions")
 
 
 LIMITED = """

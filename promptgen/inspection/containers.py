@@ -13,7 +13,7 @@ from promptgen.inspection.bounded import ArchiveError, BoundedFile, open_zip
 from promptgen.inspection.members import tar_member_fault, zip_member_fault
 from promptgen.inspection.pickles import PickleError, scan
 from promptgen.inspection.records import Scan
-from promptgen.inspection.tensors import TensorEntry
+from promptgen.inspection.tensors import TensorEntry, is_sane
 from promptgen.inspection.torch_files import MAGIC, examine_legacy, examine_zip
 
 HEAD = 1 << 12
@@ -114,11 +114,9 @@ def _zip(file: IO[bytes], size: int) -> Contents:
     names = [member.filename for member in members]
     if any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
         torch_file = examine_zip(file, size)
-        found = Contents(
-            torch_file.container, tensors=torch_file.tensors, scan=torch_file.scan, faults=torch_file.faults
-        )
-        if torch_file.scan is None and not torch_file.faults[0].startswith("it is a TorchScript"):
-            found.way_out = "fetch it again"
+        found = Contents(torch_file.container, [], torch_file.tensors, torch_file.scan, faults=torch_file.faults)
+        if torch_file.scan is None:
+            found.way_out = "ask for its state dict" if "TorchScript" in torch_file.container else "fetch it again"
         return found
     if names and all(name.endswith(".npy") for name in names):
         return _npz(file)
@@ -172,14 +170,13 @@ def _safetensors(file: IO[bytes], size: int) -> Contents:
 
 def _add_entry(found: Contents, key: str, entry: Any, size: int) -> None:
     """Add a tensor of a safetensors file whose numbers take `size` bytes in all."""
-    shape, (start, end) = tuple(map(int, entry["shape"])), map(int, entry["data_offsets"])
+    shape, (start, end) = tuple(entry["shape"]), entry["data_offsets"]
+    if not (is_sane(shape) and is_sane([start, end])):
+        raise ValueError(f"{key} has an impossible shape")
     dtype, width = WIDTHS.get(entry["dtype"], (str(entry["dtype"]), 0))
     found.tensors.append(TensorEntry(key, shape, dtype))
-    if (
-        min(shape, default=0) < 0
-        or not 0 <= start <= end <= size
-        or (width and math.prod(shape) * width != end - start)
-    ):
+    whole = not width or math.prod(shape) * width == end - start
+    if min(shape, default=0) < 0 or not 0 <= start <= end <= size or not whole:
         found.faults.append(f"{key} claims shape {shape} over bytes {start} to {end} of {size}")
 
 
@@ -194,6 +191,8 @@ def _npz(file: IO[bytes]) -> Contents:
                 version = npy.read_magic(stream)
                 read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
                 shape, _, dtype = read(stream, max_header_size=10_000)
+            if not is_sane(shape):
+                raise ArchiveError(f"its array {member.filename} has an impossible shape")
             found.tensors.append(TensorEntry(member.filename.removesuffix(".npy"), shape, str(dtype)))
             if dtype.hasobject:
                 found.faults.append(f"its array {member.filename} is a pickle of objects")

@@ -60,6 +60,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.result = Scan()
+        self.left = 2 * MAX_OPERATIONS
 
     def step(self, name: str, argument: Any) -> None:
         """Follow one instruction."""
@@ -117,16 +118,24 @@ class _Machine:
 
     def call(self, function: Any, arguments: Any) -> None:
         """Put down what a call would return."""
-        made = Call(function, list(arguments.items) if isinstance(arguments, Items) else [arguments])
+        made = Call(function, arguments.items if isinstance(arguments, Items) else [arguments])
+        self.spend(len(made.arguments))
         if made.path in _HASHING:
             self._move_items(made)
         self.result.calls.append(made)
         self.stack.append(made)
 
+    def spend(self, count: int) -> None:
+        """Count the arguments of calls: a pickle can call with one long tuple again and again."""
+        self.left -= count
+        if self.left < 0:
+            raise PickleError("its calls have more arguments than it has instructions")
+
     def _move_items(self, made: Call) -> None:
         """Make the argument of a set, or of a dict given as pairs, its content."""
         for argument in made.arguments:
             items = argument.items if isinstance(argument, Items) else []
+            self.spend(len(items))
             if made.path == "builtins.set":
                 self.check_keys(items)
                 continue
@@ -215,7 +224,7 @@ def _dict_above_mark(machine: _Machine, _: Any) -> None:
 def _new_with_keywords(machine: _Machine, _: Any) -> None:
     function, arguments, keywords = machine.take(3)
     machine.call(function, arguments)
-    machine.stack[-1].arguments.append(keywords)
+    machine.stack[-1].content.append(keywords)
 
 
 _HASHING = frozenset({"builtins.set", "collections.Counter", "collections.OrderedDict"})

@@ -9,6 +9,9 @@ from typing import Any
 MAX_KEY = 1 << 60
 """Integers from here on can have one hash in common, and a dict of many such keys takes for ever."""
 
+LONGEST = 256
+"""Characters of a part of a dotted key; a prefix has four times as many, so that depth does not fill the memory."""
+
 COMPUTED = "(computed)"
 """Stands for a name that only running the pickle would give."""
 
@@ -100,7 +103,7 @@ def is_plain(value: Any) -> bool:
 
 def _children(key: str, node: Any) -> Iterator[tuple[str, Any]]:
     """Yield what lies directly in a record; what a call takes and is given has the key of the call."""
-    prefix = f"{key}." if key else ""
+    prefix = f"{key[: 4 * LONGEST]}." if key else ""
     if isinstance(node, Items):
         yield from ((f"{prefix}{index}", item) for index, item in enumerate(node.items))
     elif isinstance(node, Table):
@@ -114,4 +117,4 @@ def _children(key: str, node: Any) -> Iterator[tuple[str, Any]]:
 
 def _text(key: Any) -> str:
     """Return a dict's key as a word."""
-    return str(key) if isinstance(key, str | int | float | bool | None) else "?"
+    return str(key)[:LONGEST] if isinstance(key, str | int | None) else "?"

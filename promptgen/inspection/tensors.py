@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ STORAGES = {
 PARAMETER = "torch._utils._rebuild_parameter"
 REBUILDERS = frozenset({"torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"})
 MAX_DIMENSIONS = 32
+MAX_SIZE = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def layout_of(call: Call) -> Layout | None:
         return None
     storage, (offset, shape, strides) = parse_storage(call.arguments[0]), call.arguments[1:4]
     sizes, steps = _integers(shape), _integers(strides)
-    if storage is None or sizes is None or steps is None or len(sizes) != len(steps) or type(offset) is not int:
+    if storage is None or sizes is None or steps is None or len(sizes) != len(steps) or not is_sane([offset]):
         return None
     return Layout(sizes, steps, offset, storage[1], storage[3])
 
@@ -72,9 +74,12 @@ def layout_of(call: Call) -> Layout | None:
 def _integers(items: Any) -> tuple[int, ...] | None:
     """Return the integers of a tuple, or of a `torch.Size`; None if there is something else."""
     inner = items.arguments[0] if isinstance(items, Call) and items.path == "torch.Size" and items.arguments else items
-    if not isinstance(inner, Items) or len(inner.items) > MAX_DIMENSIONS:
-        return None
-    return tuple(inner.items) if all(type(item) is int for item in inner.items) else None
+    return tuple(inner.items) if isinstance(inner, Items) and is_sane(inner.items) else None
+
+
+def is_sane(shape: Sequence[Any]) -> bool:
+    """Say whether a shape has as many dimensions, and of such sizes, that to compute with it costs nothing."""
+    return len(shape) <= MAX_DIMENSIONS and all(type(size) is int and abs(size) < MAX_SIZE for size in shape)
 
 
 def list_tensors(root: Any) -> list[TensorEntry]:
@@ -93,11 +98,11 @@ def list_tensors(root: Any) -> list[TensorEntry]:
 def parse_storage(ask: Persistent) -> tuple[str, str, int, int] | None:
     """Return key, type, bytes of a number and count of numbers of a storage, or None if it is not described so."""
     identity = ask.identity.items if isinstance(ask.identity, Items) else []
-    if len(identity) < 5 or identity[0] != "storage" or identity[5:] not in ([], [None]):  # the old format has a None
+    if len(identity) not in (5, 6) or identity[0] != "storage" or identity[5:] not in ([], [None]):  # None: old format
         return None
     kind, key, count = identity[1], identity[2], identity[4]
     name = kind.path.removeprefix("torch.") if isinstance(kind, Global) else ""
-    if name not in STORAGES or not isinstance(key, str) or type(count) is not int or count < 0:
+    if name not in STORAGES or not isinstance(key, str) or not is_sane([count]) or count < 0:
         return None
     return key, *STORAGES[name], count
 
@@ -111,9 +116,9 @@ def storage_fault(ask: Persistent, sizes: dict[str, int | None]) -> str | None:
     have = sizes.get(key)
     if have is None:
         return f"it has no numbers for the storage {key[:40]}"
-    return (
-        f"its storage {key[:40]} claims {count * width} bytes, the file has {have}" if have != count * width else None
-    )
+    if have != count * width:
+        return f"its storage {key[:40]} claims {count * width} bytes, the file has {have}"
+    return None
 
 
 def tensor_fault(layout: Layout | None) -> str | None:
@@ -123,6 +128,6 @@ def tensor_fault(layout: Layout | None) -> str | None:
     if min((layout.offset, *layout.shape, *layout.strides)) < 0:
         return f"a tensor has a negative size, stride or offset: {layout.shape}"
     count = math.prod(layout.shape)
-    if count > layout.stored or (count and layout.last >= layout.stored) or max(layout.shape, default=0) >> 62:
+    if count > layout.stored or (count and layout.last >= layout.stored):
         return f"a tensor claims shape {layout.shape} over {layout.stored} stored numbers"
     return None

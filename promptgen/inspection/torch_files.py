@@ -172,7 +172,7 @@ def _call_fault(call: Call) -> str | None:
     """Return what is wrong with a call of the allowed functions."""
     if call.path in REBUILDERS:
         return tensor_fault(layout_of(call))
-    if call.path == "_codecs.encode" and call.arguments[1:] not in (["latin1"], ["latin-1"]):
+    if call.path == "_codecs.encode" and (len(call.arguments) != 2 or call.arguments[1] not in ("latin1", "latin-1")):
         return "it encodes text in another way than torch.save does"
     if call.path in CALLABLE and call.states:
         if call.path not in WITH_STATE:
