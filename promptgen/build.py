@@ -16,6 +16,7 @@ from promptgen.energies.base import Energy, Term, WeightedSum
 from promptgen.errors import ConfigError
 from promptgen.files import sha256_of
 from promptgen.generators.base import Generator
+from promptgen.manifest import fingerprint
 from promptgen.perception.base import Classifier, Embedder
 from promptgen.specs import (
     SAMPLING_FIELDS,
@@ -258,7 +259,7 @@ def import_object(path: str, wanted_by: str) -> Any:
 
 
 def identities(specs: Iterable[Spec], models: Path) -> dict[str, str]:
-    """Return the sha256 of every file that `specs` stand for: of weights, and of the modules of custom code.
+    """Return the sha256 of all that `specs` stand for: weights, arguments on their cards, and modules of custom code.
 
     With it a step tells whether what it was computed from is still the same.
 
@@ -270,6 +271,8 @@ def identities(specs: Iterable[Spec], models: Path) -> dict[str, str]:
     for spec in specs:
         for name in cards_of(spec):
             found |= digests(name, models)
+            if arguments := find_card(name, models).arguments:
+                found[f"{name}/arguments"] = fingerprint(arguments, {}, version=1)
         for path in custom_code_of(spec):
             found[path] = _source_sha256(path)
     return found

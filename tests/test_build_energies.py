@@ -85,7 +85,11 @@ def test_moment(models):
     logits = energy.classifier(sample().image)
     expected = -(logits["age"].softmax(dim=1) @ BETA[2:] + logits["gender"].softmax(dim=1) @ BETA[:2])
     torch.testing.assert_close(energy(sample()), expected)
-    assert list(identities([spec], models)) == ["my-fairface/weights.bin", "my-beta/weights.bin"]
+    assert list(identities([spec], models)) == [
+        "my-fairface/weights.bin",
+        "my-fairface/arguments",
+        "my-beta/weights.bin",
+    ]
 
 
 @torch.no_grad()
@@ -97,7 +101,7 @@ def test_identity(models):
     same = Sample(given.latent, given.image, given.context, given.image)
     torch.testing.assert_close(energy(same), torch.zeros(2), rtol=0, atol=1e-6)
     assert (energy(given) > 1e-5).all()
-    assert list(identities([spec], models)) == ["my-arcface/weights.bin"]
+    assert list(identities([spec], models)) == ["my-arcface/weights.bin", "my-arcface/arguments"]
 
 
 @torch.no_grad()
@@ -112,7 +116,17 @@ def test_pose(models, estimator):
     assert isinstance(energy.estimator, nn.Sequential) == (estimator == "my-pose")
     if estimator == "my-pose":
         assert isinstance(energy.estimator[1], YawPitchRotation)
-    assert list(identities([spec], models)) == [f"{estimator}/{FILE}"]
+    assert f"{estimator}/{FILE}" in identities([spec], models)
+
+
+def test_arguments_of_a_card_are_part_of_what_a_step_depends_on(models):
+    path = models.with_name("cards.yaml")
+    spec = parsed(type="classifier", classifier="my-fairface", labels={"age": "old"})
+    before, text = identities([spec], models), path.read_text()
+    path.write_text(text.replace("middle", "medium"))
+    after = identities([spec], models)
+    path.write_text(text)
+    assert [key for key in before if before[key] != after[key]] == ["my-fairface/arguments"]
 
 
 def test_pose_reads_its_coordinates_by_name_inside_other_energies_too(models):
