@@ -71,7 +71,9 @@ def run(project: Project, names: tuple[ModelName, ...], world: Path = WORLD) -> 
     test = renders(config, "test", folder).load()
     for name in names:
         quality = measure(name, world / "weights", config, *test)
-        cards[f"world-{name}"] = card(name, weights(world, name), config, quality)
+        known = cards.get(f"world-{name}", {})
+        cost = {key: known[key] for key in ("cost",) if key in known}  # of a shape, which the recipe leaves alone
+        cards[f"world-{name}"] = card(name, weights(world, name), config, quality) | cost
     write_cards(world / "cards.yaml", cards)
     with atomic_path(project.root / PICTURE) as path:
         side_by_side(world, config).save(path)
