@@ -120,7 +120,7 @@ def _texts(plan: Plan) -> Sequence[ClipTextSpec]:
 
 
 def _estimates(plan: Plan) -> Iterator[str]:
-    yield f"arithmetic: {_or_missing(plan.giga_macs, lambda value: f'{value * 1e9:.1e} multiply-accumulates')}"
+    yield f"arithmetic: {_or_missing(plan.giga_macs, _work)}"
     for planned in {planned.kind: planned for planned in plan.passes}.values():  # those of one kind are alike
         if planned.training_mib:
             what = f"training a {planned.kind} pass, {planned.micro_batch} at a time"
@@ -128,7 +128,7 @@ def _estimates(plan: Plan) -> Iterator[str]:
     measuring = max(plan.passes, key=lambda planned: planned.measuring_mib.value or 0).measuring_mib
     yield f"memory, measuring, {plan.params.evaluation.batch} at a time: {_or_missing(measuring, _memory)}"
     yield from wrap(
-        "Memory is that of all weights and, per image, of what one image was measured to take; "
+        "Memory is that of all weights, and for each image what one was measured to take on a CPU; "
         "control.training.micro_batch, debias.training.micro_batch and evaluation.batch change it.",
         WIDTH,
     )
@@ -138,6 +138,11 @@ def _or_missing(estimate: Estimate, words: Callable[[float], str]) -> str:
     if estimate.value is None:
         return f"not known: the cost of {listing(list(estimate.unmeasured))} is not measured"
     return f"about {words(estimate.value)}"
+
+
+def _work(giga_macs: float) -> str:
+    digits, _, power = f"{giga_macs * 1e9:.1e}".partition("e+")
+    return f"{digits} x 10^{int(power)} multiply-accumulates"
 
 
 def _memory(mib: float) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from promptgen.reporting.formats import class_name, listing, number, percent
-from promptgen.reporting.records import SOURCES, Interval, Metrics, PassRecord, Source
+from promptgen.reporting.records import SOURCES, Interval, Metrics, PassRecord, Settings, Source
 from promptgen.reporting.words import control_shares, headline_label, judgement, preferred
 
 DISAGREEMENTS: Sequence[tuple[Source, Source, str]] = (
@@ -24,6 +24,16 @@ def warnings(metrics: Metrics) -> list[str]:
     for record in metrics.passes:
         found += [*_disagreements(metrics, record), *_loose_fit(record)]
     return found
+
+
+def judge_warnings(settings: Settings) -> list[str]:
+    """Return what is to be said of who counts, whatever was counted."""
+    if not settings.judge_steers:
+        return []
+    return [
+        f"The judge, {settings.judge}, took part in training, and a flow can learn to please it; name another model "
+        "under debias.judge to have the shares checked."
+    ]
 
 
 def _missing_passes(metrics: Metrics) -> Iterator[str]:

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from promptgen.metrics.distances import noise_floor_kl
 from promptgen.metrics.estimate import Estimate
 from promptgen.reporting import formats, words
-from promptgen.reporting.doubts import warnings
+from promptgen.reporting.doubts import judge_warnings, warnings
 from promptgen.reporting.panels import Panel, bias_panels, control_panels, training_panels
 from promptgen.reporting.pictures import Pixels, data_uri, sheet, shrink
 from promptgen.reporting.records import Metrics, PassRecord, Run
@@ -42,7 +42,7 @@ def render(run: Run) -> str:
         sources=metrics.sources,
         answer=words.answer(metrics, run.settings),
         context=words.context(metrics, run.settings),
-        warnings=warnings(metrics),
+        warnings=[*judge_warnings(run.settings), *warnings(metrics)],
         target=words.target_words(metrics),
         headline=words.headline_label(metrics),
         hero=_hero(metrics, tiles),

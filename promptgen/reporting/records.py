@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
@@ -179,6 +179,7 @@ class Settings:
         debias: what was asked of de-biasing: to train flows, to fit multipliers alone, or nothing but to measure.
         yaml: all parameters, as they were resolved.
         condition: the range of each coordinate that the control's flow is told, in the order of a sweep's columns.
+        judge_steers: whether the judge took part in training as well, so that it is none.
     """
 
     asked: str
@@ -191,6 +192,7 @@ class Settings:
     debias: Literal["train", "fit", "measure"]
     yaml: str
     condition: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    judge_steers: bool = False
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> Settings:
@@ -208,6 +210,7 @@ class Settings:
             debias=_asked_of(debias),
             yaml=yaml.safe_dump(dict(params), sort_keys=False, allow_unicode=True, width=100),
             condition=dict(sorted(((params["control"] or {}).get("condition") or {}).items())),
+            judge_steers=_steers(debias.get("judge"), debias, energies.values()),
         )
 
 
@@ -224,6 +227,15 @@ def _asked_of(debias: Mapping[str, Any]) -> Literal["train", "fit", "measure"]:
     if debias.get("max_passes") == 0:
         return "measure"
     return "fit" if debias.get("training", {}) is None else "train"
+
+
+def _steers(judge: Any, debias: Mapping[str, Any], energies: Iterable[Mapping[str, Any]]) -> bool:
+    """Tell whether the judge is the classifier that flows are de-biased with, or a model of the control."""
+    if judge is None:
+        return False
+    model = judge.get("model") if isinstance(judge, Mapping) else judge
+    asked = any(judge == energy.get("classifier") or model in energy.get("models", {}) for energy in energies)
+    return asked or (_asked_of(debias) == "train" and judge == debias["classifier"])
 
 
 def _model_name(spec: str | Mapping[str, Any]) -> str:

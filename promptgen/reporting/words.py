@@ -150,7 +150,9 @@ def context(metrics: Metrics, settings: Settings) -> list[str]:
     last = metrics.passes[-1]
     name = class_name(metrics.attribute, headline_label(metrics))
     who = {
-        "judge": "the judge, a classifier that took no part in training",
+        "judge": "the judge, which also took part in training"
+        if settings.judge_steers
+        else "the judge, a classifier that took no part in training",
         "classifier": "the classifier that also took part in training, since there is no judge",
     }[last.counter]
     share, truth = last.counted[headline_label(metrics)], last.share("truth", headline_label(metrics))
@@ -204,7 +206,10 @@ def measure_words(name: str) -> tuple[str, str]:
     kind, _, rest = name.partition(".")
     if kind == "pose" and rest.endswith(".slope"):
         angle = rest.removesuffix(".slope")
-        return f"How far {angle} is followed", f"Slope of the {angle} seen on the one asked for: 1 wholly, 0 not at all."
+        return (
+            f"How far {angle} is followed",
+            f"Slope of the {angle} seen on the one asked for: 1 wholly, 0 not at all.",
+        )
     title = name.replace(".", " ")
     return title[:1].upper() + title[1:], "A further measure of the control."
 

@@ -237,3 +237,30 @@ def test_a_request_that_de_biasing_lost_is_warned_of():
 )
 def test_numbers_are_written_alike(written, expected):
     assert plain(written) == expected
+
+
+@pytest.mark.parametrize(
+    ("control", "debias", "steers"),
+    [
+        (None, {}, False),
+        (None, {"judge": "world-classifier"}, True),
+        (None, {"judge": "world-classifier", "training": None}, False),
+        (None, {"judge": "world-classifier", "max_passes": 0}, False),
+        (
+            {"type": "classifier", "classifier": "world-judge", "labels": {"hair": "long"}},
+            {"judge": "world-judge"},
+            True,
+        ),
+        ({"type": "clip_text", "text": "a", "models": {"clip": 1.0}}, {"judge": {"model": "clip"}}, True),
+        ({"type": "clip_text", "text": "a", "models": {"clip": 1.0}}, {"judge": {"model": "other-clip"}}, False),
+    ],
+)
+def test_a_judge_that_took_part_in_training_is_told(control, debias, steers):
+    params = made_up_run.PARAMS | {
+        "control": control and {"energies": {"wish": control}},
+        "debias": made_up_run.PARAMS["debias"] | debias,
+    }
+    given = run(params=params)
+    assert given.settings.judge_steers is steers
+    assert len(doubts.judge_warnings(given.settings)) == steers
+    assert ("the judge, which also took part in training" in context(given)) is steers
