@@ -20,7 +20,7 @@ from pydantic import Field
 
 from promptgen.cards import SHA256
 from promptgen.errors import ConfigError, StorageError
-from promptgen.files import LOCK_NAME, atomic_write
+from promptgen.files import LOCK_NAME, atomic_write, storage_error
 from promptgen.strict import Section, read_yaml, validate
 
 PINS_NAME = "models.lock"
@@ -71,3 +71,5 @@ def record(models: Path, key: str, pin: Pin) -> None:
             atomic_write(models.parent / PINS_NAME, _HEAD + yaml.safe_dump(content))
     except filelock.Timeout as error:
         raise StorageError(f"{models} is held by another run: wait for it to end, or stop it") from error
+    except OSError as error:
+        raise storage_error(models / LOCK_NAME, error) from error
