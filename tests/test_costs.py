@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import yaml
@@ -9,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from promptgen.__main__ import main
-from promptgen.cards import Cost
+from promptgen.cards import Cost, load_cards
 from promptgen.costs import Subject, measure, multiply_accumulates, peak_in_fresh_process, subject
 from promptgen.errors import ConfigError, DataError
 from promptgen.store import fetch
@@ -124,3 +126,14 @@ def test_the_command_measures_a_generator_without_its_file(models, capsys):
 def test_the_command_refuses_in_one_line(models, capsys):
     assert main(["cost", "smal", "--models", str(models)]) == 2
     assert capsys.readouterr().err.startswith("error: there is no model called 'smal'")
+
+
+def test_figures_of_the_cards_are_of_their_networks():
+    """Weights take four bytes each, gradients more than images; and a network that is quick to build has its number."""
+    costs = {name: card.cost for name, card in load_cards().items() if card.cost is not None}
+    for name, cost in costs.items():
+        assert cost.weights_mib >= round(cost.parameters * 4 / 2**20, 1), name
+        assert cost.backward_mib > cost.forward_mib > 0, name
+        assert cost.gmac > 0, name
+    network = subject("fairface", Path("models")).network
+    assert costs["fairface"].parameters == sum(value.numel() for value in network.parameters())
