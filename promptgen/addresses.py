@@ -53,9 +53,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         old, new = urlsplit(req.full_url), urlsplit(newurl)
         if new.scheme != "https" and (old.scheme, new.scheme) != ("http", "http"):
-            raise ModelFileError(
-                f"{shown(req.full_url)} leads to {new.scheme}:, expected https:; take another link"
-            )
+            raise ModelFileError(f"{shown(req.full_url)} leads to {new.scheme}:, expected https:; take another link")
         made = super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
         if made is not None and (old.scheme, old.netloc) == (new.scheme, new.netloc):
             for name, value in req.unredirected_hdrs.items():

@@ -12,8 +12,7 @@ from pydantic import Field, field_validator
 
 import promptgen
 from promptgen.errors import ConfigError
-from promptgen.specs import Name
-from promptgen.strict import Section, did_you_mean, read_yaml, validate
+from promptgen.strict import Name, Section, did_you_mean, read_yaml, validate
 
 CARDS_NAME = "cards.yaml"
 

@@ -14,9 +14,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from promptgen.generators.diffae_config import NoiseSchedule
 from promptgen.generators.stylenerf_config import CameraConfig
+from promptgen.strict import Name as Name
 from promptgen.strict import Section
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)]
 DottedPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -67,10 +67,28 @@ class ClipLabelsModel(Section):
     attributes: Annotated[dict[Label, Annotated[dict[Label, Label], Field(min_length=2)]], Field(min_length=1)]
 
 
-ReaderSpec = Annotated[
+OneReaderSpec = Annotated[
     CardModel | CustomModel | ClipLabelsModel, Field(discriminator="type"), BeforeValidator(_name_to_card)
 ]
-"""What reads attributes off images: a classifier, or CLIP as one."""
+
+
+class JointModel(Section):
+    """Several classifiers as one that reads all their attributes.
+
+    Attributes:
+        classifiers: the classifiers; no two of them read an attribute of the same name.
+    """
+
+    type: Literal["joint"]
+    classifiers: Annotated[list[OneReaderSpec], Field(min_length=2)]
+
+
+ReaderSpec = Annotated[
+    CardModel | CustomModel | ClipLabelsModel | JointModel,
+    Field(discriminator="type"),
+    BeforeValidator(_name_to_card),
+]
+"""What reads attributes off images: a classifier, CLIP as one, or several as one."""
 
 
 class PublishedGenerator(Section):

@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from promptgen.errors import ConfigError
 
 M = TypeVar("M", bound=BaseModel)
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)]
+"""Of models, experiments and energies: it also names folders."""
 
 
 class Section(BaseModel):

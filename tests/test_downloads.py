@@ -140,9 +140,7 @@ def test_tries_that_bring_something_are_not_counted(web, get):
 
 def test_a_server_that_asks_for_a_long_pause_is_not_waited_for(web, get):
     url = web.serve("/file", Answer(status=429, headers={"Retry-After": "500"}))
-    with pytest.raises(
-        ModelFileError, match="429 Too Many Requests; run again to go on, when 500 s have passed"
-    ):
+    with pytest.raises(ModelFileError, match="429 Too Many Requests; run again to go on, when 500 s have passed"):
         get(url)
     assert len(web.requests) == 1
 
