@@ -157,6 +157,9 @@ class _File:
         if self.sha256 is None and self.path.is_file():
             self.accept(self.path, str(self.path))
             return
+        if self.path.is_file() and not self.wanted.urls:
+            way_out = f"put the right file there or, to take this one, delete its entry in {PINS_NAME}"
+            raise self._is_another(str(self.path), _sha256_now(self.path), way_out)
         faults: list[ModelFileError] = []
         for url in self.wanted.urls:
             if faults:

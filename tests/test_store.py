@@ -309,6 +309,16 @@ class TestUnknownHash:
         with pytest.raises(ModelFileError, match=r"no direct link .*put the file at .*nvae-ffhq-256/checkpoint.pt and"):
             store.fetch("nvae-ffhq-256", models)
 
+    def test_another_file_put_in_place_by_hand_is_not_recorded(self, models, cards, source):
+        cards(some=card(file()))
+        (path,) = store.adopt("some", models, source)
+        path.write_bytes(OTHER)
+        with pytest.raises(ChecksumError, match=r"recorded .*; put the right file there or, to take this one, delete"):
+            store.fetch("some", models)
+        (models.parent / PINS_NAME).unlink()
+        store.fetch("some", models)
+        assert store.resolve("some", models) == [path]
+
     def test_it_may_come_from_this_machine(self, models, url, source):
         (path,) = store.adopt("some", models, source)
         assert path.read_bytes() == CONTENT
