@@ -1,5 +1,7 @@
 """Diffusion autoencoder: kinds of latent, noise, steps, memory of a backward pass, published layout, damaged files."""
 
+from collections import OrderedDict
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -40,7 +42,8 @@ def published(model):
     weights = model.network.state_dict()
     before = {f"model.{key}": torch.zeros_like(value) for key, value in weights.items()}
     wrong = {"x_T": torch.zeros(2, 3, SIZE, SIZE), "conds_mean": torch.ones(1, CODE), "conds_std": torch.ones(1, CODE)}
-    state = wrong | before | {f"ema_model.{key}": value for key, value in weights.items()}
+    state = OrderedDict(wrong | before | {f"ema_model.{key}": value for key, value in weights.items()})
+    state._metadata = {"": {"version": 1}}  # as torch adds it
     latent = {
         "conds": torch.zeros(4, CODE),
         "conds_mean": torch.arange(CODE) / CODE,
