@@ -31,6 +31,7 @@ from promptgen.specs import (
     EnergySpec,
     GeneratorSpec,
     IdentitySpec,
+    JointModel,
     ModelSpec,
     MomentSpec,
     NotSpec,
@@ -129,6 +130,10 @@ def build_classifier(spec: ReaderSpec, models: Path) -> Classifier:
         from promptgen.perception.zero_shot import ZeroShotClassifier
 
         made = ZeroShotClassifier(load_model(spec.model, models, "clip"), spec.attributes)
+    elif isinstance(spec, JointModel):
+        from promptgen.perception.joint import JointClassifier
+
+        made = JointClassifier([build_classifier(part, models) for part in spec.classifiers])
     else:
         made = load_model(spec.model, models, "classifier")
     return made
@@ -305,6 +310,8 @@ def custom_code_of(spec: Spec) -> list[str]:
 def _parts(spec: Spec) -> list[Any]:
     """Return the specs inside `spec`."""
     match spec:
+        case JointModel():
+            return list(spec.classifiers)
         case ClassifierSpec() | MomentSpec():
             return [spec.classifier]
         case PoseSpec():

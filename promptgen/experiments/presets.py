@@ -137,8 +137,9 @@ def _merge(key: str, before: Mapping[str, Any], value: Mapping[str, Any]) -> boo
 
 
 def _read_family(path: Path, common: Mapping[str, Any]) -> list[Preset]:
+    content = _mapping(path)
     try:
-        family = validate(Family, _mapping(path))
+        family = validate(Family, content)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     return [_preset(path, name, entry, (common, family.defaults)) for name, entry in family.experiments.items()]

@@ -240,7 +240,11 @@ def _steers(judge: Any, debias: Mapping[str, Any], energies: Iterable[Mapping[st
 
 def _model_name(spec: str | Mapping[str, Any]) -> str:
     """Return how a model is called: the name of its card, or the factory of a user's own."""
-    return spec if isinstance(spec, str) else str(spec.get("model") or spec["factory"])
+    if isinstance(spec, str):
+        return spec
+    if "classifiers" in spec:
+        return listing([_model_name(part) for part in spec["classifiers"]])
+    return str(spec.get("model") or spec["factory"])
 
 
 @dataclass(frozen=True)

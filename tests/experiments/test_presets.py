@@ -13,7 +13,7 @@ from promptgen.errors import ConfigError
 from promptgen.experiments.presets import DEFAULTS_NAME, find_preset, laid_over, read_presets
 from promptgen.perception.fairface import ATTRIBUTES as FAIRFACE
 from promptgen.perception.labels import class_index, classes, target_shares
-from promptgen.specs import CardModel, ClipLabelsModel
+from promptgen.specs import CardModel, ClipLabelsModel, JointModel
 from promptgen.world.scene import ATTRIBUTES as WORLD
 
 ROOT = Path(__file__).parents[2]
@@ -113,6 +113,8 @@ def attributes_of(spec) -> dict[str, tuple[str, ...]]:
     """Return the labels that a classifier reads, by its card alone."""
     if isinstance(spec, ClipLabelsModel):
         return {name: tuple(texts) for name, texts in spec.attributes.items()}
+    if isinstance(spec, JointModel):
+        return {name: labels for part in spec.classifiers for name, labels in attributes_of(part).items()}
     assert isinstance(spec, CardModel)
     card = CARDS[spec.model]
     known = {"fairface": dict(FAIRFACE), "world-network": dict(WORLD)}
@@ -154,6 +156,10 @@ def test_classes_are_the_published_ones(name):
         assert energy.classifier.model == f"celeba-{attribute}"
         class_index(attributes_of(energy.classifier), attribute, energy.labels[attribute])
     assert params.control.measure == dict(wanted)
+    assert params.debias.attribute == " x ".join(attribute for attribute, _ in wanted)
+    steering = [energy.classifier.model for energy in params.control.energies.values()]
+    assert cards_of(params.debias.classifier) == steering
+    assert not set(cards_of(params.debias.judge)) & set(steering)
     assert_trained(params.control.training, 1280, 8)
 
 
@@ -267,6 +273,7 @@ def test_what_is_no_family_is_refused(tmp_path, family, message):
     with pytest.raises(ConfigError, match=message) as caught:
         read_presets(tmp_path)
     assert "\n" not in str(caught.value)
+    assert str(caught.value).count("mine.yaml") == 1
 
 
 def test_a_wrong_key_is_told_with_file_and_experiment(tmp_path):
