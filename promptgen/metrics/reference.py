@@ -63,7 +63,8 @@ def compare_to_reference(
     reflected = np.abs(s - r) <= margin
     further = np.abs(s - neutral) > np.abs(r - neutral)
     parts = (~reflected & further, reflected, ~reflected & ~further)
-    return Reference(*(wilson(int(part.sum()), len(s), confidence) for part in parts), groups=len(s))
+    amplified, same, mitigated = (wilson(int(part.sum()), len(s), confidence) for part in parts)
+    return Reference(amplified, same, mitigated, groups=len(s))
 
 
 def spread(shares: ArrayLike) -> tuple[float, float]:
