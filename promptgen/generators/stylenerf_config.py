@@ -13,15 +13,14 @@ from promptgen.errors import ModelFileError
 from promptgen.strict import Section
 
 Count = Annotated[int, Field(gt=0, le=1024)]
-Channels = Annotated[int, Field(gt=0, le=4096)]
 Samples = Annotated[int, Field(ge=2, le=256)]
 Interval = tuple[float, float]
 
 BASE_WIDTH = 32768
 """Channels of an up-sampling block times its size, before the bounds."""
 
-SMALLEST_WIDTH = 4
-"""Channels that an up-sampling block needs: its adapter works with a quarter of them."""
+SMALLEST_WIDTH, LARGEST_WIDTH = 4, 2048
+"""Channels of an up-sampling block: its adapter works with a quarter of them, and no network has as many."""
 
 UNFINISHED_SAMPLES = 20
 """Samples along a ray of a network whose progressive growing has not begun."""
@@ -92,10 +91,10 @@ class StyleNeRFConfig(Section):
     foreground: FieldConfig = FieldConfig()
     background: FieldConfig = FieldConfig(width=64, layers=4)
     background_dim: Count = 32
-    feature_channels: Channels = 256
+    feature_channels: Count = 256
     volume_size: Annotated[int, Field(ge=2, le=1024)] = 32
     channel_base: float = Field(default=1.0, gt=0.0, le=64.0)
-    channel_max: Channels = 1024
+    channel_max: Annotated[int, Field(gt=0)] = 1024
     clamp: float | None = Field(default=256.0, gt=0.0)
     ray_samples: Annotated[int, Field(ge=3, le=256)] = 14
     background_samples: Samples = 4
@@ -117,9 +116,9 @@ class StyleNeRFConfig(Section):
                 raise ValueError(f"{name} must be a power of two, got {size}")
         if self.volume_size > self.image_size:
             raise ValueError(f"volume_size must be at most {self.image_size}, the image_size, got {self.volume_size}")
-        narrowest = min((self.channels_at(size) for size in self.block_sizes), default=SMALLEST_WIDTH)
-        if narrowest < SMALLEST_WIDTH:
-            raise ValueError(f"channel_base leaves {narrowest} channels to a block, expected {SMALLEST_WIDTH} at least")
+        for width in map(self.channels_at, self.block_sizes):
+            if not SMALLEST_WIDTH <= width <= LARGEST_WIDTH:
+                raise ValueError(f"a block has {width} channels, expected {SMALLEST_WIDTH} to {LARGEST_WIDTH}")
         if not 0 < self.depth_range[0] < self.depth_range[1]:
             raise ValueError(f"depth_range must ascend from above 0, got {self.depth_range}")
         return self

@@ -6,14 +6,19 @@ import pickle
 
 import pytest
 import torch
+import yaml
 from pydantic import ValidationError
 
+from promptgen.build import build_generator
 from promptgen.errors import ConfigError, DataError, ModelFileError
+from promptgen.files import sha256_of
 from promptgen.generators.base import Generator
 from promptgen.generators.stylenerf import load_stylenerf, random_stylenerf
 from promptgen.generators.stylenerf_config import CameraConfig, StyleNeRFConfig, config_from_settings
 from promptgen.generators.stylenerf_rays import background_positions, cast_rays, encode, opacity_weights, resampled
 from promptgen.seeding import stream
+from promptgen.specs import GeneratorSpec
+from promptgen.strict import Section, validate
 from tests.parity.persistent import EasyDict, Persistent, persistent_file, publishers_modules, wrapped
 
 SHAPE = {
@@ -76,6 +81,12 @@ SETTINGS = {
         "a setting of later code": 3,
     },
 }
+
+
+class Project(Section):
+    """What of params.yaml these tests need."""
+
+    generator: GeneratorSpec
 
 
 def small(seed=0, **fields):
@@ -264,6 +275,22 @@ def test_loading_with_a_camera_and_without_resampling(path):
     )
 
 
+def test_an_experiment_names_it(tmp_path):
+    """From a section of params.yaml over a card to the file, camera and all."""
+    folder = tmp_path / "models" / "mine"
+    folder.mkdir(parents=True)
+    path = persistent_file(folder / "network.pkl", published_tensors(small()), SETTINGS)
+    file = {"file": path.name, "urls": [], "sha256": sha256_of(path)}
+    card = {"kind": "generator", "type": "stylenerf", "files": [file], "licence": "CC0"}
+    (tmp_path / "cards.yaml").write_text(yaml.safe_dump({"mine": card}))
+    section = {"type": "stylenerf", "model": "mine", "truncation": 0.6, "camera": {"yaw": 0.1, "pitch": -0.2}}
+    made = build_generator(validate(Project, {"generator": section}).generator, folder.parent)
+    expected = load_stylenerf(path, 0.6, camera=CameraConfig(yaw=0.1, pitch=-0.2))
+    torch.testing.assert_close(made(latents(made)), expected(latents(made)), rtol=0, atol=0)
+    with pytest.raises(ConfigError, match=r"generator\.camera\.roll is unknown"):
+        validate(Project, {"generator": section | {"camera": {"roll": 0.1}}})
+
+
 def test_unfinished_network_takes_more_samples(tmp_path):
     path = persistent_file(tmp_path / "network.pkl", published_tensors(small(), alpha=-1.0), SETTINGS)
     assert load_stylenerf(path).config.ray_samples == 20
@@ -289,7 +316,7 @@ def test_settings_in_a_configuration_system(tmp_path):
 
 
 def test_what_the_file_would_run_is_not_run(tmp_path):
-    """The helper's source text raises if it is run; what the file's other entries hold is not used."""
+    """The source text in it raises if it is run; what the file's other entries hold is not used."""
     other = persistent_file(tmp_path / "other.pkl", {"weight": torch.zeros(1)}, {})
     content = {"D": other.read_bytes(), "augment_pipe": None}
     path = persistent_file(tmp_path / "network.pkl", published_tensors(small()), SETTINGS, **content)
@@ -308,7 +335,8 @@ def test_what_the_file_would_run_is_not_run(tmp_path):
         ("mapping_kwargs.num_layers", "${elsewhere}", r"mapping_layers: .*valid integer"),
         ("synthesis_kwargs", 3, "synthesis_kwargs.z_dim is 256"),
         ("synthesis_kwargs.resolution_vol", 32, "volume_size must be at most 16"),
-        ("synthesis_kwargs.channel_base", 2**-14, "leaves 0 channels"),
+        ("synthesis_kwargs.channel_base", 2**-14, "a block has 0 channels, expected 4 to 2048"),
+        ("synthesis_kwargs.channel_base", 10**300, "channel_base: Input should be less"),
         ("synthesis_kwargs.upsample_mode", "bilinear", "upsample_mode is 'bilinear'; only 'nn_cat' is computed"),
         ("synthesis_kwargs.upsample_mode", None, "upsample_mode is 'default'; only 'nn_cat' is computed"),
         ("synthesis_kwargs.use_noise", True, "use_noise is True; what it turns on is not computed here"),
@@ -417,6 +445,7 @@ def test_latents_of_a_wrong_shape_are_refused():
         {"image_size": 12},
         {"volume_size": 32},
         {"channel_base": 2**-10},
+        {"channel_base": 64.0, "channel_max": 10**6},
         {"truncation": 1.5},
         {"ray_samples": 2},
         {"depth_range": (1.0, 1.0)},
