@@ -179,4 +179,6 @@ def _statistic(path: Path, name: str, like: Tensor) -> Tensor:
     if not isinstance(value, Tensor) or value.shape[-1:] != like.shape[-1:] or value.numel() != like.numel():
         found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ModelFileError(f"{path}: expected {like.numel()} numbers under {name!r}, found {found}; is it another's?")
+    if not bool(value.isfinite().all()):
+        raise ModelFileError(f"{path}: {name!r} is not finite; fetch it again")
     return value.reshape(like.shape)

@@ -275,6 +275,7 @@ def test_objects_of_the_training_are_ignored(tmp_path, capsys):
         ),
         (lambda _, latent: latent.pop("conds_std"), "pkl: expected 6 numbers under 'conds_std', found NoneType"),
         (lambda _, latent: latent.update(conds_mean=torch.ones(7)), r"pkl: expected 6 numbers .* found \(7,\)"),
+        (lambda _, latent: latent.update(conds_std=torch.full((CODE,), torch.nan)), "pkl: 'conds_std' is not finite"),
         (lambda _, latent: latent.update(conds=Trap()), "pkl: .*"),
     ],
 )
