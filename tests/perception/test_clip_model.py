@@ -9,7 +9,15 @@ from safetensors.torch import save_file
 
 from promptgen.checkpoints import save_module
 from promptgen.errors import CheckpointError, ConfigError, ModelFileError
-from promptgen.perception.clip import ClipConfig, download_open_clip, fit, load_open_clip, save_clip, small_clip
+from promptgen.perception.clip import (
+    ClipConfig,
+    download_open_clip,
+    fit,
+    load_open_clip,
+    random_open_clip,
+    save_clip,
+    small_clip,
+)
 
 WORDS = ("a", "person", "with", "without", "makeup", "middle-aged")
 SMALL = ClipConfig(
@@ -105,6 +113,16 @@ def architecture(tmp_path_factory):
     path.write_text(json.dumps(ARCHITECTURE))
     open_clip.add_model_config(path)
     return "tiny-test"
+
+
+def test_random_weights_follow_the_seed(architecture, caplog):
+    state = torch.random.get_rng_state()
+    first, same, other = (random_open_clip(architecture, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(first.image_features(images()), same.image_features(images()))
+    assert not torch.allclose(first.image_features(images()), other.image_features(images()))
+    assert not any(value.requires_grad for value in first.parameters())
+    assert caplog.text == ""  # open_clip's warning of a network without weights
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "plain", "training"])
