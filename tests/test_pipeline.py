@@ -20,6 +20,7 @@ from pipelines.servers import prefect_server
 from promptgen.reporting.records import Metrics
 from steps.mlflow_store import ROOT
 from tests import tiny
+from tests.steps.test_arguments import write_presets
 
 pytestmark = [pytest.mark.slow, pytest.mark.server, pytest.mark.timeout(600)]
 
@@ -61,14 +62,14 @@ def _leave_nothing_running():
         run.stdout.close()
 
 
-def start(folder: Path, server: str | None, pause: float = 0.0) -> subprocess.Popen[str]:
+def start(folder: Path, server: str | None, pause: float = 0.0, *arguments: str) -> subprocess.Popen[str]:
     """Start the loop of the project in `folder`, in a session of its own, so that it is killed with its children."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TINY_PAUSE": str(pause)}
     for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
         environment.pop(name, None)
     environment |= {"PREFECT_API_URL": server} if server else {"PREFECT_HOME": str(folder / ".prefect")}
     run = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.debias"],
+        [sys.executable, "-m", "pipelines.debias", *arguments],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
@@ -174,6 +175,13 @@ def test_the_loop_ends_with_the_control_where_only_measuring_is_wanted(server, t
     assert "stopped after pass 1: only measuring was asked for" in output
     run_report(tmp_path)
     assert "no de-biasing was asked for" in (tmp_path / "reports/index.html").read_text()
+
+
+def test_a_ready_made_experiment_runs_by_name(server, tmp_path):
+    write_presets(tmp_path)
+    output = end(start(tmp_path, server, 0.0, "--experiment", "mine"))
+    assert "Flow run 'mine'" in output
+    assert json.loads((tmp_path / "reports/metrics.json").read_text())["experiment"] == "mine"
 
 
 def test_a_second_run_does_nothing_again(finished, server):
