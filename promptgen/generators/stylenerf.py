@@ -116,26 +116,21 @@ class Synthesis(nn.Module):
 
     def _foreground(self, w: Tensor, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return features of rays, (B, R, C), and depths, weights and transmittance as of `Rendering`."""
-        fractions = torch.linspace(0, 1, self.config.ray_samples, dtype=w.dtype, device=w.device)
-        fine = fractions.expand(*directions.shape[:2], -1)
-        density, hidden = self._sampled(fine, origins, directions, w)
-        weights, transmittance = self._weighted(density, fine, directions)
-        depths = self._depths(fine)
+        steps = torch.linspace(0, 1, self.config.ray_samples, dtype=w.dtype, device=w.device)
+        fractions = steps.expand(*directions.shape[:2], -1)
+        density, hidden = self._sampled(fractions, origins, directions, w)
         if self.config.resample:
-            finer = resampled(fractions, weights)
-            more_density, more_hidden = self._sampled(finer, origins, directions, w)
-            fine, order = torch.cat([finer, fine], dim=2).sort(dim=2)
-            density = torch.cat([more_density, density], dim=2).gather(2, order)
-            weights, transmittance = self._weighted(density, fine, directions)
-            depths = self._depths(fine)
-            hidden = torch.cat([more_hidden, hidden], dim=2)
-            # Weights go back to the order of the samples, which is cheaper than to sort the samples' values.
-            by_sample = torch.zeros_like(weights).scatter(2, order, weights)
-        else:
-            by_sample = weights
+            more = resampled(steps, self._weighted(density, fractions, directions)[0])
+            sampled = self._sampled(more, origins, directions, w)
+            density, hidden = (torch.cat(both, dim=2) for both in zip(sampled, (density, hidden), strict=True))
+            fractions = torch.cat([more, fractions], dim=2)
+        fractions, order = fractions.sort(dim=2)
+        weights, transmittance = self._weighted(density.gather(2, order), fractions, directions)
+        # The weights go back to where their samples are, which is cheaper than to sort the samples' hidden values.
+        by_sample = torch.zeros_like(weights).scatter(2, order, weights)
         summed = (by_sample[:, :, None] @ hidden)[:, :, 0]  # (B, R, width)
         features = self.fg_nerf.features(summed, weights.sum(dim=2, keepdim=True), w)
-        return features, depths, weights, transmittance
+        return features, self._depths(fractions), weights, transmittance
 
     def _background(self, code: Tensor, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         """Return features of rays, (B, R, C), and weights as of `Rendering`."""
