@@ -66,6 +66,8 @@ class Flow(nn.Module):
         DataError: there are fewer than 2 dimensions, or the parts or the scale do not fit them.
     """
 
+    context_scale: Tensor
+
     def __init__(
         self,
         dim: int,
@@ -84,6 +86,8 @@ class Flow(nn.Module):
         self.config = config or FlowConfig()
         self.condition = condition or Condition()
         self.context_dim = len(self.condition)
+        largest = [max(-low, high) for low, high in self.condition.ranges.values()]
+        self.register_buffer("context_scale", torch.tensor(largest, dtype=dtype), persistent=False)
         scale = torch.ones(dim) if scale is None else scale.detach().clone()
         rng = stream(seed, "flow")
         if self.config.parts is None:
@@ -98,8 +102,7 @@ class Flow(nn.Module):
         Raises:
             DataError: a shape is wrong, or a condition is missing or not expected.
         """
-        self._check(eps, context)
-        latent, log_det = self.transform(eps, context)
+        latent, log_det = self.transform(eps, self._scaled(eps, context))
         return latent, log_det
 
     def inverse(self, latent: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -108,8 +111,7 @@ class Flow(nn.Module):
         Raises:
             DataError: a shape is wrong, or a condition is missing or not expected.
         """
-        self._check(latent, context)
-        eps, log_det = self.transform.inverse(latent, context)
+        eps, log_det = self.transform.inverse(latent, self._scaled(latent, context))
         return eps, log_det
 
     def log_prob(self, latent: Tensor, context: Tensor | None = None) -> Tensor:
@@ -124,14 +126,19 @@ class Flow(nn.Module):
         parameter = next(self.parameters())
         return parameter.new_zeros(n, self.context_dim)
 
-    def _check(self, points: Tensor, context: Tensor | None) -> None:
-        """Refuse points and conditions of a wrong shape, which would broadcast silently further in."""
+    def _scaled(self, points: Tensor, context: Tensor | None) -> Tensor | None:
+        """Return conditions as the couplings take them: in units of their ranges, for small angles are hard to learn.
+
+        Raises:
+            DataError: points or conditions have a wrong shape, which would broadcast silently further in.
+        """
         if points.ndim != 2 or points.shape[1] != self.dim:
             raise DataError(f"this flow takes points of shape (B, {self.dim}), got {tuple(points.shape)}")
         expected = (len(points), self.context_dim) if self.context_dim else None
         given = None if context is None else tuple(context.shape)
         if given != expected:
             raise DataError(f"this flow takes conditions of shape {expected}, got {given}")
+        return None if context is None else context / self.context_scale
 
 
 def standard_log_prob(eps: Tensor) -> Tensor:

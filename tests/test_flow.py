@@ -7,6 +7,7 @@ import torch
 from linear_gaussian import box
 from pydantic import ValidationError
 
+from promptgen.conditions import Condition
 from promptgen.errors import DataError
 from promptgen.flow import Flow, FlowConfig, standard_log_prob
 from promptgen.seeding import stream
@@ -214,3 +215,13 @@ def test_parts_that_do_not_fit_are_refused():
     for bad in ((5,), (1, 4), ()):
         with pytest.raises(ValidationError):
             FlowConfig(parts=bad)
+
+
+def test_conditions_are_taken_in_units_of_their_ranges():
+    """A pose in radians moves a flow as a coordinate of order 1 would, and the same weights say so."""
+    wide = perturbed(Flow(4, SMALL, Condition({"a": (-1.0, 1.0), "b": (-0.5, 2.0)}), dtype=torch.float64))
+    narrow = perturbed(Flow(4, SMALL, Condition({"a": (-0.1, 0.05), "b": (-0.2, 0.0)}), dtype=torch.float64))
+    eps, unit = normal(8, 4), normal(8, 2, "context")
+    first = wide(eps, unit * torch.tensor([1.0, 2.0]))[0]
+    torch.testing.assert_close(narrow(eps, unit * torch.tensor([0.1, 0.2]))[0], first)
+    assert "context_scale" not in wide.state_dict()
