@@ -41,6 +41,9 @@ DTYPES = frozenset(
 NUMBERS = {"b1": "?", "i1": "b", "u1": "B", "i2": "h", "i4": "i", "u4": "I", "i8": "q", "u8": "Q", "f4": "f", "f8": "d"}
 """Formats of `struct` by numpy's names of types."""
 
+MAX_STEPS = 2_000_000
+"""A step can make an object that is much larger than itself; one network of 60 modules takes about 25 thousand."""
+
 MAX_DIMENSIONS = 8
 MAX_LINE = 1024
 LONGEST_NAME = 80
@@ -146,9 +149,13 @@ class _Reader:
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # the stacks under each mark
         self.memo: dict[int, Any] = {}
+        self.unread = 0  # bytes that may still be made into something
 
     def read(self, source: _Bounded) -> Any:
-        for opcode, value, _ in pickletools.genops(source):  # type: ignore[arg-type]
+        self.unread = source.left
+        for number, (opcode, value, _) in enumerate(pickletools.genops(source)):  # type: ignore[arg-type]
+            if number > MAX_STEPS:
+                raise pickle.UnpicklingError(f"it has more than {MAX_STEPS} steps")
             if opcode.name != "STOP":
                 self._step(opcode.name, value)
         return self.stack.pop()
@@ -245,6 +252,10 @@ class _Reader:
         arguments, what = self._pop(), self._pop()
         if not isinstance(what, Reference) or not isinstance(arguments, tuple):
             raise pickle.UnpicklingError(f"it calls a {type(what).__name__} with a {type(arguments).__name__}")
+        # Bytes can be referred to any number of times, but no file has its numbers made from them twice.
+        self.unread -= sum(len(argument) for argument in arguments if isinstance(argument, bytes))
+        if self.unread < 0:
+            raise pickle.UnpicklingError("it makes more numbers than it holds")
         maker = _MAKERS.get(what.name)
         self.stack.append(Record(what.name, arguments) if maker is None else maker(*arguments))
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from promptgen import restricted
 from promptgen.errors import ModelFileError
 from promptgen.restricted import Record, Reference, read_pickle
 
@@ -357,6 +358,17 @@ def test_lengths_are_not_believed(refused, start):
 
 def test_a_large_index_of_the_memo_needs_no_memory(read):
     assert read(b"\x80\x03]r\xff\xff\xff\xff.") == []
+
+
+def test_bytes_are_made_into_numbers_once(refused):
+    content = storage(1000)
+    once = b"ctorch.storage\n_load_from_bytes\nq\x00B" + struct.pack("<I", len(content)) + content + b"\x85q\x01R"
+    assert "makes more numbers than it holds" in refused(b"\x80\x03" + once + 3 * b"h\x00h\x01R" + b".")
+
+
+def test_steps_are_counted(refused, monkeypatch):
+    monkeypatch.setattr(restricted, "MAX_STEPS", 100)
+    assert "more than 100 steps" in refused(b"\x80\x03" + 200 * b"]")
 
 
 def test_deep_nesting(read):
