@@ -42,7 +42,7 @@ NUMBERS = {"b1": "?", "i1": "b", "u1": "B", "i2": "h", "i4": "i", "u4": "I", "i8
 """Formats of `struct` by numpy's names of types."""
 
 MAX_STEPS = 2_000_000
-"""A step can make an object that is much larger than itself; one network of 60 modules takes about 25 thousand."""
+"""A step can make an object that is much larger than itself; a network of 49 objects takes about 25 thousand."""
 
 MAX_DIMENSIONS = 8
 MAX_LINE = 1024
