@@ -77,11 +77,11 @@ class Estimate:
     """An estimate that needs the measured costs of several models.
 
     Attributes:
-        value: the estimate; None where a cost is missing.
+        value: the estimate; what is known of it where costs are missing.
         unmeasured: the models whose cost is missing.
     """
 
-    value: float | None
+    value: float
     unmeasured: tuple[str, ...]
 
 
@@ -217,14 +217,14 @@ def _training_mib(per_sample: Mapping[str, int], micro_batch: int, costs: Costs,
     """Return the memory of a training step, whose graph holds what all models keep for all their images."""
     known, missing = _known(per_sample, costs)
     mib = sum(cost.memory_mib(micro_batch * per_sample[name], gradient=True) for name, cost in known.items())
-    return _estimate(mib + flow * FLOW_BYTES / MIB, missing)
+    return Estimate(mib + flow * FLOW_BYTES / MIB, missing)
 
 
 def _measuring_mib(usage: Usage, batch: int, costs: Costs) -> Estimate:
     """Return the memory without gradient: all weights, and what the model that needs most keeps for a batch."""
     known, missing = _known(usage, costs)
     weights = sum(cost.weights_mib for cost in known.values())
-    return _estimate(weights + batch * max((cost.forward_mib for cost in known.values()), default=0.0), missing)
+    return Estimate(weights + batch * max((cost.forward_mib for cost in known.values()), default=0.0), missing)
 
 
 def _giga_macs(params: Params, passes: Sequence[PlannedPass], cards: Mapping[str, Card]) -> Estimate:
@@ -236,7 +236,7 @@ def _giga_macs(params: Params, passes: Sequence[PlannedPass], cards: Mapping[str
         for name, cost in known.items():
             repeats = _repeats(params, cards[name], what) if name == generator_name(params) else 1.0
             work += cost.gmac * repeats * (usage[name].forward + usage[name].backward)
-    return _estimate(work, tuple(missing))
+    return Estimate(work, tuple(missing))
 
 
 def _repeats(params: Params, card: Card, what: str) -> float:
@@ -256,10 +256,6 @@ def _known(names: Mapping[str, Any], costs: Costs) -> tuple[dict[str, Cost], tup
         {name: cost for name, cost in found.items() if cost is not None},
         tuple(name for name, cost in found.items() if cost is None),
     )
-
-
-def _estimate(value: float, unmeasured: tuple[str, ...]) -> Estimate:
-    return Estimate(None if unmeasured else value, unmeasured)
 
 
 def _flows(params: Params, shape: Shape) -> dict[str, int]:

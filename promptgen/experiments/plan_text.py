@@ -120,13 +120,13 @@ def _texts(plan: Plan) -> Sequence[ClipTextSpec]:
 
 
 def _estimates(plan: Plan) -> Iterator[str]:
-    yield f"arithmetic: {_or_missing(plan.giga_macs, _work)}"
+    yield f"arithmetic: {_bounded(plan.giga_macs, _work)}"
     for planned in {planned.kind: planned for planned in plan.passes}.values():  # those of one kind are alike
         if planned.training_mib:
             what = f"training a {planned.kind} pass, {planned.micro_batch} at a time"
-            yield f"memory, {what}: {_or_missing(planned.training_mib, _memory)}"
-    measuring = max(plan.passes, key=lambda planned: planned.measuring_mib.value or 0).measuring_mib
-    yield f"memory, measuring, {plan.params.evaluation.batch} at a time: {_or_missing(measuring, _memory)}"
+            yield f"memory, {what}: {_bounded(planned.training_mib, _memory)}"
+    measuring = max((planned.measuring_mib for planned in plan.passes), key=lambda estimate: estimate.value)
+    yield f"memory, measuring, {plan.params.evaluation.batch} at a time: {_bounded(measuring, _memory)}"
     yield from wrap(
         "Memory is that of all weights, and for each image what one was measured to take on a CPU; "
         "control.training.micro_batch, debias.training.micro_batch and evaluation.batch change it.",
@@ -134,9 +134,10 @@ def _estimates(plan: Plan) -> Iterator[str]:
     )
 
 
-def _or_missing(estimate: Estimate, words: Callable[[float], str]) -> str:
-    if estimate.value is None:
-        return f"not known: the cost of {listing(list(estimate.unmeasured))} is not measured"
+def _bounded(estimate: Estimate, words: Callable[[float], str]) -> str:
+    if estimate.unmeasured:
+        known = f"at least {words(estimate.value)}" if estimate.value else "not known"
+        return f"{known}; the cost of {listing(list(estimate.unmeasured))} is not measured"
     return f"about {words(estimate.value)}"
 
 

@@ -169,9 +169,14 @@ def test_what_is_not_measured_is_said(tmp_path, monkeypatch):
     cards = {name: card.model_copy(update={"cost": costs.get(name)}) for name, card in load_cards().items()}
     monkeypatch.setattr(plan_module, "load_cards", lambda models: cards)
     plan = plan_of(params_of("debias-race-1"), tmp_path)
-    assert plan.passes[1].training_mib.value is None
     assert plan.passes[1].training_mib.unmeasured == ("stylegan2-ffhq-1024",)
-    assert "not known: the cost of stylegan2-ffhq-1024 is not measured" in plan_text(plan)
+    text = plan_text(plan)
+    assert (
+        "memory, training a debias pass, 4 at a time: at least 244 MiB; the cost of stylegan2-ffhq-1024 is not" in text
+    )
+    costs.clear()
+    cards["fairface"] = cards["fairface"].model_copy(update={"cost": None})
+    assert "arithmetic: not known; the cost of " in plan_text(plan_of(params_of("debias-race-1"), tmp_path))
 
 
 def test_what_an_earlier_fetch_recorded_is_told(tmp_path):
