@@ -139,11 +139,29 @@ class Ignored:
         pass
 
 
+class _Callable:
+    """Stands for a function that a pickle may call: the function itself could be changed by one, for good."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *values: Any) -> Any:
+        return self._function(*values)
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("it would change a function of torch")
+
+
 class _TensorUnpickler(pickle.Unpickler):
     """Makes tensors and plain containers only; puts `Ignored` in the place of anything else, which it never imports."""
 
     def find_class(self, module: str, name: str) -> Any:
-        return super().find_class(module, name) if (module, name) in REBUILD else Ignored
+        if (module, name) not in REBUILD:
+            return Ignored
+        found = super().find_class(module, name)
+        return found if isinstance(found, type) else _Callable(found)
 
 
 def read_training(path: Path) -> Any:

@@ -175,6 +175,14 @@ def test_options_are_data_and_nothing_else(path):
     refused(read_torch, path, "sets more than the attributes")
 
 
+def test_a_file_of_a_training_cannot_change_what_rebuilds_tensors(path):
+    rebuild = hostile.name("torch._utils", "_rebuild_tensor_v2")
+    path.write_bytes(zip_file(b"}" + text("a") + rebuild + b"N}" + text("__defaults__") + b"Ns\x86b" + b"s"))
+    before = torch._utils._rebuild_tensor_v2.__defaults__
+    refused(read_training, path, "would change a function of torch")
+    assert torch._utils._rebuild_tensor_v2.__defaults__ == before
+
+
 @every
 def test_torchscript_is_refused(loader, path):
     path.write_bytes(zip_file(b"}", **{"constants.pkl": b"\x80\x02).", "code/__torch__.py": b"raise SystemExit"}))
