@@ -16,7 +16,7 @@ def plan_text(plan: Plan) -> str:
     """Return the plan in words and tables."""
     lines = [
         f"{plan.params.experiment}{f': {plan.about}' if plan.about else ''}",
-        "A plan: nothing is fetched, loaded or written. Counts are exact; memory and arithmetic are estimates.",
+        "A plan: nothing is fetched, built or written. Counts are exact; memory and arithmetic are estimates.",
         *_section("Generator", _generator(plan)),
         *_section("Models", (line for model in plan.models for line in _model(model))),
         *_section("Passes", (line for planned in plan.passes for line in _pass(plan, planned))),
@@ -32,7 +32,7 @@ def _section(title: str, lines: Iterable[str]) -> list[str]:
 
 def _generator(plan: Plan) -> Iterator[str]:
     options = plan.params.generator.model_dump(exclude={"type", "model", "weights", "arguments", "factory"})
-    chosen = [f"{key} {value}" for key, value in options.items()]
+    chosen = [f"{key} {_option(value)}" for key, value in options.items() if value is not None]
     shape = plan.shape
     if shape is None:
         yield ", ".join([plan.generator, "image and latent known once it is built", *chosen])
@@ -43,6 +43,10 @@ def _generator(plan: Plan) -> Iterator[str]:
     yield ", ".join([plan.generator, size, f"latent of {latent} numbers", *chosen])
     for kind, parameters in (plan.flow_parameters or {}).items():
         yield f"flow of a {kind} pass: {_flow(plan, kind)}: {parameters:,} parameters"
+
+
+def _option(value: object) -> str:
+    return " ".join(f"{name} {part}" for name, part in value.items()) if isinstance(value, dict) else str(value)
 
 
 def _flow(plan: Plan, kind: str) -> str:
