@@ -81,12 +81,14 @@ def _sample(this: Pass, folder: StepFolder, tracker: Tracker) -> Result:
     pictures = generate(generator, evaluation.grid, seed=this.params.seed, stream="grid", batch=evaluation.batch)
     tiles = np.concatenate([tiles_of(image) for _, image in pictures])
     arrays, images = {**reading.arrays(), "tiles": tiles}, reading.images + evaluation.grid
-    atomic_write(folder.path / GRID_NAME, _png(_grid(tiles)))
+    sheets = {GRID_NAME: _grid(tiles)}
     if condition_of(generator):
         arrays["sweep"] = _sweep(this, generator)
-        atomic_write(folder.path / SWEEP_NAME, _png(_sheet(arrays["sweep"])))
+        sheets[SWEEP_NAME] = _sheet(arrays["sweep"])
         images += math.prod(arrays["sweep"].shape[:2])
     atomic_write(folder.path / SAMPLES_NAME, _npz(arrays))
+    for name, picture in sheets.items():
+        atomic_write(folder.path / name, _png(picture))
     return {"n": reading.n, "generator_evaluations": {"forward": images, "backward": 0}}
 
 
