@@ -24,42 +24,51 @@ FILTERS = ("class_name", "count", "duration", "number", "number_range", "percent
 MOST_OPEN_ROWS = 12  # a longer table starts folded
 
 
-def render(run: Run) -> str:
-    """Return the page; equal runs make equal bytes."""
-    environment = Environment(
+def environment() -> Environment:
+    """Return what reads the templates: all text is escaped, and a name that is not given is an error."""
+    made = Environment(
         loader=PackageLoader("promptgen.reporting"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update({name: getattr(formats, name) for name in FILTERS})
+    made.filters.update({name: getattr(formats, name) for name in FILTERS})
+    return made
+
+
+def render(run: Run) -> str:
+    """Return the page; equal runs make equal bytes."""
     metrics, tiles = run.metrics, [shrink(material.tiles, LARGEST_TILE) for material in run.material]
-    return environment.get_template("report.html.j2").render(
-        run=run,
-        metrics=metrics,
-        settings=run.settings,
-        sources=metrics.sources,
-        answer=words.answer(metrics, run.settings),
-        context=words.context(metrics, run.settings),
-        warnings=[*judge_warnings(run.settings), *warnings(metrics)],
-        target=words.target_words(metrics),
-        headline=words.headline_label(metrics),
-        hero=_hero(metrics, tiles),
-        strips=_strips(metrics, tiles),
-        latents=min(map(len, tiles)),
-        sweeps=_sweeps(run),
-        bias_panels=bias_panels(metrics),
-        control_panels=control_panels(metrics),
-        training=_training(run),
-        multipliers=_multipliers(run),
-        seconds=_table(metrics, "seconds"),
-        evaluations=_table(metrics, "generator_evaluations"),
-        floors=[noise_floor_kl(len(metrics.target), record.n) for record in metrics.passes],
-        changes=_changes(metrics),
-        on_target=[words.on_target(metrics, record) for record in metrics.passes],
-        words=words,
-        most_open_rows=MOST_OPEN_ROWS,
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            run=run,
+            metrics=metrics,
+            settings=run.settings,
+            sources=metrics.sources,
+            answer=words.answer(metrics, run.settings),
+            context=words.context(metrics, run.settings),
+            warnings=[*judge_warnings(run.settings), *warnings(metrics)],
+            target=words.target_words(metrics),
+            headline=words.headline_label(metrics),
+            hero=_hero(metrics, tiles),
+            strips=_strips(metrics, tiles),
+            latents=min(map(len, tiles)),
+            sweeps=_sweeps(run),
+            bias_panels=bias_panels(metrics),
+            control_panels=control_panels(metrics),
+            training=_training(run),
+            multipliers=_multipliers(run),
+            seconds=_table(metrics, "seconds"),
+            evaluations=_table(metrics, "generator_evaluations"),
+            floors=[noise_floor_kl(len(metrics.target), record.n) for record in metrics.passes],
+            changes=_changes(metrics),
+            on_target=[words.on_target(metrics, record) for record in metrics.passes],
+            words=words,
+            most_open_rows=MOST_OPEN_ROWS,
+        )
     )
 
 
