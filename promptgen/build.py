@@ -55,6 +55,7 @@ MODELS: Mapping[str, str] = {
     "celeba": "promptgen.perception.celeba:load_celeba",
     "arcface": "promptgen.perception.arcface:load_arcface",
     "deca": "promptgen.perception.deca:load_deca",
+    "inception": "promptgen.perception.inception:load_inception",
     "beta": "promptgen.perception.beta:load_beta",
     "world-generator": "promptgen.world.generator:load_generator",
     "world-network": "promptgen.perception.world:load_network",
@@ -145,6 +146,27 @@ def build_embedder(spec: ModelSpec, models: Path) -> Embedder:
         made: Embedder = _custom(spec, "an embedder")
     else:
         made = load_model(spec.model, models, "identity")
+    return made
+
+
+def build_features(spec: ModelSpec, models: Path) -> Callable[[Tensor], Tensor]:
+    """Return the frozen network, images (B, 3, H, W) to features (B, D), that `spec` names.
+
+    A card is one of kind ``features``, or of a classifier that shows what its logits are made from, such as
+    ``world-judge``. Errors as of `build_generator`.
+
+    Raises:
+        ConfigError: it is a classifier that does not show its features.
+    """
+    if isinstance(spec, CustomModel):
+        made: Callable[[Tensor], Tensor] = _custom(spec, "a feature network")
+    elif find_card(spec.model, models).kind == "classifier":
+        classifier = load_model(spec.model, models, "classifier")
+        if not hasattr(classifier, "features"):
+            raise ConfigError(f"{spec.model} does not show its features, expected a classifier such as world-judge")
+        made = classifier.features
+    else:
+        made = load_model(spec.model, models, "features")
     return made
 
 

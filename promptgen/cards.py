@@ -87,7 +87,7 @@ class Card(Section):
         note: anything else worth knowing.
     """
 
-    kind: Literal["generator", "classifier", "clip", "pose", "identity", "multipliers"]
+    kind: Literal["generator", "classifier", "clip", "pose", "identity", "features", "multipliers"]
     type: Name
     files: Annotated[list[CardFile], Field(min_length=1)]
     licence: str

@@ -147,10 +147,14 @@ class JudgeNet(FrozenModule):
         )
         self.heads = Heads(2 * wide, config.attributes)
 
+    def features(self, image: Tensor) -> Tensor:
+        """Return what the logits are made from, (B, 12 width), of images (B, 3, 64, 64) in [0, 1]."""
+        x = self.trunk(_centre(image))
+        return torch.cat([x.mean(dim=(2, 3)), x.amax(dim=(2, 3))], dim=1)
+
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Return logits, (B, K), by attribute, of images (B, 3, 64, 64) in [0, 1]."""
-        x = self.trunk(_centre(image))
-        logits: dict[str, Tensor] = self.heads(torch.cat([x.mean(dim=(2, 3)), x.amax(dim=(2, 3))], dim=1))
+        logits: dict[str, Tensor] = self.heads(self.features(image))
         return logits
 
 

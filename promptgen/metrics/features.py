@@ -1,0 +1,87 @@
+"""Features of images, (N, D), as a network gives them: read batch by batch, kept or summed up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from promptgen.errors import DataError, TooFewSamplesError
+
+FeatureNetwork = Callable[[Tensor], Tensor]
+"""Takes images (B, 3, H, W) in [0, 1], returns features (B, D)."""
+
+
+class FeatureStatistics:
+    """Number, mean and covariance of features that come in batches; memory does not grow with their number.
+
+    Attributes:
+        n: number of samples so far.
+        mean: mean so far, (D,) float64.
+    """
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.mean = torch.zeros(0, dtype=torch.float64)
+        self._scatter = torch.zeros(0, 0, dtype=torch.float64)
+
+    def update(self, features: Tensor) -> None:
+        """Take features, (B, D).
+
+        Raises:
+            DataError: not (B, D), not finite, or D differs from that of earlier batches.
+        """
+        rows = check_features(features).double()
+        if not len(rows):
+            return
+        if not self.n:
+            self.mean, self._scatter = rows.new_zeros(rows.shape[1]), rows.new_zeros(rows.shape[1], rows.shape[1])
+        if rows.shape[1] != len(self.mean):
+            raise DataError(f"these samples have {rows.shape[1]} features, earlier ones had {len(self.mean)}")
+        mean, n = rows.mean(dim=0), self.n + len(rows)
+        centred, shift = rows - mean, mean - self.mean
+        self._scatter += centred.T @ centred + torch.outer(shift, shift) * (self.n * len(rows) / n)
+        self.mean = self.mean + shift * (len(rows) / n)
+        self.n = n
+
+    @property
+    def covariance(self) -> Tensor:
+        """Covariance so far, (D, D) float64.
+
+        Raises:
+            TooFewSamplesError: there are fewer than two samples.
+        """
+        if self.n < 2:
+            raise TooFewSamplesError(f"a covariance needs at least 2 samples, got {self.n}")
+        return self._scatter / (self.n - 1)
+
+
+def image_features(network: FeatureNetwork, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Yield the features, (B, D) float32 on the CPU, of batches of images (B, 3, H, W), clamped to [0, 1].
+
+    `FeatureStatistics` takes them one batch after the other; ``torch.cat(list(...))`` keeps them all.
+
+    Raises:
+        DataError: the network returns something else than (B, D), or a feature is not finite.
+    """
+    for images in batches:
+        with torch.inference_mode():
+            features = network(images.clamp(0, 1))
+        if features.ndim != 2 or len(features) != len(images):
+            shape = tuple(features.shape)
+            raise DataError(f"a network must return one vector per image, ({len(images)}, D), got shape {shape}")
+        yield check_features(features)
+
+
+def check_features(features: Tensor) -> Tensor:
+    """Return features, (N, D), as float32 on the CPU.
+
+    Raises:
+        DataError: not (N, D), or not finite.
+    """
+    if features.ndim != 2 or not features.shape[1]:
+        raise DataError(f"features must be of shape (N, D), got {tuple(features.shape)}")
+    if not bool(features.isfinite().all()):
+        raise DataError("a feature is NaN or infinite: look at the images, and at the network's type of numbers")
+    return features.detach().float().cpu()
