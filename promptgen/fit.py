@@ -18,13 +18,15 @@ Technometrics 2009
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Literal
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from promptgen.errors import DataError
+from promptgen.metrics.estimate import Estimate
 
 Trust = Literal["good", "usable", "not to be trusted"]
 
@@ -77,9 +79,23 @@ class Fit:
             return "good"
         return "usable" if self.tail_index <= usable_tail(self.n) else "not to be trusted"
 
-    def as_dict(self) -> dict[str, float | int | str | None]:
-        """Return the numbers by name, and `trust`."""
-        return {**asdict(self), "trust": self.trust}
+    def intervals(self, confidence: float = 0.95) -> dict[str, Estimate]:
+        """Return `log_z`, `kl_gap` and `ess_fraction` with normal intervals, cut off where no value can lie."""
+        half = NormalDist().inv_cdf(0.5 + confidence / 2)
+
+        def around(value: float, error: float, least: float, largest: float) -> Estimate:
+            return Estimate(value, max(value - half * error, least), min(value + half * error, largest))
+
+        return {
+            "log_z": around(self.log_z, self.log_z_error, -math.inf, math.inf),
+            "kl_gap": around(self.kl_gap, self.kl_gap_error, 0.0, math.inf),
+            "ess_fraction": around(self.ess_fraction, self.ess_error, 1 / self.n, 1.0),
+        }
+
+    def as_dict(self, confidence: float = 0.95) -> dict[str, Any]:
+        """Return the numbers by name as plain ones, those with an interval as `Estimate.as_dict` gives them."""
+        intervals = {name: estimate.as_dict() for name, estimate in self.intervals(confidence).items()}
+        return {**intervals, "tail_index": self.tail_index, "trust": self.trust, "n": self.n}
 
 
 def fit_statistics(log_w: Tensor) -> Fit:

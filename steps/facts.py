@@ -23,10 +23,11 @@ def figures(record: Mapping[str, Any]) -> dict[str, float]:
             flat |= _intervals(f"bias/share/{label}/{reader}", interval)
     for name, interval in record["control"].items():
         flat |= _intervals(f"{'quality' if name.startswith('identity.') else 'control'}/{name}", interval)
-    flat |= {f"fit/{name}": value for name, value in (record["fit"] or {}).items()}
+    for name, value in (record["fit"] or {}).items():
+        flat |= _intervals(f"fit/{name}", value) if isinstance(value, Mapping) else {f"fit/{name}": value}
     flat |= {f"train/seconds/{step}": value for step, value in record["seconds"].items()}
     flat |= {f"train/evaluations/{way}": value for way, value in record["generator_evaluations"].items()}
-    return {name: float(value) for name, value in flat.items() if value is not None}
+    return {name: float(value) for name, value in flat.items() if isinstance(value, int | float)}
 
 
 def _intervals(name: str, estimate: Mapping[str, float | None]) -> dict[str, float | None]:

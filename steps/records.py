@@ -33,10 +33,9 @@ def pass_record(this: Pass) -> dict[str, Any]:
     manifests = {step: StepFolder(this.folder(step), "").manifest() for step in STEPS[this.kind]}
     results = {step: manifest["result"] for step, manifest in manifests.items()}
     evaluations = [result.get("generator_evaluations", {}) for result in results.values()]
-    fit = results.get("train_flow", {}).get("fit")
     return {
         **results["evaluate"],
-        "fit": fit and {name: fit[name] for name in ("ess_fraction", "log_z", "kl_gap")},
+        "fit": results.get("train_flow", {}).get("fit"),
         "seconds": {step: round(manifest["seconds"], 3) for step, manifest in manifests.items()},
         "generator_evaluations": {
             way: sum(counted.get(way, 0) for counted in evaluations) for way in ("forward", "backward")

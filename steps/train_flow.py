@@ -59,10 +59,7 @@ def run(this: Pass, tracker: Tracker) -> Result:
         NonFiniteEnergyError: an energy became NaN or infinite.
         DataError: an earlier step has not been run.
     """
-    if this.kind == "generator":
-        raise ConfigError("pass 0 is the generator as it is, and trains nothing; the first flow is that of pass 1")
-    control = this.params.control
-    plan = _control(this, control) if this.kind == "control" and control else _debias(this)
+    plan = _plan(this)
     params = {
         "seed": this.seed,
         "generator": this.params.generator.model_dump(),
@@ -73,6 +70,30 @@ def run(this: Pass, tracker: Tracker) -> Result:
     }
     inputs = this.before.generator_inputs() | plan.inputs
     return this.step("train_flow", params, inputs, lambda folder: _train(this, plan, folder, tracker))
+
+
+def trained_energy(this: Pass) -> Energy:
+    """Return the energy, nats, that the flow of a pass was trained for; multipliers that moved are where they ended.
+
+    It is that of the present params.yaml.
+
+    Raises:
+        ConfigError: pass 0 is asked for, no flow is wanted, or a label is unknown to a classifier.
+        ModelFileError: a weight file is missing or damaged.
+        DataError: the flow has not been trained yet.
+    """
+    energy, multipliers = _plan(this).build()
+    if multipliers is not None:
+        beta = StepFolder(this.folder("train_flow"), "").result()["beta"]
+        multipliers.energy.set_beta([beta[name] for name in multipliers.energy.names])
+    return energy
+
+
+def _plan(this: Pass) -> _Plan:
+    if this.kind == "generator":
+        raise ConfigError("pass 0 is the generator as it is, and trains nothing; the first flow is that of pass 1")
+    control = this.params.control
+    return _control(this, control) if this.kind == "control" and control else _debias(this)
 
 
 def _control(this: Pass, control: Control) -> _Plan:
@@ -130,7 +151,7 @@ def _train(this: Pass, plan: _Plan, folder: StepFolder, tracker: Tracker) -> Res
     info = {"experiment": params.experiment, "pass": this.number, "kind": this.kind}
     save_chain(folder.path / this.chain.name, [*earlier, training.flow], params.generator.model_dump(), info)
     write_json(folder.path / HISTORY_NAME, training.history)
-    found: Result = {"fit": training.fit.as_dict(), "best_step": training.best_step, "seconds": training.seconds}
+    found: Result = {"fit": training.fit.as_dict(params.evaluation.confidence), "best_step": training.best_step, "seconds": training.seconds}
     if multipliers is not None:
         found["beta"] = dict(zip(multipliers.energy.names, multipliers.beta.tolist(), strict=True))
     return {**found, "generator_evaluations": training.evaluations}

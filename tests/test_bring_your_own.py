@@ -70,7 +70,7 @@ def test_example_is_controlled_and_de_biased(passes):
     large = [record["control"]["size.large.truth"]["value"] for record in (first, control, last)]
     assert large[0] == pytest.approx(0.2, abs=0.03)
     assert min(large[1:]) > 0.95
-    assert min(record["fit"]["ess_fraction"] for record in (control, last)) > 0.7
+    assert min(record["fit"]["ess_fraction"]["value"] for record in (control, last)) > 0.7
 
 
 def test_page_shows_what_came_out(passes):

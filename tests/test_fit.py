@@ -30,8 +30,8 @@ def test_known_weights():
     assert fit.kl_gap == pytest.approx(fit.log_z - fit.log_z_bound)
     assert fit.ess_fraction == pytest.approx(64 / 18 / 4)
     assert fit.log_z_error == pytest.approx(float((weights / 2).std()) / 2)
-    assert fit.as_dict()["n"] == 4
-    assert fit.as_dict()["trust"] == "not to be trusted"  # four samples say nothing about a tail
+    assert fit.n == 4
+    assert fit.trust == "not to be trusted"  # four samples say nothing about a tail
 
 
 def test_equal_weights():
@@ -40,6 +40,16 @@ def test_equal_weights():
     assert fit.kl_gap == pytest.approx(0.0, abs=1e-12)
     assert fit.log_z_error == pytest.approx(0.0, abs=1e-12)
     assert (fit.tail_index, fit.trust) == (None, "good")
+
+
+def test_plain_numbers_have_intervals_that_stay_where_values_can_lie():
+    fit = fit_statistics(gaussian_weights(0.02, 200))
+    plain = fit.as_dict(0.9)
+    assert set(plain) == {"log_z", "kl_gap", "ess_fraction", "tail_index", "trust", "n"}
+    assert plain["log_z"]["high"] - plain["log_z"]["low"] == pytest.approx(2 * 1.644854 * fit.log_z_error)
+    assert plain["kl_gap"]["low"] >= 0
+    assert plain["ess_fraction"]["high"] <= 1
+    assert (plain["trust"], plain["n"]) == ("good", 200)
 
 
 @pytest.mark.parametrize("bad", [[], [float("nan")], [0.0, float("inf")]])

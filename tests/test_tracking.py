@@ -41,7 +41,14 @@ def record(number, kl):
         "shares": {"judge": {"short": interval(0.4), "long": interval(0.6)}},
         "kl": {"classifier": interval(kl + 1), "judge": interval(kl)},
         "control": {"makeup.without.judge": interval(0.9), "identity.diversity": interval(0.5)},
-        "fit": {"ess_fraction": 0.3, "log_z": -1.0, "kl_gap": 0.2} if number else None,
+        "fit": {
+            "ess_fraction": {"value": 0.3, "low": 0.2, "high": 0.4},
+            "tail_index": None,
+            "trust": "good",
+            "n": 64,
+        }
+        if number
+        else None,
         "seconds": {"sample": 1.5},
         "generator_evaluations": {"forward": 10, "backward": 0},
     }
@@ -112,7 +119,9 @@ def test_a_loop_is_one_parent_and_a_child_per_pass(root):
     assert parent.data.params == {"seed": "1", "debias.target.short": "0.5"}
     assert parent.data.tags["prefect.flow_run"] == "abc"
     assert parent.data.tags["promptgen.stopped"] == "maximum of passes reached"
-    assert child.data.metrics["fit/ess_fraction"] == 0.3
+    assert child.data.metrics["fit/ess_fraction/value"] == 0.3
+    assert child.data.metrics["fit/ess_fraction/high"] == 0.4
+    assert not {"fit/tail_index", "fit/trust"} & child.data.metrics.keys()
     assert child.data.metrics["train/loss"] == pytest.approx(1 / 3)
     assert child.data.metrics["control/makeup.without.judge/low"] == pytest.approx(0.8)
     assert child.data.metrics["quality/identity.diversity/high"] == pytest.approx(0.6)
@@ -372,7 +381,7 @@ def test_facts_are_flat():
     names = list(figures(record(1, 0.5)))
     assert names[:3] == ["bias/kl/judge/value", "bias/kl/judge/low", "bias/kl/judge/high"]
     assert len(names) == len(set(names))
-    assert "fit/log_z" not in figures(record(0, 0.5))
+    assert "fit/n" not in figures(record(0, 0.5))
 
 
 def test_provenance_names_the_commit_and_the_lock(tmp_path):

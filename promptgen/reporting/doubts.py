@@ -90,7 +90,8 @@ def _by_source(record: PassRecord, label: str) -> dict[Source, Interval]:
 
 def _loose_fit(record: PassRecord) -> Iterator[str]:
     if record.fit and judgement(record.fit) == "loose":
-        numbers = f"effective sample size {percent(record.fit.ess_fraction)}, gap {number(record.fit.kl_gap)} nats"
+        ess, gap = record.fit.ess_fraction.value, record.fit.kl_gap.value
+        numbers = f"effective sample size {percent(ess)}, gap {number(gap)} nats"
         yield (
             f"Pass {record.number}: the flow is far from the exact distribution it was trained for ({numbers}). "
             "The shares are measured on what it really makes, and hold for that."

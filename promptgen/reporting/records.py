@@ -48,16 +48,19 @@ class Interval(Record):
 
 
 class Fit(Record):
-    """How well a flow follows the distribution it was trained for (nats, and a fraction in (0, 1])."""
+    """How well a flow follows the distribution it was trained for; see `promptgen.fit`."""
 
-    ess_fraction: float
-    log_z: float
-    kl_gap: float
+    ess_fraction: Interval
+    log_z: Interval
+    kl_gap: Interval
+    tail_index: float | None
+    trust: Literal["good", "usable", "not to be trusted"]
+    n: int = Field(gt=0)
 
     @property
     def log_z_bound(self) -> float:
         """Lower bound of log Z, the mean log weight, nats."""
-        return self.log_z - self.kl_gap
+        return self.log_z.value - self.kl_gap.value
 
 
 class PassRecord(Record):

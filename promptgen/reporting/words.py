@@ -37,6 +37,13 @@ MEASURES = {
 """Title and meaning of what is watched besides shares."""
 
 
+TRUST = {
+    "good": "The weights have a light tail, so these numbers hold.",
+    "usable": "Few samples carry much of the weight, so take these numbers as rough.",
+    "not to be trusted": "A handful of samples decides, so these numbers may be far off, whatever their intervals say.",
+}
+"""What the tail of a fit's weights means for its numbers."""
+
 UNTRIED = {
     "train": "no de-biasing pass has been run",
     "fit": "the multipliers that would move it were fitted, without a flow that follows them",
@@ -221,15 +228,16 @@ def range_words(name: str, low: float, high: float) -> str:
     return f"{name}, {number(low)} to {number(high)}"
 
 
-def fit_words(fit: Fit, n: int) -> str:
-    """Return what a fit, estimated from `n` fresh samples, means in plain words."""
-    worth = f"{count(n)} samples are worth {count(round(fit.ess_fraction * n))}"
-    return f"A {judgement(fit)} fit: weighted so that they follow the wanted distribution exactly, {worth}."
+def fit_words(fit: Fit) -> str:
+    """Return what a fit means in plain words, and how far it can be relied on."""
+    worth = f"{count(fit.n)} samples are worth {count(round(fit.ess_fraction.value * fit.n))}"
+    exact = "weighted so that they follow the wanted distribution exactly"
+    return f"A {judgement(fit)} fit: {exact}, {worth}. {TRUST[fit.trust]}"
 
 
 def judgement(fit: Fit) -> str:
     """Return how close a fit is in one word: close, rough or loose."""
     for word, (least, largest) in (("close", CLOSE), ("rough", ROUGH)):
-        if fit.ess_fraction >= least and fit.kl_gap <= largest:
+        if fit.ess_fraction.value >= least and fit.kl_gap.value <= largest:
             return word
     return "loose"

@@ -23,6 +23,16 @@ HAIR = {"generator": 0.5, "control": 0.84, "debias": 0.507}
 READERS = ("classifier", "judge", "truth")
 
 
+FIT = {
+    "ess_fraction": {"value": 0.417, "low": 0.387, "high": 0.447},
+    "log_z": {"value": -3.25, "low": -3.3, "high": -3.2},
+    "kl_gap": {"value": 0.125, "low": 0.105, "high": 0.145},
+    "tail_index": 0.312,
+    "trust": "good",
+    "n": 1024,
+}
+
+
 def figures(long, labels=("short", "long"), target=(0.5, 0.5)):
     """Return shares and KL of a reader that saw the share `long` of the last label, the others being equal."""
     rest = (1 - long) / (len(labels) - 1)
@@ -45,7 +55,7 @@ def record(number, kind, long, readers=READERS, labels=("short", "long"), target
         "shares": shares,
         "kl": kl,
         "control": {**control, "identity.diversity": {"value": 1.031, "low": 1.012, "high": 1.052}},
-        "fit": None if kind == "generator" else {"ess_fraction": 0.417, "log_z": -3.25, "kl_gap": 0.125},
+        "fit": None if kind == "generator" else dict(FIT),
         "seconds": {"sample": 9.25, "evaluate": 1.5} | ({} if kind == "generator" else {"train_flow": 150.0}),
         "generator_evaluations": {"forward": 21234, "backward": 19200 if kind != "generator" else 0},
     }

@@ -102,7 +102,7 @@ def test_every_number_of_the_metrics_appears(run, page):
             assert formats.duration(seconds) in page
         for evaluations in record.generator_evaluations.values():
             assert formats.count(evaluations) in page
-    for text in ("−3.250", "−3.375", "0.125", formats.percent(0.417)):
+    for text in ("−3.2500", "−3.375", "0.1250", formats.percent(0.417)):
         assert text in page
 
 

@@ -39,7 +39,12 @@ def test_the_schema_is_the_promised_one():
             **{f"makeup.without.{reader}": INTERVAL for reader in made_up_run.READERS},
             "identity.diversity": INTERVAL,
         },
-        "fit": {"ess_fraction": float, "log_z": float, "kl_gap": float},
+        "fit": {
+            **dict.fromkeys(("ess_fraction", "log_z", "kl_gap"), INTERVAL),
+            "tail_index": float,
+            "trust": str,
+            "n": int,
+        },
         "seconds": {"sample": float, "evaluate": float, "train_flow": float},
         "generator_evaluations": {"forward": int, "backward": int},
     }

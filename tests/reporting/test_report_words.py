@@ -173,7 +173,7 @@ def test_disagreement_on_what_was_asked_for_is_warned_of():
 
 def test_missing_passes_and_loose_fits_are_warned_of():
     content = made_up_run.content()
-    content["passes"][2]["fit"]["ess_fraction"] = 0.012
+    content["passes"][2]["fit"]["ess_fraction"] = {"value": 0.012, "low": 0.01, "high": 0.014}
     del content["passes"][1]
     found = [plain(text) for text in doubts.warnings(made_up_run.make(content).metrics)]
     assert found[0].startswith("Pass 1 left no record")
@@ -187,9 +187,22 @@ def test_missing_passes_and_loose_fits_are_warned_of():
     [(0.6, 0.3, "close"), (0.6, 2.8, "rough"), (0.1, 0.3, "rough"), (0.6, 5, "loose"), (0.01, 0.3, "loose")],
 )
 def test_fits_are_judged_by_both_of_their_numbers(ess, gap, word):
-    text = plain(words.fit_words(Fit(ess_fraction=ess, log_z=0, kl_gap=gap), 1000))
+    text = plain(words.fit_words(made_up_fit(ess, gap)))
     assert text.startswith(f"A {word} fit: ")
-    assert text.endswith(f"1 000 samples are worth {round(1000 * ess)}.")
+    assert f"1 024 samples are worth {round(1024 * ess)}. " in text
+
+
+def test_the_tail_of_the_weights_says_what_a_fit_is_good_for():
+    assert words.fit_words(made_up_fit(0.6, 0.3)).endswith("so these numbers hold.")
+    bad = made_up_fit(0.6, 0.3, trust="not to be trusted", tail_index=1.1)
+    assert words.fit_words(bad).endswith("whatever their intervals say.")
+
+
+def made_up_fit(ess, gap, **changes):
+    content = {**made_up_run.FIT, **changes}
+    for name, value in (("ess_fraction", ess), ("kl_gap", gap)):
+        content[name] = {"value": value, "low": value, "high": value}
+    return Fit(**content)
 
 
 def with_makeup_shares(*shares):

@@ -83,7 +83,7 @@ def test_record_has_the_agreed_form(done):
         "pass", "kind", "n", "shares", "kl", "control", "fit", "seconds", "generator_evaluations",
     }  # fmt: skip
     assert set(record["seconds"]) == set(STEPS["debias"])
-    assert set(record["fit"]) == {"ess_fraction", "log_z", "kl_gap"}
+    assert set(record["fit"]) == {"ess_fraction", "log_z", "kl_gap", "tail_index", "trust", "n"}
     assert pass_record(Pass(done, 0))["fit"] is None
     training = done.params.debias.training
     assert record["generator_evaluations"]["backward"] == training.steps * training.batch
