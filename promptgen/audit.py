@@ -1,6 +1,7 @@
 """The bias of labelled images, whoever made them, attribute by attribute, with the numbers that the loop goes by.
 
 Example:
+    >>> import numpy as np
     >>> labels = Labels({"hair": ("short", "long")}, {"hair": np.array([0, 0, 0, 1])})
     >>> audit(labels, "hair").bias.shares[0].value
     0.75

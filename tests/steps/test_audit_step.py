@@ -1,0 +1,198 @@
+"""The audit as a command: pictures of the world, whose true labels are known, and files of labels."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+import torch
+from PIL import Image
+
+from promptgen import store
+from promptgen.audit import Sampling
+from promptgen.errors import ConfigError, DataError, ModelFileError
+from promptgen.seeding import stream
+from promptgen.world.renderer import render
+from promptgen.world.scene import ATTRIBUTES, Scene, SceneConfig
+from steps import audit
+from steps.audit import Request, parse_targets, run
+from steps.command import command
+
+QUICK = Sampling(resamples=200)
+HEADS = 96
+
+
+def draw(folder, n, seed, **shares):
+    """Write pictures of heads as PNG files below a folder and return their true labels, (n,), by attribute."""
+    scene = Scene(SceneConfig(**shares))
+    latents = torch.randn(n, scene.config.latent_dim, generator=stream(seed, "audit"))
+    pictures = (render(scene.looks(latents)) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    for i, picture in enumerate(pictures):
+        path = folder / f"part-{i % 2}" / f"{i:04d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(path)
+    return scene.truth(latents)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with models, pictures of two worlds, and damaged files among those of the first."""
+    place = tmp_path_factory.mktemp("audit")
+    for name in ("world-classifier", "world-judge"):
+        store.fetch(name, place / "models")
+    truth = draw(place / "heads", HEADS, 1)
+    draw(place / "others", HEADS // 2, 2, long_hair=0.9)
+    (place / "heads" / "notes.txt").write_text("no image")
+    whole = (place / "heads" / "part-0" / "0000.png").read_bytes()
+    (place / "heads" / "part-1" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    return place, truth
+
+
+@pytest.fixture(scope="module")
+def found(place):
+    folder, truth = place
+    request = Request(
+        folder / "heads",
+        classifier="world-classifier",
+        judge="world-judge",
+        compare=folder / "others",
+        targets=["hair: long=0.42, short=0.58"],
+        models=folder / "models",
+        sampling=QUICK,
+    )
+    return run(request, folder / "out"), truth, folder
+
+
+def test_intervals_contain_the_truth(found):
+    audited, truth, _ = found
+    assert [each.attribute for each in audited.audits] == sorted(ATTRIBUTES)
+    for each in audited.audits:
+        wanted = torch.bincount(truth[each.attribute], minlength=len(each.labels)).double() / HEADS
+        for name in ("bias", "soft", "judge"):
+            assert all(share.contains(true) for share, true in zip(getattr(each, name).shares, wanted, strict=True)), (
+                name
+            )
+        assert all(share.contains(true) for share, true in zip(each.corrected, wanted, strict=True))
+        assert each.disputed == ()
+
+
+def test_damaged_files_are_named_and_do_no_harm(found):
+    audited, _, folder = found
+    assert audited.images.n == HEADS
+    assert [each.name for each in audited.images.unread] == ["notes.txt", "part-1/cut.png"]
+    content = json.loads((folder / "out" / "audit.json").read_text())
+    assert set(content["images"]["unread"]) == {"notes.txt", "part-1/cut.png"}
+    assert "part-1/cut.png" in (folder / "out" / "index.html").read_text()
+
+
+def test_targets_and_another_folder_are_used(found):
+    _, glasses, hair, *_ = found[0].audits
+    assert hair.bias.target == (0.58, 0.42)
+    assert glasses.bias.target == (0.5, 0.5)
+    assert hair.comparison.n == HEADS // 2
+    assert hair.comparison.differences[1].high < 0
+    assert hair.comparison.p_value < 0.01 < glasses.comparison.p_value
+
+
+def test_batches_change_nothing_and_repetitions_give_the_same_bytes(found):
+    audited, _, folder = found
+    request = Request(
+        folder / "heads", "world-classifier", attributes=["hair"], models=folder / "models", sampling=QUICK, batch=7
+    )
+    first, _ = (run(request, folder / f"again-{i}") for i in range(2))
+    assert first.audits[0].bias.shares == audited.audits[2].bias.shares
+    for name in ("index.html", "audit.json"):
+        assert (folder / "again-0" / name).read_bytes() == (folder / "again-1" / name).read_bytes()
+
+
+def write(path, rows):
+    path.write_text("\n".join(["name,gender,race", *(f"{i}.png,{row}" for i, row in enumerate(rows))]))
+    return path
+
+
+def test_label_files_need_no_model(tmp_path):
+    here = write(tmp_path / "a.csv", ["Male,x"] * 30 + ["Female,y"] * 10)
+    there = write(tmp_path / "b.csv", ["Male,x"] * 10 + ["Female,y"] * 10 + ["unsure,x"] * 4)
+    table = tmp_path / "confusion.csv"
+    table.write_text("race,x,y\nx,90,10\ny,0,100\n")
+    request = Request(here, compare=there, confusions=[table], sampling=QUICK, targets=["gender: uniform"])
+    gender, race = run(request, tmp_path / "out").audits
+    assert (gender.attribute, gender.labels) == ("gender", ("Female", "Male", "unsure"))
+    assert [share.value for share in gender.bias.shares] == [0.25, 0.75, 0]
+    assert gender.comparison.n == 24
+    assert gender.corrected is None
+    assert race.corrected[0].value == pytest.approx(0.75 / 0.9)
+
+
+def test_a_class_without_images_is_named_by_its_target(tmp_path):
+    path = write(tmp_path / "a.csv", ["Male,x"] * 30)
+    with pytest.raises(DataError, match="gender is always Male; name all its classes in a target"):
+        run(Request(path, attributes=["gender"]), tmp_path)
+    request = Request(path, attributes=["gender"], targets=["Male=0.5,Female=0.5"], sampling=QUICK)
+    assert [share.value for share in run(request, tmp_path).audits[0].bias.shares] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"attributes": ["hairs"]}, ConfigError, "did you mean 'hair'"),
+        ({"attributes": ["hair"], "targets": ["long=0.5, short=0.6"]}, ConfigError, "sum to 1"),
+        ({"attributes": ["hair"], "targets": ["long=half"]}, ConfigError, "cannot be read"),
+        ({"attributes": ["hair"], "targets": ["age: old=1"]}, ConfigError, "the attributes are hair"),
+        ({"targets": ["long=0.5, short=0.5"]}, ConfigError, "write \"age: long=0.5, short=0.5\""),
+        ({"classifier": "world-clasifier"}, ConfigError, "did you mean world-classifier"),
+        ({"classifier": "fairface"}, ModelFileError, "python -m steps.fetch fairface"),
+        ({"size": 32}, DataError, "takes no images of 32 x 32"),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_are_told(place, tmp_path, options, error, message):
+    folder, _ = place
+    given = {"classifier": "world-classifier", "models": folder / "models", "sampling": QUICK, **options}
+    with pytest.raises(error, match=message):
+        run(Request(folder / "others", **given), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_targets_are_parsed():
+    assert parse_targets(["long=0.25, short = 0.75"], ["hair"]) == {"hair": {"long": 0.25, "short": 0.75}}
+    assert parse_targets(["uniform"], ["hair", "age"]) == {}
+    assert parse_targets(["a x b: 1 x 2=1"], ["hair", "a x b"]) == {"a x b": {"1 x 2": 1.0}}
+
+
+def test_a_folder_without_images_ends_with_status_2(place, tmp_path, monkeypatch, capsys):
+    (tmp_path / "notes.txt").write_text("no image")
+    words = ["--images", str(tmp_path), "--classifier", "world-classifier", "--models", str(place[0] / "models")]
+    monkeypatch.setattr(sys, "argv", ["audit", *words])
+    with pytest.raises(SystemExit) as ended:
+        command(audit.main)
+    assert ended.value.code == 2
+    assert "has no image among 1 files, notes.txt: no image that Pillow can read" in capsys.readouterr().err
+
+
+def test_the_command_prints_the_table_and_says_where_the_page_is(tmp_path, monkeypatch, capsys):
+    path = write(tmp_path / "a.csv", ["Male,x"] * 30 + ["Female,y"] * 10)
+    words = ["--labels", str(path), "--attribute", "gender", "--resamples", "200", "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["audit", *words])
+    audit.main()
+    printed = capsys.readouterr().out
+    assert "75.0\u202f%" in printed
+    assert printed.splitlines()[-1] == str(tmp_path / "out" / "index.html")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--images", "x"],
+        ["--labels", "x", "--classifier", "fairface"],
+        ["--labels", "x", "--images", "y"],
+        ["--labels", "x", "--confidence", "95"],
+        ["--labels", "x", "--batch", "0"],
+    ],
+)
+def test_contradicting_arguments_are_refused(words, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["audit", *words])
+    with pytest.raises(SystemExit) as ended:
+        audit.main()
+    assert ended.value.code == 2
+    assert "error:" in capsys.readouterr().err
