@@ -1,0 +1,264 @@
+"""Draw pictures from a pass into a folder: as its flow gives them, or exactly as its energies ask."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from promptgen.build import build_classifier
+from promptgen.energies.base import Sample
+from promptgen.errors import ConfigError
+from promptgen.exact import Correction, Method, chain_log_weights, correct
+from promptgen.generators.base import Generator, condition_of, conditioned_images
+from promptgen.generators.chained import ChainedGenerator
+from promptgen.perception.base import Classifier
+from promptgen.perception.labels import hard_labels
+from promptgen.sampling import draw, latent_blocks
+from promptgen.seeding import stream
+from promptgen.tracking import Tracker
+from steps.arguments import add_experiment, add_pass
+from steps.command import command
+from steps.common import Pass, Project
+from steps.gallery import Gallery
+from steps.progress import Bar
+from steps.train_flow import trained_energy
+
+STREAM = "draw"
+LEAST_PROPOSALS, PROPOSALS_PER_SAMPLE = 1000, 10
+"""How many proposals exact sampling draws where nobody says."""
+
+logger = logging.getLogger("promptgen")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be drawn.
+
+    Attributes:
+        n: number of pictures.
+        out: folder for them; made if it is not there.
+        seed: the same seed gives the same noise in every pass.
+        exact: how samples are corrected; None leaves them as the flow gives them.
+        proposals: samples of the flow that exact ones are chosen from; None means ten per picture, and no fewer than
+            `LEAST_PROPOSALS`.
+        given: values of coordinates of the condition by name, for all pictures.
+        labels: whether the classifier and the judge of the experiment say what they see.
+    """
+
+    n: int
+    out: Path
+    seed: int
+    exact: Method | None = None
+    proposals: int | None = None
+    given: Mapping[str, float] = field(default_factory=dict)
+    labels: bool = False
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Pictures, with the place of each in the stream of noise and its log weight where one was computed."""
+
+    sample: Sample
+    indices: list[int]
+    log_weights: list[float] | None = None
+
+
+def run(this: Pass, wanted: Request, tracker: Tracker) -> dict[str, Any]:
+    """Write pictures as NUMBER.png, then samples.csv with a row for each and summary.json; return the latter.
+
+    Each file is written whole or not at all, and samples.csv last: where it is, the pictures are. The same request
+    writes the same bytes, so one that was ended can be given again.
+
+    Raises:
+        ConfigError: a number is not positive, or exact sampling is asked for that has no energy or no full condition.
+        DataError: the flow of this pass is not trained yet, there is no such coordinate, or there are fewer proposals
+            than pictures.
+        ModelFileError: a weight file is missing or damaged.
+        NonFiniteEnergyError: a log weight is not finite.
+        StorageError: the folder holds other files, or cannot be written.
+    """
+    _check(this, wanted)
+    this.generator_inputs()  # raises if the flow is not trained yet
+    generator = this.generator(sampling=True)
+    _check_condition(generator, wanted)
+    readers = _readers(this) if wanted.labels else {}
+    gallery = Gallery(wanted.out, wanted.n)
+    if wanted.exact is None:
+        batches, correction = _plain(this, generator, wanted), None
+    else:
+        batches, correction = _exact(this, generator, wanted, wanted.exact, tracker)
+    for batch in batches:
+        image = batch.sample.image.clamp(0, 1)  # as a viewer sees it
+        columns = _columns(batch, wanted.seed, condition_of(generator).names)
+        gallery.add(image, columns | _labels(image, readers))
+        tracker.progress(len(gallery.rows), wanted.n, "pictures")
+    summary = _summary(this, wanted, correction)
+    gallery.finish(summary)
+    return summary
+
+
+def _check(this: Pass, wanted: Request) -> None:
+    if wanted.n < 1 or (wanted.proposals is not None and wanted.proposals < 1):
+        raise ConfigError("the numbers of pictures and of proposals must be positive")
+    if wanted.exact and this.kind == "generator":
+        raise ConfigError("pass 0 has no flow and no energy: what it draws is exact already, so leave --exact out")
+
+
+def _check_condition(generator: Generator, wanted: Request) -> None:
+    """Refuse conditions that the chain does not know, and for exact samples a missing one.
+
+    A target is normalised for each condition on its own, and weights of different conditions do not compare.
+    """
+    condition = condition_of(generator)
+    condition.fix(torch.zeros(1, len(condition)), wanted.given)
+    if wanted.exact and (missing := [name for name in condition.names if name not in wanted.given]):
+        raise ConfigError(f"exact samples are of one condition: give {' and '.join(missing)} by --condition")
+    for name, value in wanted.given.items():
+        low, high = condition.ranges[name]
+        if not low <= value <= high:
+            logger.warning("%s = %g is outside %g to %g, for which the flow was trained", name, value, low, high)
+
+
+def _readers(this: Pass) -> dict[str, Classifier]:
+    debias, models = this.params.debias, this.project.models
+    return {name: build_classifier(getattr(debias, name), models) for name in ("classifier", "judge")}
+
+
+def _plain(this: Pass, generator: Generator, wanted: Request) -> Iterator[_Batch]:
+    """Yield samples as the flow gives them."""
+    batch, done = this.params.evaluation.batch, 0
+    for sample in draw(generator, wanted.n, seed=wanted.seed, stream=STREAM, batch=batch, given=wanted.given):
+        yield _Batch(sample, list(range(done, done + len(sample.latent))))
+        done += len(sample.latent)
+
+
+def _exact(
+    this: Pass, generator: Generator, wanted: Request, method: Method, tracker: Tracker
+) -> tuple[Iterator[_Batch], Correction]:
+    """Return samples chosen from proposals, which are those that `_plain` would give, and how they were chosen."""
+    assert isinstance(generator, ChainedGenerator)  # every pass but the first ends with a flow
+    m = wanted.proposals or max(LEAST_PROPOSALS, PROPOSALS_PER_SAMPLE * wanted.n)
+    latents = torch.cat(list(latent_blocks(generator.prior, m, wanted.seed, STREAM)))
+    condition = condition_of(generator)
+    context = condition.fix(torch.zeros(m, len(condition)), wanted.given).to(latents) if condition else None
+    batch = this.params.evaluation.batch
+    log_weights = chain_log_weights(
+        generator,
+        trained_energy(this),
+        latents,
+        context,
+        seed=wanted.seed,
+        batch=batch,
+        progress=lambda done: tracker.progress(done, m, "proposals"),
+    )
+    correction = correct(log_weights, wanted.n, method, stream(wanted.seed, STREAM, method))
+    return _chosen(generator, latents, context, log_weights, torch.split(correction.chosen, batch)), correction
+
+
+def _chosen(
+    generator: Generator, latents: Tensor, context: Tensor | None, log_weights: Tensor, parts: tuple[Tensor, ...]
+) -> Iterator[_Batch]:
+    for part in parts:
+        told = None if context is None else context[part]
+        with torch.inference_mode():
+            image = conditioned_images(generator, latents[part], told)
+        yield _Batch(Sample(latents[part], image, told), part.tolist(), log_weights[part].tolist())
+
+
+def _columns(batch: _Batch, seed: int, names: tuple[str, ...]) -> dict[str, list[Any]]:
+    """Return what the table says of a batch besides labels, by column."""
+    columns: dict[str, list[Any]] = {"seed": [seed] * len(batch.indices), "index": batch.indices}
+    if batch.sample.context is not None:
+        for name, values in zip(names, batch.sample.context.T.tolist(), strict=True):
+            columns[f"condition.{name}"] = [f"{value:.6g}" for value in values]
+    if batch.log_weights is not None:
+        columns["log_weight"] = [f"{value:.9g}" for value in batch.log_weights]
+    return columns
+
+
+def _labels(image: Tensor, readers: Mapping[str, Classifier]) -> dict[str, list[str]]:
+    """Return the label of each image by `READER.ATTRIBUTE`."""
+    found = {}
+    for reader, classifier in readers.items():
+        with torch.inference_mode():
+            logits = classifier(image)
+        for name, words in classifier.attributes.items():
+            found[f"{reader}.{name}"] = [words[index] for index in hard_labels(logits, name).tolist()]
+    return found
+
+
+def _summary(this: Pass, wanted: Request, correction: Correction | None) -> dict[str, Any]:
+    return {
+        "experiment": this.params.experiment,
+        "pass": this.number,
+        "kind": this.kind,
+        "n": wanted.n,
+        "seed": wanted.seed,
+        "condition": dict(wanted.given),
+        "exact": correction and correction.as_dict(),
+    }
+
+
+def described(correction: Mapping[str, Any]) -> str:
+    """Return the figures of exact sampling, as summary.json has them, in a line."""
+    fit, accepted = correction["fit"], correction["acceptance"]
+    tail = "none" if fit["tail_index"] is None else f"{fit['tail_index']:.2f}"
+    parts = [
+        f"{correction['method']}: {correction['distinct']} different samples of {fit['n']} proposals",
+        *([] if accepted is None else [f"{100 * accepted:.0f} % accepted"]),
+        f"effective sample size {correction['effective']:.0f}",
+        f"tail index {tail}, weights {fit['trust']}",
+    ]
+    return ", ".join(parts)
+
+
+def _condition(text: str) -> dict[str, float]:
+    """Read ``yaw=0.1,pitch=0`` on a command line."""
+    found = {}
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([^=\s]+)\s*=\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*", part)
+        if not match:
+            raise argparse.ArgumentTypeError(f"expected NAME=NUMBER,..., got {part!r}")
+        found[match[1]] = float(match[2])
+    return found
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_experiment(parser)
+    add_pass(parser)
+    parser.add_argument("--n", type=int, required=True, help="number of pictures")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for them")
+    parser.add_argument("--seed", type=int, help="of the noise, the same in every pass (default: the experiment's)")
+    parser.add_argument("--exact", choices=get_args(Method), help="correct the flow's samples by their weights")
+    parser.add_argument(
+        "--proposals", type=int, metavar="M", help="samples of the flow that exact ones are chosen from"
+    )
+    parser.add_argument("--condition", type=_condition, default={}, metavar="NAME=VALUE,...", help="such as yaw=0.1")
+    parser.add_argument("--labels", action="store_true", help="say what the classifier and the judge see")
+    given = parser.parse_args()
+    if given.proposals is not None and given.exact is None:
+        parser.error("--proposals is for --exact")
+    this = Pass(Project.load(given.params, given.experiment), given.number)
+    seed = this.params.seed if given.seed is None else given.seed
+    wanted = Request(given.n, given.out, seed, given.exact, given.proposals, given.condition, given.labels)
+    with Bar() as bar:
+        summary = run(this, wanted, bar)
+    if summary["exact"]:
+        print(described(summary["exact"]))
+        for doubt in summary["exact"]["doubts"]:
+            logger.warning("%s", doubt)
+    print(f"{given.out}: {given.n} pictures")
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,253 @@
+"""Pictures from a trained pass: as its flow gives them, exactly, under a condition, with labels, and again."""
+
+from __future__ import annotations
+
+import csv
+import runpy
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from promptgen.energies.base import WeightedSum
+from promptgen.energies.moment import MomentEnergy
+from promptgen.errors import ConfigError, DataError, StorageError, TooFewSamplesError
+from promptgen.exact import chain_log_weights
+from promptgen.files import read_json
+from promptgen.manifest import StepFolder
+from promptgen.sampling import draw as samples_of
+from promptgen.sampling import latent_blocks
+from promptgen.tracking import NullTracker
+from steps import fit_moments, train_flow
+from steps.common import Pass, Project
+from steps.draw import Request, described, run
+from steps.gallery import SAMPLES_NAME, SUMMARY_NAME
+from tests import tiny
+
+
+def trained(folder, content=None, passes=3):
+    """Return a project whose flows are trained, and that was never sampled."""
+    project = Project.load(tiny.write_params(folder, content))
+    for number in range(1, passes):
+        this = Pass(project, number)
+        if this.kind == "debias":
+            fit_moments.run(this, NullTracker())
+        train_flow.run(this, NullTracker())
+    return project
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("project"))
+
+
+def drawn(this, folder, n=20, **options):
+    """Draw pictures; return the rows of the table and the summary."""
+    summary = run(this, Request(n=n, out=folder, seed=5, **options), NullTracker())
+    with (folder / SAMPLES_NAME).open(newline="") as file:
+        return list(csv.DictReader(file)), summary
+
+
+def content_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_pictures_are_those_of_the_flow(done, tmp_path):
+    rows, summary = drawn(Pass(done, 1), tmp_path / "out", 70)
+    (expected,) = samples_of(Pass(done, 1).generator(), 70, seed=5, stream="draw", batch=128)
+    assert [row["file"] for row in rows] == [f"{number:06d}.png" for number in range(70)]
+    assert [row["index"] for row in rows] == [str(number) for number in range(70)]
+    assert list(rows[0]) == ["file", "seed", "index"]
+    for row, image in zip(rows, expected.image, strict=True):
+        picture = np.asarray(Image.open(tmp_path / "out" / row["file"]))
+        assert np.abs(picture / 255 - image.permute(1, 2, 0).numpy()).max() <= 0.5 / 255 + 1e-6
+    assert summary == read_json(tmp_path / "out" / SUMMARY_NAME)
+    assert (summary["pass"], summary["n"], summary["seed"], summary["exact"]) == (1, 70, 5, None)
+
+
+def test_the_generator_alone_is_pass_0(done, tmp_path):
+    rows, _ = drawn(Pass(done, 0), tmp_path / "out", 3)
+    assert len(rows) == 3
+    with pytest.raises(ConfigError, match="pass 0 has no flow and no energy"):
+        drawn(Pass(done, 0), tmp_path / "exact", exact="resample")
+
+
+def test_a_plain_draw_needs_no_control_model(done, tmp_path):
+    """Not even the function of the energy is there."""
+    content = tiny.params()
+    content["control"]["energies"]["wish"]["function"] = "tests.nowhere:wish"
+    project = Project.load(tiny.write_params(tmp_path, content))
+    shutil.copytree(Pass(done, 1).folder("train_flow"), Pass(project, 1).folder("train_flow"))
+    assert len(drawn(Pass(project, 1), tmp_path / "out")[0]) == 20
+    with pytest.raises(ConfigError, match=r"tests\.nowhere"):
+        drawn(Pass(project, 1), tmp_path / "exact", exact="resample")
+
+
+@pytest.mark.parametrize("method", ["resample", "metropolis"])
+def test_exact_pictures_are_chosen_from_the_plain_ones_by_their_weights(done, tmp_path, method):
+    this = Pass(done, 1)
+    rows, summary = drawn(this, tmp_path / "exact", 100, exact=method, proposals=400)
+    chain = this.generator()
+    log_weights = chain_log_weights(
+        chain, train_flow.trained_energy(this), torch.cat(list(latent_blocks(chain.prior, 400, 5, "draw"))), seed=5
+    )
+    indices = [int(row["index"]) for row in rows]
+    assert max(indices) < 400
+    for row in rows:
+        assert float(row["log_weight"]) == pytest.approx(float(log_weights[int(row["index"])]), abs=1e-4)
+    plain, _ = drawn(this, tmp_path / "plain", max(indices) + 1)
+    for row in rows:
+        assert (tmp_path / "exact" / row["file"]).read_bytes() == (
+            tmp_path / "plain" / plain[int(row["index"])]["file"]
+        ).read_bytes()
+    exact = summary["exact"]
+    assert exact["distinct"] == len(set(indices))
+    assert 0 < exact["effective"] <= 400
+    assert (exact["acceptance"] is None) == (method == "resample")
+    line = described(exact)
+    assert line.startswith(f"{method}: {exact['distinct']} different samples of 400 proposals")
+    assert f"weights {exact['fit']['trust']}" in line
+
+
+def test_the_energy_of_a_pass_is_the_one_it_was_trained_for(done):
+    """That of a de-biasing pass has the multipliers where dual ascent left them."""
+    assert isinstance(train_flow.trained_energy(Pass(done, 1)), WeightedSum)
+    energy = train_flow.trained_energy(Pass(done, 2))
+    assert isinstance(energy, MomentEnergy)
+    found = StepFolder(Pass(done, 2).folder("train_flow"), "").result()
+    assert dict(zip(energy.names, energy.beta.tolist(), strict=True)) == pytest.approx(found["beta"])
+    fitted = read_json(Pass(done, 2).folder("fit_moments") / "moments.json")["beta"]
+    assert fitted != found["beta"]
+
+
+def test_a_pass_is_exact_relative_to_the_chain_before_it(done, tmp_path):
+    """Its fit on other samples is that of its training, whose energy and multipliers are thus the same."""
+    this = Pass(done, 2)
+    _, summary = drawn(this, tmp_path / "out", 100, exact="resample", proposals=4000)
+    chain = this.generator()
+    eps = torch.cat(list(latent_blocks(chain.prior, 4000, 6, "other")))
+    again = chain_log_weights(chain, train_flow.trained_energy(this), eps, seed=6).exp()
+    ess = float(again.sum().square() / again.square().sum()) / 4000
+    assert summary["exact"]["effective"] / 4000 == pytest.approx(ess, abs=0.05)
+
+
+def test_the_default_number_of_proposals_grows_with_the_pictures(done, tmp_path):
+    few = drawn(Pass(done, 1), tmp_path / "few", 5, exact="resample")[1]
+    assert few["exact"]["fit"]["n"] == 1000
+    many = drawn(Pass(done, 1), tmp_path / "many", 150, exact="resample")[1]
+    assert many["exact"]["fit"]["n"] == 1500
+
+
+@pytest.mark.parametrize("options", [{"labels": True}, {"exact": "metropolis", "proposals": 100}])
+def test_the_same_request_writes_the_same_bytes_also_over_an_unfinished_draw(done, tmp_path, options):
+    drawn(Pass(done, 1), tmp_path / "out", **options)
+    first = content_of(tmp_path / "out")
+    (tmp_path / "out" / SAMPLES_NAME).unlink()
+    (tmp_path / "out/000003.png").unlink()
+    drawn(Pass(done, 1), tmp_path / "out", **options)
+    assert content_of(tmp_path / "out") == first
+
+
+def test_labels_are_words(done, tmp_path):
+    rows, _ = drawn(Pass(done, 1), tmp_path / "out", labels=True)
+    columns = ["classifier.hair", "classifier.makeup", "judge.hair", "judge.makeup"]
+    assert list(rows[0]) == ["file", "seed", "index", *columns]
+    for row in rows:
+        red = int(np.asarray(Image.open(tmp_path / "out" / row["file"]))[0, 0, 0]) / 255
+        if abs(red - torch.tensor(0.3).sigmoid()) > 0.01:
+            assert row["classifier.hair"] == ("long" if red > torch.tensor(0.3).sigmoid() else "short")
+
+
+def test_the_noise_of_a_number_is_the_same_in_every_pass_and_another_with_another_seed(done, tmp_path):
+    """What the flows leave alone shows it: blue is that of pass 0, up to what they changed."""
+    blue = {}
+    for number, seed in ((0, 5), (1, 5), (1, 6)):
+        run(Pass(done, number), Request(40, tmp_path / f"{number}-{seed}", seed), NullTracker())
+        files = sorted((tmp_path / f"{number}-{seed}").glob("*.png"))
+        blue[number, seed] = [np.asarray(Image.open(file))[0, 0, 2] for file in files]
+    assert np.corrcoef(blue[0, 5], blue[1, 5])[0, 1] > 0.9
+    assert abs(np.corrcoef(blue[0, 5], blue[1, 6])[0, 1]) < 0.5
+
+
+def test_a_folder_with_other_files_is_left_alone(done, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/holiday.png").write_bytes(b"mine")
+    with pytest.raises(StorageError, match=r"holds other files, such as holiday.png: choose an empty or a new folder"):
+        drawn(Pass(done, 1), tmp_path / "out")
+    assert content_of(tmp_path / "out") == {"holiday.png": b"mine"}
+    drawn(Pass(done, 1), tmp_path / "larger", 21)
+    with pytest.raises(StorageError, match=r"000020.png"):
+        drawn(Pass(done, 1), tmp_path / "larger", 20)
+
+
+def test_impossible_requests_are_refused_before_anything_is_written(done, tmp_path):
+    for error, options in (
+        (ConfigError, {"n": 0}),
+        (ConfigError, {"exact": "resample", "proposals": 0}),
+        (DataError, {"given": {"yaw": 0.1}}),
+    ):
+        with pytest.raises(error):
+            drawn(Pass(done, 1), tmp_path / "out", **options)
+        assert not (tmp_path / "out").exists()
+    with pytest.raises(TooFewSamplesError, match="cannot choose 20 of 10 proposals"):
+        drawn(Pass(done, 1), tmp_path / "out", exact="resample", proposals=10)
+    with pytest.raises(DataError, match=r"write it with `python -m steps.train_flow --pass 1`"):
+        drawn(Pass(Project.load(tiny.write_params(tmp_path)), 1), tmp_path / "untrained")
+
+
+def test_a_condition_is_given_to_all_pictures(tmp_path, caplog):
+    content = tiny.conditional_params()
+    content["control"]["training"]["steps"] = 60
+    this = Pass(trained(tmp_path, content, passes=2), 1)
+    free, _ = drawn(this, tmp_path / "free")
+    assert len({row["condition.yaw"] for row in free}) == 20
+    blue = {}
+    for yaw in (-0.2, 0.2):
+        rows, summary = drawn(this, tmp_path / f"{yaw}", given={"yaw": yaw})
+        assert {row["condition.yaw"] for row in rows} == {f"{yaw:g}"}
+        assert summary["condition"] == {"yaw": yaw}
+        pictures = [np.asarray(Image.open(tmp_path / f"{yaw}" / row["file"])) for row in rows]
+        blue[yaw] = np.mean([picture[0, 0, 2] for picture in pictures])
+    assert blue[0.2] > blue[-0.2] + 20
+    with pytest.raises(ConfigError, match="exact samples are of one condition: give yaw by --condition"):
+        drawn(this, tmp_path / "exact", exact="resample")
+    rows, summary = drawn(this, tmp_path / "exact", given={"yaw": 0.1}, exact="resample", proposals=100)
+    assert {row["condition.yaw"] for row in rows} == {"0.1"}
+    assert not caplog.messages
+    drawn(this, tmp_path / "far", given={"yaw": 0.5})
+    assert caplog.messages == ["yaw = 0.5 is outside -0.2 to 0.2, for which the flow was trained"]
+
+
+def command(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["steps.draw", *map(str, arguments)])
+    runpy.run_module("steps.draw", run_name="__main__", alter_sys=False)
+
+
+@pytest.mark.filterwarnings("ignore:'steps.draw' found in sys.modules")
+def test_the_command_tells_and_warns(done, tmp_path, monkeypatch, capsys, caplog):
+    common = ("--params", done.root / "params.yaml", "--pass", 1)
+    command(monkeypatch, *common, "--n", 20, "--out", tmp_path / "out", "--exact", "metropolis", "--proposals", 20)
+    told = capsys.readouterr().out
+    assert "% accepted, effective sample size" in told
+    assert f"{tmp_path / 'out'}: 20 pictures" in told
+    assert any("the weights are not to be trusted" in message for message in caplog.messages)
+    assert read_json(tmp_path / "out" / SUMMARY_NAME)["seed"] == done.params.seed
+
+
+@pytest.mark.filterwarnings("ignore:'steps.draw' found in sys.modules")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--proposals", 5), "--proposals is for --exact"),
+        (("--condition", "yaw"), "expected NAME=NUMBER,..., got 'yaw'"),
+        (("--condition", "yaw=0.1,tilt=2"), "there is no condition yaw, expected one of none"),
+    ],
+)
+def test_the_command_refuses_in_one_line(done, tmp_path, monkeypatch, capsys, arguments, message):
+    common = ("--params", done.root / "params.yaml", "--pass", 1, "--n", 3, "--out", tmp_path / "out")
+    with pytest.raises(SystemExit, match="2"):
+        command(monkeypatch, *common, *arguments)
+    assert message in capsys.readouterr().err
