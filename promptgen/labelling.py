@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
 
@@ -14,11 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from promptgen.build import cards_of
+from promptgen.cards import find_card
 from promptgen.errors import DataError, TooFewSamplesError
 from promptgen.metrics.estimate import Vector
 from promptgen.metrics.shares import class_counts, joint_labels
 from promptgen.perception.base import Classifier
 from promptgen.perception.labels import PRODUCT, classes
+from promptgen.specs import ModelSpec, ReaderSpec
 
 Indices = NDArray[np.int64]
 
@@ -31,11 +34,13 @@ class Labels:
         attributes: class labels of each attribute.
         indices: class index of each image, (N,), by attribute.
         probabilities: class probabilities of each image, (N, K), by attribute; empty if only labels are known.
+        groups: name of each image's group, (N,), such as the occupation that was asked for; empty without groups.
     """
 
     attributes: Mapping[str, tuple[str, ...]]
     indices: Mapping[str, Indices]
     probabilities: Mapping[str, Vector] = field(default_factory=dict)
+    groups: Sequence[str] = ()
 
     @property
     def n(self) -> int:
@@ -82,7 +87,25 @@ class Labels:
             name: np.array([known[name].index(label) for label in labels], dtype=np.int64)[self.indices[name]]
             for name, labels in self.attributes.items()
         }
-        return Labels(known, moved)
+        return replace(self, attributes=known, indices=moved, probabilities={})
+
+    def grouped(self, attribute: str) -> Labels:
+        """Return the labels with the classes of one attribute as groups.
+
+        Raises:
+            ConfigError: it is unknown.
+        """
+        labels = classes(self.attributes, attribute)
+        return replace(self, groups=[labels[index] for index in self.indices[attribute]])
+
+    def by_group(self) -> dict[str, Labels]:
+        """Return the labels of each group, by its name, sorted."""
+        groups = np.array(self.groups)
+        return {str(name): self._part(groups == name) for name in np.unique(groups)}
+
+    def _part(self, chosen: NDArray[np.bool_]) -> Labels:
+        indices = {name: each[chosen] for name, each in self.indices.items()}
+        return Labels(self.attributes, indices, {name: each[chosen] for name, each in self.probabilities.items()})
 
 
 class Labeller:
@@ -194,6 +217,27 @@ class Confusion:
             raise DataError(f"the confusion table of {self.attribute} has the classes {known}, expected {wanted}")
         order = [list(self.labels).index(label) for label in labels]
         return np.asarray(self.counts[np.ix_(order, order)])
+
+
+def card_confusions(
+    spec: ModelSpec | ReaderSpec, attributes: Mapping[str, Sequence[str]], models: Path
+) -> dict[str, Confusion]:
+    """Return the confusion tables on the cards of a classifier, by attribute.
+
+    Args:
+        spec: the classifier.
+        attributes: class labels of each attribute it knows, in the order of the tables.
+        models: folder of the weight files.
+
+    Raises:
+        ConfigError: there is no such card.
+    """
+    found = {}
+    for name in cards_of(spec):
+        for attribute, figures in find_card(name, models).quality.items():
+            if attribute in attributes and isinstance(figures, Mapping) and "confusion" in figures:
+                found[attribute] = Confusion(attribute, attributes[attribute], np.array(figures["confusion"]))
+    return found
 
 
 def read_confusion(path: Path) -> Confusion:

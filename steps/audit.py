@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from promptgen.audit import SAMPLING, Sampling, audit
-from promptgen.build import build_classifier, cards_of
-from promptgen.cards import find_card
+from promptgen.build import build_classifier
 from promptgen.errors import ConfigError, DataError
 from promptgen.files import atomic_write, write_json
 from promptgen.images import Unread, find_files, read_batches
-from promptgen.labelling import Confusion, Labeller, Labels, read_confusion, read_labels
+from promptgen.labelling import Confusion, Labeller, Labels, card_confusions, read_confusion, read_labels
 from promptgen.perception.base import Classifier
 from promptgen.perception.labels import classes, target_shares
 from promptgen.reporting.audit_page import render
@@ -53,6 +50,7 @@ class Request:
         device: where classifiers run.
         models: folder of weight files.
         sampling: how intervals are made.
+        groups: whether each direct sub-folder is a group; for labels, the column that has the groups.
     """
 
     source: Path
@@ -67,6 +65,7 @@ class Request:
     device: str = "cpu"
     models: Path = Path("models")
     sampling: Sampling = SAMPLING
+    groups: bool | str = False
 
 
 @dataclass(frozen=True)
@@ -109,10 +108,12 @@ def _audit_files(request: Request) -> AuditRun:
     """Audit labels; their classes are those that occur anywhere, or are wanted."""
     paths = [path for path in (request.source, request.compare) if path]
     read = [read_labels(path) for path in paths]
-    attributes = list(request.attributes or read[0].repeated())
+    attributes = list(request.attributes or [name for name in read[0].repeated() if name != request.groups])
     targets = parse_targets(request.targets, attributes)
     for also in ({name: list(target) for name, target in targets.items()}, *(each.attributes for each in read)):
         read = [each.extended(also) for each in read]
+    if isinstance(request.groups, str):
+        read = [each.grouped(request.groups) for each in read]
     sets = [_Read(ImageSet(str(path), each.n), each) for path, each in zip(paths, read, strict=True)]
     return _audited(request, attributes, targets, sets)
 
@@ -147,27 +148,25 @@ def _read(request: Request, folder: Path, classifiers: Sequence[Classifier]) -> 
     """Return what classifiers read off the images below a folder."""
     names, unread = find_files(folder), list[Unread]()
     labellers = [Labeller(each, device=request.device) for each in classifiers]
-    n = 0
+    seen: list[str] = []
     with Bar(str(folder)) as bar:
         for each in read_batches(folder, names, batch=request.batch, size=request.size, unread=unread.append):
             for labeller in labellers:
                 labeller.update(each.images)
-            n += len(each.names)
-            bar.progress(n + len(unread), len(names))
-    if not n:
+            seen += each.names
+            bar.progress(len(seen) + len(unread), len(names))
+    if not seen:
         why = f", {unread[0].name}: {unread[0].reason}" if unread else ""
         raise DataError(f"{folder} has no image among {len(names)} files{why}; give a folder of images")
-    labels = [labeller.compute() for labeller in labellers]
-    return _Read(ImageSet(str(folder), n, unread), labels[0], labels[1] if len(labels) > 1 else None)
+    groups = [name.rpartition("/")[0].partition("/")[0] or "." for name in seen] if request.groups else []
+    labels = [replace(labeller.compute(), groups=groups) for labeller in labellers]
+    return _Read(ImageSet(str(folder), len(seen), unread), labels[0], labels[1] if len(labels) > 1 else None)
 
 
 def _confusions(request: Request, labels: Labels) -> dict[str, Confusion]:
     """Return the confusion tables of the classifier's cards, and instead of these the user's own, by attribute."""
-    found: dict[str, Confusion] = {}
-    for name in cards_of(reader_spec(request.classifier)) if request.classifier else []:
-        for attribute, figures in find_card(name, request.models).quality.items():
-            if attribute in labels.attributes and isinstance(figures, Mapping) and "confusion" in figures:
-                found[attribute] = Confusion(attribute, labels.attributes[attribute], np.array(figures["confusion"]))
+    spec = request.classifier and reader_spec(request.classifier)
+    found = card_confusions(spec, labels.attributes, request.models) if spec else {}
     return found | {each.attribute: each for each in map(read_confusion, request.confusions)}
 
 
@@ -243,6 +242,14 @@ def main() -> None:
     parser.add_argument(
         "--confusion", action="append", default=[], type=Path, metavar="CSV", help="how often a class is read as which"
     )
+    parser.add_argument(
+        "--groups",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="COLUMN",
+        help="compare groups, such as occupations: each direct sub-folder is one; of --labels, each label of a column",
+    )
     parser.add_argument("--size", type=positive, help="resize images to so many pixels (default: leave them)")
     parser.add_argument("--batch", type=positive, default=32, help="images at a time (default: 32)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
@@ -256,6 +263,8 @@ def main() -> None:
         parser.error("--images needs a --classifier, such as fairface")
     if given.labels and (given.classifier or given.judge):
         parser.error("--labels has labels already: leave --classifier and --judge out")
+    if given.groups is not False and isinstance(given.groups, str) != bool(given.labels):
+        parser.error("--groups takes a column with --labels, and nothing with --images")
     if not 0 < given.confidence < 1:
         parser.error("--confidence lies between 0 and 1, such as 0.95")
     request = Request(

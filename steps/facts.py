@@ -21,6 +21,9 @@ def figures(record: Mapping[str, Any]) -> dict[str, float]:
     for reader, shares in record["shares"].items():
         for label, interval in shares.items():
             flat |= _intervals(f"bias/share/{label}/{reader}", interval)
+    for reader, shares in record.get("corrected", {}).items():
+        for label, interval in shares.items():
+            flat |= _intervals(f"bias/corrected/{label}/{reader}", interval)
     for name, interval in record["control"].items():
         flat |= _intervals(f"{'quality' if name.startswith('identity.') else 'control'}/{name}", interval)
     for name, value in (record["fit"] or {}).items():

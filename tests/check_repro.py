@@ -68,6 +68,8 @@ def figures(metrics: dict[str, Any], long_hair: float) -> Iterator[Check]:
         found = float(last["shares"]["truth"][label]["value"])
         yield Check(f"last pass: share of {label}, by truth", found, target - 0.03, target + 0.03)
     yield Check("last pass: share without make-up, by truth", bare(last), 0.93)
+    corrected = [entry for entry in metrics["passes"] if "judge" in entry["corrected"]]
+    yield Check("passes with shares corrected for the judge's errors", len(corrected), len(metrics["passes"]))
     diversity = [float(entry["control"]["identity.diversity"]["value"]) for entry in (first, last)]
     yield Check("last pass: distance of identities, relative to pass 0", diversity[1] / diversity[0], 0.8)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from promptgen.audit import Audit, Comparison
+from promptgen.audit import Audit, Comparison, Groups
 from promptgen.metrics.bias import DISTANCES
 from promptgen.metrics.estimate import Difference, Estimate
+from promptgen.metrics.reference import Reference
 from promptgen.reporting.audit_words import PERCEIVED, AuditRun, context, doubts, method, verdict
 from promptgen.reporting.formats import (
     count,
@@ -68,6 +69,10 @@ def tables(run: AuditRun, audit: Audit) -> list[Table]:
     found = [_shares(run, audit), _distances(audit)]
     if audit.comparison and run.other:
         found.append(_comparison(run, audit, audit.comparison))
+    if audit.groups:
+        found.append(_groups(audit, audit.groups))
+        if audit.groups.references and run.other:
+            found.append(_references(run.other.name, audit, audit.groups.references))
     return found
 
 
@@ -127,6 +132,30 @@ def _comparison(run: AuditRun, audit: Audit, found: Comparison) -> Table:
     return Table("Compared", [audit.attribute, here, there, "Difference", "p"], rows, meanings)
 
 
+def _groups(audit: Audit, found: Groups) -> Table:
+    rows = [[Cell(name), Cell(count(found.n[name])), *map(_share, shares)] for name, shares in found.shares.items()]
+    rows.append([Cell("Mean over groups"), Cell(""), *(Cell(percent(mean)) for mean in found.mean)])
+    rows.append([Cell("Spread over groups"), Cell(""), *(Cell(points(each).lstrip("+")) for each in found.deviation)])
+    meanings = [
+        "Mean over groups: each group counts alike, however many images it has.",
+        "Spread over groups: standard deviation of the shares, in percentage points; 0 if all groups are alike.",
+    ]
+    return Table("By group", ["Group", "N", *audit.labels], rows, meanings)
+
+
+def _references(other: str, audit: Audit, found: Sequence[Reference]) -> Table:
+    rows = [
+        [Cell(label), *(_share(part) for part in (each.amplified, each.reflected, each.mitigated))]
+        for label, each in zip(audit.labels, found, strict=True)
+    ]
+    meanings = [
+        f"Amplified: part of the {found[0].groups} groups of both that are further from the target than in {other}.",
+        "Reflected: part of them whose share differs by at most 4 percentage points. Mitigated: the rest.",
+    ]
+    head = [audit.attribute, "Amplified", "Reflected", "Mitigated"]
+    return Table(f"What became of the bias of {other}", head, rows, meanings)
+
+
 def _share(share: Estimate) -> Cell:
     return Cell(percent(share.value), percent_range(share.low, share.high))
 
@@ -154,7 +183,7 @@ def text(run: AuditRun) -> str:
     for audit in run.audits:
         lines += [audit.attribute, f"  {verdict(audit)}", ""]
         for table in tables(run, audit):
-            lines += [f"  {line}" for line in _lines(table)]
+            lines += [f"  {line}" for line in (f"{table.title}:", *_lines(table))]
             lines += [*(f"    {meaning}" for meaning in table.meanings), ""]
     return "\n".join([*lines, *method(run), PERCEIVED])
 

@@ -71,6 +71,7 @@ class PassRecord(Record):
     n: int = Field(gt=0)
     shares: dict[Source, dict[str, Interval] | None]
     kl: dict[Source, Interval | None]
+    corrected: dict[Source, dict[str, Interval]] = Field(default_factory=dict)
     control: dict[str, Interval]
     fit: Fit | None
     seconds: dict[str, float]
@@ -109,6 +110,11 @@ class Metrics(Record):
     def sources(self) -> list[Source]:
         """Who counted in at least one pass."""
         return [source for source in SOURCES if any(record.shares.get(source) for record in self.passes)]
+
+    @property
+    def corrected(self) -> list[Source]:
+        """Whose errors were measured, so that shares without them are known in at least one pass."""
+        return [source for source in SOURCES if any(record.corrected.get(source) for record in self.passes)]
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

@@ -54,6 +54,7 @@ def record(number, kind, long, readers=READERS, labels=("short", "long"), target
         "n": N,
         "shares": shares,
         "kl": kl,
+        "corrected": {"judge": {label: {"value": 0.4567, "low": 0.4321, "high": 0.4789} for label in labels}},
         "control": {**control, "identity.diversity": {"value": 1.031, "low": 1.012, "high": 1.052}},
         "fit": None if kind == "generator" else dict(FIT),
         "seconds": {"sample": 9.25, "evaluate": 1.5} | ({} if kind == "generator" else {"train_flow": 150.0}),

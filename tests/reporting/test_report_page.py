@@ -93,6 +93,9 @@ def test_every_number_of_the_metrics_appears(run, page):
                 assert formats.percent_range(interval.low, interval.high) in page
             assert formats.number(record.kl[source].value, 4) in page
             assert formats.number_range(record.kl[source].low, record.kl[source].high, 4) in page
+        for interval in record.corrected["judge"].values():
+            assert formats.percent(interval.value) in page
+            assert formats.percent_range(interval.low, interval.high) in page
         for name, interval in record.control.items():
             assert name in page
             shown = formats.number(interval.value, 4) if "identity" in name else formats.percent(interval.value)

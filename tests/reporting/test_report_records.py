@@ -35,6 +35,7 @@ def test_the_schema_is_the_promised_one():
         "n": int,
         "shares": by_reader,
         "kl": dict.fromkeys(made_up_run.READERS, INTERVAL),
+        "corrected": {"judge": by_reader["judge"]},
         "control": {
             **{f"makeup.without.{reader}": INTERVAL for reader in made_up_run.READERS},
             "identity.diversity": INTERVAL,

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from promptgen.build import build_chain
@@ -80,7 +81,7 @@ def test_passes_control_and_correct(done):
 def test_record_has_the_agreed_form(done):
     record = pass_record(Pass(done, 2))
     assert set(record) == {
-        "pass", "kind", "n", "shares", "kl", "control", "fit", "seconds", "generator_evaluations",
+        "pass", "kind", "n", "shares", "kl", "corrected", "control", "fit", "seconds", "generator_evaluations",
     }  # fmt: skip
     assert set(record["seconds"]) == set(STEPS["debias"])
     assert set(record["fit"]) == {"ess_fraction", "log_z", "kl_gap", "tail_index", "trust", "n"}
@@ -488,3 +489,27 @@ def test_commands_end_with_one_line(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("error: cannot read ")
     assert run_command(monkeypatch, "steps.fetch", "world-jugde", "--models", str(tmp_path)) == 2
     assert "did you mean world-judge" in capsys.readouterr().err
+
+
+def test_shares_are_corrected_for_errors_that_a_card_tells(tmp_path):
+    """The judge takes a tenth of either label for the other; its card says so, and the corrected shares are true."""
+    content = tiny.params()
+    content["debias"]["judge"] = "unsure"
+    project = project_in(tmp_path, content)
+    card = {
+        "kind": "classifier", "type": "world-network", "licence": "none", "files": [{"file": "x", "urls": []}],
+        "quality": {"hair": {"confusion": [[900, 100], [100, 900]]}},
+    }  # fmt: skip
+    (tmp_path / "cards.yaml").write_text(yaml.safe_dump({"unsure": card}))
+    labels = np.repeat([0, 1], [700, 300])
+    read = {"judge.hair": np.repeat([0, 1], [660, 340]), "truth.hair": labels, "probability": np.zeros((1000, 2))}
+    names = {"judge": {"hair": ["short", "long"]}, "truth": {"hair": ["short", "long"]}}
+    folder = Pass(project, 0).folder("sample")
+    folder.mkdir(parents=True)
+    np.savez(folder / sample.SAMPLES_NAME, labels=np.array(json.dumps(names)), **read)
+    record = evaluate.run(Pass(project, 0), NullTracker())["result"]
+    corrected = record["corrected"]["judge"]["long"]
+    assert set(record["corrected"]) == {"judge"}
+    assert corrected["value"] == pytest.approx(0.3)
+    assert corrected["low"] < 0.3 < corrected["high"]
+    assert record["shares"]["judge"]["long"]["value"] == pytest.approx(0.34)
