@@ -10,8 +10,10 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
+
+import numpy as np
 
 from promptgen.errors import DataError
 from promptgen.labelling import Confusion, Indices, Labels
@@ -19,6 +21,7 @@ from promptgen.metrics.bias import DISTANCES, Bias, measure_bias, measure_soft_b
 from promptgen.metrics.correction import corrected_shares
 from promptgen.metrics.distances import distance_difference
 from promptgen.metrics.estimate import Difference, Estimate, Vector
+from promptgen.metrics.reference import Reference, compare_to_reference, spread
 from promptgen.metrics.shares import compare_shares, homogeneity, share_estimates
 from promptgen.perception.labels import classes, target_shares
 
@@ -71,6 +74,37 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Groups:
+    """How the shares vary from group to group, such as from one occupation asked for to another.
+
+    Attributes:
+        shares: share of each class, by group.
+        n: number of images, by group.
+        mean: mean of each class's share over the groups, each of which counts alike.
+        deviation: its standard deviation over the groups.
+        references: for each class, in which part of the groups that both sets have the other one's bias is amplified,
+            reflected or mitigated; None if they share no group.
+    """
+
+    shares: Mapping[str, Sequence[Estimate]]
+    n: Mapping[str, int]
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    references: tuple[Reference, ...] | None
+
+    def as_dict(self, labels: Sequence[str]) -> dict[str, Any]:
+        """Return all numbers as plain dicts, classes by name."""
+        references = dict(zip(labels, map(asdict, self.references), strict=True)) if self.references else None
+        return {
+            "shares": {name: _by_label(labels, each) for name, each in self.shares.items()},
+            "n": dict(self.n),
+            "mean": dict(zip(labels, self.mean, strict=True)),
+            "deviation": dict(zip(labels, self.deviation, strict=True)),
+            "references": references,
+        }
+
+
+@dataclass(frozen=True)
 class Audit:
     """What is known of one attribute, or product of attributes.
 
@@ -82,6 +116,7 @@ class Audit:
         judge: the same as `bias` by another classifier; None if none looked at this attribute.
         corrected: shares without the classifier's known errors; None if they are not known.
         comparison: None if there is nothing to compare with.
+        groups: None if the images are in no groups.
     """
 
     attribute: str
@@ -91,6 +126,7 @@ class Audit:
     judge: Bias | None = None
     corrected: tuple[Estimate, ...] | None = None
     comparison: Comparison | None = None
+    groups: Groups | None = None
 
     @property
     def off_target(self) -> bool:
@@ -118,6 +154,7 @@ class Audit:
             found[name] = _bias_dict(self.labels, other) if other else None
         found["corrected"] = _by_label(self.labels, self.corrected) if self.corrected else None
         found["comparison"] = self.comparison.as_dict(self.labels) if self.comparison else None
+        found["groups"] = self.groups.as_dict(self.labels) if self.groups else None
         return found
 
 
@@ -146,7 +183,7 @@ def audit(
         ConfigError: the attribute is unknown, or the target is not one of its classes' shares.
         DataError: the attribute has one class, a wanted share is zero, `other` or `confusion` has other classes, or
             the confusion is no better than chance.
-        TooFewSamplesError: there are no images.
+        TooFewSamplesError: there are no images, or there is one group.
     """
     labels = classes(read.attributes, attribute)
     if len(labels) < 2:
@@ -161,6 +198,7 @@ def audit(
         judge=_judged(judge, attribute, labels, target, options),
         corrected=None if confusion is None else tuple(corrected_shares(counts, confusion.ordered(labels), **options)),
         comparison=None if other is None else _compared(counts, other, attribute, labels, mu, sampling),
+        groups=_grouped(read, other, attribute, mu, sampling.confidence) if read.groups else None,
     )
 
 
@@ -198,6 +236,30 @@ def _compared(
         p_value=homogeneity(counts, there, resamples=sampling.resamples, seed=sampling.seed),
         distances=distances,
     )
+
+
+def _grouped(read: Labels, other: Labels | None, attribute: str, mu: Vector, confidence: float) -> Groups:
+    counts = {name: part.counts(attribute) for name, part in read.by_group().items()}
+    there = {name: part.counts(attribute) for name, part in other.by_group().items()} if other else {}
+    by_class = _shares(counts).T
+    both = sorted(counts.keys() & there.keys())
+    references = None
+    if both:
+        pairs = zip(*(_shares({name: each[name] for name in both}).T for each in (counts, there)), mu, strict=True)
+        references = tuple(compare_to_reference(s, r, neutral=goal, confidence=confidence) for s, r, goal in pairs)
+    spreads = [spread(each) for each in by_class]
+    return Groups(
+        shares={name: tuple(share_estimates(each, confidence)) for name, each in counts.items()},
+        n={name: int(each.sum()) for name, each in counts.items()},
+        mean=tuple(mean for mean, _ in spreads),
+        deviation=tuple(deviation for _, deviation in spreads),
+        references=references,
+    )
+
+
+def _shares(counts: Mapping[str, Indices]) -> Vector:
+    """Return the shares of each group, (G, K)."""
+    return np.stack([each / each.sum() for each in counts.values()])
 
 
 def _bias_dict(labels: Sequence[str], bias: Bias) -> dict[str, Any]:

@@ -204,3 +204,35 @@ def test_all_is_in_the_json(run):
     assert found["corrected"]["short"]["value"] == pytest.approx(4 / 7)
     assert found["comparison"]["differences"]["short"]["value"] == pytest.approx(0.3)
     assert content["sampling"] == {"confidence": 0.95, "resamples": 200, "seed": 0}
+
+
+def test_groups_are_counted_one_by_one_and_held_against_those_of_another_set():
+    def jobs(**shares):
+        """Return labels of 100 images per group, of which the given number is short."""
+        parts = [np.repeat([0, 1], [short, 100 - short]) for short in shares.values()]
+        return Labels({"hair": HAIR}, {"hair": np.concatenate(parts)}, groups=np.repeat(list(shares), 100).tolist())
+
+    here, there = jobs(baker=90, clerk=50, nurse=20), jobs(clerk=70, baker=70, nurse=22, pilot=10)
+    found = audit(here, "hair", other=there, sampling=QUICK).groups
+    assert found is not None
+    assert found.n == {"baker": 100, "clerk": 100, "nurse": 100}
+    assert found.shares["nurse"] == (wilson(20, 100), wilson(80, 100))
+    assert found.mean == pytest.approx((1.6 / 3, 1.4 / 3))
+    assert found.deviation == pytest.approx((np.std([0.9, 0.5, 0.2], ddof=1),) * 2)
+    assert found.references is not None
+    short = found.references[0]
+    assert short.groups == 3
+    assert (short.amplified, short.reflected, short.mitigated) == (wilson(1, 3),) * 3
+    with pytest.raises(TooFewSamplesError, match="2 groups"):
+        audit(jobs(baker=50), "hair", sampling=QUICK)
+
+
+def test_groups_are_told():
+    labels = Labels({"hair": HAIR}, {"hair": np.tile([0, 0, 0, 1], 4)}, groups=["baker"] * 8 + ["nurse"] * 8)
+    found = audit(labels, "hair", other=labels, sampling=QUICK)
+    run = AuditRun(ImageSet("faces", 16), [found], QUICK, other=ImageSet("more", 16))
+    for shown in (render(run), text(run)):
+        assert "baker" in shown
+        assert "Spread over groups" in shown
+        assert "What became of the bias of more" in shown
+    assert run.as_dict()["attributes"]["hair"]["groups"]["n"] == {"baker": 8, "nurse": 8}

@@ -106,6 +106,18 @@ def test_batches_change_nothing_and_repetitions_give_the_same_bytes(found):
         assert (folder / "again-0" / name).read_bytes() == (folder / "again-1" / name).read_bytes()
 
 
+def test_sub_folders_are_groups(found):
+    _, truth, folder = found
+    request = Request(
+        folder / "heads", "world-classifier", attributes=["hair"], models=folder / "models", sampling=QUICK, groups=True
+    )
+    groups = run(request, folder / "groups").audits[0].groups
+    assert groups.n == {"part-0": HEADS // 2, "part-1": HEADS // 2}
+    for i, name in enumerate(groups.n):
+        assert groups.shares[name][1].contains(float(truth["hair"][i::2].double().mean()))
+    assert sum(groups.mean) == pytest.approx(1)
+
+
 def write(path, rows):
     path.write_text("\n".join(["name,gender,race", *(f"{i}.png,{row}" for i, row in enumerate(rows))]))
     return path
@@ -123,6 +135,14 @@ def test_label_files_need_no_model(tmp_path):
     assert gender.comparison.n == 24
     assert gender.corrected is None
     assert race.corrected[0].value == pytest.approx(0.75 / 0.9)
+
+
+def test_a_column_can_name_the_groups(tmp_path):
+    path = write(tmp_path / "a.csv", ["Male,x"] * 30 + ["Female,x"] * 10 + ["Male,y"] * 10 + ["Female,y"] * 30)
+    (gender,) = run(Request(path, sampling=QUICK, groups="race"), tmp_path / "out").audits
+    assert gender.attribute == "gender"
+    assert [share.value for share in gender.groups.shares["x"]] == [0.25, 0.75]
+    assert gender.groups.mean == (0.5, 0.5)
 
 
 def test_a_class_without_images_is_named_by_its_target(tmp_path):
@@ -188,6 +208,8 @@ def test_the_command_prints_the_table_and_says_where_the_page_is(tmp_path, monke
         ["--labels", "x", "--images", "y"],
         ["--labels", "x", "--confidence", "95"],
         ["--labels", "x", "--batch", "0"],
+        ["--labels", "x", "--groups"],
+        ["--images", "x", "--classifier", "y", "--groups", "z"],
     ],
 )
 def test_contradicting_arguments_are_refused(words, monkeypatch, capsys):
