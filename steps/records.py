@@ -15,6 +15,7 @@ from steps.common import Pass, Project
 logger = logging.getLogger("promptgen")
 
 METRICS_NAME = "metrics.json"
+SUMMARY_NAME = "summary.json"
 TIMING_NAME = "timing.json"
 STEPS: Mapping[PassKind, tuple[str, ...]] = {
     "generator": ("sample", "evaluate", "estimate_bias"),
@@ -44,7 +45,9 @@ def pass_record(this: Pass) -> dict[str, Any]:
 
 
 def write_metrics(project: Project, records: Sequence[dict[str, Any]], stopped: str) -> Path:
-    """Write reports/metrics.json: equal runs give equal files, apart from the seconds.
+    """Write reports/metrics.json, and its headline figures to summary.json; return the first.
+
+    Equal runs give equal files, apart from the seconds.
 
     Raises:
         StorageError: it cannot be written.
@@ -58,7 +61,27 @@ def write_metrics(project: Project, records: Sequence[dict[str, Any]], stopped: 
         "passes": list(records),
     }
     write_json(path, content)
+    write_json(project.reports / SUMMARY_NAME, summary(records, stopped))
     return path
+
+
+def summary(records: Sequence[dict[str, Any]], stopped: str) -> dict[str, Any]:
+    """Return the headline figures of a run, those of the first and of the last pass, in a form that DVC compares.
+
+    DVC leaves out lists, of which the passes are one.
+    """
+    ends = {"first": records[0], "last": records[-1]}
+    return {"passes": len(records), "stopped": stopped} | {name: _headline(record) for name, record in ends.items()}
+
+
+def _headline(record: Mapping[str, Any]) -> dict[str, Any]:
+    counter = "judge" if record["shares"].get("judge") else "classifier"
+    return {
+        "kl": record["kl"][counter],
+        "shares": {label: share["value"] for label, share in record["shares"][counter].items()},
+        "control": {name: figure["value"] for name, figure in record["control"].items()},
+        "ess_fraction": record["fit"] and record["fit"]["ess_fraction"]["value"],
+    }
 
 
 def write_timing(project: Project, total: float, spent: float) -> None:

@@ -29,7 +29,7 @@ from promptgen.files import folder_lock, read_json
 from promptgen.tracking import NullTracker
 from steps import check, common, estimate_bias, evaluate, fetch, fit_moments, sample, train_flow
 from steps.common import Pass, Project
-from steps.records import STEPS, pass_record, write_metrics
+from steps.records import STEPS, SUMMARY_NAME, pass_record, write_metrics
 from tests import tiny
 
 MODULES = {
@@ -101,6 +101,12 @@ def test_metrics_file_is_the_same_for_the_same_records(done, tmp_path):
     metrics = json.loads(content)
     assert metrics["target"] == {"short": 0.5, "long": 0.5}
     assert [record["kind"] for record in metrics["passes"]] == ["generator", "control", "debias"]
+    summary = read_json(project.reports / SUMMARY_NAME)
+    assert (summary["passes"], summary["stopped"]) == (3, "maximum of passes reached")
+    assert summary["last"]["kl"] == records[2]["kl"]["judge"]
+    assert summary["first"]["shares"]["long"] == records[0]["shares"]["judge"]["long"]["value"]
+    assert summary["last"]["ess_fraction"] == records[2]["fit"]["ess_fraction"]["value"]
+    assert not any(isinstance(value, list) for part in summary.values() if isinstance(part, dict) for value in part)
 
 
 def test_samples_hold_labels_and_no_pictures(done):
