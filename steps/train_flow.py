@@ -151,7 +151,8 @@ def _train(this: Pass, plan: _Plan, folder: StepFolder, tracker: Tracker) -> Res
     info = {"experiment": params.experiment, "pass": this.number, "kind": this.kind}
     save_chain(folder.path / this.chain.name, [*earlier, training.flow], params.generator.model_dump(), info)
     write_json(folder.path / HISTORY_NAME, training.history)
-    found: Result = {"fit": training.fit.as_dict(params.evaluation.confidence), "best_step": training.best_step, "seconds": training.seconds}
+    fit = training.fit.as_dict(params.evaluation.confidence)
+    found: Result = {"fit": fit, "best_step": training.best_step, "seconds": training.seconds}
     if multipliers is not None:
         found["beta"] = dict(zip(multipliers.energy.names, multipliers.beta.tolist(), strict=True))
     return {**found, "generator_evaluations": training.evaluations}
