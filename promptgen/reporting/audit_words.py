@@ -78,7 +78,7 @@ def headline(run: AuditRun) -> str:
     off = [each.attribute for each in run.audits if each.off_target]
     on = [each.attribute for each in run.audits if not each.off_target]
     parts = [f"off target in {listing(off)}"] if off else []
-    parts += [f"no further from the target than chance explains in {listing(on)}"] if on else []
+    parts += [f"on target in {listing(on)}, as far as {count(run.images.n)} images tell"] if on else []
     return f"{run.images.name} is {', and '.join(parts)}"
 
 
@@ -96,8 +96,8 @@ def verdict(audit: Audit) -> str:
     label, share, goal = max(shares, key=lambda each: abs(each[1].value - each[2]))
     name = class_name(audit.attribute, label)
     found = f"{percent(share.value)} {name} ({percent_range(share.low, share.high)}), wanted {wanted(goal)}"
-    judged = "further from the target than chance explains" if audit.off_target else "no further than chance explains"
-    return f"{found}; all shares together lie {judged}."
+    further = "further" if audit.off_target else "no further"
+    return f"{found}; all shares together lie {further} from the target than chance explains."
 
 
 def doubts(run: AuditRun) -> list[str]:
