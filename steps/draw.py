@@ -78,9 +78,9 @@ def run(this: Pass, wanted: Request, tracker: Tracker) -> dict[str, Any]:
     writes the same bytes, so one that was ended can be given again.
 
     Raises:
-        ConfigError: a number is not positive, or exact sampling is asked for that has no energy or no full condition.
-        DataError: the flow of this pass is not trained yet, there is no such coordinate, or there are fewer proposals
-            than pictures.
+        ConfigError: a number is not positive, there are fewer proposals than pictures, or exact samples are asked for
+            without an energy or a full condition.
+        DataError: the flow of this pass is not trained yet, or there is no such coordinate.
         ModelFileError: a weight file is missing or damaged.
         NonFiniteEnergyError: a log weight is not finite.
         StorageError: the folder holds other files, or cannot be written.
@@ -108,6 +108,8 @@ def run(this: Pass, wanted: Request, tracker: Tracker) -> dict[str, Any]:
 def _check(this: Pass, wanted: Request) -> None:
     if wanted.n < 1 or (wanted.proposals is not None and wanted.proposals < 1):
         raise ConfigError("the numbers of pictures and of proposals must be positive")
+    if wanted.proposals is not None and wanted.proposals < wanted.n:
+        raise ConfigError(f"{wanted.n} pictures cannot be chosen from {wanted.proposals} proposals: draw more of those")
     if wanted.exact and this.kind == "generator":
         raise ConfigError("pass 0 has no flow and no energy: what it draws is exact already, so leave --exact out")
 
