@@ -91,7 +91,7 @@ def read_image(path: Path, size: int | None = None) -> Pixels:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"more than {Image.MAX_IMAGE_PIXELS:,} pixels, refused as a decompression bomb") from error
     except Exception as error:  # decoders of damaged files raise whatever they stumble over
-        raise DataError(f"damaged: {' '.join(str(error).split()) or type(error).__name__}") from error
+        raise DataError(f"unreadable: {' '.join(str(error).split()) or type(error).__name__}") from error
     return np.asarray(_square(shown, size))
 
 
@@ -137,6 +137,8 @@ def _batch(held: dict[str, Pixels]) -> ImageBatch:
 def _as_shown(image: Image.Image) -> Image.Image:
     """Return an image in RGB as a viewer shows it."""
     turned = ImageOps.exif_transpose(image)
+    if turned.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, of which nothing says what is white")
     if turned.mode.startswith("I"):  # 16 bits of grey, which a plain conversion would clip
         turned = Image.fromarray((np.asarray(turned).clip(0, 65535) / 257).round().astype(np.uint8))
     if not turned.has_transparency_data:

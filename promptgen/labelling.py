@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from promptgen.build import cards_of
 from promptgen.cards import find_card
-from promptgen.errors import DataError, TooFewSamplesError
+from promptgen.errors import ConfigError, DataError, TooFewSamplesError
 from promptgen.metrics.estimate import Vector
 from promptgen.metrics.shares import class_counts, joint_labels
 from promptgen.perception.base import Classifier
@@ -114,10 +114,16 @@ class Labeller:
     Args:
         classifier: the classifier; a network is moved to `device`.
         device: where it runs.
+
+    Raises:
+        ConfigError: this machine or its torch has no such device.
     """
 
     def __init__(self, classifier: Classifier, *, device: str = "cpu") -> None:
-        self.classifier = classifier.to(device) if isinstance(classifier, nn.Module) else classifier
+        try:
+            self.classifier = classifier.to(device) if isinstance(classifier, nn.Module) else classifier
+        except (AssertionError, RuntimeError) as error:  # torch has one for a GPU that is not there, and one for a typo
+            raise ConfigError(f"the device {device} cannot be used ({error}); give cpu or cuda") from error
         self.device = device
         self._read: defaultdict[str, list[Tensor]] = defaultdict(list)
 

@@ -100,7 +100,9 @@ def _audit_images(request: Request) -> AuditRun:
     targets = parse_targets(request.targets, attributes)
     for attribute in attributes:  # a wrong name is told before hours of reading
         target_shares(classes(known, attribute), targets.get(attribute))
-    sets = [_read(request, folder, readers) for folder in (request.source, request.compare) if folder]
+    sets = [_read(request, request.source, readers)]
+    if request.compare:
+        sets.append(_read(request, request.compare, readers[:1]))
     return _audited(request, attributes, targets, sets)
 
 

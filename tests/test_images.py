@@ -65,6 +65,14 @@ def test_transparent_parts_are_white(tmp_path):
     assert read_image(tmp_path / "x.png").tolist() == [[[255, 0, 0], [255] * 3], [[255] * 3, [255] * 3]]
 
 
+def test_a_palette_can_have_a_transparent_colour(tmp_path):
+    picture = Image.new("P", (2, 1))
+    picture.putpalette([*RED, *BLUE])
+    picture.putpixel((1, 0), 1)
+    picture.resize((2, 2)).save(tmp_path / "x.png", transparency=0)
+    assert read_image(tmp_path / "x.png")[0].tolist() == [[255, 255, 255], [0, 0, 255]]
+
+
 @pytest.mark.parametrize(("mode", "value", "seen"), [("L", 100, 100), ("I;16", 100 * 257, 100), ("1", 1, 255)])
 def test_grey_becomes_three_equal_channels(tmp_path, mode, value, seen):
     kind = np.uint16 if mode == "I;16" else np.uint8
@@ -101,13 +109,14 @@ def test_what_is_no_image_is_named(tmp_path, monkeypatch):
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:-60])
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / "empty.jpg").touch()
+    Image.new("F", (4, 4)).save(tmp_path / "float.tiff")
     Image.new("L", (100, 90)).save(tmp_path / "large.png")
     Image.new("L", (200, 90)).save(tmp_path / "larger.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 8000)  # Pillow warns of the first, and refuses the second
     found, unread = batches(tmp_path)
     assert [each.names for each in found] == [("good.png",)]
-    assert sorted(unread) == ["cut.png", "empty.jpg", "large.png", "larger.png", "notes.txt"]
-    assert "damaged" in unread["cut.png"]
+    assert sorted(unread) == ["cut.png", "empty.jpg", "float.tiff", "large.png", "larger.png", "notes.txt"]
+    assert "unreadable: image file is truncated" in unread["cut.png"]
     assert "no image" in unread["notes.txt"]
     assert unread["large.png"] == unread["larger.png"] == "more than 8,000 pixels, refused as a decompression bomb"
 

@@ -13,10 +13,11 @@ from promptgen import store
 from promptgen.audit import Sampling
 from promptgen.errors import ConfigError, DataError, ModelFileError
 from promptgen.seeding import stream
+from promptgen.specs import CustomModel
 from promptgen.world.renderer import render
 from promptgen.world.scene import ATTRIBUTES, Scene, SceneConfig
 from steps import audit
-from steps.audit import Request, parse_targets, run
+from steps.audit import Request, parse_targets, reader_spec, run
 from steps.command import command
 
 QUICK = Sampling(resamples=200)
@@ -106,6 +107,20 @@ def test_batches_change_nothing_and_repetitions_give_the_same_bytes(found):
         assert (folder / "again-0" / name).read_bytes() == (folder / "again-1" / name).read_bytes()
 
 
+def test_clip_can_be_the_classifier(place, tmp_path):
+    folder, _ = place
+    store.fetch("world-clip", folder / "models")
+    path = tmp_path / "hair.yaml"
+    path.write_text(
+        "{type: clip_labels, model: world-clip, attributes: "
+        "{hair: {short: a person with short hair, long: a person with long hair}}}"
+    )
+    (hair,) = run(Request(folder / "others", str(path), models=folder / "models", sampling=QUICK), tmp_path).audits
+    assert hair.labels == ("short", "long")
+    assert hair.bias.shares[1].contains(0.9)
+    assert reader_spec("mine:Classifier") == CustomModel(type="custom", factory="mine:Classifier")
+
+
 def test_sub_folders_are_groups(found):
     _, truth, folder = found
     request = Request(
@@ -163,6 +178,7 @@ def test_a_class_without_images_is_named_by_its_target(tmp_path):
         ({"targets": ["long=0.5, short=0.5"]}, ConfigError, "write \"age: long=0.5, short=0.5\""),
         ({"classifier": "world-clasifier"}, ConfigError, "did you mean world-classifier"),
         ({"classifier": "fairface"}, ModelFileError, "python -m steps.fetch fairface"),
+        ({"device": "gpu"}, ConfigError, "the device gpu cannot be used"),
         ({"size": 32}, DataError, "takes no images of 32 x 32"),
     ],
 )  # fmt: skip
