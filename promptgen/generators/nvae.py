@@ -10,8 +10,9 @@ https://arxiv.org/abs/2007.03898). An independent implementation.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from promptgen.generators.nvae_config import CELLS, Groups, NVAEConfig, config_f
 from promptgen.generators.nvae_layers import Cell, Combiner, fold_weight_norm
 from promptgen.generators.nvae_output import mean_image, soft_clamp
 from promptgen.generators.plain import convolution
+from promptgen.generators.recomputation import recomputed
 from promptgen.published import load_strictly, plain_state, read_torch, require_numbers
 from promptgen.seeding import stream
 from promptgen.strict import validate
@@ -94,20 +96,19 @@ class NVAE(FrozenModule):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def decode(self, noises: Sequence[Tensor]) -> Decoded:
-        """Return what the decoder makes of the noise of all groups, each (B, c, h, w), from coarse to fine."""
+        """Return what the decoder makes of the noise of all groups, each (B, c, h, w), from coarse to fine.
+
+        For a gradient the features between groups are kept, and those within a group are computed again.
+        """
         x = self.prior_ftr0.expand(len(noises[0]), -1, -1, -1)
         means: list[Tensor] = []
         deviations: list[Tensor] = []
-        for layer in self.dec_tower:
-            if not isinstance(layer, Combiner):
-                x = layer(x)
-                continue
-            mean, deviation = self._distribution(len(means), x)
-            x = layer(x, mean + deviation * noises[len(means)])
+        for index, (layers, noise) in enumerate(zip(self._layers_of_groups(), noises, strict=True)):
+            x, mean, deviation = recomputed(partial(self._group, index, layers), x, noise)
             means.append(mean)
             deviations.append(deviation)
         for layer in self.post_process:
-            x = layer(x)
+            x = recomputed(layer, x)
         return Decoded(self.image_conditional(x), means, deviations)
 
     def noises(self, latent: Tensor, noise: torch.Generator | None = None) -> list[Tensor]:
@@ -154,6 +155,23 @@ class NVAE(FrozenModule):
             self(self.prior.sample(batch, rng), noise=rng)
         for module in normalisations:
             module.eval()
+
+    def _layers_of_groups(self) -> Iterator[list[nn.Module]]:
+        """Yield the layers of each group, from coarse to fine: cells, and the combiner at the end."""
+        layers: list[nn.Module] = []
+        for layer in self.dec_tower:
+            layers.append(layer)
+            if isinstance(layer, Combiner):
+                yield layers
+                layers = []
+
+    def _group(self, index: int, layers: list[nn.Module], x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the features after a group, (B, C, H, W), and its mean and standard deviation, (B, c, h, w)."""
+        *cells, combiner = layers
+        for cell in cells:
+            x = cell(x)
+        mean, deviation = self._distribution(index, x)
+        return combiner(x, mean + deviation * noise), mean, deviation
 
     def _distribution(self, index: int, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of a group, (B, c, h, w), which follow from the features before it."""

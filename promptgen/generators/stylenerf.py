@@ -11,17 +11,17 @@ ICLR 2022, https://arxiv.org/abs/2110.08985). An independent implementation.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from promptgen.errors import DataError, ModelFileError
 from promptgen.generators.base import FrozenModule, GaussianPrior
+from promptgen.generators.recomputation import recomputed
 from promptgen.generators.stylenerf_config import CameraConfig, StyleNeRFConfig, config_from_settings
 from promptgen.generators.stylenerf_field import BackgroundField, ForegroundField
 from promptgen.generators.stylenerf_file import read_generator
@@ -107,7 +107,7 @@ class Synthesis(nn.Module):
         image, x = rendering.image, rendering.features.permute(0, 2, 3, 1)
         yield image
         for size in self.config.block_sizes:
-            x, image = _recomputed(self.get_submodule(f"b{size}"), x, image, w)
+            x, image = recomputed(self.get_submodule(f"b{size}"), x, image, w)
             yield image
 
     def forward(self, w: Tensor, code: Tensor, camera: Camera) -> Tensor:
@@ -137,7 +137,7 @@ class Synthesis(nn.Module):
         start, number = self.config.background_start, self.config.background_samples
         inverse = start * torch.linspace(1, 0, number, dtype=code.dtype, device=code.device)
         positions = background_positions(origins, directions, inverse)
-        density, hidden = _recomputed(self.bg_nerf, positions, code)
+        density, hidden = recomputed(self.bg_nerf, positions, code)
         weights, _ = opacity_weights(density, inverse[:-1] - inverse[1:], last=1.0)
         summed = (weights[:, :, None] @ hidden)[:, :, 0]
         return self.bg_nerf.features(summed, weights.sum(dim=2, keepdim=True)), weights
@@ -145,7 +145,7 @@ class Synthesis(nn.Module):
     def _sampled(self, fractions: Tensor, origins: Tensor, directions: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
         """Return the foreground's density, (B, R, S), and hidden values, (B, R, S, width)."""
         positions = origins[:, :, None] + self._depths(fractions)[..., None] * directions[:, :, None]
-        density, hidden = _recomputed(self.fg_nerf, positions, w)
+        density, hidden = recomputed(self.fg_nerf, positions, w)
         return density, hidden
 
     def _depths(self, fractions: Tensor) -> Tensor:
@@ -308,10 +308,3 @@ def _temper(synthesis: Synthesis) -> None:
     readers: list[EqualConv | ReadOut] = [synthesis.fg_nerf.to_rgb, synthesis.bg_nerf.to_rgb]
     for layer in readers + [block.torgb for block in blocks]:
         layer.weight.mul_(RANDOM_COLOURS / (len(blocks) + 1) ** 0.5)
-
-
-def _recomputed(function: Callable[..., Any], *arguments: Tensor) -> Any:
-    """Call a part of the network; for a gradient its insides are computed again instead of being kept."""
-    if torch.is_grad_enabled() and any(argument.requires_grad for argument in arguments):
-        return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
-    return function(*arguments)

@@ -1,13 +1,15 @@
-"""NVAE: chosen groups, fixed and fresh noise, temperature, kinds of cells, published layout, damaged files."""
+"""NVAE: chosen groups, noise, temperature, kinds of cells, memory, published layout, damaged files."""
 
 import argparse
 
 import pytest
 import torch
 from pydantic import ValidationError
+from torch.autograd.graph import saved_tensors_hooks
 
 from promptgen.errors import DataError, ModelFileError
 from promptgen.flow import Flow, FlowConfig
+from promptgen.generators import nvae
 from promptgen.generators.base import Generator
 from promptgen.generators.nvae import NVAE, load_nvae, random_nvae
 from promptgen.generators.nvae_config import CELLS, OPTIONS, NVAEConfig
@@ -109,6 +111,50 @@ def test_temperature_scales_every_deviation_of_the_top_group():
 def test_every_kind_of_cell_computes(architecture):
     model = small(architecture=architecture, squeeze=architecture == "res_elu", channels=8)
     assert model(latents(model)).isfinite().all()
+
+
+def saved_bytes(model, latent):
+    """Return the bytes that are kept for the backward pass, the gradient and the image."""
+    kept = []
+
+    def keep(tensor):
+        kept.append(tensor.nbytes)
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        image = model(latent)
+    (gradient,) = torch.autograd.grad(image.square().sum(), latent)
+    return sum(kept), gradient, image
+
+
+@pytest.mark.parametrize("groups", [(0,), (2, 0), (2,)])
+def test_recomputation_changes_memory_alone(monkeypatch, groups):
+    model = small(groups=groups, cells_per_group=3)
+    latent = latents(model).requires_grad_()
+    little, gradient, image = saved_bytes(model, latent)
+    monkeypatch.setattr(nvae, "recomputed", lambda function, *arguments: function(*arguments))
+    much, expected, expected_image = saved_bytes(model, latent)
+    torch.testing.assert_close(image, expected_image, rtol=0, atol=0)
+    torch.testing.assert_close(gradient, expected, rtol=0, atol=0)
+    assert 2 * little < much
+
+
+def test_memory_is_that_of_the_features_between_groups():
+    model, deep, long = small(), small(cells_per_group=4), small(groups_per_scale=3)
+    latent = latents(model).requires_grad_()
+    kept, deep_kept, long_kept = (saved_bytes(each, latent)[0] for each in (model, deep, long))
+    assert deep_kept == kept
+    per_group = latent.element_size() * len(latent) * (8 + 3) * 4 * 4  # 8 maps of features and 3 of noise
+    assert long_kept - kept == per_group
+
+
+def test_nothing_is_kept_where_no_gradient_is_asked_for():
+    model = small()
+    latent = latents(model)
+    with saved_tensors_hooks(lambda tensor: pytest.fail("kept"), lambda tensor: tensor):
+        expected = model(latent)
+    with torch.no_grad():
+        torch.testing.assert_close(model(latent.requires_grad_()), expected, rtol=0, atol=0)
 
 
 def test_published_size():
