@@ -43,6 +43,9 @@ class Sampling:
 
 SAMPLING = Sampling()
 
+MARGIN = 0.04
+"""Up to this difference, a group's share counts as that of the same group of the other set."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -246,7 +249,9 @@ def _grouped(read: Labels, other: Labels | None, attribute: str, mu: Vector, con
     references = None
     if both:
         pairs = zip(*(_shares({name: each[name] for name in both}).T for each in (counts, there)), mu, strict=True)
-        references = tuple(compare_to_reference(s, r, neutral=goal, confidence=confidence) for s, r, goal in pairs)
+        references = tuple(
+            compare_to_reference(s, r, neutral=goal, margin=MARGIN, confidence=confidence) for s, r, goal in pairs
+        )
     spreads = [spread(each) for each in by_class]
     return Groups(
         shares={name: tuple(share_estimates(each, confidence)) for name, each in counts.items()},

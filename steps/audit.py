@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from promptgen.audit import SAMPLING, Sampling, audit
@@ -133,7 +133,7 @@ def _audited(request: Request, attributes: Sequence[str], targets: Targets, sets
                 attribute,
                 target=targets.get(attribute),
                 judge=here.judge,
-                other=other and other.labels,
+                other=other.labels if other else None,
                 confusion=confusions.get(attribute),
                 sampling=request.sampling,
             )
@@ -142,7 +142,7 @@ def _audited(request: Request, attributes: Sequence[str], targets: Targets, sets
         sampling=request.sampling,
         classifier=request.classifier,
         judge=request.judge,
-        other=other and other.images,
+        other=other.images if other else None,
     )
 
 
@@ -226,8 +226,28 @@ def _shares(shares: str) -> dict[str, float]:
         raise ConfigError(f'the target "{shares}" cannot be read; write "Male=0.4, Female=0.6"') from error
 
 
-def main() -> None:
-    """Run the step from the command line."""
+def parse(words: Sequence[str] | None = None) -> tuple[Request, Path]:
+    """Return what a command line asks for, and the folder for it; one that contradicts itself ends with status 2."""
+    parser = _parser()
+    given = parser.parse_args(words)
+    if given.images and not given.classifier:
+        parser.error("--images needs a --classifier, such as fairface")
+    if given.labels and (given.classifier or given.judge):
+        parser.error("--labels has labels already: leave --classifier and --judge out")
+    if given.groups is not False and isinstance(given.groups, str) != bool(given.labels):
+        parser.error("--groups takes a column with --labels, and nothing with --images")
+    if not 0 < given.confidence < 1:
+        parser.error("--confidence lies between 0 and 1, such as 0.95")
+    same = {field.name for field in fields(Request)}
+    request = Request(
+        source=given.images or given.labels,
+        sampling=Sampling(given.confidence, given.resamples, given.seed),
+        **{name: value for name, value in vars(given).items() if name in same},
+    )
+    return request, given.out
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--images", type=Path, metavar="DIR", help="folder of images, with all folders below it")
@@ -236,13 +256,29 @@ def main() -> None:
     parser.add_argument("--judge", metavar="NAME", help="another classifier, whose opinion is shown beside")
     parser.add_argument("--compare", type=Path, metavar="PATH", help="another folder, or CSV file, to compare with")
     parser.add_argument(
-        "--attribute", nargs="+", default=[], metavar="NAME", help='such as gender, or "race x gender" (default: all)'
+        "--attribute",
+        dest="attributes",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help='such as gender, or "race x gender" (default: all)',
     )
     parser.add_argument(
-        "--target", action="append", default=[], help='"Male=0.4, Female=0.6", "gender: ..." (default: uniform)'
+        "--target",
+        dest="targets",
+        action="append",
+        default=[],
+        metavar="SHARES",
+        help='"Male=0.4, Female=0.6", "gender: ..." (default: uniform)',
     )
     parser.add_argument(
-        "--confusion", action="append", default=[], type=Path, metavar="CSV", help="how often a class is read as which"
+        "--confusion",
+        dest="confusions",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="CSV",
+        help="how often a class is read as which",
     )
     parser.add_argument(
         "--groups",
@@ -260,28 +296,7 @@ def main() -> None:
     parser.add_argument("--resamples", type=positive, default=1000, help="simulations per interval (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of the simulations (default: 0)")
     parser.add_argument("--out", type=Path, default=Path("reports/audit"), help="folder (default: reports/audit)")
-    given = parser.parse_args()
-    if given.images and not given.classifier:
-        parser.error("--images needs a --classifier, such as fairface")
-    if given.labels and (given.classifier or given.judge):
-        parser.error("--labels has labels already: leave --classifier and --judge out")
-    if given.groups is not False and isinstance(given.groups, str) != bool(given.labels):
-        parser.error("--groups takes a column with --labels, and nothing with --images")
-    if not 0 < given.confidence < 1:
-        parser.error("--confidence lies between 0 and 1, such as 0.95")
-    request = Request(
-        source=given.images or given.labels,
-        attributes=given.attribute,
-        targets=given.target,
-        confusions=given.confusion,
-        sampling=Sampling(given.confidence, given.resamples, given.seed),
-        **{
-            name: getattr(given, name)
-            for name in ("classifier", "judge", "compare", "size", "batch", "device", "models")
-        },
-    )
-    print(text(run(request, given.out)))
-    print(given.out / PAGE_NAME)
+    return parser
 
 
 def positive(word: str) -> int:
@@ -289,6 +304,13 @@ def positive(word: str) -> int:
     if (number := int(word)) < 1:
         raise argparse.ArgumentTypeError(f"{word} is not positive")
     return number
+
+
+def main() -> None:
+    """Run the step from the command line."""
+    request, out = parse()
+    print(text(run(request, out)))
+    print(out / PAGE_NAME)
 
 
 if __name__ == "__main__":

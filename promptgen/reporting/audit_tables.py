@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from promptgen.audit import Audit, Comparison, Groups
+from promptgen.audit import MARGIN, Audit, Comparison, Groups
 from promptgen.metrics.bias import DISTANCES
 from promptgen.metrics.estimate import Difference, Estimate
 from promptgen.metrics.reference import Reference
@@ -77,8 +77,9 @@ def tables(run: AuditRun, audit: Audit) -> list[Table]:
 
 
 def _shares(run: AuditRun, audit: Audit) -> Table:
+    taken = "are taken for this class" if run.classifier else "have this label"
     columns: dict[str, tuple[Sequence[Estimate], str]] = {
-        "Share": (audit.bias.shares, f"part of the {count(audit.bias.n)} images that are taken for this class")
+        "Share": (audit.bias.shares, f"part of the {count(audit.bias.n)} images that {taken}")
     }
     if audit.judge:
         columns["Judge"] = (audit.judge.shares, f"the same, as {run.judge} perceives the same images")
@@ -149,8 +150,9 @@ def _references(other: str, audit: Audit, found: Sequence[Reference]) -> Table:
         for label, each in zip(audit.labels, found, strict=True)
     ]
     meanings = [
-        f"Amplified: part of the {found[0].groups} groups of both that are further from the target than in {other}.",
-        "Reflected: part of them whose share differs by at most 4 percentage points. Mitigated: the rest.",
+        f"Parts of the {found[0].groups} groups in both. Reflected: the shares differ by no more than {100 * MARGIN:g} "
+        "percentage points. Amplified: of the others, those further from the target here. Mitigated: the rest.",
+        "The chance within a group is not allowed for, so give each group enough images.",
     ]
     head = [audit.attribute, "Amplified", "Reflected", "Mitigated"]
     return Table(f"What became of the bias of {other}", head, rows, meanings)
