@@ -31,8 +31,6 @@ def run(project: Project) -> None:
     _check_writable(project.artifacts)
     _check_writable(project.reports)
     params, models = project.params, project.models
-    for sentence in filter(None, (lacking(params), idle(params))):
-        logger.warning("%s", sentence)
     generator = build_generator(params.generator, models)
     Flow(generator.prior.dim, params.flow, params.condition)  # whose parts may not fit the latent
     for spec in (params.debias.classifier, params.debias.judge):
@@ -50,6 +48,8 @@ def run(project: Project) -> None:
                 "no energy reads control.condition: the flow is told of %s and has no reason to listen",
                 ", ".join(params.condition.names),
             )
+    for sentence in filter(None, (lacking(params), idle(params))):  # of no weight beside an error
+        logger.warning("%s", sentence)
 
 
 def _check_writable(folder: Path) -> None:

@@ -220,7 +220,7 @@ def test_a_step_trains_a_random_network(models, tmp_path):
     fetch("world-clip", tmp_path / "models")
     this = Pass(Project.load(path), 1)
     result = step.run(this, NullTracker())["result"]
-    assert 0 < result["fit"]["ess_fraction"] <= 1
+    assert 0 < result["fit"]["ess_fraction"]["value"] <= 1
     assert len(read_json(this.folder("train_flow") / step.HISTORY_NAME)) == TRAINING.steps + 1
     chain = build_chain(this.chain, tmp_path / "nowhere")
     assert images(chain).isfinite().all()
