@@ -1,8 +1,8 @@
 """Every 95 % interval of the library covers the truth in 93 to 97 % of simulated worlds.
 
 Each test draws WORLDS worlds, with truths, class numbers and sample sizes of their own, and counts how many intervals
-hold the truth. The seeds are fixed, so the counts are the same in every run on one machine. By chance alone the coverage
-of a perfect interval varies by 0.7 % (one standard deviation) from seed to seed.
+hold the truth. The seeds are fixed, so the counts are the same in every run on one machine. By chance alone the
+coverage of a perfect interval varies by 0.7 % (one standard deviation) from seed to seed.
 """
 
 from __future__ import annotations
