@@ -6,6 +6,7 @@ Nothing here is an error: the run ended well, but its numbers mean less than the
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from promptgen.reporting.formats import class_name, listing, number, percent
 from promptgen.reporting.records import SOURCES, Interval, Metrics, PassRecord, Settings, Source
@@ -15,7 +16,10 @@ DISAGREEMENTS: Sequence[tuple[Source, Source, str]] = (
     ("classifier", "judge", "the flow may have learned to please its classifier, or one of the two errs more"),
     ("judge", "truth", "the judge errs by more than its interval, which covers sampling alone, can say"),
 )
-"""Who may disagree with whom, and what that means."""
+"""Who may disagree with whom, and what that means of a flow's samples."""
+
+UNTRAINED: Final = "one of the two errs more; no flow was trained yet"
+"""What it means when classifier and judge disagree on the generator alone."""
 
 
 def warnings(metrics: Metrics) -> list[str]:
@@ -78,8 +82,9 @@ def _disagreements(metrics: Metrics, record: PassRecord) -> Iterator[str]:
     for one, other, meaning in DISAGREEMENTS:
         for key, shares in counted.items():
             if one in shares and other in shares and not shares[one].overlaps(shares[other]):
+                told = UNTRAINED if record.kind == "generator" and one == "classifier" else meaning
                 where = f"Pass {record.number}: {one} and {other} disagree on {class_name(*key)} beyond their intervals"
-                yield f"{where}, {percent(shares[one].value)} against {percent(shares[other].value)}: {meaning}."
+                yield f"{where}, {percent(shares[one].value)} against {percent(shares[other].value)}: {told}."
 
 
 def _by_source(record: PassRecord, label: str) -> dict[Source, Interval]:

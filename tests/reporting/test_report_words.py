@@ -155,6 +155,15 @@ def test_disagreement_beyond_the_intervals_is_warned_of():
     )
 
 
+def test_no_flow_is_blamed_for_a_disagreement_on_the_generator_alone():
+    apart = {"classifier": 0.5, "judge": 0.42, "truth": 0.42}
+    found = [plain(text) for text in doubts.warnings(run(long=[apart, 0.84, 0.5]).metrics)]
+    assert found == [
+        "Pass 0: classifier and judge disagree on long hair beyond their intervals, 50.0 % against 42.0 %: "
+        "one of the two errs more; no flow was trained yet."
+    ]
+
+
 def test_a_judge_that_truth_contradicts_is_warned_of():
     apart = {"classifier": 0.5, "judge": 0.5, "truth": 0.6}
     found = doubts.warnings(run(long=[0.5, 0.84, apart]).metrics)
