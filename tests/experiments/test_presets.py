@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from promptgen.build import cards_of
+from promptgen.build import build_classifier, cards_of
 from promptgen.cards import load_cards
 from promptgen.errors import ConfigError
 from promptgen.experiments.presets import DEFAULTS_NAME, find_preset, laid_over, read_presets
 from promptgen.perception.fairface import ATTRIBUTES as FAIRFACE
 from promptgen.perception.labels import class_index, classes, target_shares
-from promptgen.specs import CardModel, ClipLabelsModel, JointModel
+from promptgen.specs import CardModel, ClipLabelsModel, CustomModel, JointModel
 from promptgen.world.scene import ATTRIBUTES as WORLD
 
 ROOT = Path(__file__).parents[2]
@@ -110,11 +110,13 @@ def test_every_label_is_known_to_who_reads_it(name):
 
 
 def attributes_of(spec) -> dict[str, tuple[str, ...]]:
-    """Return the labels that a classifier reads, by its card alone."""
+    """Return the labels that a classifier reads, by its card alone if it has one."""
     if isinstance(spec, ClipLabelsModel):
         return {name: tuple(texts) for name, texts in spec.attributes.items()}
     if isinstance(spec, JointModel):
         return {name: labels for part in spec.classifiers for name, labels in attributes_of(part).items()}
+    if isinstance(spec, CustomModel):
+        return dict(build_classifier(spec, Path("models")).attributes)
     assert isinstance(spec, CardModel)
     card = CARDS[spec.model]
     known = {"fairface": dict(FAIRFACE), "world-network": dict(WORLD)}
