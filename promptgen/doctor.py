@@ -30,9 +30,17 @@ LIBRARY = (
     "open_clip_torch",
     "numpy",
     "safetensors",
+    "torch_fidelity",
+    "huggingface_hub",
+    "tqdm",
     "pydantic",
     "pyyaml",
     "filelock",
+    "scipy",
+    "pandas",
+    "seaborn",
+    "jinja2",
+    "pillow",
 )
 WORKFLOW = ("prefect", "mlflow", "dvc")
 BAD_PAIRS = (

@@ -20,7 +20,7 @@ FOLDER = "model"
 PROJECT_NAME = "project"
 MODELS_NAME = "models"
 MODEL_CODE = Path(__file__).with_name("sampler_model.py")
-REQUIREMENTS = ("torch", "numpy", "nflows", "pillow", "pydantic", "pyyaml", "safetensors", "filelock")
+REQUIREMENTS = ("torch", "numpy", "scipy", "nflows", "pillow", "pydantic", "pyyaml", "safetensors", "filelock")
 
 
 def register(

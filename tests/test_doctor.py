@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import os
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +25,12 @@ def versions(monkeypatch):
 def test_this_installation_is_well(tmp_path):
     wrong = [finding for finding in doctor.examine(tmp_path) if finding.remedy and not finding.name.startswith("port")]
     assert wrong == []
+
+
+def test_every_requirement_is_looked_for():
+    lines = (Path(__file__).parent.parent / "requirements.txt").read_text().splitlines()
+    pinned = {line.partition("==")[0] for line in lines if "==" in line}
+    assert pinned == {*doctor.LIBRARY, *doctor.WORKFLOW}
 
 
 def test_known_bad_pairs_are_named_with_the_way_out(versions):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import threading
 import time
+from importlib import metadata
 from pathlib import Path
 
 import mlflow
@@ -23,7 +25,7 @@ from steps import sync
 from steps.facts import figures, flatten, provenance
 from steps.journal import Journal, read
 from steps.mlflow_store import ROOT, TrackingError, connect, make_database, tracking_uri
-from steps.registry import save
+from steps.registry import REQUIREMENTS, save
 from steps.tracking import Recorder, attach
 
 LOOP = "0123456789abcdef0123"
@@ -402,3 +404,46 @@ def test_the_environment_can_name_another_store(root, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5001")
     assert tracking_uri(root) == "http://127.0.0.1:5001"
     assert isinstance(ROOT, Path)
+
+
+def closure_of(packages):
+    """Return the normalised names of distributions and of all that they need here, without extras."""
+    found, todo = set(), list(packages)
+    while todo:
+        name = re.sub(r"[-_.]+", "-", todo.pop()).lower()
+        if name in found:
+            continue
+        try:
+            needed = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:  # of another system
+            continue
+        found.add(name)
+        todo += [re.match(r"[\w.-]+", each)[0] for each in needed if "extra ==" not in each]
+    return found
+
+
+def test_a_registered_model_draws_with_no_more_packages_than_it_names():
+    needed = closure_of(REQUIREMENTS)
+    others = [
+        module
+        for module, owners in metadata.packages_distributions().items()
+        if not {re.sub(r"[-_.]+", "-", owner).lower() for owner in owners} & {*needed, "promptgen"}
+    ]
+    code = f"""
+import sys
+from importlib.machinery import PathFinder
+class OnlyNamed:
+    def find_spec(self, name, path=None, target=None):
+        return None if name.partition(".")[0] in {set(others)!r} else PathFinder.find_spec(name, path, target)
+sys.meta_path[sys.meta_path.index(PathFinder)] = OnlyNamed()
+from pathlib import Path
+import promptgen.build, promptgen.world
+from promptgen.flow import Flow
+from promptgen.generators.chained import ChainedGenerator
+from promptgen.sampling import generate
+from promptgen.world.generator import load_generator
+generator = load_generator(Path(promptgen.world.__file__).with_name("weights") / "world-generator.safetensors")
+chain = ChainedGenerator(generator, Flow(generator.prior.dim))
+next(iter(generate(chain, 1, seed=0, stream="serve", batch=1)))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
