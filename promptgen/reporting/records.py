@@ -63,6 +63,44 @@ class Fit(Record):
         return self.log_z.value - self.kl_gap.value
 
 
+class Bias(Record):
+    """All bias figures of an attribute by one who counts; see `promptgen.metrics.bias`."""
+
+    shares: dict[str, Interval]
+    kl: Interval
+    total_variation: Interval
+    discrepancy: Interval
+
+
+class Watched(Record):
+    """An attribute, or a product of several, that is measured though no flow was trained to move it.
+
+    `chance` is what each distance would show by chance alone, by its name.
+    """
+
+    target: dict[str, float]
+    by: dict[Source, Bias]
+    chance: dict[str, float]
+
+
+class Quality(Record):
+    """How the samples look against the generator's own; see `promptgen.metrics.quality`.
+
+    The generator itself is compared with itself, one half of its samples with the other: what chance alone shows.
+    """
+
+    reference: Literal["the generator", "its other half"]
+    features: str
+    n: int = Field(gt=0)
+    n_reference: int = Field(gt=0)
+    frechet: float
+    frechet_chance: float
+    few_samples: bool
+    kernel: Interval
+    precision: Interval
+    recall: Interval
+
+
 class PassRecord(Record):
     """One pass of the loop, as measured on its own fresh samples."""
 
@@ -72,6 +110,12 @@ class PassRecord(Record):
     shares: dict[Source, dict[str, Interval] | None]
     kl: dict[Source, Interval | None]
     corrected: dict[Source, dict[str, Interval]] = Field(default_factory=dict)
+    uncorrectable: dict[Source, list[str]] = Field(default_factory=dict)
+    distances: dict[Source, dict[str, Interval]] = Field(default_factory=dict)
+    chance: dict[str, float] = Field(default_factory=dict)
+    soft: dict[Source, Bias] = Field(default_factory=dict)
+    watched: dict[str, Watched] = Field(default_factory=dict)
+    quality: Quality | None = None
     control: dict[str, Interval]
     fit: Fit | None
     seconds: dict[str, float]
@@ -97,6 +141,21 @@ class PassRecord(Record):
         return (self.shares.get(source) or {}).get(label)
 
 
+class Confirmation(Record):
+    """The last pass counted once more, on samples drawn after it was decided that the loop ends there.
+
+    A pass at which the loop stops because its interval contains the target was chosen by that very count, which is
+    therefore a little too favourable; this one is not.
+    """
+
+    number: int = Field(alias="pass", ge=0)
+    n: int = Field(gt=0)
+    shares: dict[Source, dict[str, Interval]]
+    kl: dict[Source, Interval]
+    corrected: dict[Source, dict[str, Interval]]
+    contains_target: bool
+
+
 class Metrics(Record):
     """The content of ``reports/metrics.json``."""
 
@@ -105,6 +164,7 @@ class Metrics(Record):
     target: dict[str, float]
     stopped: str
     passes: list[PassRecord] = Field(min_length=1)
+    confirmation: Confirmation | None = None
 
     @property
     def sources(self) -> list[Source]:
