@@ -7,7 +7,7 @@ import functools
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -186,7 +186,13 @@ class Pass:
         return sha256_of(path)
 
     def step(
-        self, name: str, params: Mapping[str, Any], inputs: Mapping[str, str], work: Callable[[StepFolder], Result]
+        self,
+        name: str,
+        params: Mapping[str, Any],
+        inputs: Mapping[str, str],
+        work: Callable[[StepFolder], Result],
+        *,
+        uses: Sequence[str] = (),
     ) -> Result:
         """Do the work of a step, unless its folder says that it is done already.
 
@@ -196,6 +202,7 @@ class Pass:
             inputs: sha256 of all files that it depends on.
             work: writes files into the folder and returns what it found out. A `seconds` among that is the time over
                 all restarts; without one, the time is taken here.
+            uses: names of the steps' other modules whose code the outcome depends on.
 
         Returns:
             A small dict: `folder`, `fingerprint`, `seconds`, `result`.
@@ -203,7 +210,7 @@ class Pass:
         Raises:
             StorageError: another run holds the folder, or it cannot be written.
         """
-        inputs = {**inputs, "code": _code_sha256(name)}
+        inputs = {**inputs, "code": _code_sha256(name, *uses)}
         folder = StepFolder(self.folder(name), fingerprint(params, inputs, FORMAT_VERSION))
         with folder_lock(folder.path):
             if not folder.is_complete():

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from promptgen.files import write_json
 from promptgen.manifest import StepFolder
-from promptgen.metrics.bias import Bias, measure_bias
+from promptgen.metrics.bias import Bias
 from promptgen.metrics.shares import share_difference
-from promptgen.perception.labels import target_shares
 from promptgen.tracking import Tracker
 from steps.common import Pass, Result, pass_command
-from steps.evaluate import count
+from steps.counting import judged
 from steps.sample import SAMPLES_NAME, load_samples
 
 BIAS_NAME = "bias.json"
@@ -41,7 +38,7 @@ def run(this: Pass, tracker: Tracker) -> Result:
     }
     passes = {"first": Pass(this.project, 0), "this": this}
     inputs = {name: each.sha256(each.folder("sample") / SAMPLES_NAME) for name, each in passes.items()}
-    return this.step("estimate_bias", params, inputs, lambda folder: _estimate(this, folder))
+    return this.step("estimate_bias", params, inputs, lambda folder: _estimate(this, folder), uses=("counting",))
 
 
 def _estimate(this: Pass, folder: StepFolder) -> Result:
@@ -82,18 +79,7 @@ def decide(this: Pass, contains_target: bool) -> str | None:
 
 def _judged(this: Pass) -> Bias:
     """Return the judge's figures of a pass, labels in the order of the target."""
-    debias, evaluation = this.params.debias, this.params.evaluation
-    arrays, readers = load_samples(this.folder("sample"))
-    counts = count(arrays, "judge", readers["judge"], debias.attribute)
-    target = target_shares(list(counts), debias.target)
-    order = [list(counts).index(label) for label in debias.target]
-    return measure_bias(
-        np.array(list(counts.values()))[order],
-        target[order],
-        confidence=evaluation.confidence,
-        resamples=evaluation.bootstrap,
-        seed=this.seed,
-    )
+    return judged(this, *load_samples(this.folder("sample")))
 
 
 if __name__ == "__main__":

@@ -191,7 +191,7 @@ def test_other_params_make_other_work(tmp_path):
 def test_other_code_makes_other_work(tmp_path, monkeypatch):
     project = project_in(tmp_path)
     first = run_pass(project, 0)
-    monkeypatch.setattr(common, "_code_sha256", lambda step: f"changed {step}")
+    monkeypatch.setattr(common, "_code_sha256", lambda *steps: f"changed {steps}")
     assert run_pass(project, 0)["sample"]["fingerprint"] != first["sample"]["fingerprint"]
 
 

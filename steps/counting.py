@@ -1,0 +1,131 @@
+"""Who counts the classes of a pass's samples, and what the counts say: shares, KL to the target, shares corrected."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from promptgen.build import cards_of
+from promptgen.cards import find_card
+from promptgen.errors import DataError
+from promptgen.labelling import card_confusions
+from promptgen.metrics.bias import Bias, measure_bias
+from promptgen.metrics.correction import corrected_shares
+from promptgen.metrics.distances import distance_interval
+from promptgen.metrics.shares import class_counts, joint_labels, share_estimates
+from promptgen.perception.labels import PRODUCT, classes, target_shares
+from promptgen.specs import ModelSpec, ReaderSpec
+from steps.common import Pass
+
+logger = logging.getLogger("promptgen")
+
+Arrays = Mapping[str, NDArray[Any]]
+Attributes = Mapping[str, Sequence[str]]
+Readers = Mapping[str, ModelSpec | ReaderSpec]
+
+
+class Options(TypedDict):
+    """How an interval is resampled."""
+
+    resamples: int
+    confidence: float
+    seed: int
+
+
+def options_of(this: Pass) -> Options:
+    """Return how the intervals of a pass are resampled."""
+    evaluation = this.params.evaluation
+    return Options(resamples=evaluation.bootstrap, confidence=evaluation.confidence, seed=this.seed)
+
+
+def readers_of(this: Pass) -> Readers:
+    """Return the models that count; who knows the truth is none."""
+    return {"classifier": this.params.debias.classifier, "judge": this.params.debias.judge}
+
+
+def counting_params(this: Pass) -> dict[str, Any]:
+    """Return all parameters that `count_target` depends on, and what it reads off cards."""
+    cards = [name for spec in readers_of(this).values() for name in cards_of(spec)]
+    return {
+        "seed": this.seed,
+        "quality": {name: find_card(name, this.project.models).quality for name in cards},
+        **this.params.debias.model_dump(include={"attribute", "target"}),
+        **this.params.evaluation.model_dump(include={"confidence", "bootstrap"}),
+    }
+
+
+def count(arrays: Arrays, reader: str, attributes: Attributes, attribute: str) -> dict[str, int]:
+    """Return how often each label of `attribute`, which may be a product, was read; empty if `reader` does not know it.
+
+    Args:
+        arrays: content of samples.npz.
+        reader: who counts.
+        attributes: labels of each attribute the reader knows.
+        attribute: what is counted.
+    """
+    factors = attribute.split(PRODUCT)
+    if not all(factor in attributes for factor in factors):
+        return {}
+    labels = classes(attributes, attribute)
+    joint = joint_labels([arrays[f"{reader}.{name}"] for name in factors], [len(attributes[name]) for name in factors])
+    return dict(zip(labels, class_counts(joint, len(labels)).tolist(), strict=True))
+
+
+def count_target(this: Pass, arrays: Arrays, labels: Mapping[str, Attributes]) -> dict[str, dict[str, Any]]:
+    """Return what samples show of the attribute to de-bias, as plain dicts by who counted.
+
+    Args:
+        this: the pass that they are of.
+        arrays: content of samples.npz.
+        labels: labels of each attribute, by who knows it.
+
+    Returns:
+        `shares` by label, `kl` to the target, and the `corrected` shares by label of those whose card has a confusion
+        table.
+    """
+    shares, kl, corrected = {}, {}, {}
+    for reader, attributes in labels.items():
+        if counts := count(arrays, reader, attributes, this.params.debias.attribute):
+            shares[reader], kl[reader] = _bias(this, counts)
+            if found := _corrected(this, counts, attributes, readers_of(this).get(reader)):
+                corrected[reader] = found
+    return {"shares": shares, "kl": kl, "corrected": corrected}
+
+
+def judged(this: Pass, arrays: Arrays, labels: Mapping[str, Attributes]) -> Bias:
+    """Return the judge's figures of samples, classes in the order of the target; arguments as of `count_target`."""
+    wanted = this.params.debias.target
+    counts = count(arrays, "judge", labels["judge"], this.params.debias.attribute)
+    target = target_shares(list(counts), wanted)
+    order = [list(counts).index(label) for label in wanted]
+    return measure_bias(np.array(list(counts.values()))[order], target[order], **options_of(this))
+
+
+def _bias(this: Pass, counts: Mapping[str, int]) -> tuple[dict[str, Any], dict[str, float]]:
+    """Return the shares by label, and the KL to the target, as plain dicts."""
+    values, target = np.array(list(counts.values())), target_shares(list(counts), this.params.debias.target)
+    kl = distance_interval(values, target, **options_of(this))
+    shares = share_estimates(values, this.params.evaluation.confidence)
+    return {label: share.as_dict() for label, share in zip(counts, shares, strict=True)}, kl.as_dict()
+
+
+def _corrected(
+    this: Pass, counts: Mapping[str, int], attributes: Attributes, reader: ModelSpec | ReaderSpec | None
+) -> dict[str, dict[str, float]]:
+    """Return the shares without the reader's errors by label, if its card has a confusion table that tells anything."""
+    if reader is None:
+        return {}
+    confusion = card_confusions(reader, attributes, this.project.models).get(this.params.debias.attribute)
+    if confusion is None:
+        return {}
+    values = list(counts.values())
+    try:
+        found = corrected_shares(values, confusion.ordered(list(counts)), **options_of(this))
+    except DataError as error:  # such as a classifier that is no better than chance
+        logger.warning("the shares of %s cannot be corrected: %s", this.params.debias.attribute, error)
+        return {}
+    return {label: share.as_dict() for label, share in zip(counts, found, strict=True)}
