@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from promptgen.conditions import Condition, Range
 from promptgen.energies.pose import EULER
@@ -32,6 +32,17 @@ from promptgen.training import TrainingConfig
 from promptgen.world.config import WorldConfig
 
 PassKind = Literal["generator", "control", "debias"]
+
+
+def _sums_to_one(target: dict[str, float]) -> dict[str, float]:
+    total = sum(target.values())
+    if abs(total - 1) > 1e-6:
+        raise ValueError(f"the shares must sum to 1, these sum to {total:g}")
+    return target
+
+
+Target = Annotated[dict[str, Positive], Field(min_length=2), AfterValidator(_sums_to_one)]
+"""Wanted share of every label."""
 
 
 class Control(Section):
@@ -112,7 +123,7 @@ class Debias(Section):
     """
 
     attribute: str
-    target: Annotated[dict[str, Positive], Field(min_length=2)]
+    target: Target
     classifier: ReaderSpec
     judge: ReaderSpec
     features: Literal["hard", "soft"]
@@ -123,14 +134,6 @@ class Debias(Section):
     training: TrainingConfig | None
     dual: DualConfig | None
     weight: Positive = 1.0
-
-    @field_validator("target")
-    @classmethod
-    def _sums_to_one(cls, target: dict[str, float]) -> dict[str, float]:
-        total = sum(target.values())
-        if abs(total - 1) > 1e-6:
-            raise ValueError(f"the shares must sum to 1, these sum to {total:g}")
-        return target
 
 
 class Evaluation(Section):
@@ -144,6 +147,10 @@ class Evaluation(Section):
         fit_samples: number of samples from which log Z and the effective sample size are estimated.
         grid: pictures in the sample grid; the same noise in every pass.
         identity: card of the model that tells identities apart; null leaves diversity out.
+        features: the network whose features tell how the samples look against the generator's own; null leaves the
+            distances, precision and recall out.
+        watch: attributes, or products such as ``hair x glasses``, that are measured though nobody moves them, with the
+            share of every label that they are held against; null holds them against equal shares.
     """
 
     samples: Annotated[int, Field(ge=30)]
@@ -153,6 +160,8 @@ class Evaluation(Section):
     fit_samples: Annotated[int, Field(ge=30)]
     grid: Annotated[int, Field(ge=1, le=256)]
     identity: ModelSpec | None
+    features: ModelSpec | None = None
+    watch: dict[str, Target | None] = Field(default_factory=dict)
 
 
 class Tracking(Section):
@@ -211,12 +220,12 @@ class Params(Section):
     @property
     def specs(self) -> list[Spec]:
         """Everything that the experiment is made of."""
-        identity, control = self.evaluation.identity, self.control
+        evaluation, control = self.evaluation, self.control
         return [
             self.generator,
             self.debias.classifier,
             self.debias.judge,
-            *([identity] if identity else []),
+            *(spec for spec in (evaluation.identity, evaluation.features) if spec),
             *(control.energies.values() if control else []),
         ]
 

@@ -7,16 +7,20 @@ import logging
 import tempfile
 from pathlib import Path
 
-from promptgen.build import build_classifier, build_embedder, build_energies, build_generator
+from promptgen.build import build_classifier, build_embedder, build_energies, build_features, build_generator
 from promptgen.files import storage_error
 from promptgen.flow import Flow
-from promptgen.perception.labels import class_index, classes, target_shares
+from promptgen.perception.labels import agreed_classes, class_index, classes, target_shares
 from steps.arguments import add_experiment
 from steps.command import command
 from steps.common import Project
 from steps.list_models import idle, lacking
 
 logger = logging.getLogger("promptgen")
+
+
+READERS = ("judge", "classifier")
+"""Who counts, the more trusted one first."""
 
 
 def run(project: Project) -> None:
@@ -33,14 +37,19 @@ def run(project: Project) -> None:
     params, models = project.params, project.models
     generator = build_generator(params.generator, models)
     Flow(generator.prior.dim, params.flow, params.condition)  # whose parts may not fit the latent
-    for spec in (params.debias.classifier, params.debias.judge):
-        attributes = build_classifier(spec, models).attributes
+    readers = {name: build_classifier(getattr(params.debias, name), models).attributes for name in READERS}
+    for reader, attributes in readers.items():
         target_shares(classes(attributes, params.debias.attribute), params.debias.target)
         for attribute, label in (params.control.measure if params.control else {}).items():
-            if attribute in attributes or spec == params.debias.classifier:
+            if attribute in attributes or reader == "classifier":
                 class_index(attributes, attribute, label)
+    for attribute, target in params.evaluation.watch.items():
+        labels = next(iter(agreed_classes(readers, attribute).values()))
+        target_shares(labels, target)
     if params.evaluation.identity:
         build_embedder(params.evaluation.identity, models)
+    if params.evaluation.features:
+        build_features(params.evaluation.features, models)
     if params.control:
         build_energies(params.control.energies, models, params.condition.names)
         if params.condition and not params.control.condition_is_read:

@@ -6,17 +6,15 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
-import numpy as np
 from numpy.typing import NDArray
 
 from promptgen.build import cards_of
 from promptgen.cards import find_card
 from promptgen.errors import DataError
 from promptgen.labelling import card_confusions
-from promptgen.metrics.bias import Bias, measure_bias
+from promptgen.metrics.bias import DISTANCES, Bias, measure_bias
 from promptgen.metrics.correction import corrected_shares
-from promptgen.metrics.distances import distance_interval
-from promptgen.metrics.shares import class_counts, joint_labels, share_estimates
+from promptgen.metrics.shares import class_counts, joint_labels
 from promptgen.perception.labels import PRODUCT, classes, target_shares
 from promptgen.specs import ModelSpec, ReaderSpec
 from steps.common import Pass
@@ -84,33 +82,36 @@ def count_target(this: Pass, arrays: Arrays, labels: Mapping[str, Attributes]) -
         labels: labels of each attribute, by who knows it.
 
     Returns:
-        `shares` by label, `kl` to the target, and the `corrected` shares by label of those whose card has a confusion
-        table.
+        `shares` by label, `kl` to the target, the other `distances` by name, and the `corrected` shares by label of
+        those whose card has a confusion table.
     """
-    shares, kl, corrected = {}, {}, {}
+    found: dict[str, dict[str, Any]] = {"shares": {}, "kl": {}, "distances": {}, "corrected": {}}
     for reader, attributes in labels.items():
         if counts := count(arrays, reader, attributes, this.params.debias.attribute):
-            shares[reader], kl[reader] = _bias(this, counts)
-            if found := _corrected(this, counts, attributes, readers_of(this).get(reader)):
-                corrected[reader] = found
-    return {"shares": shares, "kl": kl, "corrected": corrected}
+            bias = bias_dict(list(counts), measured(this, counts, this.params.debias.target))
+            found["shares"][reader], found["kl"][reader] = bias.pop("shares"), bias.pop("kl")
+            found["distances"][reader] = bias
+            if corrected := _corrected(this, counts, attributes, readers_of(this).get(reader)):
+                found["corrected"][reader] = corrected
+    return found
+
+
+def measured(this: Pass, counts: Mapping[str, int], target: Mapping[str, float] | None) -> Bias:
+    """Return every bias figure of counts by label, against wanted shares or, for None, equal ones."""
+    return measure_bias(list(counts.values()), target_shares(list(counts), target), **options_of(this))
+
+
+def bias_dict(labels: Sequence[str], bias: Bias) -> dict[str, Any]:
+    """Return the `shares` by label and each distance by its name, as plain dicts."""
+    shares = {label: share.as_dict() for label, share in zip(labels, bias.shares, strict=True)}
+    return {"shares": shares} | {name: getattr(bias, name).as_dict() for name in DISTANCES}
 
 
 def judged(this: Pass, arrays: Arrays, labels: Mapping[str, Attributes]) -> Bias:
     """Return the judge's figures of samples, classes in the order of the target; arguments as of `count_target`."""
-    wanted = this.params.debias.target
+    target = this.params.debias.target
     counts = count(arrays, "judge", labels["judge"], this.params.debias.attribute)
-    target = target_shares(list(counts), wanted)
-    order = [list(counts).index(label) for label in wanted]
-    return measure_bias(np.array(list(counts.values()))[order], target[order], **options_of(this))
-
-
-def _bias(this: Pass, counts: Mapping[str, int]) -> tuple[dict[str, Any], dict[str, float]]:
-    """Return the shares by label, and the KL to the target, as plain dicts."""
-    values, target = np.array(list(counts.values())), target_shares(list(counts), this.params.debias.target)
-    kl = distance_interval(values, target, **options_of(this))
-    shares = share_estimates(values, this.params.evaluation.confidence)
-    return {label: share.as_dict() for label, share in zip(counts, shares, strict=True)}, kl.as_dict()
+    return measured(this, {label: counts[label] for label in target}, target)
 
 
 def _corrected(

@@ -41,7 +41,7 @@ def _evaluate(this: Pass, folder: StepFolder) -> Result:
     record = {
         "pass": this.number,
         "kind": this.kind,
-        "n": len(arrays["probability"]),
+        "n": len(arrays["probability.judge"]),
         **count_target(this, arrays, readers),
         "control": _control(this, arrays, readers) | _diversity(this, arrays) | _condition(this, arrays),
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -16,17 +15,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from promptgen.build import build_classifier, build_embedder, build_energy, identities
+from promptgen.build import build_embedder, build_energy, build_features, identities
 from promptgen.energies.base import Sample
 from promptgen.energies.pose import PoseEnergy
 from promptgen.files import atomic_write
-from promptgen.generators.base import Generator, HasTruth, condition_of, conditioned_images, conditioned_truth
+from promptgen.generators.base import Generator, condition_of, conditioned_images
 from promptgen.manifest import StepFolder
+from promptgen.metrics.features import image_features
 from promptgen.metrics.identity import PAIRS
-from promptgen.perception.labels import probabilities
 from promptgen.sampling import condition_blocks, draw, generate, sweep
 from promptgen.tracking import Tracker
 from steps.common import Pass, Result, pass_command
+from steps.reading import Reading
 
 SAMPLES_NAME = "samples.npz"
 GRID_NAME = "grid.png"
@@ -41,9 +41,10 @@ def run(this: Pass, tracker: Tracker) -> Result:
     """Write samples.npz (labels, probabilities, embeddings: no pictures) and grid.png (the same noise in every pass).
 
     samples.npz holds, for N samples: `READER.ATTRIBUTE`, class indices (N,), for each reader (classifier, judge, and
-    truth where the generator knows it); `probability`, the classifier's probabilities of the attribute to de-bias,
-    (N, K); `identity`, unit embeddings (N, E), if the experiment has an identity network; `tiles`, the pictures of the
-    grid, (n, H, W, 3); and `labels`, which labels each reader's attributes have, as JSON.
+    truth where the generator knows it); `probability.READER`, the probabilities of the attribute to de-bias by
+    classifier and judge, (N, K); `identity`, unit embeddings (N, E), if the experiment has an identity network;
+    `features`, (N, D), if it has a feature network; `tiles`, the pictures of the grid, (n, H, W, 3); and `labels`,
+    which labels each reader's attributes have, as JSON.
 
     Of an experiment with a condition it also holds `condition`, what is asked of each sample, (N, C), which the
     generator alone does not hear; `pose`, the rotations seen, (N, 3, 3), if an energy sees poses; and of a generator
@@ -55,7 +56,8 @@ def run(this: Pass, tracker: Tracker) -> Result:
         ModelFileError: a weight file is missing or damaged.
     """
     debias, evaluation = this.params.debias, this.params.evaluation
-    readers = [debias.classifier, debias.judge, *([evaluation.identity] if evaluation.identity else [])]
+    optional = (evaluation.identity, evaluation.features)
+    readers = [debias.classifier, debias.judge, *(spec for spec in optional if spec)]
     pose = this.params.control.pose if this.params.control else None
     params = {
         "seeds": [this.params.seed, this.seed],
@@ -67,7 +69,7 @@ def run(this: Pass, tracker: Tracker) -> Result:
         **evaluation.model_dump(include={"samples", "batch", "grid"}),
     }
     inputs = this.generator_inputs() | identities([*readers, *([pose] if pose else [])], this.project.models)
-    return this.step("sample", params, inputs, lambda folder: _sample(this, folder, tracker))
+    return this.step("sample", params, inputs, lambda folder: _sample(this, folder, tracker), uses=("reading",))
 
 
 @torch.inference_mode()
@@ -100,45 +102,31 @@ def _sweep(this: Pass, generator: Generator) -> NDArray[np.uint8]:
     return tiles.reshape(*images.shape[:2], *tiles.shape[1:])
 
 
-class _Reading:
+class _Reading(Reading):
     """What the readers say about samples that come in batches."""
 
     def __init__(self, this: Pass, generator: Generator) -> None:
-        debias, models = this.params.debias, this.project.models
-        self.generator = generator
+        super().__init__(this, generator)
+        models, evaluation = this.project.models, this.params.evaluation
         self.wanted = _conditions(this, "evaluate").float()
         self.others = _conditions(this, "evaluate again")
         pose = this.params.control.pose if this.params.control else None
         self.pose = cast(PoseEnergy, build_energy(pose, models, this.params.condition.names)) if pose else None
-        self.classifier = build_classifier(debias.classifier, models)
-        self.judge = build_classifier(debias.judge, models)
-        identity = this.params.evaluation.identity
-        self.embedder = build_embedder(identity, models) if identity else None
-        self.attribute = debias.attribute
-        self.attributes: dict[str, dict[str, list[str]]] = {
-            "classifier": _plain(self.classifier.attributes),
-            "judge": _plain(self.judge.attributes),
-        }
-        self.n = self.images = 0
-        self._batches: defaultdict[str, list[Tensor]] = defaultdict(list)
+        self.embedder = build_embedder(evaluation.identity, models) if evaluation.identity else None
+        self.features = build_features(evaluation.features, models) if evaluation.features else None
 
     def add(self, sample: Sample) -> None:
         """Read one batch."""
         image = sample.image.clamp(0, 1)  # as a viewer sees it
-        self.images += len(image)
-        logits = self.classifier(image)
-        self._keep("classifier", {name: part.argmax(dim=1) for name, part in logits.items()})
-        self._keep("judge", {name: part.argmax(dim=1) for name, part in self.judge(image).items()})
-        self._batches["probability"].append(probabilities(logits, self.attribute))
-        if isinstance(self.generator, HasTruth):
-            self._keep("truth", conditioned_truth(self.generator, sample.latent, sample.context))
         if self.embedder is not None:
             self._batches["identity"].append(self.embedder(image).half())
             if sample.context is not None and self.n < PAIRS:
                 self._batches["identity_again"].append(self.embedder(self._again(sample)).half())
+        if self.features is not None:
+            self._batches["features"] += image_features(self.features, [image])
         if self.pose is not None:
             self._batches["pose"].append(self.pose.seen(image))
-        self.n += len(image)
+        super().add(sample)
 
     def _again(self, sample: Sample) -> Tensor:
         """Return the images, (B, 3, H, W), of the next batch's latents under other conditions than the sample's."""
@@ -147,16 +135,9 @@ class _Reading:
         others = self.others[self.n : self.n + len(latent)].to(latent)
         return conditioned_images(self.generator, latent, others).clamp(0, 1)
 
-    def _keep(self, reader: str, labels: Mapping[str, Tensor]) -> None:
-        for name, indices in labels.items():
-            self._batches[f"{reader}.{name}"].append(indices.to(torch.int16))
-        if reader == "truth":  # which has no labels of its own: its classes are in the classifier's order
-            known = self.attributes["classifier"]
-            self.attributes["truth"] = {name: known[name] for name in labels if name in known}
-
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return everything that was read, by name."""
-        arrays = {name: torch.cat(batches).numpy() for name, batches in self._batches.items()}
+        arrays = super().arrays()
         if self.wanted.shape[1]:
             arrays["condition"] = self.wanted.numpy()
         return {**arrays, "labels": np.array(json.dumps(self.attributes))}
@@ -181,10 +162,6 @@ def tiles_of(image: Tensor) -> NDArray[np.uint8]:
     if shrink > 1:
         image = torch.nn.functional.interpolate(image, scale_factor=1 / shrink, mode="area")
     return (image.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
-
-
-def _plain(attributes: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
-    return {name: list(labels) for name, labels in attributes.items()}
 
 
 def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:

@@ -271,8 +271,8 @@ def _flows(params: Params, shape: Shape) -> dict[str, int]:
 def _roles(params: Params) -> dict[str, tuple[str, ...]]:
     """Return what each card is needed for."""
     named: list[tuple[str, Spec]] = [("classifier", params.debias.classifier), ("judge", params.debias.judge)]
-    if params.evaluation.identity:
-        named.append(("identities", params.evaluation.identity))
+    measuring = {"identities": params.evaluation.identity, "features": params.evaluation.features}
+    named += [(role, spec) for role, spec in measuring.items() if spec]
     if params.control:
         named += [(f"energy {name}", spec) for name, spec in params.control.energies.items()]
     roles: dict[str, tuple[str, ...]] = {generator_name(params): ("generator",)}

@@ -31,7 +31,7 @@ from promptgen.strict import Section, did_you_mean, read_yaml, validate
 FOLDER_NAME = "experiments"
 DEFAULTS_NAME = "defaults.yaml"
 
-WHOLE = {"condition", "energies", "measure", "target"}
+WHOLE = {"condition", "energies", "measure", "target", "watch"}
 """Keys whose mapping replaces the one before as a whole: half a target and half another make no sense."""
 
 

@@ -149,9 +149,10 @@ def _training(params: Params, number: int, training: TrainingConfig, dual: DualC
 def _measuring(params: Params, number: int) -> dict[str, Images]:
     debias, evaluation = params.debias, params.evaluation
     pose = params.control.pose if params.control else None
-    asked = (debias.classifier, debias.judge, evaluation.identity, pose.estimator if pose else None)
+    optional = (evaluation.identity, evaluation.features, pose.estimator if pose else None)
+    asked = [debias.classifier, debias.judge, *(spec for spec in optional if spec)]
     usages = [
-        _shown(params, evaluation.samples, [spec for spec in asked if spec is not None]),
+        _shown(params, evaluation.samples, asked),
         _shown(params, evaluation.grid),
     ]
     if number > 0 and params.condition:  # which the generator hears from the control's pass on

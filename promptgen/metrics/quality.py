@@ -26,11 +26,15 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from scipy.special import stdtrit
 from torch import Tensor
 
 from promptgen.errors import DataError, TooFewSamplesError
+from promptgen.metrics.estimate import Estimate
 from promptgen.metrics.features import FeatureStatistics, check_features
+from promptgen.metrics.shares import wilson
 from promptgen.perception.torchvision_ops import import_torchvision
 from promptgen.seeding import stream
 
@@ -85,6 +89,11 @@ class Kernel:
     subsets: int
     subset_size: int
 
+    def interval(self, confidence: float = 0.95) -> Estimate:
+        """Return the distance with its interval, by Student's t over the subsets."""
+        half = float(stdtrit(self.subsets - 1, 0.5 + confidence / 2)) * self.error
+        return Estimate(self.value, self.value - half, self.value + half)
+
 
 @dataclass(frozen=True)
 class Quality:
@@ -95,16 +104,16 @@ class Quality:
         n_reference: samples of the reference.
         frechet: the Frechet distance.
         kernel: the kernel distance.
-        precision: share of the set that looks like the reference.
-        recall: share of the reference that the set has something like.
+        precision: share of the set that looks like the reference, with its interval.
+        recall: share of the reference that the set has something like, with its interval.
     """
 
     n: int
     n_reference: int
     frechet: Frechet
     kernel: Kernel
-    precision: float
-    recall: float
+    precision: Estimate
+    recall: Estimate
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures by name, and whether there are too few samples for the Frechet distance."""
@@ -146,13 +155,12 @@ def kernel_distance(features: Tensor, reference: Tensor, *, seed: int = 0) -> Ke
     if n < 2 * SUBSETS:
         raise TooFewSamplesError(f"a kernel distance needs at least {2 * SUBSETS} samples of each set, got {n}")
     size = min(SUBSET_SIZE, n // SUBSETS)
-    count = n // size
-    parts = []
-    for name, rows in (("set", first), ("reference", second)):
-        order = torch.randperm(len(rows), generator=stream(seed, "kernel distance", name))
-        parts.append(torch.split(rows[order[: count * size]], size))
-    values = torch.tensor([_mmd(one, other) for one, other in zip(*parts, strict=True)], dtype=torch.float64)
-    return Kernel(float(values.mean()), float(values.std()) / math.sqrt(count), count, size)
+    parts = [
+        _parts(rows, n // size, size, stream(seed, "kernel distance", name))
+        for name, rows in (("set", first), ("reference", second))
+    ]
+    values = torch.tensor([_mmd(*pair) for pair in zip(*parts, strict=True)], dtype=torch.float64)
+    return Kernel(float(values.mean()), float(values.std()) / math.sqrt(len(values)), len(values), size)
 
 
 def precision_recall(features: Tensor, reference: Tensor, *, neighbours: int = NEIGHBOURS) -> tuple[float, float]:
@@ -182,13 +190,48 @@ def precision_recall(features: Tensor, reference: Tensor, *, neighbours: int = N
     return float(found["precision"]), float(found["recall"])
 
 
-def compare(features: Tensor, reference: Tensor, *, seed: int = 0) -> Quality:
+def precision_recall_intervals(
+    features: Tensor, reference: Tensor, *, neighbours: int = NEIGHBOURS, confidence: float = 0.95, seed: int = 0
+) -> tuple[Estimate, Estimate]:
+    """Return `precision_recall` of all samples, each with its interval.
+
+    Both sets are split at random into `SUBSETS` disjoint parts, whose precisions (recalls) spread as those of
+    independent samples do. Their mean's standard error is taken for that of the whole, though never for less than a
+    share of so many samples has, and the interval is Wilson's with as many samples as give a share that error.
+
+    Args:
+        features: features of the set, (N, D).
+        reference: features of the reference, (M, D).
+        neighbours: which nearest neighbour a ball reaches to.
+        confidence: probability that an interval covers.
+        seed: seed of the split.
+
+    Raises:
+        DataError: they are not (N, D) and (M, D), or not finite.
+        TooFewSamplesError: a part has no more samples than `neighbours`.
+    """
+    first, second = _pair(features, reference)
+    parts = [
+        _parts(rows, SUBSETS, len(rows) // SUBSETS, stream(seed, "precision and recall", name))
+        for name, rows in (("set", first), ("reference", second))
+    ]
+    spread = np.array([precision_recall(*pair, neighbours=neighbours) for pair in zip(*parts, strict=True)])
+    values = precision_recall(first, second, neighbours=neighbours)
+    precision, recall = (
+        _share(value, n, float(each.std(ddof=1)) / math.sqrt(SUBSETS), confidence)
+        for value, n, each in zip(values, (len(first), len(second)), spread.T, strict=True)
+    )
+    return precision, recall
+
+
+def compare(features: Tensor, reference: Tensor, *, confidence: float = 0.95, seed: int = 0) -> Quality:
     """Return all figures of features, (N, D), against those of a reference, (M, D).
 
     Args:
         features: features of the set.
         reference: features of the reference.
-        seed: of the split of the kernel distance.
+        confidence: probability that the intervals of precision and recall cover.
+        seed: of the splits from which errors are estimated.
 
     Raises:
         DataError: they are not (N, D) and (M, D), or not finite.
@@ -198,7 +241,7 @@ def compare(features: Tensor, reference: Tensor, *, seed: int = 0) -> Quality:
     statistics = FeatureStatistics(), FeatureStatistics()
     for part, rows in zip(statistics, (first, second), strict=True):
         part.update(rows)
-    precision, recall = precision_recall(first, second)
+    precision, recall = precision_recall_intervals(first, second, confidence=confidence, seed=seed)
     return Quality(
         n=len(first),
         n_reference=len(second),
@@ -220,6 +263,18 @@ def _floor(first: FeatureStatistics, second: FeatureStatistics) -> float:
     sums = (values[:, None] + values).clamp(min=torch.finfo(values.dtype).tiny)
     pairs = values[:, None] * values / (2 * sums)
     return float((values.sum() + pairs.sum() + pairs.diagonal().sum()) * (1 / first.n + 1 / second.n))
+
+
+def _parts(rows: Tensor, count: int, size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """Return `count` disjoint parts of `size` rows each, drawn at random."""
+    order = torch.randperm(len(rows), generator=generator)
+    return torch.split(rows[order[: count * size]], size) if size else ()
+
+
+def _share(value: float, n: int, error: float, confidence: float) -> Estimate:
+    """Return a share of `n` samples with the interval of one that has this standard error, if that is the larger."""
+    worth = min(n, value * (1 - value) / error**2) if error else n
+    return wilson(value * worth, worth, confidence) if worth else wilson(value * n, n, confidence)
 
 
 def _mmd(first: Tensor, second: Tensor) -> float:

@@ -41,6 +41,25 @@ def classes(attributes: Mapping[str, Sequence[str]], attribute: str) -> tuple[st
     return tuple(PRODUCT.join(combination) for combination in product(*factors))
 
 
+def agreed_classes(readers: Mapping[str, Mapping[str, Sequence[str]]], attribute: str) -> dict[str, tuple[str, ...]]:
+    """Return the class labels of `attribute` by reader, of those readers who know the same ones as the first who does.
+
+    Args:
+        readers: labels of each attribute by reader, the most trusted reader first.
+        attribute: attribute or product.
+
+    Raises:
+        ConfigError: no reader knows it.
+    """
+    factors = attribute.split(PRODUCT)
+    found = {name: classes(known, attribute) for name, known in readers.items() if all(f in known for f in factors)}
+    if not found:
+        classes({name: labels for known in readers.values() for name, labels in known.items()}, attribute)
+        raise ConfigError(f"no reader knows all of {attribute!r}: {'; '.join(map(_listed, readers.items()))}")
+    first = set(next(iter(found.values())))
+    return {name: labels for name, labels in found.items() if set(labels) == first}
+
+
 def class_index(attributes: Mapping[str, Sequence[str]], attribute: str, label: str) -> int:
     """Return the position of `label` among the classes of `attribute`.
 
@@ -99,6 +118,10 @@ def target_shares(known: Sequence[str], target: Mapping[str, float] | None = Non
     if not (shares >= 0).all() or abs(shares.sum() - 1) > 1e-6:
         raise ConfigError(f"the target shares {shares.tolist()} must not be negative and must sum to 1")
     return np.asarray(shares / shares.sum())
+
+
+def _listed(reader: tuple[str, Mapping[str, object]]) -> str:
+    return f"{reader[0]} knows {', '.join(reader[1])}"
 
 
 def _one_hot(logits: Tensor) -> Tensor:

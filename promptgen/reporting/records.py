@@ -152,7 +152,9 @@ class Confirmation(Record):
     n: int = Field(gt=0)
     shares: dict[Source, dict[str, Interval]]
     kl: dict[Source, Interval]
+    distances: dict[Source, dict[str, Interval]]
     corrected: dict[Source, dict[str, Interval]]
+    uncorrectable: dict[Source, list[str]] = Field(default_factory=dict)
     contains_target: bool
 
 

@@ -114,10 +114,11 @@ def test_samples_hold_labels_and_no_pictures(done):
     n = done.params.evaluation.samples
     assert labels["judge"] == {"hair": ["short", "long"], "makeup": ["without", "with"]}
     assert arrays["truth.hair"].shape == (n,)
-    assert arrays["probability"].shape == (n, 2)
+    assert arrays["probability.judge"].shape == (n, 2)
     assert arrays["identity"].shape == (n, 3)
     assert arrays["tiles"].shape == (8, 4, 4, 3)
-    np.testing.assert_array_equal(arrays["classifier.hair"], arrays["probability"].argmax(axis=1))
+    for reader in ("classifier", "judge"):
+        np.testing.assert_array_equal(arrays[f"{reader}.hair"], arrays[f"probability.{reader}"].argmax(axis=1))
 
 
 def test_grid_shows_the_same_noise_in_every_pass(done):
@@ -508,7 +509,7 @@ def test_shares_are_corrected_for_errors_that_a_card_tells(tmp_path):
     }  # fmt: skip
     (tmp_path / "cards.yaml").write_text(yaml.safe_dump({"unsure": card}))
     labels = np.repeat([0, 1], [700, 300])
-    read = {"judge.hair": np.repeat([0, 1], [660, 340]), "truth.hair": labels, "probability": np.zeros((1000, 2))}
+    read = {"judge.hair": np.repeat([0, 1], [660, 340]), "truth.hair": labels, "probability.judge": np.zeros((1000, 2))}
     names = {"judge": {"hair": ["short", "long"]}, "truth": {"hair": ["short", "long"]}}
     folder = Pass(project, 0).folder("sample")
     folder.mkdir(parents=True)
