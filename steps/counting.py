@@ -26,6 +26,10 @@ Attributes = Mapping[str, Sequence[str]]
 Readers = Mapping[str, ModelSpec | ReaderSpec]
 
 
+COUNTERS = ("judge", "classifier", "truth")
+"""Who counts, the one whose word is taken first."""
+
+
 class Options(TypedDict):
     """How an interval is resampled."""
 
@@ -83,14 +87,15 @@ def count_target(this: Pass, arrays: Arrays, labels: Mapping[str, Attributes]) -
 
     Returns:
         `shares` by label, `kl` to the target, the other `distances` by name, and the `corrected` shares by label of
-        those whose card has a confusion table.
+        those whose card has a confusion table; and each distance that `chance` alone would show, by its name.
     """
-    found: dict[str, dict[str, Any]] = {"shares": {}, "kl": {}, "distances": {}, "corrected": {}}
+    found: dict[str, dict[str, Any]] = {"shares": {}, "kl": {}, "distances": {}, "corrected": {}, "chance": {}}
     for reader, attributes in labels.items():
         if counts := count(arrays, reader, attributes, this.params.debias.attribute):
-            bias = bias_dict(list(counts), measured(this, counts, this.params.debias.target))
-            found["shares"][reader], found["kl"][reader] = bias.pop("shares"), bias.pop("kl")
-            found["distances"][reader] = bias
+            bias = measured(this, counts, this.params.debias.target)
+            figures = bias_dict(list(counts), bias)
+            found["shares"][reader], found["kl"][reader] = figures.pop("shares"), figures.pop("kl")
+            found["distances"][reader], found["chance"] = figures, bias.noise_floors  # alike for all who count
             if corrected := _corrected(this, counts, attributes, readers_of(this).get(reader)):
                 found["corrected"][reader] = corrected
     return found

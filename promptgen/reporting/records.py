@@ -155,6 +155,7 @@ class Confirmation(Record):
     distances: dict[Source, dict[str, Interval]]
     corrected: dict[Source, dict[str, Interval]]
     uncorrectable: dict[Source, list[str]] = Field(default_factory=dict)
+    chance: dict[str, float]
     contains_target: bool
 
 
