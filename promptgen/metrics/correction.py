@@ -5,7 +5,8 @@ With the confusion ``A[i, j] = P(predicted j | true i)`` measured on labelled da
     s_true = (A^T)^-1 s_predicted,    two classes: p_0 = (m - (1 - a_1)) / (a_0 + a_1 - 1).
 
 Source of the two-class form and of its interval: Teo, Abdollahzadeh, Cheung, *On Measuring Fairness in Generative
-Models* (CLEAM), NeurIPS 2023, arXiv 2310.19297. Beyond it, `corrected_shares` carries the uncertainty of A as well.
+Models* (CLEAM), NeurIPS 2023, arXiv 2310.19297. Beyond it, `corrected_shares` carries the uncertainty of A as well, and
+`impossible_classes` tells where no true shares at all could have given the predicted ones.
 """
 
 from __future__ import annotations
@@ -59,10 +60,18 @@ def invert_confusion(predicted: ArrayLike, confusion: ArrayLike) -> Vector:
         DataError: a determinant is not positive; for two classes, the accuracies do not sum to more than 1.
     """
     shares, matrix = np.asarray(predicted, dtype=np.float64), np.asarray(confusion, dtype=np.float64)
-    if (np.linalg.det(matrix) < LEAST_DETERMINANT).any():
+    _check_determinants(matrix)
+    return project_to_simplex(_solve(shares, matrix))
+
+
+def _check_determinants(confusion: Vector) -> None:
+    if (np.linalg.det(confusion) < LEAST_DETERMINANT).any():
         raise DataError("the confusion is no better than chance: use a better classifier or label more samples")
-    solved = np.linalg.solve(np.swapaxes(matrix, -1, -2), shares[..., None])[..., 0]
-    return project_to_simplex(solved)
+
+
+def _solve(predicted: Vector, confusion: Vector) -> Vector:
+    """Return the numbers, (..., K), that the confusion turns into the predicted shares; some may lie outside [0, 1]."""
+    return np.asarray(np.linalg.solve(np.swapaxes(confusion, -1, -2), predicted[..., None])[..., 0])
 
 
 def project_to_simplex(points: ArrayLike) -> Vector:
@@ -96,14 +105,71 @@ def corrected_shares(
         TooFewSamplesError: a true class has no labelled sample.
         DataError: the confusion cannot be inverted.
     """
+    predicted, table = _check(counts, confusion_counts)
+    shares, confusions = _posteriors(predicted + 0.5, table + 0.5, resamples, seed)
+    values = invert_confusion(predicted / predicted.sum(), table / table.sum(axis=1, keepdims=True))
+    low, high = quantiles(invert_confusion(shares, confusions), confidence)
+    return [Estimate(float(v), float(min(a, v)), float(max(b, v))) for v, a, b in zip(values, low, high, strict=True)]
+
+
+def impossible_classes(
+    counts: ArrayLike, confusion_counts: ArrayLike, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> list[int]:
+    """Return the classes whose counts no true shares could have given: for them, the confusion table does not hold.
+
+    An example is a class that was predicted more rarely than the classifier takes the others for it. Undoing the errors
+    takes the share of such a class below 0. `corrected_shares` then answers 0, which hides that the table was measured
+    on other samples than those that were counted.
+
+    Each class is tested for a share below 0 and for one above 1, each at the level (1 - `confidence`) / K. No more than
+    K of these 2 K tests can be at the edge of what they test, so by Bonferroni the list is empty in at least
+    `confidence` of all cases in which the table holds: over all classes together, also where true shares are 0. Two
+    classes are thus named where the equal-tailed interval of that confidence lies wholly outside.
+
+    The draws are those of `corrected_shares` but for the prior. Here it adds 1 to what makes shares possible (counts,
+    and right answers in the table) and 0 to what makes them impossible (errors), which for one cell gives the limits of
+    Clopper and Pearson. Jeffreys' half an error in every cell of the table would, with many classes, add up to errors
+    that nobody has seen.
+
+    An empty list is no proof that the table holds, as a wrong table mostly gives possible shares, only wrong ones.
+
+    Args:
+        counts: how often each class was predicted, (K,).
+        confusion_counts: labelled samples by true class (rows) and predicted class, (K, K).
+        confidence: least probability that no class is named where the table holds.
+        resamples: number of draws.
+        seed: seed of the draws.
+
+    Returns:
+        Indices of classes, ascending. With two classes it is both or none.
+
+    Raises:
+        TooFewSamplesError: a true class has no labelled sample.
+        DataError: the confusion cannot be inverted.
+    """
+    predicted, table = _check(counts, confusion_counts)
+    classes = len(predicted)
+    _check_determinants(table / table.sum(axis=1, keepdims=True))
+    shares, confusions = _posteriors(predicted + 1, table + np.eye(classes), resamples, seed)
+    sound = np.linalg.det(confusions) >= LEAST_DETERMINANT  # any other draw explains everything
+    solved = _solve(shares[sound], confusions[sound])
+    level = (1 - confidence) / classes
+    beyond = [(outside.sum(axis=0) / resamples) > 1 - level for outside in (solved < 0, solved > 1)]
+    return [int(index) for index in np.flatnonzero(beyond[0] | beyond[1])]
+
+
+def _check(counts: ArrayLike, confusion_counts: ArrayLike) -> tuple[Vector, Vector]:
+    """Return counts, (K,), and a confusion table that goes with them, (K, K)."""
     predicted, table = check_counts(counts), np.asarray(confusion_counts, dtype=np.float64)
     if table.shape != (len(predicted), len(predicted)):
         raise DataError(f"expected a confusion table for {len(predicted)} classes, got shape {table.shape}")
     if (table.sum(axis=1) == 0).any():
         raise TooFewSamplesError(f"true class {int(np.argmin(table.sum(axis=1)))} has no labelled sample")
+    return predicted, table
+
+
+def _posteriors(counts: Vector, table: Vector, resamples: int, seed: int) -> tuple[Vector, Vector]:
+    """Draw shares, (R, K), and confusions, (R, K, K), by Dirichlet's distribution of counts with the prior's added."""
     rng = random_stream(seed, "correction")
-    shares = rng.dirichlet(predicted + 0.5, size=resamples)
-    confusions = np.stack([rng.dirichlet(row + 0.5, size=resamples) for row in table], axis=1)
-    values = invert_confusion(predicted / predicted.sum(), table / table.sum(axis=1, keepdims=True))
-    low, high = quantiles(invert_confusion(shares, confusions), confidence)
-    return [Estimate(float(v), float(min(a, v)), float(max(b, v))) for v, a, b in zip(values, low, high, strict=True)]
+    shares = rng.dirichlet(counts, size=resamples)
+    return shares, np.stack([rng.dirichlet(row, size=resamples) for row in table], axis=1)
