@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from promptgen.files import sha256_of
+from promptgen.metrics.bias import DISTANCES
 
 HEADLINE = "bias/kl/judge"
 
@@ -24,6 +26,16 @@ def figures(record: Mapping[str, Any]) -> dict[str, float]:
     for reader, shares in record.get("corrected", {}).items():
         for label, interval in shares.items():
             flat |= _intervals(f"bias/corrected/{label}/{reader}", interval)
+    for reader, distances in record.get("distances", {}).items():
+        for name, interval in distances.items():
+            flat |= _intervals(f"bias/{name}/{reader}", interval)
+    flat |= {f"bias/chance/{name}": value for name, value in record.get("chance", {}).items()}
+    for reader, bias in record.get("soft", {}).items():
+        flat |= _bias("bias/soft", reader, bias)
+    for attribute, watched in record.get("watched", {}).items():
+        for reader, bias in watched["by"].items():
+            flat |= _bias(f"watched/{attribute}", reader, bias)
+    flat |= _quality(record.get("quality") or {})
     for name, interval in record["control"].items():
         flat |= _intervals(f"{'quality' if name.startswith('identity.') else 'control'}/{name}", interval)
     for name, value in (record["fit"] or {}).items():
@@ -31,6 +43,34 @@ def figures(record: Mapping[str, Any]) -> dict[str, float]:
     flat |= {f"train/seconds/{step}": value for step, value in record["seconds"].items()}
     flat |= {f"train/evaluations/{way}": value for way, value in record["generator_evaluations"].items()}
     return {name: float(value) for name, value in flat.items() if isinstance(value, int | float)}
+
+
+def _bias(prefix: str, reader: str, bias: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return an attribute's shares and distances by one who counted."""
+    flat: dict[str, float | None] = {}
+    for label, interval in bias["shares"].items():
+        flat |= _intervals(f"{prefix}/share/{label}/{reader}", interval)
+    for name in DISTANCES:
+        flat |= _intervals(f"{prefix}/{name}/{reader}", bias[name])
+    return flat
+
+
+def _quality(quality: Mapping[str, Any]) -> dict[str, float | None]:
+    if not quality:
+        return {}
+    flat: dict[str, float | None] = {
+        "quality/frechet/value": quality["frechet"],
+        "quality/frechet/chance": quality["frechet_chance"],
+    }
+    for name in ("kernel", "precision", "recall"):
+        flat |= _intervals(f"quality/{name}", quality[name])
+    return flat
+
+
+def metric_name(name: str) -> str:
+    """Return a name that MLflow takes for a metric, and a file system for a path: labels are the user's own words."""
+    parts = re.sub(r"[^\w.\- :/]", "_", name).split("/")
+    return "/".join("_" if part in ("", ".", "..") else part for part in parts)
 
 
 def _intervals(name: str, estimate: Mapping[str, float | None]) -> dict[str, float | None]:

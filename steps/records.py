@@ -17,6 +17,7 @@ logger = logging.getLogger("promptgen")
 METRICS_NAME = "metrics.json"
 SUMMARY_NAME = "summary.json"
 TIMING_NAME = "timing.json"
+QUALITY = ("frechet", "frechet_chance", "kernel", "precision", "recall")
 STEPS: Mapping[PassKind, tuple[str, ...]] = {
     "generator": ("sample", "evaluate", "estimate_bias"),
     "control": ("train_flow", "sample", "evaluate", "estimate_bias"),
@@ -79,9 +80,22 @@ def _headline(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "kl": record["kl"][counter],
         "shares": {label: share["value"] for label, share in record["shares"][counter].items()},
+        "corrected": {label: share["value"] for label, share in record["corrected"].get(counter, {}).items()},
         "control": {name: figure["value"] for name, figure in record["control"].items()},
+        "watched": {name: _first(watched["by"])["kl"]["value"] for name, watched in record["watched"].items()},
+        "quality": {name: _plain(record["quality"][name]) for name in QUALITY} if record["quality"] else None,
         "ess_fraction": record["fit"] and record["fit"]["ess_fraction"]["value"],
     }
+
+
+def _first(by: Mapping[str, Any]) -> Any:
+    """Return what the first of those who counted has found."""
+    return next(iter(by.values()))
+
+
+def _plain(figure: Any) -> float:
+    """Return a figure without its interval."""
+    return float(figure["value"] if isinstance(figure, Mapping) else figure)
 
 
 def write_timing(project: Project, total: float, spent: float) -> None:

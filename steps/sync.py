@@ -17,6 +17,7 @@ import filelock
 
 from promptgen.files import read_json, sha256_of, write_json
 from steps import journal
+from steps.facts import metric_name
 from steps.journal import Event
 from steps.mlflow_store import ROOT, TrackingError, connect, experiment_id, first_line, tracking_error, tracking_uri
 
@@ -96,7 +97,7 @@ class Replay:
         from mlflow.entities import Metric
 
         metrics = [
-            Metric(name, value, event["time"], event["step"])
+            Metric(metric_name(name), value, event["time"], event["step"])
             for event in events
             for name, value in event["values"].items()
         ]

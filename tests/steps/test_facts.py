@@ -1,0 +1,81 @@
+"""What MLflow is told of a pass: every interval as a group of three, under names that it takes whatever labels say."""
+
+import math
+
+import pytest
+from mlflow.utils.validation import _validate_metric_name
+
+from steps.facts import figures, metric_name
+
+
+def interval(value):
+    return {"value": value, "low": value - 0.1, "high": value + 0.1}
+
+
+def bias(*labels):
+    shares = {label: interval(0.5) for label in labels}
+    return {"shares": shares, **{name: interval(0.2) for name in ("kl", "total_variation", "discrepancy")}}
+
+
+RECORD = {
+    "kl": {"judge": interval(0.3)},
+    "shares": {"judge": {"long": interval(0.6)}},
+    "corrected": {"judge": {"long": interval(0.61)}},
+    "distances": {"judge": {"total_variation": interval(0.1), "discrepancy": interval(0.14)}},
+    "chance": {"kl": 0.0002},
+    "soft": {"judge": bias("short", "long")},
+    "watched": {"hair x glasses": {"target": {}, "by": {"judge": bias("short x with")}, "chance": {}}},
+    "quality": {
+        "frechet": 1.5,
+        "frechet_chance": 0.2,
+        "kernel": interval(0.05),
+        "precision": interval(0.8),
+        "recall": interval(0.7),
+    },
+    "control": {"makeup.without.judge": interval(0.9)},
+    "fit": None,
+    "seconds": {"sample": 3.0},
+    "generator_evaluations": {"forward": 10},
+}
+
+
+def test_every_interval_is_a_group_of_value_low_and_high():
+    flat = figures(RECORD)
+    groups = [name.rpartition("/")[0] for name in flat if name.endswith("/low")]
+    assert {
+        "bias/kl/judge",
+        "bias/share/long/judge",
+        "bias/corrected/long/judge",
+        "bias/total_variation/judge",
+        "bias/soft/share/short/judge",
+        "bias/soft/kl/judge",
+        "watched/hair x glasses/share/short x with/judge",
+        "watched/hair x glasses/discrepancy/judge",
+        "quality/precision",
+        "quality/recall",
+        "quality/kernel",
+    } <= set(groups)
+    assert all(f"{group}/{part}" in flat for group in groups for part in ("value", "low", "high"))
+    assert flat["quality/frechet/value"] == 1.5
+    assert flat["quality/frechet/chance"] == 0.2
+    assert flat["bias/chance/kl"] == 0.0002
+    assert all(math.isfinite(value) for value in flat.values())
+
+
+def test_the_figures_of_a_pass_without_quality_have_none():
+    assert not [name for name in figures({**RECORD, "quality": None}) if name.startswith("quality/")]
+
+
+@pytest.mark.parametrize(
+    "label", ["> 70", "a man's face", "black & white", "(none)", "..", "a//b", "ältere Frau", "50 %"]
+)
+def test_labels_of_any_words_become_names_that_mlflow_takes(label):
+    name = metric_name(f"bias/share/{label}/judge/value")
+    _validate_metric_name(name)
+    assert name.startswith("bias/share/")
+    assert name.endswith("/judge/value")
+
+
+def test_names_that_mlflow_takes_stay_as_they_are():
+    for name in figures(RECORD):
+        assert metric_name(name) == name
