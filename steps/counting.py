@@ -13,7 +13,7 @@ from promptgen.cards import find_card
 from promptgen.errors import DataError
 from promptgen.labelling import card_confusions
 from promptgen.metrics.bias import DISTANCES, Bias, measure_bias
-from promptgen.metrics.correction import corrected_shares
+from promptgen.metrics.correction import corrected_shares, impossible_classes
 from promptgen.metrics.shares import class_counts, joint_labels
 from promptgen.perception.labels import PRODUCT, classes, target_shares
 from promptgen.specs import ModelSpec, ReaderSpec
@@ -86,18 +86,20 @@ def count_target(this: Pass, arrays: Arrays, labels: Mapping[str, Attributes]) -
         labels: labels of each attribute, by who knows it.
 
     Returns:
-        `shares` by label, `kl` to the target, the other `distances` by name, and the `corrected` shares by label of
-        those whose card has a confusion table; and each distance that `chance` alone would show, by its name.
+        `shares` by label, `kl` to the target, and the other `distances` by name; of those whose card has a confusion
+        table, the `corrected` shares by label, and as `uncorrectable` the labels whose count no such table gives; and
+        each distance that `chance` alone would show, by its name.
     """
-    found: dict[str, dict[str, Any]] = {"shares": {}, "kl": {}, "distances": {}, "corrected": {}, "chance": {}}
+    names = ("shares", "kl", "distances", "chance", "corrected", "uncorrectable")
+    found: dict[str, dict[str, Any]] = {name: {} for name in names}
     for reader, attributes in labels.items():
         if counts := count(arrays, reader, attributes, this.params.debias.attribute):
             bias = measured(this, counts, this.params.debias.target)
             figures = bias_dict(list(counts), bias)
             found["shares"][reader], found["kl"][reader] = figures.pop("shares"), figures.pop("kl")
             found["distances"][reader], found["chance"] = figures, bias.noise_floors  # alike for all who count
-            if corrected := _corrected(this, counts, attributes, readers_of(this).get(reader)):
-                found["corrected"][reader] = corrected
+            for name, value in _corrected(this, counts, attributes, readers_of(this).get(reader)).items():
+                found[name][reader] = value
     return found
 
 
@@ -121,17 +123,22 @@ def judged(this: Pass, arrays: Arrays, labels: Mapping[str, Attributes]) -> Bias
 
 def _corrected(
     this: Pass, counts: Mapping[str, int], attributes: Attributes, reader: ModelSpec | ReaderSpec | None
-) -> dict[str, dict[str, float]]:
-    """Return the shares without the reader's errors by label, if its card has a confusion table that tells anything."""
+) -> dict[str, Any]:
+    """Return the shares `corrected` by label, and what is `uncorrectable`, if the reader's card has a confusion table."""
     if reader is None:
         return {}
     confusion = card_confusions(reader, attributes, this.project.models).get(this.params.debias.attribute)
     if confusion is None:
         return {}
-    values = list(counts.values())
+    labels, values = list(counts), list(counts.values())
     try:
-        found = corrected_shares(values, confusion.ordered(list(counts)), **options_of(this))
+        table = confusion.ordered(labels)
+        found = corrected_shares(values, table, **options_of(this))
+        impossible = impossible_classes(values, table, **options_of(this))
     except DataError as error:  # such as a classifier that is no better than chance
-        logger.warning("the shares of %s cannot be corrected: %s", this.params.debias.attribute, error)
+        logger.warning("the shares of %s cannot be corrected: %s", confusion.attribute, error)
         return {}
-    return {label: share.as_dict() for label, share in zip(counts, found, strict=True)}
+    return {
+        "corrected": {label: share.as_dict() for label, share in zip(labels, found, strict=True)},
+        "uncorrectable": [labels[index] for index in impossible],
+    }
