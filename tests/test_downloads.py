@@ -17,18 +17,11 @@ import pytest
 from promptgen import addresses, downloads, meter
 from promptgen.downloads import Patience, download
 from promptgen.errors import ChecksumError, ModelFileError, StorageError
-from tests.web import LOCAL, Answer, web_server
+from tests.web import Answer
 
 CONTENT = bytes(range(256)) * 400
 OTHER = bytes(reversed(CONTENT))
 QUICK = Patience(timeout=5.0, tries=3, pause=0.0, longest_pause=1.0)
-
-
-@pytest.fixture
-def web(monkeypatch):
-    monkeypatch.setenv("no_proxy", LOCAL)
-    with web_server() as running:
-        yield running
 
 
 @pytest.fixture
