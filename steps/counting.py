@@ -124,7 +124,7 @@ def judged(this: Pass, arrays: Arrays, labels: Mapping[str, Attributes]) -> Bias
 def _corrected(
     this: Pass, counts: Mapping[str, int], attributes: Attributes, reader: ModelSpec | ReaderSpec | None
 ) -> dict[str, Any]:
-    """Return the shares `corrected` by label, and what is `uncorrectable`, if the reader's card has a confusion table."""
+    """Return shares `corrected` by label, and what is `uncorrectable`, if a confusion table is on the reader's card."""
     if reader is None:
         return {}
     confusion = card_confusions(reader, attributes, this.project.models).get(this.params.debias.attribute)
