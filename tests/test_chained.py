@@ -9,7 +9,7 @@ from linear_gaussian import LinearGenerator, box
 from promptgen.conditions import Condition
 from promptgen.errors import DataError
 from promptgen.flow import Flow, FlowConfig
-from promptgen.generators.base import Conditional, Generator, HasTruth, condition_of, conditioned_images
+from promptgen.generators.base import Conditional, GaussianPrior, HasTruth, condition_of, conditioned_images
 from promptgen.generators.chained import ChainedGenerator
 from promptgen.seeding import stream
 
@@ -44,7 +44,7 @@ def normal(n=16, dim=4):
 
 def test_a_chain_is_a_generator_with_a_standard_normal_prior():
     chain = ChainedGenerator(LinearGenerator(scale=torch.full((4,), 2.0).double()), make_flow())
-    assert isinstance(chain, Generator)
+    assert isinstance(chain.prior, GaussianPrior)
     assert chain.image_shape == (3, 1, 1)
     assert torch.equal(chain.prior.scale, torch.ones(4).double())
     assert chain.prior.scale.dtype == torch.float64

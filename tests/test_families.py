@@ -12,7 +12,7 @@ from promptgen.config import load_params
 from promptgen.energies.base import Sample
 from promptgen.files import read_json
 from promptgen.flow import Flow, FlowConfig
-from promptgen.generators.base import Generator
+from promptgen.generators.base import GaussianPrior
 from promptgen.generators.chained import ChainedGenerator
 from promptgen.sampling import generate
 from promptgen.seeding import stream
@@ -146,7 +146,7 @@ def images(generator, n=8):
 @each_family
 def test_a_random_network_gives_images(models, family):
     made = build_generator(spec(family), models)
-    assert isinstance(made, Generator)
+    assert isinstance(made.prior, GaussianPrior)
     image = images(made, 16)
     assert image.shape[1:] == made.image_shape
     assert image.isfinite().all()

@@ -49,9 +49,10 @@ class GaussianPrior(nn.Module):
         return -0.5 * standardised.square().sum(dim=1) - constant
 
 
-@runtime_checkable
 class Generator(Protocol):
     """A frozen map from a flat latent to an image, differentiable from the latent to the image.
+
+    For type checkers only: from Python 3.12 on, `isinstance` would not find a `prior` that is a submodule.
 
     Attributes:
         prior: distribution of the latent, (B, D).

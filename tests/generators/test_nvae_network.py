@@ -10,7 +10,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from promptgen.errors import DataError, ModelFileError
 from promptgen.flow import Flow, FlowConfig
 from promptgen.generators import nvae
-from promptgen.generators.base import Generator
+from promptgen.generators.base import GaussianPrior
 from promptgen.generators.nvae import NVAE, load_nvae, random_nvae
 from promptgen.generators.nvae_config import CELLS, OPTIONS, NVAEConfig
 from promptgen.generators.nvae_layers import fold_weight_norm
@@ -61,7 +61,7 @@ def path(tmp_path):
 @pytest.mark.parametrize(("groups", "chosen"), [((0,), [0]), ((2, 0), [2, 0]), ("all", [0, 1, 2])])
 def test_keeps_the_generator_contract(groups, chosen):
     model = small(groups=groups)
-    assert isinstance(model, Generator)
+    assert isinstance(model.prior, GaussianPrior)
     assert model.image_shape == (3, 8, 8)
     assert model.prior.dim == sum(NUMBERS[index] for index in chosen)
     latent = latents(model).requires_grad_()

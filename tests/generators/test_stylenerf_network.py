@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from promptgen.build import build_generator
 from promptgen.errors import ConfigError, DataError, ModelFileError
 from promptgen.files import sha256_of
-from promptgen.generators.base import Generator
+from promptgen.generators.base import GaussianPrior
 from promptgen.generators.stylenerf import load_stylenerf, random_stylenerf
 from promptgen.generators.stylenerf_config import CameraConfig, StyleNeRFConfig, config_from_settings
 from promptgen.generators.stylenerf_rays import background_positions, cast_rays, encode, opacity_weights, resampled
@@ -126,7 +126,7 @@ def path(tmp_path):
 @pytest.mark.parametrize("image_size", [4, 8, 16])
 def test_keeps_the_generator_contract(image_size, resample):
     model = small(image_size=image_size, resample=resample, truncation=0.7)
-    assert isinstance(model, Generator)
+    assert isinstance(model.prior, GaussianPrior)
     assert model.image_shape == (3, image_size, image_size)
     assert model.prior.dim == 6
     latent = latents(model).requires_grad_()

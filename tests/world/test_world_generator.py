@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from promptgen.errors import CheckpointError
-from promptgen.generators.base import Generator, HasTruth
+from promptgen.generators.base import GaussianPrior, HasTruth
 from promptgen.generators.stylegan2 import StyleGAN2
 from promptgen.generators.stylegan2_layers import GAIN, LEAK
 from promptgen.seeding import stream
@@ -48,7 +48,7 @@ def test_the_first_layers_are_not_trained(scene):
 
 
 def test_keeps_the_contract_of_a_generator_with_truth(generator, scene, latents):
-    assert isinstance(generator, Generator)
+    assert isinstance(generator.prior, GaussianPrior)
     assert isinstance(generator, HasTruth)
     latent = latents[:2].clone().requires_grad_()
     image = generator(latent)
