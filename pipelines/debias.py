@@ -16,7 +16,7 @@ from prefect.runtime import flow_run
 import pipelines
 from pipelines.loop import Loop
 from pipelines.servers import end_on_sigterm
-from pipelines.tasks import estimate_bias, evaluate, fit_moments, quiet_errors, sample, train_flow
+from pipelines.tasks import confirm, estimate_bias, evaluate, fit_moments, quiet_errors, sample, train_flow
 from promptgen.errors import PromptGenError
 from steps import check
 from steps.arguments import add_experiment
@@ -35,7 +35,8 @@ def debias(params_path: str = "params.yaml", experiment: str | None = None) -> d
     """Run the loop of an experiment, or what is left of it; a ready-made one where its name is given.
 
     For each pass: fit the moments, train a flow, sample, evaluate, estimate the bias and decide. Where no flow is to be
-    trained against the bias, the moments that the next pass would have used are all that is left to do.
+    trained against the bias, the moments that the next pass would have used are all that is left to do. Where a count
+    has ended the loop, the last pass is counted once more, on fresh samples, whatever comes of it.
 
     Returns:
         `stopped` (why), `passes` (how many), `metrics` (the file with all figures), `spent` (seconds in steps).
@@ -50,11 +51,14 @@ def debias(params_path: str = "params.yaml", experiment: str | None = None) -> d
                 sample(this, tracker)
                 evaluate(this, tracker)
                 bias = estimate_bias(this, tracker)
-                if this.params.only_fits and bias["result"]["stop"]:
+                stop = bias["result"]["stop"]
+                if stop and this.params.only_fits:
                     fit_moments(this.after, tracker)
-            if bias["result"]["stop"]:
+                if stop and this.params.stops_by_count:
+                    tracker.confirmation = confirm(this, tracker)["result"]["confirmation"]
+            if stop:
                 break
-        return loop.finish(this, bias["result"]["stop"])
+        return loop.finish(this, stop)
 
 
 def main() -> None:

@@ -26,11 +26,13 @@ class PassTracker:
     Attributes:
         run: the pass's run in MLflow.
         spent: seconds in steps.
+        confirmation: what the pass showed when it was counted once more; None while it was not.
     """
 
     def __init__(self, run: MlflowTracker) -> None:
         self.run = run
         self.spent = 0.0
+        self.confirmation: dict[str, Any] | None = None
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Hand the numbers on."""
@@ -51,6 +53,7 @@ class Loop:
         self.project = project
         self._spent = 0.0
         self._records: list[dict[str, Any]] = []
+        self._confirmation: dict[str, Any] | None = None
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
@@ -89,9 +92,12 @@ class Loop:
             tracker = PassTracker(run)
             yield tracker
             self._spent += tracker.spent
-            record = pass_record(this)
+            record = pass_record(this, confirmed=tracker.confirmation is not None)
             self._records.append(record)
             run.record(record)
+            if tracker.confirmation is not None:
+                run.confirm(tracker.confirmation)
+                self._confirmation = tracker.confirmation
             for name in (GRID_NAME, SWEEP_NAME):
                 if (picture := this.folder("sample") / name).exists():
                     run.artifact(picture)
@@ -112,10 +118,10 @@ class Loop:
         Raises:
             StorageError: something cannot be written or removed.
         """
-        metrics = write_metrics(self.project, self._records, stopped)
+        metrics = write_metrics(self.project, self._records, stopped, self._confirmation)
         self.project.discard_passes_after(last.number + self.project.params.only_fits)
         self._recorder.finish(stopped, [metrics])
-        show_summary(self.project, metrics)
         logger.info("stopped after pass %d: %s", last.number, stopped)
+        show_summary(self.project, metrics)
         place = metrics.relative_to(self.project.root).as_posix()
         return {"stopped": stopped, "passes": len(self._records), "metrics": place, "spent": self._spent}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 import re
 from pathlib import Path
 
@@ -10,10 +11,12 @@ from prefect.artifacts import create_image_artifact, create_markdown_artifact
 
 from promptgen.files import read_json
 from promptgen.reporting.formats import duration, number_range, percent, percent_range
-from promptgen.reporting.records import Metrics, PassRecord, Settings
+from promptgen.reporting.records import Confirmation, Interval, Metrics, PassRecord, Settings
 from promptgen.reporting.words import answer
 from steps.common import Pass, Project
 from steps.sample import GRID_NAME
+
+logger = logging.getLogger("promptgen")
 
 
 def show_grid(this: Pass) -> None:
@@ -27,10 +30,12 @@ def show_grid(this: Pass) -> None:
 
 
 def show_summary(project: Project, metrics_path: Path) -> None:
-    """Show the outcome of a run as a markdown artifact."""
+    """Show the outcome of a run as a markdown artifact, and in the log what counting once more has shown."""
     metrics = Metrics.parse(read_json(metrics_path), str(metrics_path))
     metrics = metrics.model_copy(update={"target": project.params.debias.target})  # in the order of params.yaml
     create_markdown_artifact(summary(project, metrics), key=artifact_key(project.params.experiment, "summary"))
+    if metrics.confirmation:
+        logger.info("%s", confirmation_line(metrics, metrics.confirmation))
 
 
 def summary(project: Project, metrics: Metrics) -> str:
@@ -41,7 +46,17 @@ def summary(project: Project, metrics: Metrics) -> str:
     rows = [[str(record.number), record.kind, *_figures(record, labels)] for record in metrics.passes]
     lines = [head, ["---"] * len(head), *rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{outcome}\n\nStopped: {metrics.stopped}. Shares and KL as the judge counts them.\n\n{table}\n"
+    text = f"{outcome}\n\nStopped: {metrics.stopped}. Shares and KL as the judge counts them.\n\n{table}\n"
+    return f"{text}\n{confirmation_line(metrics, metrics.confirmation)}.\n" if metrics.confirmation else text
+
+
+def confirmation_line(metrics: Metrics, found: Confirmation) -> str:
+    """Return in a line what the last pass showed when it was counted once more, as the judge counts."""
+    shares, kl = found.shares["judge"], found.kl["judge"]
+    told = ", ".join(f"{metrics.attribute} {label} {_share(shares[label])}" for label in metrics.target)
+    whether = "every" if found.contains_target else "not every"
+    count = f"pass {found.number} counted again on {found.n} fresh samples: {told}"
+    return f"{count}, KL {number_range(kl.low, kl.high)} nats; {whether} interval contains its target"
 
 
 def artifact_key(*words: str) -> str:
@@ -49,8 +64,15 @@ def artifact_key(*words: str) -> str:
     return re.sub("[^a-z0-9]+", "-", "-".join(words).lower()).strip("-")
 
 
+def _share(share: Interval) -> str:
+    return f"{percent(share.value)} ({percent_range(share.low, share.high)})"
+
+
 def _figures(record: PassRecord, labels: list[str]) -> list[str]:
     shares = [record.share("judge", label) for label in labels]
     kl = record.kl["judge"]
-    found = [f"{percent(share.value)} ({percent_range(share.low, share.high)})" if share else "" for share in shares]
-    return [*found, number_range(kl.low, kl.high) if kl else "", duration(sum(record.seconds.values()))]
+    return [
+        *(_share(share) if share else "" for share in shares),
+        number_range(kl.low, kl.high) if kl else "",
+        duration(sum(record.seconds.values())),
+    ]

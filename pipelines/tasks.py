@@ -17,6 +17,7 @@ from pipelines.loop import PassTracker
 from pipelines.summary import artifact_key
 from promptgen.errors import PromptGenError
 from promptgen.tracking import Tracker
+from steps import confirm as _confirm
 from steps import estimate_bias as _estimate_bias
 from steps import evaluate as _evaluate
 from steps import fit_moments as _fit_moments
@@ -81,6 +82,7 @@ train_flow = as_task("train-flow", _train_flow.run)
 sample = as_task("sample", _sample.run)
 evaluate = as_task("evaluate", _evaluate.run)
 estimate_bias = as_task("estimate-bias", _estimate_bias.run)
+confirm = as_task("confirm", _confirm.run)
 
 
 def quiet_errors() -> None:

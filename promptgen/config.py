@@ -245,6 +245,11 @@ class Params(Section):
         return self.debias.training is None and self.debias.max_passes > 0
 
     @property
+    def stops_by_count(self) -> bool:
+        """Whether it is a count that ends the loop, or else its length is known before."""
+        return self.debias.training is not None and self.debias.max_passes > 0
+
+    @property
     def last_measured_pass(self) -> int:
         """Number of the last pass that may be sampled and measured."""
         passes = 0 if self.only_fits else self.debias.max_passes

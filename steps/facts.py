@@ -17,19 +17,7 @@ HEADLINE = "bias/kl/judge"
 
 def figures(record: Mapping[str, Any]) -> dict[str, float]:
     """Return a pass's entry of reports/metrics.json as flat metrics, the headline bias metric first."""
-    flat = dict(_intervals(HEADLINE, record["kl"]["judge"]))
-    for reader, interval in record["kl"].items():
-        flat |= _intervals(f"bias/kl/{reader}", interval)
-    for reader, shares in record["shares"].items():
-        for label, interval in shares.items():
-            flat |= _intervals(f"bias/share/{label}/{reader}", interval)
-    for reader, shares in record.get("corrected", {}).items():
-        for label, interval in shares.items():
-            flat |= _intervals(f"bias/corrected/{label}/{reader}", interval)
-    for reader, distances in record.get("distances", {}).items():
-        for name, interval in distances.items():
-            flat |= _intervals(f"bias/{name}/{reader}", interval)
-    flat |= {f"bias/chance/{name}": value for name, value in record.get("chance", {}).items()}
+    flat = _intervals(HEADLINE, record["kl"]["judge"]) | _counted("bias", record)
     for reader, bias in record.get("soft", {}).items():
         flat |= _bias("bias/soft", reader, bias)
     for attribute, watched in record.get("watched", {}).items():
@@ -42,6 +30,33 @@ def figures(record: Mapping[str, Any]) -> dict[str, float]:
         flat |= _intervals(f"fit/{name}", value) if isinstance(value, Mapping) else {f"fit/{name}": value}
     flat |= {f"train/seconds/{step}": value for step, value in record["seconds"].items()}
     flat |= {f"train/evaluations/{way}": value for way, value in record["generator_evaluations"].items()}
+    return _numbers(flat)
+
+
+def confirmed_figures(confirmation: Mapping[str, Any]) -> dict[str, float]:
+    """Return the confirming count of reports/metrics.json as flat metrics."""
+    return _numbers(_counted("bias/confirmed", confirmation))
+
+
+def _counted(prefix: str, record: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return what was counted of the attribute to de-bias, by all who counted."""
+    flat: dict[str, float | None] = {}
+    for reader, interval in record["kl"].items():
+        flat |= _intervals(f"{prefix}/kl/{reader}", interval)
+    for reader, shares in record["shares"].items():
+        for label, interval in shares.items():
+            flat |= _intervals(f"{prefix}/share/{label}/{reader}", interval)
+    for reader, shares in record.get("corrected", {}).items():
+        for label, interval in shares.items():
+            flat |= _intervals(f"{prefix}/corrected/{label}/{reader}", interval)
+    for reader, distances in record.get("distances", {}).items():
+        for name, interval in distances.items():
+            flat |= _intervals(f"{prefix}/{name}/{reader}", interval)
+    return flat | {f"{prefix}/chance/{name}": value for name, value in record.get("chance", {}).items()}
+
+
+def _numbers(flat: Mapping[str, Any]) -> dict[str, float]:
+    """Return the metrics whose value is known."""
     return {name: float(value) for name, value in flat.items() if isinstance(value, int | float)}
 
 

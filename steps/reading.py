@@ -10,11 +10,35 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from promptgen.build import build_classifier
+from promptgen.build import build_classifier, identities
 from promptgen.energies.base import Sample
 from promptgen.generators.base import Generator, HasTruth, conditioned_truth
 from promptgen.perception.labels import probabilities
+from promptgen.sampling import draw
+from promptgen.tracking import Tracker
 from steps.common import Pass
+from steps.counting import readers_of
+
+
+def reading_params(this: Pass) -> dict[str, Any]:
+    """Return all parameters that the reading of a pass's samples depends on."""
+    return {
+        "seed": this.seed,
+        "condition": dict(this.params.condition.ranges),
+        "generator": this.params.generator.model_dump(),
+        "readers": {name: spec.model_dump() for name, spec in readers_of(this).items()},
+        "attribute": this.params.debias.attribute,
+        **this.params.evaluation.model_dump(include={"samples", "batch"}),
+    }
+
+
+def reading_inputs(this: Pass) -> dict[str, str]:
+    """Return the sha256 of all files that the reading of a pass's samples depends on.
+
+    Raises:
+        DataError: the flow of this pass is not trained yet.
+    """
+    return this.generator_inputs() | identities(readers_of(this).values(), this.project.models)
 
 
 class Reading:
@@ -34,19 +58,22 @@ class Reading:
     """
 
     def __init__(self, this: Pass, generator: Generator) -> None:
-        debias, models = this.params.debias, this.project.models
-        self.generator = generator
-        self.attribute = debias.attribute
-        self.readers = {
-            "classifier": build_classifier(debias.classifier, models),
-            "judge": build_classifier(debias.judge, models),
-        }
+        self.this, self.generator = this, generator
+        self.attribute = this.params.debias.attribute
+        self.readers = {name: build_classifier(spec, this.project.models) for name, spec in readers_of(this).items()}
         self.attributes: dict[str, dict[str, list[str]]] = {
             reader: {name: list(labels) for name, labels in classifier.attributes.items()}
             for reader, classifier in self.readers.items()
         }
         self.n = self.images = 0
         self._batches: defaultdict[str, list[Tensor]] = defaultdict(list)
+
+    def draw(self, stream: str, tracker: Tracker) -> None:
+        """Draw as many samples as are measured of a pass, from the stream of that name, and read them."""
+        n, batch = self.this.params.evaluation.samples, self.this.params.evaluation.batch
+        for sample in draw(self.generator, n, seed=self.this.seed, stream=stream, batch=batch):
+            self.add(sample)
+            tracker.progress(self.n, n, "samples")
 
     def add(self, sample: Sample) -> None:
         """Read one batch."""

@@ -26,13 +26,18 @@ STEPS: Mapping[PassKind, tuple[str, ...]] = {
 """The steps of each kind of pass, in their order."""
 
 
-def pass_record(this: Pass) -> dict[str, Any]:
+def pass_record(this: Pass, *, confirmed: bool = False) -> dict[str, Any]:
     """Return what is recorded of a pass whose steps are done.
+
+    Args:
+        this: the pass.
+        confirmed: whether it was counted once more, which took time and images, too.
 
     Raises:
         DataError: a step of the pass has not been run.
     """
-    manifests = {step: StepFolder(this.folder(step), "").manifest() for step in STEPS[this.kind]}
+    steps = (*STEPS[this.kind], "confirm") if confirmed else STEPS[this.kind]
+    manifests = {step: StepFolder(this.folder(step), "").manifest() for step in steps}
     results = {step: manifest["result"] for step, manifest in manifests.items()}
     evaluations = [result.get("generator_evaluations", {}) for result in results.values()]
     return {
@@ -45,10 +50,21 @@ def pass_record(this: Pass) -> dict[str, Any]:
     }
 
 
-def write_metrics(project: Project, records: Sequence[dict[str, Any]], stopped: str) -> Path:
+def write_metrics(
+    project: Project,
+    records: Sequence[dict[str, Any]],
+    stopped: str,
+    confirmation: Mapping[str, Any] | None = None,
+) -> Path:
     """Write reports/metrics.json, and its headline figures to summary.json; return the first.
 
     Equal runs give equal files, apart from the seconds.
+
+    Args:
+        project: the experiment.
+        records: what is recorded of each pass, in order.
+        stopped: why the loop stops.
+        confirmation: the last pass counted once more, if it was.
 
     Raises:
         StorageError: it cannot be written.
@@ -60,32 +76,54 @@ def write_metrics(project: Project, records: Sequence[dict[str, Any]], stopped: 
         "target": debias.target,
         "stopped": stopped,
         "passes": list(records),
+        "confirmation": confirmation,
     }
     write_json(path, content)
-    write_json(project.reports / SUMMARY_NAME, summary(records, stopped))
+    write_json(project.reports / SUMMARY_NAME, summary(records, stopped, confirmation))
     return path
 
 
-def summary(records: Sequence[dict[str, Any]], stopped: str) -> dict[str, Any]:
-    """Return the headline figures of a run, those of the first and of the last pass, in a form that DVC compares.
+def summary(
+    records: Sequence[dict[str, Any]], stopped: str, confirmation: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the headline figures of a run, in a form that DVC compares; arguments as of `write_metrics`.
 
-    DVC leaves out lists, of which the passes are one.
+    They are those of the first and of the last pass, and of the confirming count, if there is one. DVC leaves out
+    lists, of which the passes are one.
     """
-    ends = {"first": records[0], "last": records[-1]}
-    return {"passes": len(records), "stopped": stopped} | {name: _headline(record) for name, record in ends.items()}
+    found: dict[str, Any] = {
+        "passes": len(records),
+        "stopped": stopped,
+        "first": _headline(records[0]),
+        "last": _headline(records[-1]),
+    }
+    if confirmation is not None:
+        contains = confirmation["contains_target"]
+        found["confirmed"] = {**_counted(confirmation, _counter(confirmation)), "contains_target": contains}
+    return found
 
 
 def _headline(record: Mapping[str, Any]) -> dict[str, Any]:
-    counter = "judge" if record["shares"].get("judge") else "classifier"
+    counter = _counter(record)
     return {
-        "kl": record["kl"][counter],
-        "shares": {label: share["value"] for label, share in record["shares"][counter].items()},
+        **_counted(record, counter),
         "corrected": {label: share["value"] for label, share in record["corrected"].get(counter, {}).items()},
         "control": {name: figure["value"] for name, figure in record["control"].items()},
         "watched": {name: _first(watched["by"])["kl"]["value"] for name, watched in record["watched"].items()},
         "quality": {name: _plain(record["quality"][name]) for name in QUALITY} if record["quality"] else None,
         "ess_fraction": record["fit"] and record["fit"]["ess_fraction"]["value"],
     }
+
+
+def _counter(record: Mapping[str, Any]) -> str:
+    """Return who decides: the judge, if there is one."""
+    return "judge" if record["shares"].get("judge") else "classifier"
+
+
+def _counted(record: Mapping[str, Any], counter: str) -> dict[str, Any]:
+    """Return what was counted of the attribute to de-bias."""
+    shares = {label: share["value"] for label, share in record["shares"][counter].items()}
+    return {"kl": record["kl"][counter], "shares": shares}
 
 
 def _first(by: Mapping[str, Any]) -> Any:

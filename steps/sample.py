@@ -23,10 +23,10 @@ from promptgen.generators.base import Generator, condition_of, conditioned_image
 from promptgen.manifest import StepFolder
 from promptgen.metrics.features import image_features
 from promptgen.metrics.identity import PAIRS
-from promptgen.sampling import condition_blocks, draw, generate, sweep
+from promptgen.sampling import condition_blocks, generate, sweep
 from promptgen.tracking import Tracker
 from steps.common import Pass, Result, pass_command
-from steps.reading import Reading
+from steps.reading import Reading, reading_inputs, reading_params
 
 SAMPLES_NAME = "samples.npz"
 GRID_NAME = "grid.png"
@@ -55,20 +55,17 @@ def run(this: Pass, tracker: Tracker) -> Result:
         DataError: the flow of this pass is not trained yet.
         ModelFileError: a weight file is missing or damaged.
     """
-    debias, evaluation = this.params.debias, this.params.evaluation
-    optional = (evaluation.identity, evaluation.features)
-    readers = [debias.classifier, debias.judge, *(spec for spec in optional if spec)]
-    pose = this.params.control.pose if this.params.control else None
+    evaluation, control = this.params.evaluation, this.params.control
+    pose = control.pose if control else None
+    networks = {"identity": evaluation.identity, "features": evaluation.features, "pose": pose}
+    known = {name: spec for name, spec in networks.items() if spec}
     params = {
-        "seeds": [this.params.seed, this.seed],
-        "condition": dict(this.params.condition.ranges),
-        "pose": pose and pose.model_dump(),
-        "generator": this.params.generator.model_dump(),
-        "readers": [reader.model_dump() for reader in readers],
-        "attribute": debias.attribute,
-        **evaluation.model_dump(include={"samples", "batch", "grid"}),
+        **reading_params(this),
+        "grid_seed": this.params.seed,
+        "networks": {name: spec.model_dump() for name, spec in known.items()},
+        "grid": evaluation.grid,
     }
-    inputs = this.generator_inputs() | identities([*readers, *([pose] if pose else [])], this.project.models)
+    inputs = reading_inputs(this) | identities(known.values(), this.project.models)
     return this.step("sample", params, inputs, lambda folder: _sample(this, folder, tracker), uses=("reading",))
 
 
@@ -76,9 +73,7 @@ def run(this: Pass, tracker: Tracker) -> Result:
 def _sample(this: Pass, folder: StepFolder, tracker: Tracker) -> Result:
     evaluation, generator = this.params.evaluation, this.generator(sampling=True)
     reading = _Reading(this, generator)
-    for sample in draw(generator, evaluation.samples, seed=this.seed, stream="evaluate", batch=evaluation.batch):
-        reading.add(sample)
-        tracker.progress(reading.n, evaluation.samples, "samples")
+    reading.draw("evaluate", tracker)
     # The grid alone is drawn under the experiment's seed, so that each picture can be followed through the passes.
     pictures = generate(generator, evaluation.grid, seed=this.params.seed, stream="grid", batch=evaluation.batch)
     tiles = np.concatenate([tiles_of(image) for _, image in pictures])

@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from promptgen.files import sha256_of
 from steps.courier import Courier
-from steps.facts import HEADLINE, figures, flatten, provenance
+from steps.facts import HEADLINE, confirmed_figures, figures, flatten, provenance
 from steps.journal import Journal
 from steps.sync import JOURNAL_NAME
 
@@ -126,6 +126,11 @@ class Recorder:
         shared = {name: value for name, value in values.items() if not name.startswith("train/")}
         self.write("metrics", PARENT, step=number, values=shared)
 
+    def confirm(self, number: int, confirmation: Mapping[str, Any]) -> None:
+        """Log what a pass showed when it was counted once more, on its own run and, with step = pass, on the parent."""
+        for run in (f"pass-{number}", PARENT):
+            self.write("metrics", run, step=number, values=confirmed_figures(confirmation))
+
     def checkpoint(self, number: int, path: Path, weights: Sequence[Path]) -> None:
         """Log a pass's checkpoint and register it as a model version; `weights` are the base generator's files."""
         name = f"pass-{number}"
@@ -184,6 +189,10 @@ class MlflowTracker:
     def record(self, record: Mapping[str, Any]) -> None:
         """Log the figures of this pass, given as its entry in reports/metrics.json."""
         self._recorder.record(self.number, record)
+
+    def confirm(self, confirmation: Mapping[str, Any]) -> None:
+        """Log what this pass showed when it was counted once more, as it stands in reports/metrics.json."""
+        self._recorder.confirm(self.number, confirmation)
 
     def artifact(self, path: Path, folder: str = "") -> None:
         """Log a file."""

@@ -200,7 +200,7 @@ def _pass(params: Params, number: int, costs: Costs, shape: Shape | None) -> Pla
     usage = usage_of_pass(params, number)
     micro_batch = min(training.micro_batch or training.batch, training.batch) if training else None
     kind, seen = params.kind_of(number), images_per_sample(params, number)
-    quiet = total(part for what, part in usage.items() if what in ("multipliers", "measuring"))
+    quiet = total(part for what, part in usage.items() if what in ("multipliers", "measuring", "confirming"))
     flow = _flows(params, shape).get(kind, 0) if shape else 0
     return PlannedPass(
         number=number,
@@ -244,7 +244,7 @@ def _repeats(params: Params, card: Card, what: str) -> float:
     spec = params.generator
     if not isinstance(spec, DiffAESpec):
         return 1.0
-    steps = spec.for_sampling().image_steps if what == "measuring" else spec.image_steps
+    steps = spec.for_sampling().image_steps if what in ("measuring", "confirming") else spec.image_steps
     measured: int = card.arguments.get("image_steps", DiffAEConfig().image_steps)
     return steps / measured
 

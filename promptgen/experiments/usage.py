@@ -74,6 +74,8 @@ def usage_of_pass(params: Params, number: int) -> dict[str, Usage]:
         found |= _training(params, number, training, debias.dual if kind == "debias" else None)
     if number <= params.last_measured_pass:
         found["measuring"] = _measuring(params, number)
+    if number == params.last_measured_pass and params.stops_by_count:
+        found["confirming"] = _shown(params, params.evaluation.samples, [debias.classifier, debias.judge])
     return found
 
 

@@ -23,7 +23,7 @@ from promptgen.pins import Pin, record
 from promptgen.strict import validate
 from promptgen.tracking import NullTracker
 from promptgen.training import TrainingConfig
-from steps import fit_moments, sample, train_flow
+from steps import confirm, fit_moments, sample, train_flow
 from steps.command import command
 from steps.common import Pass, Project
 from tests import tiny
@@ -110,9 +110,10 @@ def test_fitting_alone_trains_and_measures_nothing_more(tmp_path):
 @pytest.mark.parametrize("content", [tiny.params(), tiny.conditional_params()], ids=["plain", "conditional"])
 def test_counts_are_those_of_a_real_run(tmp_path, content):
     """Every step of the tiny world says how many images it really made."""
+    content = content | {"debias": content["debias"] | {"max_passes": 1}}
     project = Project.load(tiny.write_params(tmp_path, content))
     generator = generator_name(project.params)
-    steps = {"multipliers": fit_moments, "training": train_flow, "measuring": sample}
+    steps = {"multipliers": fit_moments, "training": train_flow, "measuring": sample, "confirming": confirm}
     for number in range(3):
         this = Pass(project, number)
         planned = usage_of_pass(project.params, number)
@@ -122,6 +123,7 @@ def test_counts_are_those_of_a_real_run(tmp_path, content):
         for name, images in made.items():
             counted = steps[name].run(this, NullTracker())["result"]["generator_evaluations"]
             assert counted == {"forward": images.forward, "backward": images.backward}, (number, name)
+    assert "confirming" in made
 
 
 @pytest.mark.parametrize(
@@ -162,6 +164,17 @@ def test_a_diffusion_costs_what_its_steps_cost(tmp_path, monkeypatch):
     plan = plan_of(params_of("text-baby-diffae"), tmp_path, number=0)
     images = sum(each.forward for each in plan.images.values())
     assert plan.giga_macs.value == pytest.approx(2.0 * (images + 19 * 4128))
+
+
+@pytest.mark.parametrize("change", [{"max_passes": 0}, {"training": None}])
+def test_nothing_is_confirmed_where_no_count_ends_the_loop(tmp_path, change):
+    content = tiny.params()
+    params = load_params(tiny.write_params(tmp_path, content))
+    confirming = [number for number in range(params.last_pass + 1) if "confirming" in usage_of_pass(params, number)]
+    assert confirming == [params.last_pass]
+    content["debias"] |= change
+    params = load_params(tiny.write_params(tmp_path, content))
+    assert not any("confirming" in usage_of_pass(params, number) for number in range(params.last_pass + 1))
 
 
 def test_what_is_not_measured_is_said(tmp_path, monkeypatch):

@@ -10,22 +10,29 @@ import torch
 
 from promptgen import batches, sampling, seeding
 from promptgen.tracking import NullTracker
-from steps import draw, fit_moments, sample, train_flow
+from steps import confirm, draw, fit_moments, sample, train_flow
 from steps.common import Pass, Project
 from tests import tiny
 
 TRAINING = {"train", "validate", "fit"}
 CHOOSING = {"train", "validate", "moments"}
-REPORTING = {"fit", "evaluate", "draw"}
-STREAMS = {"train_flow": TRAINING, "fit_moments": {"moments"}, "sample": {"evaluate", "grid"}, "draw": {"draw"}}
-PASSES = {1: ("train_flow", "sample", "draw"), 2: ("fit_moments", "train_flow", "sample", "draw")}
+REPORTING = {"fit", "evaluate", "confirm", "draw"}
+STREAMS = {
+    "train_flow": TRAINING,
+    "fit_moments": {"moments"},
+    "sample": {"evaluate", "grid"},
+    "confirm": {"confirm"},
+    "draw": {"draw"},
+}
+PASSES = {1: ("train_flow", "sample", "confirm", "draw"), 2: ("fit_moments", "train_flow", "sample", "confirm", "draw")}
 
 
 def do(step, this, out):
     if step == "draw":
         draw.run(this, draw.Request(300, out, seed=this.params.seed), NullTracker())
     else:
-        {"train_flow": train_flow, "fit_moments": fit_moments, "sample": sample}[step].run(this, NullTracker())
+        steps = {"train_flow": train_flow, "fit_moments": fit_moments, "sample": sample, "confirm": confirm}
+        steps[step].run(this, NullTracker())
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +78,13 @@ def test_what_chooses_never_reports(seeds):
     assert len(chosen) > 80  # each step of the trainings is a stream
     assert reported
     assert not chosen & reported
+
+
+def test_what_confirms_is_not_what_decided_that_the_loop_ends(seeds):
+    confirming = set().union(*(part for (_, purpose), part in seeds.items() if purpose == "confirm"))
+    others = set().union(*(part for (_, purpose), part in seeds.items() if purpose != "confirm"))
+    assert len(confirming) == 4  # two blocks of latents in each of two passes
+    assert not confirming & others
 
 
 def test_other_streams_give_other_noise(seeds):

@@ -1,0 +1,170 @@
+"""The last pass counted once more: what is written, that it disturbs nothing, and that a kill changes nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from promptgen.errors import DataError
+from promptgen.files import read_json
+from promptgen.reporting.records import Confirmation, Metrics
+from promptgen.tracking import NullTracker
+from steps import common, confirm, estimate_bias
+from steps.common import Pass, Project
+from steps.facts import confirmed_figures
+from steps.reading import Reading
+from steps.records import METRICS_NAME, SUMMARY_NAME, pass_record, write_metrics
+from tests import tiny
+from tests.steps.test_steps import project_in, run_command, run_pass
+
+LAST = 2
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A project of which the passes 0 to 2 have been run, and the last one confirmed."""
+    project = project_in(tmp_path_factory.mktemp("project"))
+    for number in range(LAST + 1):
+        run_pass(project, number)
+    confirm.run(Pass(project, LAST), NullTracker())
+    return project
+
+
+@pytest.fixture(scope="module")
+def confirmation(done):
+    return confirm.run(Pass(done, LAST), NullTracker())["result"]["confirmation"]
+
+
+@pytest.fixture
+def again(done, tmp_path):
+    """A copy of the project in which the last pass has not been confirmed."""
+    shutil.copytree(done.artifacts, tmp_path / "artifacts/tiny", ignore=shutil.ignore_patterns("confirm"))
+    return project_in(tmp_path)
+
+
+def content_of(project: Project) -> bytes:
+    return (Pass(project, LAST).folder("confirm") / confirm.CONFIRMATION_NAME).read_bytes()
+
+
+def test_the_count_has_the_agreed_form(done, confirmation):
+    found = Confirmation.model_validate(confirmation)
+    assert json.loads(content_of(done)) == confirmation
+    assert (found.number, found.n) == (LAST, done.params.evaluation.samples)
+    assert set(found.shares) == set(found.kl) == {"classifier", "judge", "truth"}
+    target = done.params.debias.target
+    judged = found.shares["judge"]
+    assert found.contains_target is all(judged[label].contains(share) for label, share in target.items())
+
+
+def test_the_samples_are_others_of_the_same_distribution(done, confirmation):
+    decided = pass_record(Pass(done, LAST))["shares"]["truth"]["long"]
+    fresh = confirmation["shares"]["truth"]["long"]
+    assert fresh["value"] != decided["value"]
+    assert fresh["low"] < decided["high"]
+    assert decided["low"] < fresh["high"]
+
+
+def test_the_same_experiment_gives_the_same_bytes(done, again):
+    confirm.run(Pass(again, LAST), NullTracker())
+    assert content_of(again) == content_of(done)
+
+
+def test_a_killed_count_ends_with_the_same_bytes(done, again, monkeypatch):
+    def killed(self: Reading, sample: object) -> None:
+        if self.n >= 192:
+            raise KeyboardInterrupt
+        real(self, sample)
+
+    real, folder = Reading.add, Pass(again, LAST).folder("confirm")
+    monkeypatch.setattr(Reading, "add", killed)
+    with pytest.raises(KeyboardInterrupt):
+        confirm.run(Pass(again, LAST), NullTracker())
+    assert not list(folder.glob("*.json"))
+    monkeypatch.undo()
+    confirm.run(Pass(again, LAST), NullTracker())
+    assert content_of(again) == content_of(done)
+
+
+def test_done_work_is_not_done_again(done, monkeypatch):
+    before = confirm.run(Pass(done, LAST), NullTracker())
+    monkeypatch.setattr(confirm, "_confirm", lambda *arguments: pytest.fail("the work was done again"))
+    assert confirm.run(Pass(done, LAST), NullTracker()) == before
+
+
+@pytest.mark.parametrize(
+    ("section", "change"),
+    [
+        ("debias", {"target": {"short": 0.6, "long": 0.4}}),
+        ("evaluation", {"confidence": 0.9}),
+        ("evaluation", {"samples": 256}),
+    ],
+)
+def test_other_parameters_make_other_work(again, section, change):
+    first = confirm.run(Pass(again, LAST), NullTracker())
+    content = tiny.params()
+    content[section] |= change
+    second = confirm.run(Pass(project_in(again.root, content), LAST), NullTracker())
+    assert second["fingerprint"] != first["fingerprint"]
+    assert second["result"]["confirmation"] != first["result"]["confirmation"]
+
+
+def test_it_depends_on_the_code_that_reads_and_counts(again, monkeypatch):
+    asked = []
+    monkeypatch.setattr(common, "_code_sha256", lambda *steps: asked.append(steps) or "changed")
+    confirm.run(Pass(again, LAST), NullTracker())
+    assert asked == [("confirm", "counting", "reading")]
+
+
+def test_it_decides_nothing(done, again):
+    """The verdict and the record of the pass are what they were before the count."""
+    record = pass_record(Pass(again, LAST))
+    verdict = estimate_bias.run(Pass(again, LAST), NullTracker())
+    confirm.run(Pass(again, LAST), NullTracker())
+    assert pass_record(Pass(again, LAST)) == record
+    assert estimate_bias.run(Pass(again, LAST), NullTracker()) == verdict
+
+
+def test_its_time_and_images_are_the_passes(done):
+    plain, whole = (pass_record(Pass(done, LAST), confirmed=confirmed) for confirmed in (False, True))
+    assert whole.pop("seconds").keys() - plain.pop("seconds").keys() == {"confirm"}
+    made, more = plain.pop("generator_evaluations"), whole.pop("generator_evaluations")
+    samples = done.params.evaluation.samples
+    assert more == {"forward": made["forward"] + samples, "backward": made["backward"]}
+    assert plain == whole
+
+
+def test_the_metrics_file_has_it(done, confirmation, tmp_path):
+    project = Project(tmp_path, done.params)
+    records = [pass_record(Pass(done, number), confirmed=number == LAST) for number in range(LAST + 1)]
+    write_metrics(project, records, estimate_bias.REACHED, confirmation)
+    metrics = Metrics.parse(read_json(project.reports / METRICS_NAME), METRICS_NAME)
+    assert metrics.confirmation == Confirmation.model_validate(confirmation)
+    told = read_json(project.reports / SUMMARY_NAME)["confirmed"]
+    assert told["shares"] == {label: share["value"] for label, share in confirmation["shares"]["judge"].items()}
+    assert told["kl"] == confirmation["kl"]["judge"]
+    assert told["contains_target"] is confirmation["contains_target"]
+    write_metrics(project, records, estimate_bias.MEASURED)
+    assert Metrics.parse(read_json(project.reports / METRICS_NAME), METRICS_NAME).confirmation is None
+    assert "confirmed" not in read_json(project.reports / SUMMARY_NAME)
+
+
+def test_its_metrics_are_apart_from_those_of_the_count_that_decided(confirmation):
+    flat = confirmed_figures(confirmation)
+    assert all(name.startswith("bias/confirmed/") for name in flat)
+    for part in ("value", "low", "high"):
+        assert flat[f"bias/confirmed/share/long/judge/{part}"] == confirmation["shares"]["judge"]["long"][part]
+        assert flat[f"bias/confirmed/kl/truth/{part}"] == confirmation["kl"]["truth"][part]
+
+
+def test_a_pass_without_its_flow_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"write it with `python -m steps.train_flow --pass 1`"):
+        confirm.run(Pass(project_in(tmp_path), 1), NullTracker())
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules.*:RuntimeWarning")
+def test_it_is_a_command_of_its_own(tmp_path, monkeypatch, capsys):
+    path = str(tiny.write_params(tmp_path))
+    assert run_command(monkeypatch, "steps.confirm", "--params", path, "--pass", "0") == 0
+    assert capsys.readouterr().out.startswith("artifacts/tiny/pass-0/confirm: ")
