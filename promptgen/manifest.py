@@ -77,27 +77,30 @@ class StepFolder:
         if not resumable:
             atomic_write(recorded, self.fingerprint)
 
-    def finish(self, result: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    def finish(
+        self, result: Mapping[str, Any], seconds: float, made_from: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Write the manifest over all files of the folder, then drop `state/`. Return the manifest.
 
         Args:
             result: what the step found out, as plain numbers, strings, lists and dicts.
             seconds: how long the step took.
+            made_from: what the fingerprint is of, so that it can be told later what is different.
 
         Raises:
-            DataError: `result` is not plain.
+            DataError: `result` or `made_from` is not plain.
             StorageError: the manifest cannot be written.
         """
         files = sorted(path for path in self.path.rglob("*") if path.is_file() and not self._is_private(path))
         sums = {path.relative_to(self.path).as_posix(): sha256_of(path) for path in files}
         manifest = {"fingerprint": self.fingerprint, "files": sums, "result": dict(result), "seconds": seconds}
-        write_json(self.path / MANIFEST_NAME, manifest)
+        write_json(self.path / MANIFEST_NAME, {**manifest, "made_from": dict(made_from or {})})
         if self.state.exists():
             _remove(self.state)
         return self.manifest()
 
     def manifest(self) -> dict[str, Any]:
-        """Return the manifest: fingerprint, files (sha256 by name), result, seconds.
+        """Return the manifest: fingerprint, files (sha256 by name), result, seconds, and what it was `made_from`.
 
         Raises:
             DataError: there is none, or it is damaged.

@@ -218,7 +218,7 @@ class Pass:
                 started = time.perf_counter()
                 result = work(folder)
                 seconds = result.pop("seconds", time.perf_counter() - started)
-                folder.finish(result, seconds)
+                folder.finish(result, seconds, {"params": params, "inputs": inputs})
             manifest = folder.manifest()
         place = folder.path.relative_to(self.project.root).as_posix()
         return {"folder": place} | {key: manifest[key] for key in ("fingerprint", "seconds", "result")}

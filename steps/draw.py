@@ -29,6 +29,7 @@ from steps.command import command
 from steps.common import Pass, Project
 from steps.gallery import Gallery
 from steps.progress import Bar
+from steps.purpose import check_purpose
 from steps.train_flow import trained_energy
 
 STREAM = "draw"
@@ -79,7 +80,7 @@ def run(this: Pass, wanted: Request, tracker: Tracker) -> dict[str, Any]:
 
     Raises:
         ConfigError: a number is not positive, there are fewer proposals than pictures, or exact samples are asked for
-            without an energy or a full condition.
+            without an energy, without a full condition, or of a flow that was trained for another energy.
         DataError: the flow of this pass is not trained yet, or there is no such coordinate.
         ModelFileError: a weight file is missing or damaged.
         NonFiniteEnergyError: a log weight is not finite.
@@ -87,6 +88,7 @@ def run(this: Pass, wanted: Request, tracker: Tracker) -> dict[str, Any]:
     """
     _check(this, wanted)
     this.generator_inputs()  # raises if the flow is not trained yet
+    doubts = check_purpose(this) if wanted.exact else []
     generator = this.generator(sampling=True)
     _check_condition(generator, wanted)
     readers = _readers(this) if wanted.labels else {}
@@ -100,7 +102,7 @@ def run(this: Pass, wanted: Request, tracker: Tracker) -> dict[str, Any]:
         columns = _columns(batch, wanted.seed, condition_of(generator).names)
         gallery.add(image, columns | _labels(image, readers))
         tracker.progress(len(gallery.rows), wanted.n, "pictures")
-    summary = _summary(this, wanted, correction)
+    summary = _summary(this, wanted, correction, doubts)
     gallery.finish(summary)
     return summary
 
@@ -197,7 +199,8 @@ def _labels(image: Tensor, readers: Mapping[str, Classifier]) -> dict[str, list[
     return found
 
 
-def _summary(this: Pass, wanted: Request, correction: Correction | None) -> dict[str, Any]:
+def _summary(this: Pass, wanted: Request, correction: Correction | None, doubts: list[str]) -> dict[str, Any]:
+    exact = correction and correction.as_dict()
     return {
         "experiment": this.params.experiment,
         "pass": this.number,
@@ -205,7 +208,7 @@ def _summary(this: Pass, wanted: Request, correction: Correction | None) -> dict
         "n": wanted.n,
         "seed": wanted.seed,
         "condition": dict(wanted.given),
-        "exact": correction and correction.as_dict(),
+        "exact": exact and {**exact, "doubts": [*doubts, *exact["doubts"]]},
     }
 
 

@@ -31,7 +31,7 @@ HISTORY_NAME = "history.json"
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """What one kind of pass trains for.
 
     Attributes:
@@ -59,7 +59,7 @@ def run(this: Pass, tracker: Tracker) -> Result:
         NonFiniteEnergyError: an energy became NaN or infinite.
         DataError: an earlier step has not been run.
     """
-    plan = _plan(this)
+    plan = plan_of(this)
     params = {
         "seed": this.seed,
         "generator": this.params.generator.model_dump(),
@@ -75,29 +75,35 @@ def run(this: Pass, tracker: Tracker) -> Result:
 def trained_energy(this: Pass) -> Energy:
     """Return the energy, nats, that the flow of a pass was trained for; multipliers that moved are where they ended.
 
-    It is that of the present params.yaml.
+    It is that of the present params.yaml; `steps.purpose.check_purpose` tells whether the flow was trained for it.
 
     Raises:
         ConfigError: pass 0 is asked for, no flow is wanted, or a label is unknown to a classifier.
         ModelFileError: a weight file is missing or damaged.
         DataError: the flow has not been trained yet.
     """
-    energy, multipliers = _plan(this).build()
+    energy, multipliers = plan_of(this).build()
     if multipliers is not None:
         beta = StepFolder(this.folder("train_flow"), "").result()["beta"]
         multipliers.energy.set_beta([beta[name] for name in multipliers.energy.names])
     return energy
 
 
-def _plan(this: Pass) -> _Plan:
+def plan_of(this: Pass) -> Plan:
+    """Return what the flow of a pass is trained for by params.yaml, and how.
+
+    Raises:
+        ConfigError: pass 0 is asked for, no flow is wanted, or a model is unknown.
+        DataError: an earlier step has not been run.
+    """
     if this.kind == "generator":
         raise ConfigError("pass 0 is the generator as it is, and trains nothing; the first flow is that of pass 1")
     control = this.params.control
     return _control(this, control) if this.kind == "control" and control else _debias(this)
 
 
-def _control(this: Pass, control: Control) -> _Plan:
-    return _Plan(
+def _control(this: Pass, control: Control) -> Plan:
+    return Plan(
         training=control.training,
         params={
             "energies": {name: spec.model_dump() for name, spec in control.energies.items()},
@@ -109,7 +115,7 @@ def _control(this: Pass, control: Control) -> _Plan:
     )
 
 
-def _debias(this: Pass) -> _Plan:
+def _debias(this: Pass) -> Plan:
     debias, moments = this.params.debias, this.folder("fit_moments") / MOMENTS_NAME
     training = debias.training
     if training is None:
@@ -125,7 +131,7 @@ def _debias(this: Pass) -> _Plan:
         target = target_shares(classes(classifier.attributes, debias.attribute), debias.target)
         return energy, MomentAscent(energy, target, steps=training.steps, config=debias.dual)
 
-    return _Plan(
+    return Plan(
         training=training,
         params=debias.model_dump(include={"attribute", "target", "classifier", "features", "dual", "weight"}),
         inputs=identities([debias.classifier], this.project.models) | {MOMENTS_NAME: this.sha256(moments)},
@@ -133,7 +139,7 @@ def _debias(this: Pass) -> _Plan:
     )
 
 
-def _train(this: Pass, plan: _Plan, folder: StepFolder, tracker: Tracker) -> Result:
+def _train(this: Pass, plan: Plan, folder: StepFolder, tracker: Tracker) -> Result:
     params, generator = this.params, this.before.generator()
     energy, multipliers = plan.build()
     training = train_flow(

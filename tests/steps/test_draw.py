@@ -16,7 +16,7 @@ from promptgen.energies.base import WeightedSum
 from promptgen.energies.moment import MomentEnergy
 from promptgen.errors import ConfigError, DataError, StorageError
 from promptgen.exact import chain_log_weights
-from promptgen.files import read_json
+from promptgen.files import read_json, write_json
 from promptgen.manifest import StepFolder
 from promptgen.sampling import draw as samples_of
 from promptgen.sampling import latent_blocks
@@ -82,8 +82,140 @@ def test_a_plain_draw_needs_no_control_model(done, tmp_path):
     project = Project.load(tiny.write_params(tmp_path, content))
     shutil.copytree(Pass(done, 1).folder("train_flow"), Pass(project, 1).folder("train_flow"))
     assert len(drawn(Pass(project, 1), tmp_path / "out")[0]) == 20
-    with pytest.raises(ConfigError, match=r"tests\.nowhere"):
+    was = r"control\.energies\.wish\.function was \"tests\.tiny:wish\" and is \"tests\.nowhere:wish\""
+    with pytest.raises(ConfigError, match=was):
         drawn(Pass(project, 1), tmp_path / "exact", exact="resample")
+
+
+def changed(done, folder, number, **sections):
+    """Return a pass of the trained project under other parameters."""
+    content = tiny.params()
+    for name, section in sections.items():
+        content[name] = {**(content[name] or {}), **section} if isinstance(section, dict) else section
+    folder.mkdir()
+    shutil.copytree(done.root / "artifacts", folder / "artifacts")
+    return Pass(Project.load(tiny.write_params(folder, content)), number)
+
+
+WISH = tiny.params()["control"]["energies"]["wish"]
+
+
+@pytest.mark.parametrize(
+    ("number", "section", "content", "different"),
+    [
+        (1, "control", {"energies": {"wish": {**WISH, "weight": 2.0}}}, "energies.wish.weight was 1.0 and is 2.0"),
+        (1, "control", {"energies": {"wish": WISH, "more": WISH}}, "control.energies.more is new"),
+        (1, "control", None, "it was a control pass, and is a debias pass now"),
+        (2, "debias", {"target": {"short": 0.7, "long": 0.3}}, "debias.target.long was 0.5 and is 0.3"),
+        (2, "debias", {"attribute": "makeup", "target": {"with": 0.5, "without": 0.5}}, 'was "hair" and is "makeup"'),
+        (2, "debias", {"dual": None}, 'debias.dual was "set" and is null'),
+    ],
+)
+def test_exact_samples_of_a_pass_that_was_trained_for_something_else_are_refused(
+    done, tmp_path, number, section, content, different
+):
+    this = changed(done, tmp_path / "project", number, **{section: content})
+    with pytest.raises(ConfigError) as refused:
+        drawn(this, tmp_path / "out", exact="resample")
+    assert f"pass {number} was not trained for what params.yaml asks for: " in str(refused.value)
+    assert different in str(refused.value)
+    assert f"`python -m steps.train_flow --pass {number}`" in str(refused.value)
+    assert not (tmp_path / "out").exists()
+    assert drawn(this, tmp_path / "plain", 2)[1]["exact"] is None
+
+
+def test_training_again_mends_it(done, tmp_path):
+    this = changed(done, tmp_path / "project", 1, control={"energies": {"wish": {**WISH, "weight": 2.0}}})
+    train_flow.run(this, NullTracker())
+    drawn(this, tmp_path / "out", exact="resample", proposals=100)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_parameters_that_say_nothing_of_the_purpose_may_change(done, tmp_path, number):
+    content = tiny.params()
+    this = changed(
+        done,
+        tmp_path / "project",
+        number,
+        seed=2,
+        control={"training": {**content["control"]["training"], "steps": 50}},
+        debias={
+            "judge": content["debias"]["classifier"],
+            "samples": 600,
+            "bootstrap": 30,
+            "training": {**content["debias"]["training"], "learning_rate": 0.01},
+            "dual": {**content["debias"]["dual"], "rate": 0.6},
+        },
+        flow={"hidden": 32},
+        evaluation={"samples": 1024, "batch": 32, "grid": 4},
+        tracking={"experiment": "other"},
+        schedule={"cron": "0 3 * * *", "timezone": "Europe/Berlin"},
+    )
+    rows, summary = drawn(this, tmp_path / "here", exact="resample", proposals=100)
+    then, before = drawn(Pass(done, number), tmp_path / "there", exact="resample", proposals=100)
+    assert rows == then
+    assert summary == before
+
+
+def rewritten(this, change):
+    """Change the manifest of the training of a pass."""
+    path = this.folder("train_flow") / "manifest.json"
+    manifest = read_json(path)
+    change(manifest)
+    write_json(path, manifest)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_another_version_of_the_code_alone_is_no_difference(done, tmp_path, number):
+    """Nor is a parameter that it did not know yet."""
+    this = changed(done, tmp_path / "project", number)
+
+    def older(manifest):
+        manifest["fingerprint"] = "0" * 64
+        manifest["made_from"]["inputs"]["code"] = "0" * 64
+        if number == 2:
+            del manifest["made_from"]["params"]["weight"]
+
+    rewritten(this, older)
+    _, summary = drawn(this, tmp_path / "out", exact="resample", proposals=100)
+    assert not any("trained for" in doubt for doubt in summary["exact"]["doubts"])
+
+
+@pytest.mark.parametrize(
+    ("older", "doubt"),
+    [
+        (lambda found: found.pop("made_from"), "nothing tells what pass 1 was trained for (an earlier version"),
+        (
+            lambda found: found["made_from"]["params"]["energies"]["wish"].update(gone=1),
+            "nothing tells what pass 1 was trained for (energies.wish.gone is unknown",
+        ),
+        (
+            lambda found: found["made_from"]["inputs"].update({"tests.tiny:wish": "0" * 64}),
+            "tests.tiny:wish has changed since pass 1 was trained",
+        ),
+    ],
+)
+def test_what_cannot_be_told_is_a_doubt(done, tmp_path, older, doubt):
+    this = changed(done, tmp_path / "project", 1)
+    rewritten(this, older)
+    _, summary = drawn(this, tmp_path / "out", exact="resample", proposals=100)
+    assert summary["exact"]["doubts"][0].startswith(doubt)
+    assert read_json(tmp_path / "out" / SUMMARY_NAME)["exact"]["doubts"] == summary["exact"]["doubts"]
+
+
+def test_other_multipliers_matter_only_where_training_left_them_alone(done, tmp_path):
+    this = changed(done, tmp_path / "project", 2)
+    rewritten(this, lambda found: found["made_from"]["inputs"].update({"moments.json": "0" * 64}))
+    drawn(this, tmp_path / "moved", exact="resample", proposals=100)
+    fixed = changed(done, tmp_path / "fixed", 2, debias={"dual": None})
+
+    def then(manifest):
+        manifest["made_from"]["params"]["dual"] = None
+        manifest["made_from"]["inputs"]["moments.json"] = "0" * 64
+
+    rewritten(fixed, then)
+    with pytest.raises(ConfigError, match=r"moments\.json is another file now"):
+        drawn(fixed, tmp_path / "out", exact="resample", proposals=100)
 
 
 @pytest.mark.parametrize("method", ["resample", "metropolis"])
