@@ -18,7 +18,7 @@ import numpy as np
 from promptgen.errors import DataError
 from promptgen.labelling import Confusion, Indices, Labels
 from promptgen.metrics.bias import DISTANCES, Bias, measure_bias, measure_soft_bias
-from promptgen.metrics.correction import corrected_shares
+from promptgen.metrics.correction import corrected_shares, impossible_classes
 from promptgen.metrics.distances import distance_difference
 from promptgen.metrics.estimate import Difference, Estimate, Vector
 from promptgen.metrics.reference import Reference, compare_to_reference, spread
@@ -118,6 +118,8 @@ class Audit:
         soft: the same from mean probabilities; None if only labels are known.
         judge: the same as `bias` by another classifier; None if none looked at this attribute.
         corrected: shares without the classifier's known errors; None if they are not known.
+        impossible: the classes whose counts these errors cannot give, whatever the true shares; `corrected` is then not
+            to be trusted.
         comparison: None if there is nothing to compare with.
         groups: None if the images are in no groups.
     """
@@ -128,6 +130,7 @@ class Audit:
     soft: Bias | None = None
     judge: Bias | None = None
     corrected: tuple[Estimate, ...] | None = None
+    impossible: tuple[str, ...] = ()
     comparison: Comparison | None = None
     groups: Groups | None = None
 
@@ -156,6 +159,7 @@ class Audit:
         for name, other in (("soft", self.soft), ("judge", self.judge)):
             found[name] = _bias_dict(self.labels, other) if other else None
         found["corrected"] = _by_label(self.labels, self.corrected) if self.corrected else None
+        found["impossible"] = list(self.impossible)
         found["comparison"] = self.comparison.as_dict(self.labels) if self.comparison else None
         found["groups"] = self.groups.as_dict(self.labels) if self.groups else None
         return found
@@ -193,13 +197,15 @@ def audit(
         raise DataError(f"{attribute} is always {labels[0]}; name all its classes in a target, {labels[0]}=0.5, ...")
     mu, options = target_shares(labels, target), vars(sampling)
     counts, soft = read.counts(attribute), read.soft(attribute)
+    table = None if confusion is None else confusion.ordered(labels)
     return Audit(
         attribute,
         labels,
         bias=measure_bias(counts, mu, **options),
         soft=None if soft is None else measure_soft_bias(soft, mu, **options),
         judge=_judged(judge, attribute, labels, target, options),
-        corrected=None if confusion is None else tuple(corrected_shares(counts, confusion.ordered(labels), **options)),
+        corrected=None if table is None else tuple(corrected_shares(counts, table, **options)),
+        impossible=() if table is None else tuple(labels[k] for k in impossible_classes(counts, table, **options)),
         comparison=None if other is None else _compared(counts, other, attribute, labels, mu, sampling),
         groups=_grouped(read, other, attribute, mu, sampling.confidence) if read.groups else None,
     )

@@ -94,6 +94,31 @@ def test_the_correction_is_that_of_the_table_whatever_its_order():
     assert found.corrected[0].value == pytest.approx((0.6 - 0.2) / 0.7)
 
 
+def test_counts_that_the_table_cannot_give_are_told():
+    """Of 100 images with long hair the classifier took 15 for short; here it took 4 of 200 so."""
+    table = Confusion("hair", HAIR, np.array([[170, 30], [30, 170]]))
+    found = audit(hair(4, 196), "hair", confusion=table, sampling=QUICK)
+    assert found.corrected is not None
+    assert found.corrected[0].value == 0
+    assert found.impossible == HAIR
+    run = AuditRun(ImageSet("faces", 200), [found], QUICK, classifier="one")
+    (told,) = doubts(run)
+    assert "cannot give the counted 2.0\u202f% short hair and 98.0\u202f% long hair" in told
+    assert told.endswith("and the corrected shares of hair are not to be trusted.")
+    assert f"! {told}" in text(run).splitlines()
+    assert told in render(run)
+    assert run.as_dict()["attributes"]["hair"]["impossible"] == ["short", "long"]
+
+
+def test_a_correction_that_ends_at_0_by_chance_is_not_doubted():
+    table = Confusion("hair", HAIR, np.array([[17, 3], [3, 17]]))
+    found = audit(hair(10, 90), "hair", confusion=table, sampling=QUICK)
+    assert found.corrected is not None
+    assert found.corrected[0].value == 0
+    assert found.impossible == ()
+    assert doubts(AuditRun(ImageSet("faces", 100), [found], QUICK, classifier="one")) == []
+
+
 def test_two_sets_are_compared():
     same = audit(hair(60, 40), "hair", other=hair(120, 80), sampling=QUICK).comparison
     apart = audit(hair(60, 40), "hair", other=hair(60, 140), sampling=QUICK).comparison
@@ -202,6 +227,7 @@ def test_all_is_in_the_json(run):
     found = content["attributes"]["hair"]
     assert found["shares"]["short"]["value"] == 0.6
     assert found["corrected"]["short"]["value"] == pytest.approx(4 / 7)
+    assert found["impossible"] == []
     assert found["comparison"]["differences"]["short"]["value"] == pytest.approx(0.3)
     assert content["sampling"] == {"confidence": 0.95, "resamples": 200, "seed": 0}
 

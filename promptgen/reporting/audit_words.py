@@ -104,6 +104,7 @@ def doubts(run: AuditRun) -> list[str]:
     """Return what a careful reader has to know before believing the numbers; empty when there is nothing."""
     found = [_unread(each) for each in (run.images, run.other) if each and each.unread]
     found += [sentence for audit in run.audits for sentence in _disputes(audit)]
+    found += [_impossible(audit) for audit in run.audits if audit.impossible]
     if run.judge and (alone := [each.attribute for each in run.audits if each.judge is None]):
         found.append(f"{run.judge} does not read {listing(alone)} by the same classes: nobody checks the classifier.")
     return found
@@ -130,6 +131,17 @@ def _disputes(audit: Audit) -> Iterator[str]:
         )
 
 
+def _impossible(audit: Audit) -> str:
+    """Return which counts the confusion table cannot have given, and what follows."""
+    shares = dict(zip(audit.labels, audit.bias.shares, strict=True))
+    counted = [f"{percent(shares[label].value)} {class_name(audit.attribute, label)}" for label in audit.impossible]
+    return (
+        f"The confusion table cannot give the counted {listing(counted)}, whatever the true shares are and beyond what "
+        f"chance explains: it does not hold for these images, and the corrected shares of {audit.attribute} are not to "
+        "be trusted."
+    )
+
+
 def method(run: AuditRun) -> list[str]:
     """Return how the numbers were computed, for a statistician."""
     sampling = run.sampling
@@ -143,7 +155,11 @@ def method(run: AuditRun) -> list[str]:
         "simulated for the others.",
     ]
     if any(audit.corrected for audit in run.audits):
-        how.append("Corrected: the confusion inverted, it and the shares drawn from posteriors with Jeffreys' prior.")
+        how.append(
+            "Corrected: the confusion inverted, it and the shares drawn from posteriors with Jeffreys' prior. That a "
+            f"table cannot give the counts is tested at the level {1 - sampling.confidence:.4g} for all classes of an "
+            "attribute together."
+        )
     if run.other:
         how.append(
             "Differences of shares: Newcombe's hybrid score interval, score test. Of distances: bootstrap. All shares "
