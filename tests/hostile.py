@@ -18,6 +18,13 @@ EXTENSION = 240
 """Code under which some program may have registered a function of its own."""
 
 
+class Trap:
+    """An object whose pickle prints when it is read the usual way: a test looks whether anything was printed."""
+
+    def __reduce__(self):
+        return print, ("this must never run",)
+
+
 def text(value):
     content = value.encode()
     return b"X" + struct.pack("<I", len(content)) + content

@@ -5,37 +5,15 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
+from hostile import Trap
 from pydantic import ValidationError
 
-from promptgen.errors import ConfigError, DataError, ModelFileError
-from promptgen.flow import Flow, FlowConfig
-from promptgen.generators.base import GaussianPrior
+from promptgen.errors import ConfigError, ModelFileError
 from promptgen.generators.biggan import BigGAN, load_biggan, random_biggan
 from promptgen.generators.biggan_config import PUBLISHED_LAYERS, BigGANConfig, published_config
 from promptgen.generators.biggan_layers import Attention, Block, Normalisation, Standing, fold_spectral_norm
-from promptgen.objective import reverse_kl
 from promptgen.seeding import stream
-
-SHAPE = {
-    "output_dim": 16,
-    "z_dim": 5,
-    "class_embed_dim": 3,
-    "channel_width": 4,
-    "num_classes": 7,
-    "layers": [[False, 16, 8], [True, 8, 4], [True, 4, 1]],
-    "attention_layer_position": 2,
-    "n_stats": 6,
-}
-
-
-def small(seed=0, **options):
-    model = BigGAN(BigGANConfig(**SHAPE | options), seed)
-    model.freeze()
-    return model
-
-
-def latents(n=3):
-    return small().prior.sample(n, stream(0, "test"))
+from tests.generators import small
 
 
 def published(model):
@@ -51,35 +29,15 @@ def published(model):
     return state
 
 
-def write(folder, state=None, config=SHAPE):
-    torch.save(published(small()) if state is None else state, folder / "small-pytorch_model.bin")
+def write(folder, state=None, config=small.BIGGAN):
+    torch.save(published(small.biggan()) if state is None else state, folder / "small-pytorch_model.bin")
     if config is not None:
         (folder / "small-config.json").write_text(json.dumps(config))
     return folder / "small-pytorch_model.bin"
 
 
-def test_keeps_the_generator_contract():
-    model = small()
-    assert isinstance(model.prior, GaussianPrior)
-    assert model.image_shape == (3, 16, 16)
-    latent = latents().requires_grad_()
-    image = model(latent)
-    assert image.shape == (3, 3, 16, 16)
-    assert (image >= 0).all()
-    assert (image <= 1).all()
-    torch.testing.assert_close(model(latent[:1]), image[:1])
-    (gradient,) = torch.autograd.grad(image.square().sum(), latent)
-    assert (gradient[latent.abs() < 2] != 0).all()
-
-
-def test_frozen_for_good():
-    model = small()
-    assert not any(value.requires_grad for value in model.parameters())
-    assert not model.train().training
-
-
 def test_prior_has_two_scales():
-    model = small()
+    model = small.biggan()
     table = model.embeddings.weight
     torch.testing.assert_close(model.prior.scale[:5], torch.ones(5))
     torch.testing.assert_close(model.prior.scale[5:], table.square().mean().sqrt().expand(3))
@@ -90,13 +48,13 @@ def test_prior_has_two_scales():
 
 
 def test_embeddings_are_columns_of_the_table():
-    model = small()
+    model = small.biggan()
     one_hot = F.one_hot(torch.tensor([6, 2]), 7).float()
     torch.testing.assert_close(model.embed(torch.tensor([6, 2])), model.embeddings(one_hot))
 
 
 def test_condition_clamps_and_scales_z_alone():
-    condition = small(truncation=0.4).conditioned(torch.full((1, 8), 3.0))
+    condition = small.biggan(truncation=0.4).conditioned(torch.full((1, 8), 3.0))
     torch.testing.assert_close(condition[0], torch.tensor([0.8] * 5 + [3.0] * 3))
 
 
@@ -150,11 +108,11 @@ def test_attention_equals_its_definition():
 
 
 def test_truncation_changes_the_image():
-    state = small().state_dict()
+    state = small.biggan().state_dict()
     state["generator.layers.0.bn_1.running_means"][2] = 1.0
     images = []
     for truncation in (0.4, 0.8):
-        model = small(truncation=truncation)
+        model = small.biggan(truncation=truncation)
         model.load_state_dict(state)
         z_is_zero = torch.cat([torch.zeros(1, 5), torch.ones(1, 3)], dim=1)
         images.append(model(z_is_zero))
@@ -162,7 +120,7 @@ def test_truncation_changes_the_image():
 
 
 def test_folding_divides_by_the_spectral_norm(tmp_path):
-    model = small()
+    model = small.biggan()
     folded = fold_spectral_norm(published(model), tmp_path)
     assert folded.keys() == model.state_dict().keys()
     for key in ("generator.gen_z.weight", "generator.layers.1.conv_1.weight"):
@@ -170,37 +128,16 @@ def test_folding_divides_by_the_spectral_norm(tmp_path):
 
 
 def test_loading_reads_the_configuration_beside_the_weights(tmp_path):
-    path = write(tmp_path, config=SHAPE | {"something_new": True})
+    path = write(tmp_path, config=small.BIGGAN | {"something_new": True})
     model = load_biggan(path, truncation=0.4)
-    assert model.config == BigGANConfig(**SHAPE, truncation=0.4)
+    assert model.config == BigGANConfig(**small.BIGGAN, truncation=0.4)
     expected = BigGAN(model.config)
-    expected.load_state_dict(fold_spectral_norm(published(small()), path))
+    expected.load_state_dict(fold_spectral_norm(published(small.biggan()), path))
     expected.freeze()
-    torch.testing.assert_close(model(latents()), expected(latents()), rtol=0, atol=0)
+    torch.testing.assert_close(model(small.latents(model)), expected(small.latents(model)), rtol=0, atol=0)
     torch.testing.assert_close(model.prior.scale, expected.prior.scale, rtol=0, atol=0)
     other = (tmp_path / "small-config.json").rename(tmp_path / "elsewhere.json")
     torch.testing.assert_close(load_biggan(path, config_path=other).prior.scale, model.prior.scale)
-
-
-def test_one_step_of_a_flow():
-    model = small()
-    flow = Flow(model.prior.dim, FlowConfig(blocks=2, hidden=8), scale=model.prior.scale)
-    optimiser = torch.optim.Adam(flow.parameters(), lr=0.01)
-    eps = torch.randn(4, flow.dim, generator=stream(0, "eps"))
-
-    def loss():
-        return reverse_kl(flow, model, lambda sample: 50 * sample.image.mean(dim=(1, 2, 3)), eps).value
-
-    before = loss()
-    before.backward()
-    optimiser.step()
-    assert loss() < before
-
-
-def test_seed_decides_the_weights():
-    first, same, other = small(1), small(1), small(2)
-    torch.testing.assert_close(first(latents()), same(latents()), rtol=0, atol=0)
-    assert not torch.allclose(first(latents()), other(latents()))
 
 
 def test_published_sizes():
@@ -225,21 +162,11 @@ def test_published_sizes():
 )
 def test_impossible_shapes_are_refused(wrong):
     with pytest.raises(ValidationError):
-        BigGANConfig(**SHAPE | wrong)
-
-
-def test_latents_of_a_wrong_shape_are_refused():
-    with pytest.raises(DataError, match=r"expected latents of shape \(B, 8\), got \(3, 5\)"):
-        small()(torch.zeros(3, 5))
-
-
-class Trap:
-    def __reduce__(self):
-        return (print, ("this must never run",))
+        BigGANConfig(**small.BIGGAN | wrong)
 
 
 def changed(key, value):
-    state = published(small())
+    state = published(small.biggan())
     if value is None:
         del state[key]
     else:
@@ -248,12 +175,12 @@ def changed(key, value):
 
 
 def test_the_file_says_how_long_class_embeddings_are(tmp_path):
-    path = write(tmp_path, config=SHAPE | {"class_embed_dim": 128})
-    assert load_biggan(path).config == small().config
+    path = write(tmp_path, config=small.BIGGAN | {"class_embed_dim": 128})
+    assert load_biggan(path).config == small.biggan().config
 
 
 def test_half_precision_is_read_as_single_before_a_norm_is_computed(tmp_path):
-    halves = {key: value.half() for key, value in published(small()).items()}
+    halves = {key: value.half() for key, value in published(small.biggan()).items()}
     path = write(tmp_path, halves)
     expected = fold_spectral_norm({key: value.float() for key, value in halves.items()}, path)
     for key, value in load_biggan(path).state_dict().items():
@@ -263,30 +190,28 @@ def test_half_precision_is_read_as_single_before_a_norm_is_computed(tmp_path):
 @pytest.mark.parametrize(
     ("state", "config", "message"),
     [
-        ([1, 2], SHAPE, "expected a dict of tensors at the top level"),
-        ({"epoch": 3}, SHAPE, "expected a dict of tensors at the top level"),
-        ({"weight": Trap()}, SHAPE, "refused"),
+        ([1, 2], small.BIGGAN, "expected a dict of tensors at the top level"),
+        ({"epoch": 3}, small.BIGGAN, "expected a dict of tensors at the top level"),
+        ({"weight": Trap()}, small.BIGGAN, "refused"),
         (
             changed("generator.gen_z.weight_u", None),
-            SHAPE,
+            small.BIGGAN,
             "missing: generator.gen_z.weight; .*unexpected: .*weight_orig",
         ),
-        (changed("generator.gen_z.weight_v", torch.ones(9)), SHAPE, "do not belong together"),
-        (changed("generator.gen_z.bias", torch.ones(9)), SHAPE, "of another shape: generator.gen_z.bias"),
-        (changed("generator.odd", torch.ones(9)), SHAPE, "unexpected: generator.odd"),
+        (changed("generator.gen_z.weight_v", torch.ones(9)), small.BIGGAN, "do not belong together"),
+        (changed("generator.gen_z.bias", torch.ones(9)), small.BIGGAN, "of another shape: generator.gen_z.bias"),
+        (changed("generator.odd", torch.ones(9)), small.BIGGAN, "unexpected: generator.odd"),
         (None, None, "expected the network's config.json"),
         (None, [1], "expected a JSON object, got list"),
-        (None, SHAPE | {"layers": 3}, "layers: Input should be"),
-        (None, SHAPE | {"output_dim": 32}, "images of 16 pixels, expected output_dim = 32"),
-        (None, SHAPE | {"num_classes": 8}, "of another shape: embeddings.weight"),
+        (None, small.BIGGAN | {"layers": 3}, "layers: Input should be"),
+        (None, small.BIGGAN | {"output_dim": 32}, "images of 16 pixels, expected output_dim = 32"),
+        (None, small.BIGGAN | {"num_classes": 8}, "of another shape: embeddings.weight"),
     ],
 )
-def test_a_damaged_or_foreign_file_is_named(tmp_path, capsys, state, config, message):
+def test_a_damaged_or_foreign_file_is_named(tmp_path, refused, state, config, message):
     path = write(tmp_path, state, config)
-    with pytest.raises(ModelFileError, match=f"small-.*: .*{message}") as error:
+    with refused(f"small-.*: .*{message}"):
         load_biggan(path)
-    assert "\n" not in str(error.value)
-    assert capsys.readouterr().out == ""
 
 
 def test_a_file_of_any_name_needs_its_size(tmp_path):

@@ -1,0 +1,112 @@
+"""A small network of every family of generators, its latents, and what its backward pass keeps in memory."""
+
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+
+from promptgen.generators.biggan import BigGAN
+from promptgen.generators.biggan_config import BigGANConfig
+from promptgen.generators.diffae import random_diffae
+from promptgen.generators.nvae import random_nvae
+from promptgen.generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from promptgen.generators.stylenerf import random_stylenerf
+from promptgen.seeding import stream
+
+STYLEGAN2 = {"size": 16, "latent_dim": 6, "mapping_layers": 2, "channels": {4: 12, 8: 10, 16: 8}}
+BIGGAN = {
+    "output_dim": 16,
+    "z_dim": 5,
+    "class_embed_dim": 3,
+    "channel_width": 4,
+    "num_classes": 7,
+    "layers": [[False, 16, 8], [True, 8, 4], [True, 4, 1]],
+    "attention_layer_position": 2,
+    "n_stats": 6,
+}
+NVAE = {
+    "top_size": 2,
+    "scales": 2,
+    "groups_per_scale": 2,
+    "min_groups_per_scale": 1,
+    "latent_channels": 3,
+    "channels": 4,
+    "cells_per_group": 1,
+    "mixtures": 2,
+}
+NVAE_NUMBERS = [3 * 2 * 2, 3 * 4 * 4, 3 * 4 * 4]
+"""Coordinates of each group's latent."""
+
+DIFFAE_CODE, DIFFAE_SIZE = 6, 8
+DIFFAE = {
+    "image_size": DIFFAE_SIZE,
+    "base_channels": 8,
+    "multipliers": [1, 2],
+    "encoder_multipliers": [1, 2, 2],
+    "residual_blocks": 1,
+    "attention_resolutions": [4],
+    "embedding": 12,
+    "style_channels": DIFFAE_CODE,
+    "latent_network": {"layers": 3, "width": 16, "time_channels": 4},
+}
+STYLENERF = {
+    "image_size": 16,
+    "latent_dim": 6,
+    "style_dim": 5,
+    "mapping_layers": 2,
+    "foreground": {"width": 8, "layers": 3, "octaves": 4},
+    "background": {"width": 4, "layers": 2, "octaves": 3},
+    "background_dim": 3,
+    "feature_channels": 6,
+    "volume_size": 4,
+    "channel_base": 2**-8,
+    "channel_max": 12,
+    "ray_samples": 6,
+}
+
+
+def stylegan2(seed=0, **options):
+    """Return a network that is not frozen yet."""
+    return StyleGAN2(StyleGAN2Config(**STYLEGAN2 | options), seed)
+
+
+def with_noise(model):
+    """Let the noise of a StyleGAN2 count, as it does in a trained one; return `model`."""
+    with torch.no_grad():
+        for layer in (model.conv1, *model.convs):
+            layer.noise.weight.fill_(0.1)
+    return model
+
+
+def biggan(seed=0, **options):
+    model = BigGAN(BigGANConfig(**BIGGAN | options), seed)
+    model.freeze()
+    return model
+
+
+def nvae(seed=0, **options):
+    return random_nvae(seed=seed, **NVAE | options)
+
+
+def diffae(seed=0, **options):
+    return random_diffae(seed, **DIFFAE | options)
+
+
+def stylenerf(seed=0, **options):
+    return random_stylenerf(seed, **STYLENERF | options)
+
+
+def latents(model, n=3):
+    return model.prior.sample(n, stream(0, "test"))
+
+
+def saved_bytes(model, latent):
+    """Return the bytes that are kept for the backward pass, the gradient and the image."""
+    kept = []
+
+    def keep(tensor):
+        kept.append(tensor.nbytes)
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        image = model(latent)
+    (gradient,) = torch.autograd.grad(image.square().sum(), latent)
+    return sum(kept), gradient, image
