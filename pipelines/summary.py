@@ -10,9 +10,10 @@ from pathlib import Path
 from prefect.artifacts import create_image_artifact, create_markdown_artifact
 
 from promptgen.files import read_json
+from promptgen.reporting.answer import answer
 from promptgen.reporting.formats import duration, number_range, percent, percent_range
-from promptgen.reporting.records import Confirmation, Interval, Metrics, PassRecord, Settings
-from promptgen.reporting.words import answer
+from promptgen.reporting.records import Confirmation, Interval, Metrics, PassRecord
+from promptgen.reporting.settings import Settings
 from steps.common import Pass, Project
 from steps.sample import GRID_NAME
 

@@ -14,7 +14,9 @@ from promptgen.manifest import StepFolder
 from promptgen.reporting import tables
 from promptgen.reporting.page import render
 from promptgen.reporting.pictures import png
-from promptgen.reporting.records import Metrics, PassMaterial, Run, Settings
+from promptgen.reporting.records import Metrics
+from promptgen.reporting.run import PassMaterial, Run
+from promptgen.reporting.settings import Settings
 from steps.arguments import add_experiment
 from steps.command import command
 from steps.common import Pass, Project

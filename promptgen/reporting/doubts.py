@@ -8,9 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from promptgen.reporting.formats import class_name, listing, number, percent
-from promptgen.reporting.records import SOURCES, Interval, Metrics, PassRecord, Settings, Source
-from promptgen.reporting.words import control_shares, headline_label, judgement, preferred
+from promptgen.reporting.answer import figure_words
+from promptgen.reporting.control import control_shares, preferred
+from promptgen.reporting.fit_words import judgement
+from promptgen.reporting.formats import class_name, count, listing, number, percent
+from promptgen.reporting.quality import cost_warnings, few_samples_warning
+from promptgen.reporting.records import SOURCES, Interval, Metrics, PassRecord, Source
+from promptgen.reporting.settings import Settings
+from promptgen.reporting.words import headline_label
 
 DISAGREEMENTS: Sequence[tuple[Source, Source, str]] = (
     ("classifier", "judge", "the flow may have learned to please its classifier, or one of the two errs more"),
@@ -24,10 +29,10 @@ UNTRAINED: Final = "one of the two errs more; no flow was trained yet"
 
 def warnings(metrics: Metrics) -> list[str]:
     """Return what a careful reader has to know before believing the answer; empty when there is nothing."""
-    found = [*_missing_passes(metrics), *_missing_judge(metrics), *_request(metrics)]
+    found = [*_unconfirmed(metrics), *_missing_passes(metrics), *_missing_judge(metrics), *_request(metrics)]
     for record in metrics.passes:
         found += [*_disagreements(metrics, record), *_loose_fit(record)]
-    return found
+    return [*found, *_uncorrectable(metrics), *cost_warnings(metrics), *few_samples_warning(metrics)]
 
 
 def judge_warnings(settings: Settings) -> list[str]:
@@ -38,6 +43,17 @@ def judge_warnings(settings: Settings) -> list[str]:
         f"The judge, {settings.judge}, took part in training, and a flow can learn to please it; name another model "
         "under debias.judge to have the shares checked."
     ]
+
+
+def _unconfirmed(metrics: Metrics) -> Iterator[str]:
+    """Yield a sentence if the count after the loop misses the target that the count which ended it contains."""
+    again = metrics.confirmation
+    if again and metrics.passes[-1].contains(metrics.target) and not again.contains(metrics.target):
+        yield (
+            f"Not confirmed: counted again, on {count(again.n)} samples drawn after the loop had ended, "
+            f"{figure_words(metrics, again)}, and the target is missed. The loop stops at the first count that "
+            "contains the target, so that count is a little too favourable. Believe the later one."
+        )
 
 
 def _missing_passes(metrics: Metrics) -> Iterator[str]:
@@ -100,4 +116,21 @@ def _loose_fit(record: PassRecord) -> Iterator[str]:
         yield (
             f"Pass {record.number}: the flow is far from the exact distribution it was trained for ({numbers}). "
             "The shares are measured on what it really makes, and hold for that."
+        )
+
+
+def _uncorrectable(metrics: Metrics) -> Iterator[str]:
+    """Yield a sentence per counter and its labels whose counts its confusion table cannot explain."""
+    found: dict[tuple[Source, tuple[str, ...]], list[str]] = {}
+    for record in metrics.counts:
+        where = f"pass {record.number}{', counted again' if record is metrics.confirmation else ''}"
+        for source, labels in record.uncorrectable.items():
+            if labels:
+                found.setdefault((source, tuple(labels)), []).append(where)
+    for (source, named), places in found.items():
+        classes = listing([class_name(metrics.attribute, label) for label in named])
+        yield (
+            f"The confusion table of the {source} does not hold for these samples: no true shares could have made it "
+            f"count so much or so little {classes} ({'; '.join(places)}). It errs here otherwise than on the labelled "
+            "images of its table, so its corrected shares mean little, and its counts may be off as well."
         )

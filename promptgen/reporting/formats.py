@@ -53,6 +53,13 @@ def duration(seconds: float) -> str:
     return f"{minutes}{THIN}min\u00a0{rest}{THIN}s"
 
 
+def p_value(p: float) -> str:
+    """Return a p-value with as many digits as mean anything, such as "p = 0.31" or "p < 0.001"."""
+    if p < 0.001:
+        return "p < 0.001"
+    return f"p = {number(p, 3 if p < 0.1 else 2)}"
+
+
 def count(value: int) -> str:
     """Return a whole number with its thousands set apart, such as "12 345"."""
     return f"{value:,}".replace(",", THIN)

@@ -3,25 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from promptgen.metrics.distances import noise_floor_kl
-from promptgen.metrics.estimate import Estimate
 from promptgen.reporting import formats, words
+from promptgen.reporting.answer import answer, context
+from promptgen.reporting.bias_tables import distance_rows, indirect_share, indirect_sources, pass_rows
+from promptgen.reporting.control import DIVERSITY
 from promptgen.reporting.doubts import judge_warnings, warnings
-from promptgen.reporting.panels import Panel, bias_panels, control_panels, training_panels
+from promptgen.reporting.fit_words import fit_words
+from promptgen.reporting.glossary import DISTANCES, MEANINGS
+from promptgen.reporting.methods import methods, seeds
+from promptgen.reporting.panels import Panel, bias_panels, control_panels, quality_panels, training_panels
 from promptgen.reporting.pictures import Pixels, data_uri, sheet, shrink
-from promptgen.reporting.records import Metrics, PassRecord, Run
+from promptgen.reporting.quality import cost, quality_rows, quality_sentence
+from promptgen.reporting.records import Metrics, PassRecord
+from promptgen.reporting.run import Run
+from promptgen.reporting.watched import held_against, watched_tables
 
 HERO_COLUMNS, HERO_TILES = 4, 16
 STRIP = 8  # latents side by side; as many as still show faces on a phone
 LARGEST_TILE = 128  # pixels; more would only make the file larger
-FILTERS = ("class_name", "count", "duration", "number", "number_range", "percent", "percent_range", "points", "wanted")
+FILTERS = (
+    "class_name",
+    "count",
+    "duration",
+    "number",
+    "number_range",
+    "p_value",
+    "percent",
+    "percent_range",
+    "points",
+    "wanted",
+)
 MOST_OPEN_ROWS = 12  # a longer table starts folded
+MOST_OPEN_TABLES = 3  # of more watched attributes all start folded
+WORK = {"forward": "images made", "backward": "of these, with a gradient"}
 
 
 def environment() -> Environment:
@@ -34,6 +53,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters.update({name: getattr(formats, name) for name in FILTERS})
+    made.globals["meanings"] = MEANINGS
     return made
 
 
@@ -48,8 +68,8 @@ def render(run: Run) -> str:
             metrics=metrics,
             settings=run.settings,
             sources=metrics.sources,
-            answer=words.answer(metrics, run.settings),
-            context=words.context(metrics, run.settings),
+            answer=answer(metrics, run.settings),
+            context=context(metrics, run.settings),
             warnings=[*judge_warnings(run.settings), *warnings(metrics)],
             target=words.target_words(metrics),
             headline=words.headline_label(metrics),
@@ -57,25 +77,46 @@ def render(run: Run) -> str:
             strips=_strips(metrics, tiles),
             latents=min(map(len, tiles)),
             sweeps=_sweeps(run),
+            passes=pass_rows(metrics, run.settings),
             bias_panels=bias_panels(metrics),
+            indirect=indirect_sources(metrics),
+            indirect_share=indirect_share,
+            distances=distance_rows(metrics, run.settings),
+            distance_names=DISTANCES,
             control_panels=control_panels(metrics),
+            control_names=_control_names(metrics),
+            **_quality(metrics),
+            watched=watched_tables(metrics, run.settings),
+            held_against=held_against,
             training=_training(run),
+            fit_words=fit_words,
             multipliers=_multipliers(run),
             seconds=_table(metrics, "seconds"),
-            evaluations=_table(metrics, "generator_evaluations"),
-            floors=[noise_floor_kl(len(metrics.target), record.n) for record in metrics.passes],
-            changes=_changes(metrics),
-            on_target=[words.on_target(metrics, record) for record in metrics.passes],
+            evaluations=[(WORK.get(name, name), row) for name, row in _table(metrics, "generator_evaluations")],
+            methods=methods(run),
+            seeds=seeds(run),
             words=words,
             most_open_rows=MOST_OPEN_ROWS,
+            most_open_tables=MOST_OPEN_TABLES,
         )
     )
 
 
-def _changes(metrics: Metrics) -> list[Estimate | None]:
-    """Return for every pass how the headline share differs from the pass before; None for the first."""
-    shares = [record.counted[words.headline_label(metrics)] for record in metrics.passes]
-    return [None, *(after.minus(before) for before, after in pairwise(shares))]
+def _quality(metrics: Metrics) -> dict[str, Any]:
+    """Return what the page shows of quality and variety, by the names of the template."""
+    return {
+        "quality_panels": quality_panels(metrics),
+        "qualities": [record for record in metrics.passes if record.quality],
+        "quality_sentence": quality_sentence,
+        "quality_rows": quality_rows(metrics),
+        "cost": cost(metrics),
+    }
+
+
+def _control_names(metrics: Metrics) -> list[str]:
+    """Return the name of every figure of the control, without that of variety, in order of appearance."""
+    names = dict.fromkeys(name for record in metrics.passes for name in record.control)
+    return [name for name in names if name != DIVERSITY]
 
 
 def _training(run: Run) -> list[tuple[PassRecord, list[Panel]]]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import nan
 from typing import Any
 
 from promptgen.metrics.distances import noise_floor_kl
 from promptgen.reporting import figures, words
+from promptgen.reporting.control import DIVERSITY, control_shares, measure_words, other_measures
 from promptgen.reporting.formats import class_name
+from promptgen.reporting.glossary import MEANINGS
 from promptgen.reporting.history import Curve, History, column, columns
-from promptgen.reporting.records import SOURCES, Metrics, PassRecord
+from promptgen.reporting.records import SOURCES, Interval, Metrics, PassRecord
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,9 @@ def bias_panels(metrics: Metrics) -> list[Panel]:
 
 
 def control_panels(metrics: Metrics) -> list[Panel]:
-    """Return what was asked for, and what else was watched, by pass."""
-    shares = [words.control_shares(record) for record in metrics.passes]
-    others = [words.other_measures(record) for record in metrics.passes]
+    """Return what was asked for, and how a condition is followed, by pass; variety has panels of its own."""
+    shares = [control_shares(record) for record in metrics.passes]
+    others = [other_measures(record) for record in metrics.passes]
     return [
         *(
             _pass_panel(
@@ -80,13 +83,44 @@ def control_panels(metrics: Metrics) -> list[Panel]:
             _pass_panel(
                 metrics,
                 f"other-{index}",
-                *words.measure_words(name),
+                *measure_words(name),
                 {"measure": [entry.get(name) for entry in others]},
                 shares=False,
             )
             for index, name in enumerate(_keys(others))
         ),
     ]
+
+
+def quality_panels(metrics: Metrics) -> list[Panel]:
+    """Return precision, recall, the variety of identities and the Frechet distance, by pass, as far as measured."""
+    qualities = [record.quality for record in metrics.passes]
+    diversity = [record.control.get(DIVERSITY) for record in metrics.passes]
+    draw = partial(_measure_panel, metrics)
+    return [
+        *draw("Precision", [each.precision if each else None for each in qualities]),
+        *draw("Recall", [each.recall if each else None for each in qualities]),
+        *draw("Identity diversity", diversity, shares=False),
+        *draw(
+            "Frechet distance",
+            [_without_width(each.frechet) if each else None for each in qualities],
+            floor=[each.frechet_chance if each else nan for each in qualities],
+            shares=False,
+        ),
+    ]
+
+
+def _measure_panel(metrics: Metrics, title: str, series: Sequence[Interval | None], **options: Any) -> list[Panel]:
+    """Return the panel of a measure that the glossary explains, or nothing where no pass has it."""
+    if not any(series):
+        return []
+    name, meaning = title.lower().replace(" ", "-"), MEANINGS[title]
+    dotted = " Dotted: by chance alone." if "floor" in options else ""
+    return [_pass_panel(metrics, name, title, f"{meaning}{dotted}", {"measure": series}, **options)]
+
+
+def _without_width(value: float) -> Interval:
+    return Interval(value=value, low=value, high=value)
 
 
 def _title(name: str) -> str:

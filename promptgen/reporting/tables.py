@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from promptgen.reporting.pictures import Pixels, sheet
-from promptgen.reporting.records import SOURCES, Metrics, Run
+from promptgen.reporting.records import SOURCES, Metrics
+from promptgen.reporting.run import Run
 
 GRID_COLUMNS = 16
 

@@ -1,10 +1,14 @@
 """Runs with made-up but consistent numbers, for the tests of the report."""
 
+from functools import cache
+
 import numpy as np
 
-from promptgen.metrics.bias import measure_bias
+from promptgen.metrics.bias import DISTANCES, measure_bias
 from promptgen.metrics.shares import wilson
-from promptgen.reporting.records import Metrics, PassMaterial, Run, Settings
+from promptgen.reporting.records import Metrics
+from promptgen.reporting.run import PassMaterial, Run
+from promptgen.reporting.settings import Settings
 
 N = 2000
 PARAMS = {
@@ -22,7 +26,6 @@ PARAMS = {
 HAIR = {"generator": 0.5, "control": 0.84, "debias": 0.507}
 READERS = ("classifier", "judge", "truth")
 
-
 FIT = {
     "ess_fraction": {"value": 0.417, "low": 0.387, "high": 0.447},
     "log_z": {"value": -3.25, "low": -3.3, "high": -3.2},
@@ -33,28 +36,93 @@ FIT = {
 }
 
 
-def figures(long, labels=("short", "long"), target=(0.5, 0.5)):
-    """Return shares and KL of a reader that saw the share `long` of the last label, the others being equal."""
+@cache
+def bias(counts, target):
+    return measure_bias(counts, target, resamples=100)
+
+
+def counts_of(long, labels=("short", "long")):
+    """Return how often each label was seen where the last one has the share `long`, the others being equal."""
     rest = (1 - long) / (len(labels) - 1)
-    bias = measure_bias([round(N * rest)] * (len(labels) - 1) + [round(N * long)], target, resamples=100)
-    return {label: share.as_dict() for label, share in zip(labels, bias.shares, strict=True)}, bias.kl.as_dict()
+    return [round(N * rest)] * (len(labels) - 1) + [round(N * long)]
+
+
+def bias_dict(labels, found):
+    """Return the figures of `promptgen.metrics.bias.Bias` as they stand in metrics.json."""
+    return {
+        "shares": {label: share.as_dict() for label, share in zip(labels, found.shares, strict=True)},
+        **{name: getattr(found, name).as_dict() for name in DISTANCES},
+    }
+
+
+def watch(counts, target, labels, readers):
+    """Return what is recorded of an attribute that is only watched, everyone having seen the same."""
+    found = bias(tuple(counts), target)
+    return {
+        "target": dict(zip(labels, target, strict=True)),
+        "by": {reader: bias_dict(labels, found) for reader in readers},
+        "chance": found.noise_floors,
+    }
+
+
+def count(number, long, readers=READERS, labels=("short", "long"), target=(0.5, 0.5)):
+    """Return a count of the attribute to de-bias; `long` is a share, or one per reader."""
+    seen = long if isinstance(long, dict) else dict.fromkeys(readers, long)
+    shares, kl, distances, chance = {}, {}, {}, {}
+    for reader in readers:
+        found = bias(tuple(counts_of(seen[reader], labels)), tuple(target))
+        figures = bias_dict(labels, found)
+        shares[reader], kl[reader], chance = figures.pop("shares"), figures.pop("kl"), found.noise_floors
+        distances[reader] = figures
+    return {
+        "pass": number,
+        "n": N,
+        "shares": shares,
+        "kl": kl,
+        "distances": distances,
+        "chance": dict(chance),
+        "corrected": {"judge": {label: {"value": 0.4567, "low": 0.4321, "high": 0.4789} for label in labels}},
+        "uncorrectable": {"judge": []},
+    }
+
+
+def quality(number):
+    """Return how the samples of a pass look against the generator's own; pass 0 against itself."""
+    n = N if number else N // 2
+    recall = 0.871 - 0.2 * (number > 0)
+    return {
+        "reference": "the generator" if number else "its other half",
+        "features": "world-judge",
+        "n": n,
+        "n_reference": n,
+        "frechet": 0.412 + 3 * (number > 0),
+        "frechet_chance": 0.377,
+        "few_samples": False,
+        "kernel": {"value": 0.0123, "low": -0.0011, "high": 0.0257},
+        "precision": wilson(0.883 * n, n).as_dict(),
+        "recall": wilson(recall * n, n).as_dict(),
+    }
 
 
 def record(number, kind, long, readers=READERS, labels=("short", "long"), target=(0.5, 0.5)):
     """Return a pass as it stands in metrics.json; `long` is a share, or one per reader."""
-    seen = long if isinstance(long, dict) else dict.fromkeys(readers, long)
-    shares, kl = {}, {}
-    for reader in readers:
-        shares[reader], kl[reader] = figures(seen[reader], labels, target)
+    counted = count(number, long, readers, labels, target)
     makeup = 0.62 if kind == "generator" else 0.97
     control = {f"makeup.without.{reader}": wilson(makeup * N, N).as_dict() for reader in readers}
+    old = 400 if kind == "generator" else 700
     return {
-        "pass": number,
+        **counted,
         "kind": kind,
-        "n": N,
-        "shares": shares,
-        "kl": kl,
-        "corrected": {"judge": {label: {"value": 0.4567, "low": 0.4321, "high": 0.4789} for label in labels}},
+        "soft": {
+            reader: {"shares": shares, "kl": counted["kl"][reader], **counted["distances"][reader]}
+            for reader, shares in counted["shares"].items()
+            if reader != "truth"
+        },
+        "watched": {
+            "glasses": watch((1400 + number, 600 - number), (0.5, 0.5), ("without", "with"), readers),
+            "age": watch((1700 - old, 300, old), (0.4, 0.4, 0.2), ("young", "middle", "old"), readers),
+        },
+        "quality": quality(number),
         "control": {**control, "identity.diversity": {"value": 1.031, "low": 1.012, "high": 1.052}},
         "fit": None if kind == "generator" else dict(FIT),
         "seconds": {"sample": 9.25, "evaluate": 1.5} | ({} if kind == "generator" else {"train_flow": 150.0}),
@@ -62,18 +130,39 @@ def record(number, kind, long, readers=READERS, labels=("short", "long"), target
     }
 
 
+NEW = ("uncorrectable", "distances", "chance", "soft", "watched", "quality")
+
+
+def of_an_older_run(content):
+    """Return the content as it was before these parts existed."""
+    passes = [{name: part for name, part in each.items() if name not in NEW} for each in content["passes"]]
+    return {name: part for name, part in content.items() if name != "confirmation"} | {"passes": passes}
+
+
 def content(kinds=("generator", "control", "debias"), long=None, stopped="interval contains the target", **options):
     """Return what metrics.json holds; `long` gives the share of long hair in each pass."""
     shares = [HAIR[kind] for kind in kinds] if long is None else long
     passes = [record(i, kind, share, **options) for i, (kind, share) in enumerate(zip(kinds, shares, strict=True))]
     labels, target = options.get("labels", ("short", "long")), options.get("target", (0.5, 0.5))
-    return {
+    again = count(passes[-1]["pass"], shares[-1], **options) if kinds[-1] == "debias" else None
+    found = {
         "experiment": "made-up",
         "attribute": "hair",
         "target": dict(zip(labels, target, strict=True)),
         "stopped": stopped,
         "passes": passes,
     }
+    return confirmed(found, again)
+
+
+def confirmed(content, again):
+    """Return the content with another count after the loop, which is told whether it contains the target."""
+    if again is None:
+        return content | {"confirmation": None}
+    reader = "judge" if "judge" in again["shares"] else "classifier"
+    shares = again["shares"][reader]
+    contains = all(shares[label]["low"] <= goal <= shares[label]["high"] for label, goal in content["target"].items())
+    return content | {"confirmation": again | {"contains_target": contains}}
 
 
 def history(kind, steps=40):

@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 from made_up_run import PARAMS, make
 
+from promptgen.reporting.control import measure_words
 from promptgen.reporting.page import render
 from promptgen.reporting.panels import control_panels
-from promptgen.reporting.records import Settings
-from promptgen.reporting.words import measure_words, range_words
+from promptgen.reporting.settings import Settings
+from promptgen.reporting.words import range_words
 
 POSE = PARAMS | {
     "control": {

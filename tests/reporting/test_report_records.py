@@ -8,8 +8,11 @@ import pytest
 
 from promptgen.errors import DataError
 from promptgen.files import read_json, write_json
-from promptgen.reporting.records import Interval, Metrics, Run, Settings
+from promptgen.reporting.records import Interval, Metrics
+from promptgen.reporting.run import Run
+from promptgen.reporting.settings import Settings
 
+INTERVAL_50 = {"value": 0.5, "low": 0.4, "high": 0.6}
 INTERVAL = {"value": float, "low": float, "high": float}
 
 
@@ -20,22 +23,53 @@ def shape(content):
     return [shape(value) for value in content] if isinstance(content, list) else type(content)
 
 
+BIAS = {
+    "shares": {"short": INTERVAL, "long": INTERVAL},
+    "kl": INTERVAL,
+    "total_variation": INTERVAL,
+    "discrepancy": INTERVAL,
+}
+CHANCE = {"kl": float, "total_variation": float, "discrepancy": float}
+COUNT = {
+    "pass": int,
+    "n": int,
+    "shares": {reader: {"short": INTERVAL, "long": INTERVAL} for reader in made_up_run.READERS},
+    "kl": dict.fromkeys(made_up_run.READERS, INTERVAL),
+    "distances": {reader: {"total_variation": INTERVAL, "discrepancy": INTERVAL} for reader in made_up_run.READERS},
+    "chance": CHANCE,
+    "corrected": {"judge": BIAS["shares"]},
+    "uncorrectable": {"judge": []},
+}
+
+
 def test_the_schema_is_the_promised_one():
     written = Metrics.parse(made_up_run.content(), "x").as_dict()
-    by_reader = {reader: {"short": INTERVAL, "long": INTERVAL} for reader in made_up_run.READERS}
     assert shape({key: value for key, value in written.items() if key != "passes"}) == {
         "experiment": str,
         "attribute": str,
         "target": {"short": float, "long": float},
         "stopped": str,
+        "confirmation": {**COUNT, "contains_target": bool},
     }
-    assert shape(written["passes"][1]) == {
-        "pass": int,
+    glasses = written["passes"][1]["watched"].pop("glasses")
+    assert shape(glasses["by"]["truth"]["shares"]) == {"without": INTERVAL, "with": INTERVAL}
+    assert shape({**glasses, "by": list(glasses["by"])}) == {
+        "target": {"without": float, "with": float},
+        "by": [str] * 3,
+        "chance": CHANCE,
+    }
+    assert shape(written["passes"][1] | {"watched": None}) == {
+        **COUNT,
         "kind": str,
-        "n": int,
-        "shares": by_reader,
-        "kl": dict.fromkeys(made_up_run.READERS, INTERVAL),
-        "corrected": {"judge": by_reader["judge"]},
+        "soft": dict.fromkeys(("classifier", "judge"), BIAS),
+        "watched": type(None),
+        "quality": {
+            **dict.fromkeys(("reference", "features"), str),
+            **dict.fromkeys(("n", "n_reference"), int),
+            **dict.fromkeys(("frechet", "frechet_chance"), float),
+            "few_samples": bool,
+            **dict.fromkeys(("kernel", "precision", "recall"), INTERVAL),
+        },
         "control": {
             **{f"makeup.without.{reader}": INTERVAL for reader in made_up_run.READERS},
             "identity.diversity": INTERVAL,
@@ -50,6 +84,13 @@ def test_the_schema_is_the_promised_one():
         "generator_evaluations": {"forward": int, "backward": int},
     }
     assert written["passes"][0]["fit"] is None
+
+
+def test_metrics_of_an_older_run_are_taken():
+    content = made_up_run.of_an_older_run(made_up_run.content())
+    parsed = Metrics.parse(content, "x")
+    assert parsed.confirmation is None
+    assert (parsed.passes[1].distances, parsed.passes[1].watched, parsed.passes[1].quality) == ({}, {}, None)
 
 
 def test_a_round_trip_through_the_file_loses_nothing(tmp_path):
@@ -99,6 +140,10 @@ def change(content, path, value):
         (["passes", 2, "pass"], 1, r"passes must be in order and each once, got \[0, 1, 1\]"),
         (["passes", 0, "shares"], {"truth": None}, r"pass 0 has no shares or no KL"),
         (["passes", 0, "kl"], {"classifier": None}, r"pass 0 has no shares or no KL"),
+        (["confirmation", "pass"], 1, r"pass 1 was counted again, expected the last one, 2"),
+        (["confirmation", "contains_target"], False, r"contradicts itself on whether it contains the target"),
+        (["confirmation", "shares", "truth"], {"long": INTERVAL_50}, r"pass 2 has shares of \['long'\] by truth"),
+        (["passes", 1, "quality", "reference"], "ImageNet", r"passes\.1\.quality\.reference: Input should be"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(path, value, message):
@@ -120,13 +165,6 @@ def test_intervals_contain_and_overlap_with_their_ends():
     assert not interval.contains(0.39)
     assert interval.overlaps(Interval(value=0.65, low=0.6, high=0.7))
     assert not interval.overlaps(Interval(value=0.65, low=0.61, high=0.7))
-
-
-def test_a_difference_has_newcombes_interval():
-    # Newcombe 1998, table II, example (a): 56/70 - 48/80, method 10: 0.0524 to 0.3339.
-    one, two = made_up_run.wilson(56, 70), made_up_run.wilson(48, 80)
-    difference = Interval(**one.as_dict()).minus(Interval(**two.as_dict()))
-    assert [difference.value, difference.low, difference.high] == pytest.approx([0.2, 0.0524, 0.3339], abs=5e-5)
 
 
 def test_settings_name_models_and_what_was_asked():

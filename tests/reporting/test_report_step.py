@@ -110,7 +110,10 @@ def test_a_generator_alone_has_no_curves_but_a_report(project):
     ("change", "message"),
     [
         ({"experiment": "another"}, r"is of 'another', expected 'world-no-makeup'; run `dvc repro`"),
-        ({"target": {"short": 0.4, "long": 0.6}}, r"is of \{'long': 0\.6, 'short': 0\.4\}, expected"),
+        (
+            {"target": {"short": 0.4, "long": 0.6}, "confirmation": None},
+            r"is of \{'long': 0\.6, 'short': 0\.4\}, expected",
+        ),
         ({"passes": []}, r"passes: List should have at least 1 item"),
     ],
 )

@@ -3,7 +3,8 @@
 import made_up_run
 import pytest
 
-from promptgen.reporting import doubts, formats, words
+from promptgen.reporting import answer as answers
+from promptgen.reporting import doubts, fit_words, formats, words
 from promptgen.reporting.records import Fit, Metrics
 
 GENERATOR, CONTROL, DEBIAS = "generator", "control", "debias"
@@ -15,11 +16,11 @@ def plain(text):
 
 
 def answer(given):
-    return plain(words.answer(given.metrics, given.settings))
+    return plain(answers.answer(given.metrics, given.settings))
 
 
 def context(given):
-    return plain(" ".join(words.context(given.metrics, given.settings)))
+    return plain(" ".join(answers.context(given.metrics, given.settings)))
 
 
 def run(*arguments, params=None, **options):
@@ -196,15 +197,15 @@ def test_missing_passes_and_loose_fits_are_warned_of():
     [(0.6, 0.3, "close"), (0.6, 2.8, "rough"), (0.1, 0.3, "rough"), (0.6, 5, "loose"), (0.01, 0.3, "loose")],
 )
 def test_fits_are_judged_by_both_of_their_numbers(ess, gap, word):
-    text = plain(words.fit_words(made_up_fit(ess, gap)))
+    text = plain(fit_words.fit_words(made_up_fit(ess, gap)))
     assert text.startswith(f"A {word} fit: ")
     assert f"1 024 samples are worth {round(1024 * ess)}. " in text
 
 
 def test_the_tail_of_the_weights_says_what_a_fit_is_good_for():
-    assert words.fit_words(made_up_fit(0.6, 0.3)).endswith("so these numbers hold.")
+    assert fit_words.fit_words(made_up_fit(0.6, 0.3)).endswith("so these numbers hold.")
     bad = made_up_fit(0.6, 0.3, trust="not to be trusted", tail_index=1.1)
-    assert words.fit_words(bad).endswith("whatever their intervals say.")
+    assert fit_words.fit_words(bad).endswith("whatever their intervals say.")
 
 
 def made_up_fit(ess, gap, **changes):

@@ -1,0 +1,108 @@
+"""The tables on the attribute to de-bias: pass by pass, every way of counting its shares, every distance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from promptgen.metrics.distances import noise_floor_kl
+from promptgen.metrics.estimate import Difference
+from promptgen.reporting.changes import Tally, distance_change, share_changes, tally
+from promptgen.reporting.glossary import DISTANCES
+from promptgen.reporting.records import Count, Interval, Metrics, PassRecord, Source
+from promptgen.reporting.settings import Settings
+from promptgen.reporting.words import headline_label, pass_words
+
+
+@dataclass(frozen=True)
+class PassRow:
+    """A count in short.
+
+    Attributes:
+        count: the count; that after the loop, too.
+        title: what its samples were made by.
+        share: of the headline class.
+        change: of that share from the pass before; None for the first pass, and for the count after the loop.
+        on_target: whether every interval contains its target.
+        seconds: how long its steps took; None for the count after the loop.
+    """
+
+    count: Count
+    title: str
+    share: Interval
+    change: Difference | None
+    on_target: bool
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class DistanceRow:
+    """A distance of a count to the target, by everyone who counted.
+
+    Attributes:
+        count: the count.
+        title: which distance.
+        by: the distance by who counted.
+        chance: what chance alone would show.
+        change: from the pass before, by the one whose count decides; None as of `PassRow`.
+    """
+
+    count: Count
+    title: str
+    by: Mapping[Source, Interval | None]
+    chance: float | None
+    change: Difference | None
+
+
+def pass_rows(metrics: Metrics, settings: Settings) -> list[PassRow]:
+    """Return a row per pass, and one for the count after the loop."""
+    label, rows = headline_label(metrics), []
+    for before, count in _with_before(metrics):
+        title, seconds, change = "Counted again, after the loop had ended", None, None
+        if isinstance(count, PassRecord):
+            title, seconds = pass_words(count, settings), sum(count.seconds.values())
+        if before:
+            change = share_changes(*_tallies(before, count), settings).get(label)
+        rows.append(PassRow(count, title, count.counted[label], change, count.contains(metrics.target), seconds))
+    return rows
+
+
+def distance_rows(metrics: Metrics, settings: Settings) -> list[DistanceRow]:
+    """Return a row per count and distance; passes of older runs have but the KL."""
+    rows = []
+    for before, count in _with_before(metrics):
+        by_name = {"kl": count.kl} | {
+            name: {source: distances.get(name) for source, distances in count.distances.items()}
+            for name in DISTANCES
+            if name != "kl" and count.distances
+        }
+        for name, by in by_name.items():
+            chance = count.chance.get(name, noise_floor_kl(len(metrics.target), count.n) if name == "kl" else None)
+            change = distance_change(*_tallies(before, count), name, metrics.target, settings) if before else None
+            rows.append(DistanceRow(count, DISTANCES[name], by, chance, change))
+    return rows
+
+
+def _with_before(metrics: Metrics) -> list[tuple[PassRecord | None, Count]]:
+    """Return every count with the pass before it; the count after the loop is of no pass of its own."""
+    again = [(None, metrics.confirmation)] if metrics.confirmation else []
+    return [*zip([None, *metrics.passes], metrics.passes, strict=False), *again]
+
+
+def _tallies(before: Count, after: Count) -> tuple[Tally, Tally]:
+    """Return the labels of two passes, as the later one's counter saw both."""
+    return tally(before.shares.get(after.counter), before.n), tally(after.counted, after.n)
+
+
+def indirect_sources(metrics: Metrics) -> list[tuple[str, Source]]:
+    """Return the ways of telling shares without counting labels that some pass has, each with whose they are."""
+    ways = {"corrected": metrics.corrected, "mean probability": metrics.soft}
+    return [(way, source) for way, sources in ways.items() for source in sources]
+
+
+def indirect_share(count: Count, way: str, source: Source, label: str) -> Interval | None:
+    """Return a share by one of `indirect_sources`; None where that count lacks it."""
+    if way == "corrected":
+        return count.corrected.get(source, {}).get(label)
+    bias = count.soft.get(source) if isinstance(count, PassRecord) else None
+    return bias.shares[label] if bias else None
