@@ -67,6 +67,8 @@ def figures(metrics: dict[str, Any], long_hair: float) -> Iterator[Check]:
         yield Check(f"last pass: target share of {label}, in the judge's interval", target, share["low"], share["high"])
         found = float(last["shares"]["truth"][label]["value"])
         yield Check(f"last pass: share of {label}, by truth", found, target - 0.03, target + 0.03)
+        again = float(metrics["confirmation"]["shares"]["truth"][label]["value"])
+        yield Check(f"last pass, counted again: share of {label}, by truth", again, target - 0.04, target + 0.04)
     yield Check("last pass: share without make-up, by truth", bare(last), 0.93)
     corrected = [entry for entry in metrics["passes"] if "judge" in entry["corrected"]]
     yield Check("passes with shares corrected for the judge's errors", len(corrected), len(metrics["passes"]))

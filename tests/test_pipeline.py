@@ -116,6 +116,10 @@ def metrics_without_seconds(folder: Path) -> dict:
     return metrics
 
 
+def confirmation_in(folder: Path) -> dict | None:
+    return json.loads((folder / "reports/metrics.json").read_text())["confirmation"]
+
+
 def ask(server: str, what: str) -> list[dict]:
     """Return everything of a kind that the Prefect server knows."""
     request = urllib.request.Request(f"{server}/{what}/filter", b"{}", {"Content-Type": "application/json"})
@@ -135,6 +139,28 @@ def test_the_loop_runs_to_its_target(finished):
     assert 0 < timing["steps"] < timing["total"]
 
 
+def test_the_last_pass_is_counted_once_more(finished):
+    folder, output = finished
+    metrics = Metrics.parse(json.loads((folder / "reports/metrics.json").read_text()), "metrics.json")
+    last, found = metrics.passes[-1], metrics.confirmation
+    assert (found.number, found.n) == (last.number, last.n)
+    assert f"pass {last.number} counted again on {found.n} fresh samples: hair short " in output
+    assert [record.number for record in metrics.passes if "confirm" in record.seconds] == [last.number]
+    assert json.loads((folder / "reports/summary.json").read_text())["confirmed"]["shares"].keys() == {"short", "long"}
+
+
+def test_it_is_counted_also_where_passes_run_out(server, tmp_path):
+    content = tiny.params()
+    content["debias"]["max_passes"] = 1
+    content["evaluation"]["confidence"] = 0.001  # no interval is wide enough to contain anything
+    tiny.write_params(tmp_path, content)
+    output = end(start(tmp_path, server))
+    assert "stopped after pass 2: maximum of passes reached" in output
+    assert "pass 2 counted again on 512 fresh samples" in output
+    confirmation = confirmation_in(tmp_path)
+    assert confirmation["contains_target"] is False
+
+
 def test_prefect_shows_the_run(finished, server):
     runs = [run for run in ask(server, "flow_runs") if run["state_type"] == "COMPLETED"]
     assert runs
@@ -144,6 +170,8 @@ def test_prefect_shows_the_run(finished, server):
     artifacts = {artifact["key"]: artifact for artifact in ask(server, "artifacts")}
     assert artifacts["tiny-grid"]["data"].startswith("data:image/png;base64,")
     assert "| pass | kind | hair short | hair long |" in artifacts["tiny-summary"]["data"]
+    assert "counted again on 512 fresh samples" in artifacts["tiny-summary"]["data"]
+    assert f"confirm {confirmation_in(finished[0])['pass']}" in tasks
     assert any(artifact["type"] == "progress" and artifact["data"] == 100 for artifact in artifacts.values())
 
 
@@ -154,6 +182,17 @@ def test_mlflow_has_a_run_per_pass(finished):
     assert {"tiny", "0 generator", "1 control", "2 debias"} <= names
 
 
+def test_mlflow_has_the_confirming_count_by_the_loop_and_by_its_pass(finished):
+    folder, _ = finished
+    confirmation = confirmation_in(folder)
+    query = "select name, value from runs join latest_metrics using (run_uuid) where key = ?"
+    for reader in ("classifier", "judge", "truth"):
+        with closing(sqlite3.connect(folder / "mlruns/mlflow.db")) as database:
+            told = dict(database.execute(query, [f"bias/confirmed/share/long/{reader}/value"]))
+        value = confirmation["shares"][reader]["long"]["value"]
+        assert told == {"tiny": value, f"{confirmation['pass']} debias": value}
+
+
 def test_the_loop_ends_with_the_multipliers_where_no_flow_is_wanted(server, tmp_path):
     content = tiny.params()
     content["control"] = content["debias"]["training"] = None
@@ -161,6 +200,7 @@ def test_the_loop_ends_with_the_multipliers_where_no_flow_is_wanted(server, tmp_
     output = end(start(tmp_path, server))
     assert "stopped after pass 0: only fitting the multipliers was asked for" in output
     assert sorted(path.name for path in (tmp_path / "artifacts/tiny/pass-1").iterdir()) == ["fit_moments"]
+    assert confirmation_in(tmp_path) is None
     run_report(tmp_path)
     page = (tmp_path / "reports/index.html").read_text()
     assert "the multipliers that would move it were fitted, without a flow that follows them" in page
@@ -173,6 +213,8 @@ def test_the_loop_ends_with_the_control_where_only_measuring_is_wanted(server, t
     tiny.write_params(tmp_path, content)
     output = end(start(tmp_path, server))
     assert "stopped after pass 1: only measuring was asked for" in output
+    assert confirmation_in(tmp_path) is None
+    assert not list(tmp_path.glob("artifacts/tiny/pass-*/confirm"))
     run_report(tmp_path)
     assert "no de-biasing was asked for" in (tmp_path / "reports/index.html").read_text()
 
