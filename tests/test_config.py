@@ -210,7 +210,9 @@ def test_passes_are_numbered_after_the_control(tmp_path):
 
 
 def test_measuring_alone_has_no_debiasing_pass(tmp_path):
+    assert load_params(tiny.write_params(tmp_path)).stops_by_count
     params = load_params(tiny.write_params(tmp_path, change(tiny.params(), "debias.max_passes", 0)))
+    assert not params.stops_by_count
     assert (params.last_measured_pass, params.last_pass, params.only_fits) == (1, 1, False)
     with pytest.raises(ConfigError, match="whose passes are 0 to 1"):
         params.kind_of(2)
@@ -225,6 +227,7 @@ def params_measuring() -> dict:
 def test_fitting_alone_has_a_pass_that_is_not_measured(tmp_path):
     params = load_params(tiny.write_params(tmp_path, change(tiny.params(), "debias.training", None)))
     assert params.only_fits
+    assert not params.stops_by_count
     assert (params.last_measured_pass, params.last_pass, params.kind_of(2)) == (1, 2, "debias")
     neither = load_params(tiny.write_params(tmp_path, change(params_measuring(), "debias.training", None)))
     assert (neither.last_measured_pass, neither.last_pass, neither.only_fits) == (1, 1, False)
