@@ -115,7 +115,7 @@ class Audit:
         attribute: its name.
         labels: its classes.
         bias: shares and distances, each image counted as its most probable class.
-        soft: the same from mean probabilities; None if only labels are known.
+        soft: the same from mean probabilities; None if only labels are known, or there is one image.
         judge: the same as `bias` by another classifier; None if none looked at this attribute.
         corrected: shares without the classifier's known errors; None if they are not known.
         impossible: the classes whose counts these errors cannot give, whatever the true shares; `corrected` is then not
@@ -197,15 +197,15 @@ def audit(
         raise DataError(f"{attribute} is always {labels[0]}; name all its classes in a target, {labels[0]}=0.5, ...")
     mu, options = target_shares(labels, target), vars(sampling)
     counts, soft = read.counts(attribute), read.soft(attribute)
-    table = None if confusion is None else confusion.ordered(labels)
+    corrected, impossible = _corrected(counts, attribute, labels, confusion, options)
     return Audit(
         attribute,
         labels,
         bias=measure_bias(counts, mu, **options),
-        soft=None if soft is None else measure_soft_bias(soft, mu, **options),
+        soft=None if soft is None or len(soft) < 2 else measure_soft_bias(soft, mu, **options),
         judge=_judged(judge, attribute, labels, target, options),
-        corrected=None if table is None else tuple(corrected_shares(counts, table, **options)),
-        impossible=() if table is None else tuple(labels[k] for k in impossible_classes(counts, table, **options)),
+        corrected=corrected,
+        impossible=impossible,
         comparison=None if other is None else _compared(counts, other, attribute, labels, mu, sampling),
         groups=_grouped(read, other, attribute, mu, sampling.confidence) if read.groups else None,
     )
@@ -226,6 +226,20 @@ def _judged(
         return None
     order = [known.index(label) for label in labels]
     return measure_bias(judge.counts(attribute)[order], target_shares(labels, target), **options)
+
+
+def _corrected(
+    counts: Indices, attribute: str, labels: Sequence[str], confusion: Confusion | None, options: Mapping[str, Any]
+) -> tuple[tuple[Estimate, ...] | None, tuple[str, ...]]:
+    """Return shares without the classifier's errors, None if these are not known; and the classes that have none."""
+    if confusion is None:
+        return None, ()
+    table = confusion.ordered(labels)
+    try:
+        shares, outside = corrected_shares(counts, table, **options), impossible_classes(counts, table, **options)
+    except DataError as error:
+        raise DataError(f"the confusion table of {attribute} corrects nothing: {error}") from error
+    return tuple(shares), tuple(labels[index] for index in outside)
 
 
 def _compared(

@@ -140,7 +140,7 @@ class Labeller:
         except torch.OutOfMemoryError as error:
             raise DataError(f"{len(image)} images at a time do not fit into memory; give a smaller batch") from error
         except RuntimeError as error:
-            raise DataError(f"the classifier takes no images of {width} x {height} ({error}); give its size") from error
+            raise DataError(f"the classifier takes no images of {width} x {height} ({error}); resize them") from error
         for name, part in logits.items():
             self._read[name].append(part.double().softmax(dim=1).cpu())
 

@@ -15,7 +15,7 @@ from promptgen.audit import SAMPLING, Sampling, audit
 from promptgen.build import build_classifier
 from promptgen.errors import ConfigError, DataError
 from promptgen.files import atomic_write, write_json
-from promptgen.images import Unread, find_files, read_batches
+from promptgen.images import ImageBatch, Unread, find_files, read_batches
 from promptgen.labelling import Confusion, Labeller, Labels, card_confusions, read_confusion, read_labels
 from promptgen.perception.base import Classifier
 from promptgen.perception.labels import classes, target_shares
@@ -100,10 +100,19 @@ def _audit_images(request: Request) -> AuditRun:
     targets = parse_targets(request.targets, attributes)
     for attribute in attributes:  # a wrong name is told before hours of reading
         target_shares(classes(known, attribute), targets.get(attribute))
-    sets = [_read(request, request.source, readers)]
-    if request.compare:
-        sets.append(_read(request, request.compare, readers[:1]))
+    folders = [folder for folder in (request.source, request.compare) if folder]
+    files = [_files(folder) for folder in folders]  # an empty one is told before hours of reading the other
+    sets = [
+        _read(request, folder, names, readers[:1] if number else readers)
+        for number, (folder, names) in enumerate(zip(folders, files, strict=True))
+    ]
     return _audited(request, attributes, targets, sets)
+
+
+def _files(folder: Path) -> list[str]:
+    if not (names := find_files(folder)):
+        raise DataError(f"{folder} has no files; give a folder of images")
+    return names
 
 
 def _audit_files(request: Request) -> AuditRun:
@@ -111,6 +120,12 @@ def _audit_files(request: Request) -> AuditRun:
     paths = [path for path in (request.source, request.compare) if path]
     read = [read_labels(path) for path in paths]
     attributes = list(request.attributes or [name for name in read[0].repeated() if name != request.groups])
+    if not attributes:
+        columns = ", ".join(read[0].attributes)
+        raise DataError(
+            f"{paths[0]} has nothing to count: apart from groups, none of its columns ({columns}) has a label twice; "
+            "name one with --attribute, and separate columns by commas"
+        )
     targets = parse_targets(request.targets, attributes)
     for also in ({name: list(target) for name, target in targets.items()}, *(each.attributes for each in read)):
         read = [each.extended(also) for each in read]
@@ -146,23 +161,36 @@ def _audited(request: Request, attributes: Sequence[str], targets: Targets, sets
     )
 
 
-def _read(request: Request, folder: Path, classifiers: Sequence[Classifier]) -> _Read:
-    """Return what classifiers read off the images below a folder."""
-    names, unread = find_files(folder), list[Unread]()
+def _read(request: Request, folder: Path, names: Sequence[str], classifiers: Sequence[Classifier]) -> _Read:
+    """Return what classifiers read off the images in files below a folder."""
     labellers = [Labeller(each, device=request.device) for each in classifiers]
-    seen: list[str] = []
+    seen, unread = list[str](), list[Unread]()
     with Bar(str(folder)) as bar:
         for each in read_batches(folder, names, batch=request.batch, size=request.size, unread=unread.append):
-            for labeller in labellers:
-                labeller.update(each.images)
+            _update(labellers, each)
             seen += each.names
             bar.progress(len(seen) + len(unread), len(names))
     if not seen:
-        why = f", {unread[0].name}: {unread[0].reason}" if unread else ""
-        raise DataError(f"{folder} has no image among {len(names)} files{why}; give a folder of images")
-    groups = [name.rpartition("/")[0].partition("/")[0] or "." for name in seen] if request.groups else []
+        why = f"{_printable(unread[0].name)}: {unread[0].reason}"
+        raise DataError(f"{folder} has no image among {len(names)} files, {why}; give a folder of images")
+    groups = [_printable(name.rpartition("/")[0].partition("/")[0] or ".") for name in seen] if request.groups else []
     labels = [replace(labeller.compute(), groups=groups) for labeller in labellers]
-    return _Read(ImageSet(str(folder), len(seen), unread), labels[0], labels[1] if len(labels) > 1 else None)
+    told = [Unread(_printable(each.name), each.reason) for each in unread]
+    return _Read(ImageSet(str(folder), len(seen), told), labels[0], labels[1] if len(labels) > 1 else None)
+
+
+def _update(labellers: Sequence[Labeller], batch: ImageBatch) -> None:
+    """Let classifiers read a batch; if one cannot, the error names the first of the batch's files."""
+    try:
+        for labeller in labellers:
+            labeller.update(batch.images)
+    except DataError as error:
+        raise DataError(f"{_printable(batch.names[0])}: {error}; see --size and --batch") from error
+
+
+def _printable(name: str) -> str:
+    """Return a file's name for people; its control characters, and bytes that are no UTF-8, are escaped."""
+    return name if name.isprintable() else name.encode("unicode_escape").decode()
 
 
 def _confusions(request: Request, labels: Labels) -> dict[str, Confusion]:

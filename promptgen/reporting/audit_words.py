@@ -78,7 +78,7 @@ def headline(run: AuditRun) -> str:
     off = [each.attribute for each in run.audits if each.off_target]
     on = [each.attribute for each in run.audits if not each.off_target]
     parts = [f"off target in {listing(off)}"] if off else []
-    parts += [f"on target in {listing(on)}, as far as {count(run.images.n)} images tell"] if on else []
+    parts += [f"on target in {listing(on)}, as far as {_images(run.images.n)} can tell"] if on else []
     return f"{run.images.name} is {', and '.join(parts)}"
 
 
@@ -86,8 +86,12 @@ def context(run: AuditRun) -> str:
     """Return the sentences under the outcome: what was looked at, and by whom."""
     reader = f"as {run.classifier} perceives them" if run.classifier else "by the labels in the file"
     judge = f", with {run.judge} as a second opinion" if run.judge else ""
-    other = f" Compared with {count(run.other.n)} images of {run.other.name}." if run.other else ""
-    return f"{count(run.images.n)} images of {run.images.name}, {reader}{judge}.{other}"
+    other = f" Compared with {_images(run.other.n)} of {run.other.name}." if run.other else ""
+    return f"{_images(run.images.n)} of {run.images.name}, {reader}{judge}.{other}"
+
+
+def _images(n: int) -> str:
+    return "1 image" if n == 1 else f"{count(n)} images"
 
 
 def verdict(audit: Audit) -> str:
@@ -107,6 +111,8 @@ def doubts(run: AuditRun) -> list[str]:
     found += [_impossible(audit) for audit in run.audits if audit.impossible]
     if run.judge and (alone := [each.attribute for each in run.audits if each.judge is None]):
         found.append(f"{run.judge} does not read {listing(alone)} by the same classes: nobody checks the classifier.")
+    if run.judge and run.judge == run.classifier:
+        found.append(f"{run.judge} is its own judge, and agrees with itself: nobody checks the classifier.")
     return found
 
 

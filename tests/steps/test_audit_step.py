@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from PIL import Image
 from promptgen import store
 from promptgen.audit import Sampling
 from promptgen.errors import ConfigError, DataError, ModelFileError
+from promptgen.reporting.audit_tables import text
 from promptgen.seeding import stream
 from promptgen.specs import CustomModel
 from promptgen.world.renderer import render
@@ -180,7 +183,7 @@ def test_a_class_without_images_is_named_by_its_target(tmp_path):
         ({"classifier": "world-clasifier"}, ConfigError, "did you mean world-classifier"),
         ({"classifier": "fairface"}, ModelFileError, "python -m steps.fetch fairface"),
         ({"device": "gpu"}, ConfigError, "the device gpu cannot be used"),
-        ({"size": 32}, DataError, "takes no images of 32 x 32"),
+        ({"size": 32}, DataError, "part-0/0000.png: the classifier takes no images of 32 x 32"),
     ],
 )  # fmt: skip
 def test_wrong_arguments_are_told(place, tmp_path, options, error, message):
@@ -189,6 +192,75 @@ def test_wrong_arguments_are_told(place, tmp_path, options, error, message):
     with pytest.raises(error, match=message):
         run(Request(folder / "others", **given), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_single_image_is_counted(place, tmp_path):
+    folder, _ = place
+    (tmp_path / "one").mkdir()
+    shutil.copy(folder / "heads" / "part-0" / "0000.png", tmp_path / "one")
+    request = Request(
+        tmp_path / "one", "world-classifier", "world-classifier", attributes=["hair"], models=folder / "models",
+        sampling=QUICK,
+    )  # fmt: skip
+    found = run(request, tmp_path / "out")
+    assert found.audits[0].bias.n == 1
+    assert found.audits[0].soft is None
+    printed = text(found)
+    assert printed.startswith("1 image of ")
+    assert "! world-classifier is its own judge, and agrees with itself: nobody checks the classifier." in printed
+
+
+def test_names_that_cannot_be_printed_are_escaped(place, tmp_path):
+    folder, _ = place
+    for name in (b"part-\xff", b"part-0"):
+        (tmp_path / "odd" / os.fsdecode(name)).mkdir(parents=True)
+        shutil.copy(folder / "heads" / "part-0" / "0000.png", tmp_path / "odd" / os.fsdecode(name))
+    (tmp_path / "odd" / os.fsdecode(b"two\nlines\xff.png")).write_text("no image")
+    request = Request(
+        tmp_path / "odd", "world-classifier", attributes=["hair"], models=folder / "models", sampling=QUICK, groups=True
+    )
+    found = run(request, tmp_path / "out")
+    assert [each.name for each in found.images.unread] == ["two\\nlines\\udcff.png"]
+    assert list(found.audits[0].groups.n) == ["part-0", "part-\\udcff"]
+    assert text(found).encode()
+
+
+def test_an_empty_folder_is_told_before_the_other_is_read(place, tmp_path):
+    folder, _ = place
+    (tmp_path / "empty").mkdir()
+    request = Request(
+        folder / "heads", "world-classifier", compare=tmp_path / "empty", models=folder / "models", size=32
+    )
+    with pytest.raises(DataError, match="empty has no files; give a folder of images"):
+        run(request, tmp_path / "out")
+
+
+def test_a_table_with_nothing_to_count_is_refused(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("file;gender\n1.png;Male\n2.png;Male\n")
+    with pytest.raises(DataError, match=r"nothing to count: .* \(file;gender\) .* separate columns by commas"):
+        run(Request(path), tmp_path / "out")
+
+
+def test_a_useless_confusion_table_is_named(tmp_path):
+    path = write(tmp_path / "a.csv", ["Male,x"] * 30 + ["Female,y"] * 10)
+    table = tmp_path / "confusion.csv"
+    table.write_text("race,x,y\nx,10,90\ny,90,10\n")
+    with pytest.raises(DataError, match=r"confusion table of race corrects nothing: .* no better than chance"):
+        run(Request(path, confusions=[table], sampling=QUICK), tmp_path / "out")
+
+
+def test_a_correction_pushed_to_its_end_is_doubted(tmp_path):
+    path = write(tmp_path / "a.csv", ["Male,x"] * 490 + ["Female,y"] * 10)
+    tables = [tmp_path / "race.csv", tmp_path / "gender.csv"]
+    tables[0].write_text("race,x,y\nx,170,30\ny,30,170\n")
+    tables[1].write_text("gender,Male,Female\nMale,199,1\nFemale,1,199\n")
+    found = run(Request(path, confusions=tables, sampling=QUICK), tmp_path / "out")
+    told = "The confusion table cannot give the counted 98.0\u202f% x race and 2.0\u202f% y race"
+    assert any(line.startswith(f"! {told}") for line in text(found).splitlines())
+    assert told in (tmp_path / "out" / "index.html").read_text()
+    attributes = json.loads((tmp_path / "out" / "audit.json").read_text())["attributes"]
+    assert (attributes["race"]["impossible"], attributes["gender"]["impossible"]) == (["x", "y"], [])
 
 
 def test_targets_are_parsed():
