@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import sys
 from collections.abc import Callable
 
@@ -10,11 +12,19 @@ from promptgen.errors import PromptGenError
 
 
 def command(main: Callable[[], object]) -> None:
-    """Run a command's `main`; an error of this project ends it with one line on stderr and status 2."""
+    """Run a command's `main`; an error of this project ends it with one line on stderr and status 2.
+
+    What a terminal cannot show is printed as a question mark, and who reads the output may stop reading.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     logging.basicConfig(format="%(message)s")
     logging.getLogger("promptgen").setLevel(logging.INFO)
     try:
         main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # nobody reads on, such as after `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except PromptGenError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
