@@ -112,11 +112,11 @@ def counted_again(metrics: Metrics, again: Confirmation) -> str:
         ending = "every interval contains its target" if reached else "some intervals miss their targets"
     if reached and not metrics.passes[-1].contains(metrics.target):
         ending += "; the first count did not, so the share lies at the edge of what can be told"
-    found = figure_words(metrics, again)
+    found = _figure(metrics, again)
     return f"Counted again on {count(again.n)} samples drawn after the loop had ended: {found}, {ending}."
 
 
-def figure_words(metrics: Metrics, each: Count) -> str:
+def _figure(metrics: Metrics, each: Count) -> str:
     """Return the headline figure of a count with its interval: one share of two, or the distance of many."""
     if len(metrics.target) == 2:
         share = each.counted[headline_label(metrics)]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from promptgen.metrics.distances import noise_floor_kl
 from promptgen.metrics.estimate import Difference
 from promptgen.reporting.changes import Tally, distance_change, share_changes, tally
 from promptgen.reporting.glossary import DISTANCES
-from promptgen.reporting.records import Count, Interval, Metrics, PassRecord, Source
+from promptgen.reporting.records import Bias, Count, Interval, Metrics, PassRecord, Source
 from promptgen.reporting.settings import Settings
 from promptgen.reporting.words import headline_label, pass_words
+
+Way = Literal["corrected", "mean probability"]
+"""How a share is told without counting labels."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,23 @@ class DistanceRow:
     change: Difference | None
 
 
+@dataclass(frozen=True)
+class IndirectRow:
+    """What was told of a count without counting labels.
+
+    Attributes:
+        count: the count.
+        title: a class, or a distance to the target.
+        cells: one per column of `indirect_sources`; None where that one has no such number.
+        are_shares: whether the numbers are shares.
+    """
+
+    count: Count
+    title: str
+    cells: Sequence[Interval | None]
+    are_shares: bool
+
+
 def pass_rows(metrics: Metrics, settings: Settings) -> list[PassRow]:
     """Return a row per pass, and one for the count after the loop."""
     label, rows = headline_label(metrics), []
@@ -94,15 +115,34 @@ def _tallies(before: Count, after: Count) -> tuple[Tally, Tally]:
     return tally(before.shares.get(after.counter), before.n), tally(after.counted, after.n)
 
 
-def indirect_sources(metrics: Metrics) -> list[tuple[str, Source]]:
-    """Return the ways of telling shares without counting labels that some pass has, each with whose they are."""
-    ways = {"corrected": metrics.corrected, "mean probability": metrics.soft}
-    return [(way, source) for way, sources in ways.items() for source in sources]
+def indirect_sources(metrics: Metrics) -> list[tuple[Source, Way]]:
+    """Return the ways of telling shares without counting labels that some count has, each with whose they are."""
+    ways: dict[Way, list[Source]] = {"corrected": metrics.corrected, "mean probability": metrics.soft}
+    return [(source, way) for way, sources in ways.items() for source in sources]
 
 
-def indirect_share(count: Count, way: str, source: Source, label: str) -> Interval | None:
-    """Return a share by one of `indirect_sources`; None where that count lacks it."""
+def indirect_rows(metrics: Metrics) -> list[IndirectRow]:
+    """Return a row per count and class, and one per distance where mean probabilities have them."""
+    columns, rows = indirect_sources(metrics), []
+    for count in metrics.counts:
+        for label in metrics.target:
+            cells = [_indirect_share(count, source, way, label) for source, way in columns]
+            rows.append(IndirectRow(count, label, cells, are_shares=True))
+        for name, title in DISTANCES.items() if _soft(count) else ():
+            cells = [
+                getattr(_soft(count).get(source), name, None) if way == "mean probability" else None
+                for source, way in columns
+            ]
+            rows.append(IndirectRow(count, title, cells, are_shares=False))
+    return rows
+
+
+def _indirect_share(count: Count, source: Source, way: Way, label: str) -> Interval | None:
     if way == "corrected":
         return count.corrected.get(source, {}).get(label)
-    bias = count.soft.get(source) if isinstance(count, PassRecord) else None
+    bias = _soft(count).get(source)
     return bias.shares[label] if bias else None
+
+
+def _soft(count: Count) -> Mapping[Source, Bias]:
+    return count.soft if isinstance(count, PassRecord) else {}

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from promptgen.reporting.answer import figure_words
+from promptgen.reporting.answer import counted_again
 from promptgen.reporting.control import control_shares, preferred
 from promptgen.reporting.fit_words import judgement
-from promptgen.reporting.formats import class_name, count, listing, number, percent
+from promptgen.reporting.formats import class_name, listing, number, percent
 from promptgen.reporting.quality import cost_warnings, few_samples_warning
 from promptgen.reporting.records import SOURCES, Interval, Metrics, PassRecord, Source
 from promptgen.reporting.settings import Settings
@@ -50,9 +50,8 @@ def _unconfirmed(metrics: Metrics) -> Iterator[str]:
     again = metrics.confirmation
     if again and metrics.passes[-1].contains(metrics.target) and not again.contains(metrics.target):
         yield (
-            f"Not confirmed: counted again, on {count(again.n)} samples drawn after the loop had ended, "
-            f"{figure_words(metrics, again)}, and the target is missed. The loop stops at the first count that "
-            "contains the target, so that count is a little too favourable. Believe the later one."
+            f"Not confirmed. {counted_again(metrics, again)} The loop stops at the first count that contains the "
+            "target, so that count is a little too favourable. Believe the later one."
         )
 
 

@@ -62,7 +62,7 @@ MARKS: dict[str, Mark] = {
 WRITTEN = ("judge", "measure", "classifier")  # the first of these that is there has its numbers written out
 
 Series = Mapping[str, Sequence[Interval | None]]
-"""One interval, or None, per pass, by who counted; a measure that nobody counts is called ``measure``."""
+"""One interval, or None, per pass, by who counted (a measure that nobody counts is called ``measure``) or by class."""
 
 DASHED, DOTTED = (0, (4, 3)), (0, (1, 2))
 TICKS: dict[str, Any] = {"nbins": 5, "steps": [1, 2, 5, 10]}  # at 0.10 and 0.12, not at 0.125
@@ -91,6 +91,12 @@ STYLE: dict[Any, Any] = {
 }
 
 
+def label_marks(labels: Sequence[str]) -> dict[str, Mark]:
+    """Return how the classes of an attribute, no more than `SERIES`, are drawn into one panel."""
+    middle = (len(labels) - 1) / 2
+    return {label: Mark(SERIES[i], "o", 0.08 * (i - middle)) for i, label in enumerate(labels)}
+
+
 def pass_panel(
     name: str,
     passes: Sequence[tuple[str, str]],
@@ -99,8 +105,9 @@ def pass_panel(
     target: float | None = None,
     floor: Sequence[float] | None = None,
     shares: bool = True,
+    marks: Mapping[str, Mark] = MARKS,
 ) -> str:
-    """Draw numbers with their intervals, pass by pass, one mark per source.
+    """Draw numbers with their intervals, pass by pass, one mark per series.
 
     Args:
         name: unique on the page; becomes part of every id inside the drawing.
@@ -109,10 +116,11 @@ def pass_panel(
         target: where the numbers should end, drawn as a dashed line.
         floor: per pass, the value that sampling noise alone would give; drawn as a dotted line.
         shares: whether the numbers are shares in [0, 1], shown as percentages.
+        marks: how each series is drawn.
     """
     with _panel(name) as (axes, result):
         for source, intervals in series.items():
-            _points(axes, MARKS[source], intervals)
+            _points(axes, marks[source], intervals)
         written = next((series[source] for source in WRITTEN if any(series.get(source, ()))), [None] * len(passes))
         _values(axes, written, _tops(series), percent if shares else number)
         if target is not None:

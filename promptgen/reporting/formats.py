@@ -54,10 +54,10 @@ def duration(seconds: float) -> str:
 
 
 def p_value(p: float) -> str:
-    """Return a p-value with as many digits as mean anything, such as "p = 0.31" or "p < 0.001"."""
+    """Return a p-value with as many digits as mean anything, such as "p = 0.31" or "p < 0.001", on one line."""
     if p < 0.001:
-        return "p < 0.001"
-    return f"p = {number(p, 3 if p < 0.1 else 2)}"
+        return "p\u00a0<\u00a00.001"
+    return f"p\u00a0=\u00a0{number(p, 3 if p < 0.1 else 2)}"
 
 
 def count(value: int) -> str:

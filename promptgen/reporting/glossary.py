@@ -26,8 +26,7 @@ MEANINGS: Final[dict[str, str]] = {
     "Change from before": "How far the share is from that of the pass before, in percentage points.",
     "Change": "How far the number is from that of the pass before.",
     "p": "How often chance alone would make so large a difference. The smaller, the less likely it was chance.",
-    "Since the pass before": "Whether any share differs from the pass before.",
-    "Since the first pass": "Whether any share differs from the first pass.",
+    "changed": "Whether any share differs by more than chance explains. No sign is no proof that nothing changed.",
     "On target": "Yes if the interval of every share contains its target.",
     "Time": "All steps of the pass together.",
     # distances
@@ -41,6 +40,7 @@ MEANINGS: Final[dict[str, str]] = {
     "Identity diversity": "How unlike two of these faces are on average. A fall means that faces repeat.",
     "Frechet distance": "How far the samples as a whole are from the generator’s own, as a network sees them.",
     "Frechet distance, by chance": "What as many samples of one and the same source would show.",
+    "N against": "How many samples were compared with how many of the generator’s own; pass 0 with its other half.",
     "Kernel distance": "The same by another measure, which is 0 on average if nothing has moved.",
     # fits
     "log Z, estimate": "Constant of the wanted distribution. Its level says little; how near the bound is says much.",

@@ -86,7 +86,7 @@ def _comparing(run: Run) -> Iterator[Method]:
         yield Method("Change of a share", how, n)
         how = (
             f"Bootstrap of both passes, {resamples} resamples, each distance recentred at its estimate; p is twice the "
-            "part of the differences beyond 0."
+            "part of the differences beyond 0, so never below 2 / (resamples + 1)."
         )
         yield Method("Change of a distance", how, n, "difference")
     if any(record.watched for record in metrics.passes):

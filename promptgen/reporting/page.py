@@ -10,13 +10,20 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from promptgen.reporting import formats, words
 from promptgen.reporting.answer import answer, context
-from promptgen.reporting.bias_tables import distance_rows, indirect_share, indirect_sources, pass_rows
+from promptgen.reporting.bias_tables import distance_rows, indirect_rows, indirect_sources, pass_rows
 from promptgen.reporting.control import DIVERSITY
 from promptgen.reporting.doubts import judge_warnings, warnings
 from promptgen.reporting.fit_words import fit_words
 from promptgen.reporting.glossary import DISTANCES, MEANINGS
 from promptgen.reporting.methods import methods, seeds
-from promptgen.reporting.panels import Panel, bias_panels, control_panels, quality_panels, training_panels
+from promptgen.reporting.panels import (
+    Panel,
+    bias_panels,
+    control_panels,
+    quality_panels,
+    training_panels,
+    watched_panel,
+)
 from promptgen.reporting.pictures import Pixels, data_uri, sheet, shrink
 from promptgen.reporting.quality import cost, quality_rows, quality_sentence
 from promptgen.reporting.records import Metrics, PassRecord
@@ -38,8 +45,7 @@ FILTERS = (
     "points",
     "wanted",
 )
-MOST_OPEN_ROWS = 12  # a longer table starts folded
-MOST_OPEN_TABLES = 3  # of more watched attributes all start folded
+MOST_OPEN_ROWS = 6  # a longer table starts folded
 WORK = {"forward": "images made", "backward": "of these, with a gradient"}
 
 
@@ -59,6 +65,7 @@ def environment() -> Environment:
 
 def render(run: Run) -> str:
     """Return the page; equal runs make equal bytes."""
+    watched = watched_tables(run.metrics, run.settings)
     metrics, tiles = run.metrics, [shrink(material.tiles, LARGEST_TILE) for material in run.material]
     return (
         environment()
@@ -80,13 +87,14 @@ def render(run: Run) -> str:
             passes=pass_rows(metrics, run.settings),
             bias_panels=bias_panels(metrics),
             indirect=indirect_sources(metrics),
-            indirect_share=indirect_share,
+            indirect_rows=indirect_rows(metrics),
             distances=distance_rows(metrics, run.settings),
             distance_names=DISTANCES,
             control_panels=control_panels(metrics),
             control_names=_control_names(metrics),
             **_quality(metrics),
-            watched=watched_tables(metrics, run.settings),
+            watched=watched,
+            watched_panels=[watched_panel(metrics, *each) for each in enumerate(watched)],
             held_against=held_against,
             training=_training(run),
             fit_words=fit_words,
@@ -97,7 +105,6 @@ def render(run: Run) -> str:
             seeds=seeds(run),
             words=words,
             most_open_rows=MOST_OPEN_ROWS,
-            most_open_tables=MOST_OPEN_TABLES,
         )
     )
 

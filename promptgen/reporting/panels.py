@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import nan
 from typing import Any
@@ -15,6 +15,7 @@ from promptgen.reporting.formats import class_name
 from promptgen.reporting.glossary import MEANINGS
 from promptgen.reporting.history import Curve, History, column, columns
 from promptgen.reporting.records import SOURCES, Interval, Metrics, PassRecord
+from promptgen.reporting.watched import WatchedTable
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,20 @@ def _without_width(value: float) -> Interval:
     return Interval(value=value, low=value, high=value)
 
 
+def watched_panel(metrics: Metrics, index: int, table: WatchedTable) -> Panel:
+    """Return the shares of an attribute that nobody moves: one of two by all who count, or the most moved of many."""
+    name, account = f"watched-{index}", table.accounts[0]
+    if len(table.target) == 2:
+        title = _title(class_name(table.attribute, table.headline))
+        counted: figures.Series = {each.source: each.shares[table.headline] for each in table.accounts}
+        return _pass_panel(metrics, name, title, table.sentence, counted)
+    drawn = table.most_moved(len(figures.SERIES))
+    series = {label: account.shares[label] for label in drawn}
+    marks = figures.label_marks(drawn)
+    panel = _pass_panel(metrics, name, _title(table.attribute), table.sentence, series, marks=marks)
+    return replace(panel, labels=drawn)
+
+
 def _title(name: str) -> str:
     return name[:1].upper() + name[1:]
 
@@ -138,13 +153,10 @@ def _pass_panel(
     title: str,
     meaning: str,
     series: figures.Series,
-    *,
-    target: float | None = None,
-    floor: Sequence[float] | None = None,
-    shares: bool = True,
+    **options: Any,
 ) -> Panel:
     ticks = [(str(record.number), words.pass_kind(record)) for record in metrics.passes]
-    svg = figures.pass_panel(name, ticks, series, target=target, floor=floor, shares=shares)
+    svg = figures.pass_panel(name, ticks, series, **options)
     return Panel(title, meaning, svg, f"{title}, by pass; the numbers are in the tables.")
 
 

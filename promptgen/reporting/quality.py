@@ -108,10 +108,10 @@ def _distance_words(quality: Quality) -> str:
     if quality.few_samples:
         return "There are too few of them for a Frechet distance."
     if quality.frechet <= quality.frechet_chance:
-        return "By Frechet distance they have moved no further than chance alone shows."
+        return "Their Frechet distance is no more than chance alone shows."
     ratio = quality.frechet / quality.frechet_chance
     times = f"{number(ratio, 1 if ratio < 10 else 0)} times what chance alone shows"
-    return f"By Frechet distance they have moved: {times}."
+    return f"Their Frechet distance is {times}."
 
 
 def quality_rows(metrics: Metrics) -> list[tuple[str, list[Interval | float | None]]]:

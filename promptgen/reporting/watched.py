@@ -8,10 +8,10 @@ from itertools import pairwise
 
 from promptgen.metrics.estimate import Difference
 from promptgen.perception.labels import PRODUCT
-from promptgen.reporting.changes import Tally, any_change, share_changes, tally
+from promptgen.reporting.changes import any_change, share_changes, tally
 from promptgen.reporting.control import control_shares
 from promptgen.reporting.formats import class_name, listing, p_value, percent, points, wanted
-from promptgen.reporting.records import SOURCES, Interval, Metrics, PassRecord, Source, Watched
+from promptgen.reporting.records import Interval, Metrics, Source, Watched
 from promptgen.reporting.settings import Settings
 
 TRUSTED: Sequence[Source] = ("judge", "classifier", "truth")
@@ -28,6 +28,7 @@ class Account:
         distances: to the target, by name.
         since_before: p-value of no share having changed since the pass before.
         since_first: the same since the first pass.
+        moved: how far each share has moved from the first pass to the last one; empty where it did not look at both.
     """
 
     source: Source
@@ -35,6 +36,7 @@ class Account:
     distances: dict[str, list[Interval | None]]
     since_before: list[float | None]
     since_first: list[float | None]
+    moved: dict[str, Difference]
 
 
 @dataclass(frozen=True)
@@ -43,17 +45,26 @@ class WatchedTable:
 
     Attributes:
         attribute: attribute or product.
-        sentence: what became of it, in plain words.
         target: what it is held against.
         accounts: by everyone who counted, the most trusted one first.
         chance: what each distance would show by chance alone, by its name, pass by pass.
+        sentence: what became of it, in plain words.
     """
 
     attribute: str
-    sentence: str
     target: dict[str, float]
     accounts: list[Account]
     chance: dict[str, list[float | None]]
+    sentence: str
+
+    @property
+    def headline(self) -> str:
+        """The class that moved most; of two, the last one."""
+        return self.most_moved(1)[0]
+
+    def most_moved(self, n: int) -> list[str]:
+        """Return the `n` classes that moved most, in the order of the target."""
+        return most_moved(self.target, self.accounts[0], n)
 
 
 def watched_tables(metrics: Metrics, settings: Settings) -> list[WatchedTable]:
@@ -66,69 +77,62 @@ def _table(metrics: Metrics, settings: Settings, attribute: str) -> WatchedTable
     seen = [record.watched.get(attribute) for record in metrics.passes]
     target = next(each.target for each in seen if each)
     sources = [source for source in TRUSTED if any(each and source in each.by for each in seen)]
+    accounts = [_account(metrics, settings, seen, source) for source in sources]
+    names = dict.fromkeys(name for each in seen if each for name in each.chance)
     return WatchedTable(
         attribute=attribute,
-        sentence=sentence(metrics, settings, attribute),
         target=target,
-        accounts=[_account(metrics.passes, settings, seen, source) for source in sources],
-        chance={name: [each.chance.get(name) if each else None for each in seen] for name in _names(seen)},
+        accounts=accounts,
+        chance={name: [each.chance.get(name) if each else None for each in seen] for name in names},
+        sentence=_sentence(metrics, settings, attribute, target, accounts[0]),
     )
 
 
-def _names(seen: Sequence[Watched | None]) -> list[str]:
-    return list(dict.fromkeys(name for each in seen if each for name in each.chance))
-
-
-def _account(
-    passes: Sequence[PassRecord], settings: Settings, seen: Sequence[Watched | None], source: Source
-) -> Account:
+def _account(metrics: Metrics, settings: Settings, seen: Sequence[Watched | None], source: Source) -> Account:
     biases = [each.by.get(source) if each else None for each in seen]
-    target = next(each.target for each in seen if each)
-    tallies = [tally(bias.shares if bias else None, record.n) for record, bias in zip(passes, biases, strict=True)]
+    looked = next(each for each in seen if each)
+    sizes = [record.n for record in metrics.passes]
+    tallies = [tally(bias.shares if bias else None, n) for bias, n in zip(biases, sizes, strict=True)]
     return Account(
         source=source,
-        shares={label: [bias.shares[label] if bias else None for bias in biases] for label in target},
-        distances={name: [getattr(bias, name) if bias else None for bias in biases] for name in _names(seen)},
+        shares={label: [bias.shares[label] if bias else None for bias in biases] for label in looked.target},
+        distances={name: [getattr(bias, name) if bias else None for bias in biases] for name in looked.chance},
         since_before=[None, *(any_change(*pair, settings) for pair in pairwise(tallies))],
         since_first=[None, *(any_change(tallies[0], each, settings) for each in tallies[1:])],
+        moved=share_changes(tallies[0], tallies[-1], settings) if len(tallies) > 1 else {},
     )
 
 
-def sentence(metrics: Metrics, settings: Settings, attribute: str) -> str:
-    """Return what became of an attribute from the first pass in which it was watched to the last one."""
-    watching = [record for record in metrics.passes if attribute in record.watched]
-    first, last = watching[0], watching[-1]
-    source = next(source for source in TRUSTED if source in last.watched[attribute].by)
-    before, after = (_tally(record, attribute, source) for record in (first, last))
-    if first is last or not before:
-        return _only_pass(last, attribute, source)
-    moved = share_changes(before, after, settings)
-    label = max(moved, key=lambda name: (abs(moved[name].value), list(moved).index(name)))
-    p = any_change(before, after, settings)
-    assert p is not None  # both were counted
-    shares = [record.watched[attribute].by[source].shares[label].value for record in (first, last)]
-    way = f"{percent(shares[0])} → {percent(shares[1])} {class_name(attribute, label)}"
+def most_moved(target: Mapping[str, float], account: Account, n: int) -> list[str]:
+    """Return the `n` classes whose shares moved most; those that are furthest from the target where none moved."""
+
+    def distance(label: str) -> float:
+        if account.moved:
+            return abs(account.moved[label].value)
+        return max(abs(each.value - target[label]) for each in account.shares[label] if each)
+
+    labels = list(target)
+    chosen = sorted(labels, key=lambda label: (distance(label), labels.index(label)))[-n:]
+    return [label for label in labels if label in chosen]
+
+
+def _sentence(
+    metrics: Metrics, settings: Settings, attribute: str, target: Mapping[str, float], account: Account
+) -> str:
+    """Return what became of an attribute from the first pass to the last one."""
+    label = most_moved(target, account, 1)[0]
+    name, shares = class_name(attribute, label), [each for each in account.shares[label] if each]
+    p = account.since_first[-1]
+    if p is None:
+        found = f"{name} {percent(shares[-1].value)}, held against {wanted(target[label])}"
+        return f"{found[:1].upper()}{found[1:]}; there are no two passes to compare."
+    way = f"{name} {percent(shares[0].value)}\u00a0→\u00a0{percent(shares[-1].value)}"
+    change = account.moved[label]
+    told = f"({p_value(p)}; {points(change.low)} to {points(change.high)} points)"
     if p > 1 - settings.confidence:
-        return f"{way}; no more than chance explains ({p_value(p)}). {_range(moved[label])}"
-    most = "changed along with it" if len(moved) == 2 else "changed along with it, this class the most"
-    return f"{way}; {most} ({p_value(p)}). {_range(moved[label])}{_on_purpose(metrics, attribute)}"
-
-
-def _tally(record: PassRecord, attribute: str, source: Source) -> Tally:
-    bias = record.watched[attribute].by.get(source)
-    return tally(bias.shares if bias else None, record.n)
-
-
-def _range(change: Difference) -> str:
-    return f"The change lies between {points(change.low)} and {points(change.high)} points."
-
-
-def _only_pass(record: PassRecord, attribute: str, source: Source) -> str:
-    """Return how an attribute stands where there is no other pass to compare with."""
-    shares, target = record.watched[attribute].by[source].shares, record.watched[attribute].target
-    label = max(target, key=lambda name: abs(shares[name].value - target[name]))
-    found = f"{percent(shares[label].value)} {class_name(attribute, label)}"
-    return f"{found}, held against {wanted(target[label])}; there is no other pass to compare with."
+        return f"No more than chance explains: {way} {told}."
+    most = "" if len(target) == 2 else ", the most of its classes"
+    return f"Changed along: {way}{most} {told}.{_on_purpose(metrics, attribute)}"
 
 
 def _on_purpose(metrics: Metrics, attribute: str) -> str:
@@ -137,11 +141,6 @@ def _on_purpose(metrics: Metrics, attribute: str) -> str:
     steered = {*metrics.attribute.split(PRODUCT), *asked}
     parts = [factor for factor in attribute.split(PRODUCT) if factor in steered]
     return f" Of it, {listing(parts)} was moved on purpose." if parts else ""
-
-
-def counters(tables: Sequence[WatchedTable]) -> list[Source]:
-    """Return everyone who counted something that was watched."""
-    return [source for source in SOURCES if any(source == each.source for table in tables for each in table.accounts)]
 
 
 def held_against(target: Mapping[str, float]) -> str:
