@@ -12,19 +12,19 @@ from __future__ import annotations
 import io
 import math
 import os
-import pickle
 import pickletools
 import struct
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import torch
 from torch import Tensor
 
 from promptgen.errors import ModelFileError
+from promptgen.stack_machine import STEPS, PickleError, StackMachine
 
 INERT = frozenset({f"builtins.{name}" for name in ("bool", "bytes", "float", "frozenset", "int", "list", "set", "str")})
 """Names that any file may use, and that become records."""
@@ -49,16 +49,6 @@ MAX_LINE = 1024
 LONGEST_NAME = 80
 LONGEST_REASON = 240
 _LARGEST = 1 << 60
-
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_EMPTY: Mapping[str, Callable[[], Any]] = {"EMPTY_TUPLE": tuple, "EMPTY_LIST": list, "EMPTY_DICT": dict}
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_VALUES = frozenset(
-    {
-        *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
-        *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -107,7 +97,8 @@ def read_pickle(path: Path, classes: Collection[str] = ()) -> Any:
     try:
         # A damaged file can also make the standard library and torch warn.
         with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
-            return _Reader(INERT | frozenset(classes)).read(_Bounded(file))
+            source = _Bounded(file)
+            return _Reader(INERT | frozenset(classes), source.left).run(source, MAX_STEPS)
     except Exception as error:  # a damaged pickle can fail in any way
         reason = " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
         raise ModelFileError(
@@ -137,157 +128,70 @@ class _Bounded:
         return self.file.tell()
 
 
-class _Reader:
-    """The stack machine that a pickle is a program of, as far as plain data need it.
+class _Reader(StackMachine):
+    """Makes plain data and tensors, and records of what else is on the list; anything else is refused.
 
     Args:
         inert: names that become records.
+        size: bytes that may be made into something.
     """
 
-    def __init__(self, inert: frozenset[str]) -> None:
+    def __init__(self, inert: frozenset[str], size: int) -> None:
+        super().__init__(STEPS)
         self.inert = inert
-        self.stack: list[Any] = []
-        self.below: list[list[Any]] = []  # the stacks under each mark
-        self.memo: dict[int, Any] = {}
-        self.unread = 0  # bytes that may still be made into something
+        self.unread = size
 
-    def read(self, source: _Bounded) -> Any:
-        self.unread = source.left
-        for number, (opcode, value, _) in enumerate(pickletools.genops(source)):  # type: ignore[arg-type]
-            if number > MAX_STEPS:
-                raise pickle.UnpicklingError(f"it has more than {MAX_STEPS} steps")
-            if opcode.name != "STOP":
-                self._step(opcode.name, value)
-        return self.stack.pop()
+    def empty(self, kind: Literal["dict", "list", "set"]) -> Any:
+        return {"dict": {}, "list": [], "set": Record("builtins.set")}[kind]
 
-    def _step(self, name: str, value: Any) -> None:
-        """Do what one opcode says, or refuse."""
-        if name in _VALUES:
-            self.stack.append(value)
-        elif name in _CONSTANTS:
-            self.stack.append(_CONSTANTS[name])
-        elif name in _EMPTY:
-            self.stack.append(_EMPTY[name]())
-        elif name in _TUPLES:
-            self.stack.append(tuple(self._pop() for _ in range(_TUPLES[name]))[::-1])
-        elif name not in ("PROTO", "FRAME"):  # the first says which protocol, the second is for reading ahead
-            method = _STEPS.get(name)
-            if method is None:
-                raise pickle.UnpicklingError(f"it has the step {name}, which files of weights do without")
-            method(self, value)
+    def tuple_of(self, items: list[Any]) -> tuple[Any, ...]:
+        return tuple(items)
 
-    def _pop(self) -> Any:
-        return self.stack.pop()
-
-    def _pop_mark(self) -> list[Any]:
-        """Return everything above the last mark."""
-        above, self.stack = self.stack, self.below.pop()
-        return above
-
-    def _mark(self, _: None) -> None:
-        self.below.append(self.stack)
-        self.stack = []
-
-    def _tuple(self, _: None) -> None:
-        values = tuple(self._pop_mark())
-        self.stack.append(values)
-
-    def _put(self, index: int) -> None:
-        self.memo[index] = self.stack[-1]
-
-    def _memoize(self, _: None) -> None:
-        self.memo[len(self.memo)] = self.stack[-1]
-
-    def _get(self, index: int) -> None:
-        self.stack.append(self.memo[index])
-
-    def _empty_set(self, _: None) -> None:
-        self.stack.append(Record("builtins.set"))
-
-    def _append(self, _: None) -> None:
-        self._extend([self._pop()])
-
-    def _appends(self, _: None) -> None:
-        self._extend(self._pop_mark())
-
-    def _extend(self, values: list[Any]) -> None:
+    def extend(self, items: list[Any]) -> None:
         target = self.stack[-1]
         if not isinstance(target, list | Record):
-            raise pickle.UnpicklingError(f"it appends to a {type(target).__name__}")
-        (target.elements if isinstance(target, Record) else target).extend(values)
+            raise PickleError(f"it appends to a {type(target).__name__}")
+        (target.elements if isinstance(target, Record) else target).extend(items)
 
-    def _set_item(self, _: None) -> None:
-        value, key = self._pop(), self._pop()
-        self._update([key, value])
-
-    def _set_items(self, _: None) -> None:
-        self._update(self._pop_mark())
-
-    def _update(self, flat: list[Any]) -> None:
+    def update(self, flat: list[Any]) -> None:
         target = self.stack[-1]
         if not isinstance(target, dict | Record):
-            raise pickle.UnpicklingError(f"it puts items into a {type(target).__name__}")
+            raise PickleError(f"it puts items into a {type(target).__name__}")
         items = target.items if isinstance(target, Record) else target
         for key, value in zip(flat[::2], flat[1::2], strict=True):
             # Hashing a nested tuple, or colliding numbers, can take forever.
             if not isinstance(key, str | None) and not (isinstance(key, int) and abs(key) < _LARGEST):
-                raise pickle.UnpicklingError(f"it has a {type(key).__name__} as a key, expected a word or a number")
+                raise PickleError(f"it has a {type(key).__name__} as a key, expected a word or a number")
             items[key] = value
 
-    def _global(self, name: str) -> None:
-        self._refer(name.replace(" ", "."))
-
-    def _stack_global(self, _: None) -> None:
-        name, module = self._pop(), self._pop()
-        self._refer(f"{module}.{name}")
-
-    def _refer(self, name: str) -> None:
-        if name not in self.inert and name not in _MAKERS:
-            shown = name.encode("ascii", "backslashreplace").decode()[:LONGEST_NAME]
-            raise pickle.UnpicklingError(f"it asks for {shown}, which is not on the list of what it may hold")
-        self.stack.append(Reference(name))
-
-    def _call(self, _: None) -> None:
-        """Make what a call of a name stands for; nothing else can be called."""
-        arguments, what = self._pop(), self._pop()
-        if not isinstance(what, Reference) or not isinstance(arguments, tuple):
-            raise pickle.UnpicklingError(f"it calls a {type(what).__name__} with a {type(arguments).__name__}")
-        # Bytes can be referred to any number of times, but no file has its numbers made from them twice.
-        self.unread -= sum(len(argument) for argument in arguments if isinstance(argument, bytes))
-        if self.unread < 0:
-            raise pickle.UnpicklingError("it makes more numbers than it holds")
-        maker = _MAKERS.get(what.name)
-        self.stack.append(Record(what.name, arguments) if maker is None else maker(*arguments))
-
-    def _build(self, _: None) -> None:
+    def build(self, state: Any) -> None:
         """Give a record its state; the attributes of a plain container are left out."""
-        state, target = self._pop(), self.stack[-1]
+        target = self.stack[-1]
         if isinstance(target, Record):
             target.state = state
         elif not isinstance(target, dict):
-            raise pickle.UnpicklingError(f"it gives attributes to a {type(target).__name__}")
+            raise PickleError(f"it gives attributes to a {type(target).__name__}")
 
+    def named(self, module: Any, name: Any) -> Reference:
+        # Showing an object that holds another twice, and so on, can take forever.
+        if not (isinstance(module, str) and isinstance(name, str)):
+            raise PickleError(f"it names something by a {type(module).__name__} and a {type(name).__name__}")
+        path = f"{module}.{name}"
+        if path not in self.inert and path not in _MAKERS:
+            shown = path.encode("ascii", "backslashreplace").decode()[:LONGEST_NAME]
+            raise PickleError(f"it asks for {shown}, which is not on the list of what it may hold")
+        return Reference(path)
 
-_STEPS: Mapping[str, Callable[[_Reader, Any], None]] = {
-    "MARK": _Reader._mark,
-    "TUPLE": _Reader._tuple,
-    "BINPUT": _Reader._put,
-    "LONG_BINPUT": _Reader._put,
-    "MEMOIZE": _Reader._memoize,
-    "BINGET": _Reader._get,
-    "LONG_BINGET": _Reader._get,
-    "APPEND": _Reader._append,
-    "APPENDS": _Reader._appends,
-    "EMPTY_SET": _Reader._empty_set,
-    "ADDITEMS": _Reader._appends,
-    "SETITEM": _Reader._set_item,
-    "SETITEMS": _Reader._set_items,
-    "GLOBAL": _Reader._global,
-    "STACK_GLOBAL": _Reader._stack_global,
-    "REDUCE": _Reader._call,
-    "NEWOBJ": _Reader._call,
-    "BUILD": _Reader._build,
-}
+    def called(self, function: Any, arguments: Any) -> Any:
+        """Make what a call of a name stands for; nothing else can be called."""
+        if not isinstance(function, Reference) or not isinstance(arguments, tuple):
+            raise PickleError(f"it calls a {type(function).__name__} with a {type(arguments).__name__}")
+        # Bytes can be referred to any number of times, but no file has its numbers made from them twice.
+        self.unread -= sum(len(argument) for argument in arguments if isinstance(argument, bytes))
+        if self.unread < 0:
+            raise PickleError("it makes more numbers than it holds")
+        maker = _MAKERS.get(function.name)
+        return Record(function.name, arguments) if maker is None else maker(*arguments)
 
 
 @dataclass(frozen=True)
@@ -298,43 +202,46 @@ class _Storage:
 def _storage(content: bytes) -> _Storage:
     """Return the storage that an old ``torch.save`` wrote into `content`."""
     if not content.startswith(STORAGE_MAGIC):
-        raise pickle.UnpicklingError("it has a storage in a container of another kind")
+        raise PickleError("it has a storage in a container of another kind")
     stream = io.BytesIO(content)
     for _ in range(3):  # magic number, protocol, sizes of types
         for _step in pickletools.genops(stream):
             pass
     claimed = max(value for _, value, _ in pickletools.genops(stream) if isinstance(value, int))
     if claimed > len(content):
-        raise pickle.UnpicklingError(f"it has a storage of {len(content)} bytes that claims {claimed} numbers")
+        raise PickleError(f"it has a storage of {len(content)} bytes that claims {claimed} numbers")
     loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     if not isinstance(loaded, torch.storage.TypedStorage) or loaded.dtype not in DTYPES:
-        raise pickle.UnpicklingError(f"it has a {type(loaded).__name__} for a storage of numbers")
+        raise PickleError(f"it has a {type(loaded).__name__} for a storage of numbers")
     return _Storage(torch.tensor([], dtype=loaded.dtype).set_(loaded))
 
 
 def _tensor(storage: _Storage, offset: int, size: Sequence[int], stride: Sequence[int], *_: Any) -> Tensor:
     """Return the tensor that shows a part of a storage; one that reaches beyond it, or repeats it, is refused."""
     if not isinstance(storage, _Storage) or len(size) != len(stride) or len(size) > MAX_DIMENSIONS:
-        raise pickle.UnpicklingError("it has a tensor without a storage, or of too many dimensions")
+        raise PickleError("it has a tensor without a storage, or of too many dimensions")
     if any(type(n) is not int or not 0 <= n < _LARGEST for n in (offset, *size, *stride)):
-        raise pickle.UnpicklingError("it has a tensor of an impossible shape")
+        raise PickleError("it has a tensor of an impossible shape")
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     shown, held = math.prod(int(n) for n in size), storage.numbers.numel()
     if shown > held or offset > held or (shown and last >= held):
-        raise pickle.UnpicklingError(f"it has a tensor of shape {tuple(size)} on a storage of {held} numbers")
+        raise PickleError(f"it has a tensor of shape {tuple(size)} on a storage of {held} numbers")
     return storage.numbers.as_strided(tuple(size), tuple(stride), offset)
 
 
 def _parameter(tensor: Tensor, *_: Any) -> Tensor:
     if not isinstance(tensor, Tensor):
-        raise pickle.UnpicklingError(f"it has a {type(tensor).__name__} for a parameter")
+        raise PickleError(f"it has a {type(tensor).__name__} for a parameter")
     return tensor
 
 
 def _number(dtype: Record, content: bytes) -> Any:
     """Return a number that was one of numpy's."""
+    (code, *_) = dtype.arguments
+    if not isinstance(code, str):  # hashing a nested tuple can take forever
+        raise PickleError(f"it has a {type(code).__name__} for a type of numbers")
     big = isinstance(dtype.state, tuple) and dtype.state[1:2] == (">",)
-    (value,) = struct.unpack((">" if big else "<") + NUMBERS[dtype.arguments[0]], content)
+    (value,) = struct.unpack((">" if big else "<") + NUMBERS[code], content)
     return value
 
 
@@ -345,7 +252,7 @@ def _dtype(*arguments: Any) -> Record:
 def _dict(*factory: Any) -> dict[Any, Any]:
     """Return an empty dict, which a file fills by further steps."""
     if any(not isinstance(made, Reference) for made in factory):
-        raise pickle.UnpicklingError("it fills a dict in a way that files of weights do without")
+        raise PickleError("it fills a dict in a way that files of weights do without")
     return {}
 
 

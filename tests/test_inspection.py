@@ -230,7 +230,7 @@ sys.exit(status)
 
 
 def test_a_pickle_without_end_is_given_up():
-    with pytest.raises(PickleError, match="more than 2000000 instructions"):
+    with pytest.raises(PickleError, match="more than 2000000 steps"):
         scan(io.BytesIO(b"\x80\x02" + b"N0" * (MAX_OPERATIONS // 2) + b"N."))
 
 

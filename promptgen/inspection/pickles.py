@@ -8,12 +8,11 @@ memory than the bytes that describe it.
 from __future__ import annotations
 
 import _compat_pickle
-import pickletools
-from collections.abc import Callable
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from promptgen.inspection.bounded import BoundedFile, visible
 from promptgen.inspection.records import COMPUTED, Call, Global, Items, Persistent, Scan, Table, is_plain
+from promptgen.stack_machine import STEPS, PickleError, StackMachine, Step, split_name
 
 MAX_OPERATIONS = 2_000_000
 """Instructions followed in one pickle; a state dict has about forty for each tensor."""
@@ -23,12 +22,6 @@ MAX_MEMO = 1 << 22
 
 MAX_DEPTH = 64
 """Tuples inside tuples; deeper ones break readers that compute their hash."""
-
-_MARK = object()
-
-
-class PickleError(ValueError):
-    """The bytes are not a pickle, or one that no honest file needs."""
 
 
 def scan(file: IO[bytes] | BoundedFile) -> Scan:
@@ -40,12 +33,9 @@ def scan(file: IO[bytes] | BoundedFile) -> Scan:
     Raises:
         PickleError: it is not a pickle, or is broken, or needs more than the limits of this module.
     """
-    machine = _Machine()
+    machine = _Scanner()
     try:
-        for count, (operation, argument, _) in enumerate(pickletools.genops(file)):  # type: ignore[arg-type]
-            if count >= MAX_OPERATIONS:
-                raise PickleError(f"it has more than {MAX_OPERATIONS} instructions")
-            machine.step(operation.name, argument)
+        machine.result.root = machine.run(file, MAX_OPERATIONS)
     except (IndexError, KeyError) as error:
         raise PickleError("its instructions take more than they have put down") from error
     except (ValueError, OverflowError, MemoryError) as error:
@@ -53,77 +43,49 @@ def scan(file: IO[bytes] | BoundedFile) -> Scan:
     return machine.result
 
 
-class _Machine:
-    """The stack and the memory of the pickle's machine."""
+class _Scanner(StackMachine):
+    """Puts down records in place of objects, and keeps a list of what would happen."""
 
     def __init__(self) -> None:
-        self.stack: list[Any] = []
-        self.memo: dict[int, Any] = {}
+        super().__init__(STEPS | _OTHER_STEPS)
         self.result = Scan()
         self.left = 2 * MAX_OPERATIONS
 
-    def step(self, name: str, argument: Any) -> None:
-        """Follow one instruction."""
-        if name in _PUSHED:
-            self._push_constant(argument)
-        elif name in _MADE:
-            self.stack.append(_MADE[name]())
-        elif name in _STEPS:
-            _STEPS[name](self, argument)
-        elif name not in ("PROTO", "FRAME", "READONLY_BUFFER"):
-            raise PickleError(f"it has the instruction {name}, which no weight file needs")
-
-    def _push_constant(self, value: Any) -> None:
+    def constant(self, value: Any) -> Any:
         if isinstance(value, bytes | bytearray) and len(value) > 3 and value[0] == 0x80 and 2 <= value[1] <= 5:
             self.result.embedded.append(bytes(value))
-        self.stack.append(value)
+        return value
 
-    def since_mark(self) -> list[Any]:
-        """Take everything off the stack that lies above the last mark, and the mark."""
-        for position in range(len(self.stack) - 1, -1, -1):
-            if self.stack[position] is _MARK:
-                taken = self.stack[position + 1 :]
-                del self.stack[position:]
-                return taken
-        raise IndexError
+    def empty(self, kind: Literal["dict", "list", "set"]) -> Items | Table:
+        return Table() if kind == "dict" else Items([], kind)
 
-    def take(self, count: int) -> list[Any]:
-        """Take the uppermost `count` objects off the stack, the lowest first."""
-        if len(self.stack) < count or any(item is _MARK for item in self.stack[len(self.stack) - count :]):
-            raise IndexError
-        taken = self.stack[len(self.stack) - count :]
-        del self.stack[len(self.stack) - count :]
-        return taken
-
-    def drop(self) -> None:
-        self.stack.pop()
-
-    def drop_mark(self) -> None:
-        self.since_mark()
-
-    def add_tuple(self, items: list[Any]) -> None:
+    def tuple_of(self, items: list[Any]) -> Items:
         depth = 1 + max((item.depth for item in items if isinstance(item, Items)), default=0)
         if depth > MAX_DEPTH:
             raise PickleError(f"it has tuples nested deeper than {MAX_DEPTH}")
-        self.stack.append(Items(items, "tuple", depth))
+        return Items(items, "tuple", depth)
 
-    def add_global(self, module: Any, name: Any) -> None:
-        """Put down a function or class, by the name that it has today."""
+    def remember(self, index: int) -> None:
+        if not 0 <= index <= MAX_MEMO:
+            raise PickleError(f"it remembers an object under the number {index}")
+        super().remember(index)
+
+    def named(self, module: Any, name: Any) -> Global:
+        """Return a function or class, by the name that it has today."""
         if not (isinstance(module, str) and isinstance(name, str)):
             module, name = COMPUTED, COMPUTED
         module, name = _compat_pickle.NAME_MAPPING.get((module, name), (module, name))
         path = visible(f"{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{name}")
         self.result.globals[path] = None
-        self.stack.append(Global(path))
+        return Global(path)
 
-    def call(self, function: Any, arguments: Any) -> None:
-        """Put down what a call would return."""
+    def called(self, function: Any, arguments: Any) -> Call:
         made = Call(function, arguments.items if isinstance(arguments, Items) else [arguments])
         self.spend(len(made.arguments))
         if made.path in _HASHING:
             self._move_items(made)
         self.result.calls.append(made)
-        self.stack.append(made)
+        return made
 
     def spend(self, count: int) -> None:
         """Count the arguments of calls: a pickle can call with one long tuple again and again."""
@@ -152,8 +114,8 @@ class _Machine:
             if not all(map(is_plain, inner)):
                 raise PickleError("it has a dict or set with a key that is not a plain value")
 
-    def fill(self, items: list[Any]) -> None:
-        """Put items into the list or set that lies uppermost, or into what a call would return."""
+    def extend(self, items: list[Any]) -> None:
+        """Put items into a list or set, or into what a call would return."""
         target = self.stack[-1]
         if isinstance(target, Items):
             if target.kind == "set":
@@ -164,123 +126,73 @@ class _Machine:
         else:
             raise PickleError("it appends to what is not a list")
 
-    def set_items(self, items: list[Any]) -> None:
-        """Put keys and values, in turn, into the dict that lies uppermost, or into what a call would return."""
+    def update(self, flat: list[Any]) -> None:
+        """Put keys and values, in turn, into a dict, or into what a call would return."""
         target = self.stack[-1]
-        if len(items) % 2 or not isinstance(target, Table | Call):
+        if len(flat) % 2 or not isinstance(target, Table | Call):
             raise PickleError("it sets items of what is not a dict")
-        self.check_keys(items[::2])
-        target.pairs += zip(items[::2], items[1::2], strict=True)
+        self.check_keys(flat[::2])
+        target.pairs += zip(flat[::2], flat[1::2], strict=True)
 
-    def build(self, _: Any) -> None:
-        (state,) = self.take(1)
+    def build(self, state: Any) -> None:
         target = self.stack[-1]
         if not isinstance(target, Call):
             raise PickleError("it sets the state of what is not an object")
         target.states.append(state)
 
-    def ask(self, identity: Any) -> None:
-        """Put down an object outside the pickle."""
+    def outside(self, identity: Any) -> Persistent:
+        """Return an object outside the pickle."""
         made = Persistent(identity)
         self.result.persistent.append(made)
-        self.stack.append(made)
+        return made
 
-    def remember(self, index: int) -> None:
-        if not 0 <= index <= MAX_MEMO:
-            raise PickleError(f"it remembers an object under the number {index}")
-        self.memo[index] = self.stack[-1]
+    def pop(self) -> None:
+        """Drop the uppermost object, or the mark if nothing lies on it."""
+        if self.stack:
+            self.stack.pop()
+        else:
+            self.take_to_mark()
 
-    def stop(self, _: Any) -> None:
-        (self.result.root,) = self.take(1)
+    def frozen_set(self, items: list[Any]) -> Items:
+        self.check_keys(items)
+        return Items(items, "set")
 
-    def call_above_mark(self, _: Any) -> None:
-        function, *arguments = self.since_mark() or [None]
-        self.call(function, Items(arguments))
+    def put_dict(self, flat: list[Any]) -> None:
+        self.put(Table())
+        self.update(flat)
 
-    def call_named(self, argument: str) -> None:
-        arguments = self.since_mark()
-        self.add_global(*_split(argument))
-        self.call(self.take(1)[0], Items(arguments))
+    def put_with_keywords(self, function: Any, arguments: Any, keywords: Any) -> None:
+        self.put(self.called(function, arguments))
+        self.stack[-1].content.append(keywords)
 
-
-def _split(argument: str) -> list[str]:
-    """Return module and name of an instruction that has them side by side."""
-    module, _, name = argument.partition(" ")
-    return [module, name]
-
-
-def _frozen_set(machine: _Machine, _: Any) -> None:
-    items = machine.since_mark()
-    machine.check_keys(items)
-    machine.stack.append(Items(items, "set"))
-
-
-def _dict_above_mark(machine: _Machine, _: Any) -> None:
-    items = machine.since_mark()
-    machine.stack.append(Table())
-    machine.set_items(items)
-
-
-def _new_with_keywords(machine: _Machine, _: Any) -> None:
-    function, arguments, keywords = machine.take(3)
-    machine.call(function, arguments)
-    machine.stack[-1].content.append(keywords)
+    def call_above_mark(self) -> Call:
+        function, *arguments = self.take_to_mark()
+        return self.called(function, Items(arguments))
 
 
 _HASHING = frozenset({"builtins.set", "collections.Counter", "collections.OrderedDict"})
-_PUSHED = frozenset(
-    {
-        *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING"),
-        *("SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8", "UNICODE", "BINUNICODE"),
-        *("SHORT_BINUNICODE", "BINUNICODE8"),
-    }
-)
-_MADE: dict[str, Callable[[], Any]] = {
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "MARK": lambda: _MARK,
-    "EMPTY_TUPLE": lambda: Items([], "tuple"),
-    "EMPTY_LIST": lambda: Items([]),
-    "EMPTY_SET": lambda: Items([], "set"),
-    "EMPTY_DICT": Table,
-    "NEXT_BUFFER": lambda: Persistent(None),
+_OTHER_VALUES = ("INT", "LONG", "FLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BYTEARRAY8")
+_OTHER_STEPS: dict[str, Step] = {
+    **dict.fromkeys(_OTHER_VALUES, STEPS["BINBYTES"]),
+    **dict.fromkeys(
+        ("EXT1", "EXT2", "EXT4"), lambda machine, code: machine.put(machine.named("copyreg.extension", str(code)))
+    ),
+    "GET": STEPS["BINGET"],
+    "PUT": STEPS["BINPUT"],
+    "POP": lambda machine, _: machine.pop(),
+    "POP_MARK": lambda machine, _: machine.take_to_mark(),
+    "DUP": lambda machine, _: machine.put(machine.stack[-1]),
+    "LIST": lambda machine, _: machine.put(Items(machine.take_to_mark())),
+    "FROZENSET": lambda machine, _: machine.put(machine.frozen_set(machine.take_to_mark())),
+    "DICT": lambda machine, _: machine.put_dict(machine.take_to_mark()),
+    "NEWOBJ_EX": lambda machine, _: machine.put_with_keywords(*machine.take(3)),
+    "OBJ": lambda machine, _: machine.put(machine.call_above_mark()),
+    "INST": lambda machine, line: machine.put(
+        machine.called(machine.named(*split_name(line)), Items(machine.take_to_mark()))
+    ),
+    "PERSID": lambda machine, identity: machine.put(machine.outside(identity)),
+    "BINPERSID": lambda machine, _: machine.put(machine.outside(*machine.take(1))),
+    "NEXT_BUFFER": lambda machine, _: machine.put(Persistent(None)),
+    "READONLY_BUFFER": lambda machine, _: None,
 }
-_STEPS: dict[str, Callable[[_Machine, Any], None]] = {
-    "POP": lambda machine, _: machine.drop(),
-    "POP_MARK": lambda machine, _: machine.drop_mark(),
-    "DUP": lambda machine, _: machine.stack.append(machine.stack[-1]),
-    "TUPLE": lambda machine, _: machine.add_tuple(machine.since_mark()),
-    "TUPLE1": lambda machine, _: machine.add_tuple(machine.take(1)),
-    "TUPLE2": lambda machine, _: machine.add_tuple(machine.take(2)),
-    "TUPLE3": lambda machine, _: machine.add_tuple(machine.take(3)),
-    "LIST": lambda machine, _: machine.stack.append(Items(machine.since_mark())),
-    "FROZENSET": _frozen_set,
-    "DICT": _dict_above_mark,
-    "APPEND": lambda machine, _: machine.fill(machine.take(1)),
-    "APPENDS": lambda machine, _: machine.fill(machine.since_mark()),
-    "ADDITEMS": lambda machine, _: machine.fill(machine.since_mark()),
-    "SETITEM": lambda machine, _: machine.set_items(machine.take(2)),
-    "SETITEMS": lambda machine, _: machine.set_items(machine.since_mark()),
-    "GET": lambda machine, index: machine.stack.append(machine.memo[index]),
-    "BINGET": lambda machine, index: machine.stack.append(machine.memo[index]),
-    "LONG_BINGET": lambda machine, index: machine.stack.append(machine.memo[index]),
-    "PUT": lambda machine, index: machine.remember(index),
-    "BINPUT": lambda machine, index: machine.remember(index),
-    "LONG_BINPUT": lambda machine, index: machine.remember(index),
-    "MEMOIZE": lambda machine, _: machine.remember(len(machine.memo)),
-    "GLOBAL": lambda machine, argument: machine.add_global(*_split(argument)),
-    "STACK_GLOBAL": lambda machine, _: machine.add_global(*machine.take(2)),
-    "EXT1": lambda machine, code: machine.add_global("copyreg.extension", str(code)),
-    "EXT2": lambda machine, code: machine.add_global("copyreg.extension", str(code)),
-    "EXT4": lambda machine, code: machine.add_global("copyreg.extension", str(code)),
-    "REDUCE": lambda machine, _: machine.call(*machine.take(2)),
-    "NEWOBJ": lambda machine, _: machine.call(*machine.take(2)),
-    "NEWOBJ_EX": _new_with_keywords,
-    "OBJ": _Machine.call_above_mark,
-    "INST": _Machine.call_named,
-    "BUILD": _Machine.build,
-    "PERSID": lambda machine, identity: machine.ask(identity),
-    "BINPERSID": lambda machine, _: machine.ask(machine.take(1)[0]),
-    "STOP": _Machine.stop,
-}
+"""The steps of protocols 0 and 1, and those that files of weights do without."""

@@ -115,6 +115,18 @@ def test_programs_that_make_no_sense(refused, content, message):
     assert re.search(message, refused(content))
 
 
+@pytest.mark.timeout(20)
+def test_what_holds_another_twice_is_neither_shown_nor_hashed(refused):
+    """Sixty times over, that would take as long as there is."""
+    lists = b"]q\x00" + 60 * b"](h\x00h\x00eq\x00"
+    tuples = b")q\x00" + 60 * b"h\x00\x86q\x00"
+    word = b"X\x01\x00\x00\x00a"
+    assert "it names something by a list and a str" in refused(b"\x80\x04" + lists + word + b"\x93.")
+    assert "it names something by a str and a tuple" in refused(b"\x80\x04" + word + tuples + b"\x93.")
+    number = b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(" + tuples + b"tRC\x01atR."
+    assert "it has a tuple for a type of numbers" in refused(b"\x80\x03" + number)
+
+
 @pytest.mark.parametrize(
     "start",
     [
