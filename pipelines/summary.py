@@ -12,7 +12,7 @@ from prefect.artifacts import create_image_artifact, create_markdown_artifact
 from promptgen.files import read_json
 from promptgen.reporting.answer import answer
 from promptgen.reporting.formats import duration, number_range, percent, percent_range
-from promptgen.reporting.records import Confirmation, Interval, Metrics, PassRecord
+from promptgen.reporting.records import Confirmation, Count, Metrics, PassRecord
 from promptgen.reporting.settings import Settings
 from steps.common import Pass, Project
 from steps.sample import GRID_NAME
@@ -44,7 +44,7 @@ def summary(project: Project, metrics: Metrics) -> str:
     outcome = answer(metrics, Settings.of(project.params.model_dump(mode="json")))
     labels = list(metrics.target)
     head = ["pass", "kind", *(f"{metrics.attribute} {label}" for label in labels), "KL (nats)", "time"]
-    rows = [[str(record.number), record.kind, *_figures(record, labels)] for record in metrics.passes]
+    rows = [[str(record.number), record.kind, *_figures(record, labels), _time(record)] for record in metrics.passes]
     lines = [head, ["---"] * len(head), *rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     text = f"{outcome}\n\nStopped: {metrics.stopped}. Shares and KL as the judge counts them.\n\n{table}\n"
@@ -53,11 +53,17 @@ def summary(project: Project, metrics: Metrics) -> str:
 
 def confirmation_line(metrics: Metrics, found: Confirmation) -> str:
     """Return in a line what the last pass showed when it was counted once more, as the judge counts."""
-    shares, kl = found.shares["judge"], found.kl["judge"]
-    told = ", ".join(f"{metrics.attribute} {label} {_share(shares[label])}" for label in metrics.target)
+    *shares, kl = _figures(found, list(metrics.target))
+    told = ", ".join(
+        f"{metrics.attribute} {label} {share}" for label, share in zip(metrics.target, shares, strict=True)
+    )
     whether = "every" if found.contains_target else "not every"
     count = f"pass {found.number} counted again on {found.n} fresh samples: {told}"
-    return f"{count}, KL {number_range(kl.low, kl.high)} nats; {whether} interval contains its target"
+    return f"{count}, KL {kl} nats; {whether} interval contains its target"
+
+
+def _time(record: PassRecord) -> str:
+    return duration(sum(record.seconds.values()))
 
 
 def artifact_key(*words: str) -> str:
@@ -65,15 +71,9 @@ def artifact_key(*words: str) -> str:
     return re.sub("[^a-z0-9]+", "-", "-".join(words).lower()).strip("-")
 
 
-def _share(share: Interval) -> str:
-    return f"{percent(share.value)} ({percent_range(share.low, share.high)})"
-
-
-def _figures(record: PassRecord, labels: list[str]) -> list[str]:
-    shares = [record.share("judge", label) for label in labels]
-    kl = record.kl["judge"]
-    return [
-        *(_share(share) if share else "" for share in shares),
-        number_range(kl.low, kl.high) if kl else "",
-        duration(sum(record.seconds.values())),
-    ]
+def _figures(count: Count, labels: list[str]) -> list[str]:
+    """Return the shares of the labels, and the KL to the target."""
+    shares = [count.share("judge", label) for label in labels]
+    kl = count.kl["judge"]
+    found = [f"{percent(share.value)} ({percent_range(share.low, share.high)})" if share else "" for share in shares]
+    return [*found, number_range(kl.low, kl.high) if kl else ""]
