@@ -73,6 +73,7 @@ RANDOM: Mapping[str, str] = {
     "celeba": "promptgen.perception.celeba:random_celeba",
     "arcface": "promptgen.perception.arcface:random_arcface",
     "deca": "promptgen.perception.deca:random_deca",
+    "inception": "promptgen.perception.inception:random_inception",
 }
 """What builds a network with random weights, by the `type` of its card: called with the card's arguments alone."""
 

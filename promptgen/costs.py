@@ -69,7 +69,8 @@ class Subject:
             made = self.forward(self.given.clone().requires_grad_(gradient))
             if gradient:
                 total = sum((part.sum() for part in _tensors(made)), start=self.given.new_zeros(()))
-                total.backward()  # type: ignore[no-untyped-call]
+                if total.requires_grad:  # Inception's features are of 8-bit images, and let none through
+                    total.backward()  # type: ignore[no-untyped-call]
         if self.given.is_cuda:
             torch.cuda.synchronize(self.given.device)
 

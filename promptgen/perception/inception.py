@@ -60,6 +60,13 @@ def load_inception(path: Path) -> InceptionFeatures:
     return model
 
 
+def random_inception(*, seed: int = 0) -> InceptionFeatures:
+    """Return a frozen network with random weights: for dry runs and benchmarks. Arguments as of `InceptionFeatures`."""
+    model = InceptionFeatures(seed)
+    model.freeze()
+    return model
+
+
 def _without_weights() -> Any:
     """Return torch-fidelity's network with initial weights; its constructor is given an empty file to read."""
     import_torchvision()

@@ -9,6 +9,7 @@ import torch
 from promptgen.errors import DataError, TooFewSamplesError
 from promptgen.metrics.features import FeatureStatistics, image_features
 from promptgen.metrics.quality import compare, frechet_distance, kernel_distance, precision_recall
+from promptgen.metrics.shares import wilson
 from promptgen.seeding import stream
 
 
@@ -90,7 +91,8 @@ def test_identical_sets():
     rows = normal(300, dim=8)
     found = compare(rows, rows.clone())
     assert found.frechet.value == pytest.approx(0, abs=1e-6)
-    assert (found.precision, found.recall) == (1.0, 1.0)
+    assert (found.precision.value, found.recall.value) == (1.0, 1.0)
+    assert found.precision == wilson(300, 300)
     assert abs(found.kernel.value) < 4 * found.kernel.error
 
 
@@ -141,7 +143,7 @@ def test_a_shift_moves_every_figure():
     near, far = (compare(normal(500, shift=shift), reference) for shift in (0.2, 1.0))
     assert near.frechet.value < far.frechet.value
     assert near.kernel.value < far.kernel.value
-    assert near.precision > far.precision
+    assert near.precision.low > far.precision.high
     assert near.as_dict()["frechet"]["value"] == near.frechet.value
     assert (far.n, far.n_reference, far.as_dict()["few_samples"]) == (500, 500, False)
 
