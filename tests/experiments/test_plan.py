@@ -150,8 +150,8 @@ def test_estimates_add_up_what_was_measured(tmp_path, monkeypatch):
     flow = plan.flow_parameters["control"] * 16 / 2**20
     # Two samples at a time: weights of generator and CLIP, two images, and fifty copies of each.
     assert control.training_mib.value == pytest.approx(2 * 100 + 2 * 30 + 2 * 50 * 30 + flow)
-    # Four networks in memory, one of which looks at eight images.
-    assert control.measuring_mib.value == pytest.approx(4 * 100 + 8 * 10)
+    # Five networks in memory, one of which looks at eight images.
+    assert control.measuring_mib.value == pytest.approx(5 * 100 + 8 * 10)
     images = plan.images.values()
     assert plan.giga_macs.value == pytest.approx(2.0 * sum(each.forward + each.backward for each in images))
     assert "memory, training a control pass, 2 at a time: about 3.2 GiB" in plan_text(plan)
