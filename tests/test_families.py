@@ -23,79 +23,23 @@ from promptgen.training import TrainingConfig, train_flow
 from steps import train_flow as step
 from steps.common import Pass, Project
 from tests import tiny
+from tests.generators import small
 
 SMALL = {
-    "stylegan2": {
-        "model": "stylegan2-church-256",
-        "truncation": 0.7,
-        "arguments": {
-            "size": 16,
-            "latent_dim": 8,
-            "mapping_layers": 2,
-            "channels": {"4": 16, "8": 16, "16": 8},
-        },
-    },
-    "biggan": {
-        "model": "biggan-deep-128",
-        "truncation": 0.4,
-        "arguments": {
-            "output_dim": 16,
-            "z_dim": 6,
-            "class_embed_dim": 4,
-            "channel_width": 4,
-            "num_classes": 5,
-            "layers": [[False, 16, 8], [True, 8, 4], [True, 4, 1]],
-            "attention_layer_position": 2,
-        },
-    },
-    "nvae": {
-        "model": "nvae-ffhq-256",
-        "temperature": 0.8,
-        "groups": [0, 1],
-        "arguments": {
-            "top_size": 2,
-            "scales": 3,
-            "groups_per_scale": 2,
-            "min_groups_per_scale": 1,
-            "latent_channels": 3,
-            "channels": 8,
-            "cells_per_group": 1,
-            "mixtures": 2,
-        },
-    },
+    "stylegan2": {"model": "stylegan2-church-256", "truncation": 0.7, "arguments": small.STYLEGAN2},
+    "biggan": {"model": "biggan-deep-128", "truncation": 0.4, "arguments": small.BIGGAN},
+    "nvae": {"model": "nvae-ffhq-256", "temperature": 0.8, "groups": [0, 1], "arguments": small.NVAE},
     "diffae": {
         "model": "diffae-ffhq-128",
         "latent_steps": 2,
         "image_steps": 2,
-        "arguments": {
-            "image_size": 16,
-            "base_channels": 8,
-            "multipliers": [1, 2],
-            "encoder_multipliers": [1, 2],
-            "residual_blocks": 1,
-            "attention_resolutions": [8],
-            "embedding": 8,
-            "style_channels": 6,
-            "latent_network": {"layers": 3, "width": 16, "time_channels": 4},
-        },
+        "arguments": small.DIFFAE | {"image_size": 16, "attention_resolutions": [8]},
     },
     "stylenerf": {
         "model": "stylenerf-ffhq-1024",
         "truncation": 0.7,
         "camera": {"yaw": 0.2},
-        "arguments": {
-            "image_size": 16,
-            "latent_dim": 8,
-            "style_dim": 8,
-            "mapping_layers": 2,
-            "foreground": {"width": 16, "layers": 3, "octaves": 4},
-            "background": {"width": 8, "layers": 2, "octaves": 4},
-            "background_dim": 4,
-            "feature_channels": 16,
-            "volume_size": 4,
-            "channel_base": 0.01,
-            "ray_samples": 4,
-        },
+        "arguments": small.STYLENERF,
     },
 }
 """A small network of each family, by the `type` of its section in params.yaml."""

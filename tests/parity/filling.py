@@ -164,6 +164,12 @@ def part(result, name):
     return result[..., top : top + n, left : left + n]
 
 
+def assert_kept(fixture, name, result, tolerance=1e-4):
+    """Fail unless `result` is close to what a fixture has kept of the result `name`."""
+    for key in kept_of(fixture.expected, name):
+        assert_close(part(result, key), fixture.expected[key], tolerance)
+
+
 def assert_close(result, expected, tolerance=1e-4):
     """Fail unless `result` is within `tolerance` of `expected`, relative to the largest absolute value expected."""
     assert result.shape == expected.shape
