@@ -46,6 +46,8 @@ def run(project: Project) -> Path:
     plots = project.reports / PLOTS_NAME
     atomic_write(plots / "shares.csv", tables.share_table(found.metrics))
     atomic_write(plots / "bias.csv", tables.bias_table(found.metrics))
+    atomic_write(plots / "quality.csv", tables.quality_table(found.metrics))
+    atomic_write(plots / "watched.csv", tables.watched_table(found.metrics))
     atomic_write(plots / "training.csv", tables.training_table(found))
     atomic_write(plots / "grid.png", png(tables.grid(found)))
     atomic_write(project.reports / PAGE_NAME, render(found))

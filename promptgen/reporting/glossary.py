@@ -54,12 +54,12 @@ MEANINGS: Final[dict[str, str]] = {
     "Multiplier, solved": "How hard a class is pushed: its weight is multiplied by e to this power. 0 leaves it alone.",
     "Multiplier, after training": "The same once the flow’s own shares were right.",
     # time and work
+    "fit_moments": "Solving the multipliers.",
     "train_flow": "Training the flow.",
     "sample": "Making and reading the samples that are counted.",
     "evaluate": "Counting them, and all other figures.",
     "estimate_bias": "Holding the shares against the target, and deciding whether to go on.",
-    "fit_moments": "Solving the multipliers.",
-    "confirm": "Counting the last pass again.",
+    "confirm": "Making the samples that the last pass is counted on again.",
     "images made": "By the generator, in all steps of the pass.",
     "of these, with a gradient": "Images that a flow learned from, which cost several times as much.",
 }

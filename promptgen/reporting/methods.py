@@ -115,7 +115,7 @@ def _quality(run: Run) -> Iterator[Method]:
     )
     yield Method("Kernel distance", how, n, "kernel distance")
     how = (
-        f"Part of one set within balls around the other, which reach to the {NEIGHBOURS} nearest neighbours. Interval: "
+        f"Part of one set within balls around the other, each reaching to its {NEIGHBOURS} nearest. Interval: "
         f"Wilson’s with the sample size that the spread over {SUBSETS} disjoint parts is worth, at most N. Both depend "
         "on N: compare passes of one size."
     )
@@ -144,7 +144,7 @@ def _training(run: Run) -> Iterator[Method]:
     fits = [record.fit for record in run.metrics.passes if record.fit]
     if fits:
         how = (
-            "log mean w, its difference to mean log w, and (Σ w)² / Σ w² of importance weights w; normal intervals "
+            "log mean w, its difference to mean log w, and (Σ w)² / (N Σ w²) of importance weights w; normal intervals "
             "with standard errors by the delta method. Tail index: shape k of a generalised Pareto distribution of the "
             "largest weights, as in Pareto-smoothed importance sampling (Vehtari et al. 2024)."
         )

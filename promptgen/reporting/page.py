@@ -100,7 +100,7 @@ def render(run: Run) -> str:
             fit_words=fit_words,
             multipliers=_multipliers(run),
             seconds=_table(metrics, "seconds"),
-            evaluations=[(WORK.get(name, name), row) for name, row in _table(metrics, "generator_evaluations")],
+            evaluations=_table(metrics, "generator_evaluations"),
             methods=methods(run),
             seeds=seeds(run),
             words=words,
@@ -197,7 +197,12 @@ def _multiplier(moments: Mapping[str, Any], final: Mapping[str, float], label: s
 
 
 def _table(metrics: Metrics, field: str) -> list[tuple[str, list[Any]]]:
-    """Return a row per name of a mapping in the records, with a value or None for every pass."""
+    """Return a row per name of a mapping in the records, with a value or None for every pass.
+
+    Names come in the order of the glossary, since a file on disk has them in another; unknown ones come last.
+    """
     columns: list[Mapping[str, Any]] = [getattr(record, field) for record in metrics.passes]
-    names = dict.fromkeys(name for column in columns for name in column)
-    return [(name, [column.get(name) for column in columns]) for name in names]
+    named = {name: WORK.get(name, name) for column in columns for name in column}
+    known = list(MEANINGS)
+    order = sorted(named, key=lambda name: known.index(named[name]) if named[name] in known else len(known))
+    return [(named[name], [column.get(name) for column in columns]) for name in order]

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
+from promptgen.reporting.control import DIVERSITY
 from promptgen.reporting.pictures import Pixels, sheet
-from promptgen.reporting.records import SOURCES, Metrics
+from promptgen.reporting.records import SOURCES, Metrics, PassRecord
 from promptgen.reporting.run import Run
 
 GRID_COLUMNS = 16
+QUALITY_COLUMNS = ("pass", "precision", "recall", "identity_diversity", "frechet", "frechet_chance")
 
 
 def share_table(metrics: Metrics) -> str:
@@ -27,10 +29,55 @@ def share_table(metrics: Metrics) -> str:
 
 
 def bias_table(metrics: Metrics) -> str:
-    """Return the KL to the target, nats, as CSV with a row per pass and a column per source that counted."""
+    """Return the distances to the target as CSV with a row per pass.
+
+    The KL, nats, has a column per source that counted, such as ``judge``; others are called ``judge_total_variation``.
+    """
     return _csv(
-        {"pass": record.number} | {source: kl.value for source, kl in record.kl.items() if kl is not None}
+        {"pass": record.number}
+        | {source: kl.value for source, kl in record.kl.items() if kl is not None}
+        | {
+            f"{source}_{name}": distance.value
+            for source, distances in record.distances.items()
+            for name, distance in distances.items()
+        }
         for record in metrics.passes
+    )
+
+
+def quality_table(metrics: Metrics) -> str:
+    """Return the figures of quality and variety as CSV, a row per pass; an interval has NAME, NAME_low and NAME_high.
+
+    The columns to draw are there even without a figure, so that what draws them does not stumble.
+    """
+    rows = [{"pass": record.number} | _quality(record) for record in metrics.passes]
+    return _csv([dict.fromkeys(QUALITY_COLUMNS) | row for row in rows])
+
+
+def _quality(record: PassRecord) -> dict[str, object]:
+    """Return the figures of quality and variety of a pass by name."""
+    figures = record.quality.model_dump() if record.quality else {}
+    if DIVERSITY in record.control:
+        figures["identity_diversity"] = record.control[DIVERSITY].model_dump()
+    found: dict[str, object] = {}
+    for name, figure in figures.items():
+        if isinstance(figure, dict):  # an interval
+            found |= {name: figure["value"], f"{name}_low": figure["low"], f"{name}_high": figure["high"]}
+        else:
+            found[name] = figure
+    return found
+
+
+def watched_table(metrics: Metrics) -> str:
+    """Return the shares of what nobody moves as CSV: pass, attribute, source, label, value, low, high, target."""
+    return _csv(
+        {"pass": record.number, "attribute": attribute, "source": source, "label": label}
+        | interval.model_dump()
+        | {"target": watched.target[label]}
+        for record in metrics.passes
+        for attribute, watched in record.watched.items()
+        for source, bias in watched.by.items()
+        for label, interval in bias.shares.items()
     )
 
 

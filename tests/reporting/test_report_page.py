@@ -93,6 +93,19 @@ def test_every_number_of_the_metrics_appears(run, page):
                 assert formats.percent_range(interval.low, interval.high) in page
             assert formats.number(record.kl[source].value, 4) in page
             assert formats.number_range(record.kl[source].low, record.kl[source].high, 4) in page
+            for distance in record.distances[source].values():
+                assert formats.number(distance.value, 4) in page
+                assert formats.number_range(distance.low, distance.high, 4) in page
+        assert all(formats.number(chance, 4) in page for chance in record.chance.values())
+        for soft in record.soft.values():
+            assert formats.number(soft.kl.value, 4) in page
+        for watched in record.watched.values():
+            for bias in watched.by.values():
+                for interval in bias.shares.values():
+                    assert formats.percent(interval.value) in page
+                    assert formats.percent_range(interval.low, interval.high) in page
+                for distance in (bias.kl, bias.total_variation, bias.discrepancy):
+                    assert formats.number_range(distance.low, distance.high, 4) in page
         for interval in record.corrected["judge"].values():
             assert formats.percent(interval.value) in page
             assert formats.percent_range(interval.low, interval.high) in page
@@ -107,6 +120,76 @@ def test_every_number_of_the_metrics_appears(run, page):
             assert formats.count(evaluations) in page
     for text in ("−3.2500", "−3.375", "0.1250", formats.percent(0.417)):
         assert text in page
+
+
+class Terms(HTMLParser):
+    """Collects, section by section, what stands at the head of columns and rows, and what is explained beside it."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.heads, self.explained, self.section, self.tag = {}, {}, "", ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "section":
+            self.section = dict(attributes)["id"]
+        self.tag = tag
+
+    def handle_endtag(self, tag):
+        self.tag = ""
+
+    def handle_data(self, data):
+        kept = {"th": self.heads, "dt": self.explained}.get(self.tag)
+        if kept is not None and data.strip():
+            kept.setdefault(self.section, set()).add(data.strip())
+
+
+NAMES = {"Pass", "Distance", "Measure", "Time and work", "hair", "short", "long"}
+"""Heads that are no numbers: of the column of names, or the names themselves."""
+
+
+@pytest.mark.parametrize("section", ["passes", "bias", "quality", "fit", "multipliers", "ran"])
+def test_every_number_has_its_line_beside_it(page, section):
+    terms = Terms(page)
+    titles = {"The generator alone", "De-biased", "Controlled: “a person without makeup”", "world-judge", "loop"}
+    again = "Counted again, after the loop had ended"
+    heads = {head for head in terms.heads[section] if head not in NAMES | titles | {again}}
+    said = terms.explained[section]
+    missing = {head for head in heads - said if not any(part in said for part in head.split(", ")[1:])}
+    assert {head for head in missing if head != "Change" or "Change, by the judge" not in said} == set()
+    assert len(heads) >= 3
+
+
+def test_a_statistician_finds_method_size_and_seed_of_every_number(page):
+    details = page[page.index("For statisticians") : page.index("<footer>")]
+    rows = dict(re.findall(r"<tr><th>(.*?)</th>(.*?)</tr>", details, flags=re.DOTALL))
+    for name, method in {
+        "Shares": "Wilson",
+        "Mean probabilities": "covariance",
+        "Corrected shares": "Jeffreys",
+        "Distances to the target": "bootstrap inverted",
+        "By chance alone": "2N",
+        "Counted again": "decided nothing",
+        "Change of a share": "Newcombe",
+        "Change of a distance": "Bootstrap",
+        "What else changed": "permutation",
+        "Frechet distance": "world-judge",
+        "Kernel distance": "Student",
+        "Precision and recall": "disjoint parts",
+        "Identity diversity": "Poisson bootstrap",
+        "Fit": "delta method",
+        "Multipliers": "convex dual",
+    }.items():
+        assert method in rows[name]
+        assert re.search(r"\d\u202f\d{3}|both passes", rows[name]), f"{name} has no N"
+    assert "follows from seed 7" in details
+    assert f"{made_up_run.PARAMS['evaluation']['bootstrap']} simulated samples" in rows["Distances to the target"]
+
+
+def test_a_method_that_was_not_used_is_not_told():
+    page = render(made_up_run.make(made_up_run.of_an_older_run(made_up_run.content(["generator"]))))
+    for name in ("Mean probabilities", "Counted again", "Change of a share", "Kernel distance", "Fit", "Multipliers"):
+        assert f"<th>{name}</th>" not in page
 
 
 def test_what_ran_is_told(run, page):
@@ -181,6 +264,7 @@ def test_texts_from_outside_are_escaped():
         made_up_run.content(["generator", "control", "debias", "debias"], stopped="maximum of passes reached"),
         made_up_run.content(long=[0.2, 0.5, 0.2], labels=tuple("123456"), target=(1 / 6,) * 6),
         made_up_run.content(stopped=""),
+        made_up_run.of_an_older_run(made_up_run.content()),
     ],
 )
 def test_every_outcome_has_a_page(content):

@@ -62,8 +62,10 @@ def test_it_writes_the_page_and_the_plots_and_leaves_the_metrics_alone(project):
         "metrics.json",
         "plots/bias.csv",
         "plots/grid.png",
+        "plots/quality.csv",
         "plots/shares.csv",
         "plots/training.csv",
+        "plots/watched.csv",
     }
     assert (project.reports / "metrics.json").read_bytes() == before
     html = page.read_text(encoding="utf-8")
@@ -87,14 +89,39 @@ def test_the_plots_hold_the_numbers(project):
     judged = shares[(shares["source"] == "judge") & (shares["label"] == "long")]
     assert judged["value"].tolist() == [0.5, 0.84, 0.507]
     bias = pd.read_csv(plots / "bias.csv")
-    assert list(bias.columns) == ["pass", "classifier", "judge", "truth"]
+    readers = ["classifier", "judge", "truth"]
+    assert list(bias.columns[:4]) == ["pass", *readers]
+    assert set(bias.columns[4:]) == {
+        f"{each}_{name}" for each in readers for name in ("total_variation", "discrepancy")
+    }
+    assert bias["truth_total_variation"][1] == pytest.approx(0.34)
     assert bias["judge"][1] == pytest.approx(0.2534, abs=1e-3)
+    quality = pd.read_csv(plots / "quality.csv")
+    assert quality["recall"].tolist() == pytest.approx([0.871, 0.671, 0.671])
+    assert quality["identity_diversity_high"].tolist() == [1.052] * 3
+    assert quality["frechet_chance"].tolist() == [0.377] * 3
+    watched = pd.read_csv(plots / "watched.csv")
+    old = watched[(watched["attribute"] == "age") & (watched["label"] == "old") & (watched["source"] == "truth")]
+    assert old["value"].tolist() == [0.2, 0.35, 0.35]
+    assert old["target"].tolist() == [0.2] * 3
     training = pd.read_csv(plots / "training.csv")
     assert training["step"].tolist() == [*range(41), *range(40, 81)]
     assert training["pass"].tolist() == [1] * 41 + [2] * 41
     grid = np.asarray(Image.open(plots / "grid.png"))
     assert grid.shape == (3 * 8, 16 * 8, 3)
     assert (grid[8:16, 8:16] == made_up_run.tiles(1)[1]).all()
+
+
+def test_a_run_without_the_newer_figures_leaves_tables_that_can_be_drawn(project):
+    content = made_up_run.of_an_older_run(made_up_run.content()) | {"experiment": project.params.experiment}
+    for record in content["passes"]:
+        del record["control"]["identity.diversity"]
+    write_json(project.reports / "metrics.json", content)
+    report.run(project)
+    quality = pd.read_csv(project.reports / "plots" / "quality.csv")
+    assert quality["pass"].tolist() == [0, 1, 2]
+    assert quality["recall"].isna().all()
+    assert (project.reports / "plots" / "watched.csv").read_text().strip() == ""
 
 
 def test_a_generator_alone_has_no_curves_but_a_report(project):

@@ -1,0 +1,140 @@
+"""Quality and variety: what is a cost, what is meant, and what is warned of."""
+
+import made_up_run
+import pytest
+
+from promptgen.reporting import formats
+from promptgen.reporting.doubts import warnings
+from promptgen.reporting.page import render
+from promptgen.reporting.quality import cost, falls, quality_rows, quality_sentence
+
+FOUR = ["generator", "control", "debias", "debias"]
+
+
+def plain(text):
+    return text.replace(formats.THIN, " ").replace("\u00a0", " ")
+
+
+def change(kinds=("generator", "control", "debias"), **figures):
+    """Return metrics in whose last pass some figures are those given."""
+    content = made_up_run.content(list(kinds))
+    last = content["passes"][-1]
+    for name, figure in figures.items():
+        place = last["control"] if name == "diversity" else last["quality"]
+        place["identity.diversity" if name == "diversity" else name] = figure
+    return made_up_run.make(content).metrics
+
+
+def share(value):
+    return made_up_run.wilson(value * made_up_run.N, made_up_run.N).as_dict()
+
+
+def told(metrics):
+    return [plain(warning) for warning in warnings(metrics)]
+
+
+@pytest.mark.parametrize(
+    ("figure", "value", "sentence"),
+    [
+        ("recall", share(0.5), "Pass 2: recall fell from 67.1 % to 50.0 %, so its samples cover less"),
+        ("precision", share(0.8), "Pass 2: precision fell from 88.3 % to 80.0 %, so fewer of its samples look like"),
+        (
+            "diversity",
+            {"value": 0.9, "low": 0.88, "high": 0.92},
+            "Pass 2: identity diversity fell from 1.031 to 0.900, so its samples are less unlike each other",
+        ),
+    ],
+)
+def test_a_clear_fall_in_a_de_biasing_pass_is_warned_of(figure, value, sentence):
+    (warning,) = told(change(**{figure: value}))
+    assert warning.startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        {"recall": share(0.66)},
+        {"recall": share(0.8)},
+        {"precision": share(0.87)},
+        {"diversity": {"value": 1.0, "low": 0.98, "high": 1.02}},
+        {"frechet": 100.0},
+        {"kernel": {"value": 1.0, "low": 0.9, "high": 1.1}},
+    ],
+)
+def test_what_intervals_allow_or_is_meant_to_be_is_not_warned_of(figures):
+    assert told(change(**figures)) == []
+
+
+def test_a_control_may_narrow_what_is_made():
+    metrics = change(["generator", "control"], recall=share(0.2), frechet=50.0)
+    assert told(metrics) == []
+    assert [plain(each) for each in cost(metrics)] == [
+        "What was asked for narrowed what is made, as asking does: recall fell from 87.1 % to 20.0 %."
+    ]
+
+
+def test_each_pass_is_held_against_the_one_before():
+    metrics = change(FOUR, recall=share(0.5))
+    assert [each.startswith("Pass 3: recall fell") for each in told(metrics)] == [True]
+    assert plain(cost(metrics)[-1]) == "De-biasing cost something: recall fell from 67.1 % to 50.0 % in pass 3."
+
+
+def test_de_biasing_that_cost_nothing_is_told_as_far_as_it_was_measured():
+    assert cost(made_up_run.make().metrics)[-1].startswith("De-biasing cost neither, as far as these figures tell")
+    content = made_up_run.content()
+    for record in content["passes"]:
+        record["quality"] = None
+        record["control"].pop("identity.diversity")
+    metrics = made_up_run.make(content).metrics
+    assert cost(metrics) == []
+    assert quality_rows(metrics) == []
+    assert "Did it cost quality or variety?" not in render(made_up_run.make(content))
+
+
+def test_passes_without_figures_are_not_compared():
+    metrics = made_up_run.make(made_up_run.of_an_older_run(made_up_run.content())).metrics
+    assert falls(*metrics.passes[:2]) == []
+    assert [title for title, _ in quality_rows(metrics)] == ["Identity diversity"]
+
+
+def test_too_few_samples_for_a_frechet_distance_are_warned_of_once():
+    content = made_up_run.content()
+    for record in content["passes"][1:]:
+        record["quality"]["few_samples"] = True
+    metrics = made_up_run.make(content).metrics
+    (warning,) = told(metrics)
+    assert warning.startswith("Passes 1 and 2: the network that looks at quality gives no fewer features")
+    assert "too few of them for a Frechet distance" in quality_sentence(metrics.passes[1].quality)
+
+
+def test_sentences_say_what_the_figures_mean():
+    alone, control = (plain(quality_sentence(record.quality)) for record in made_up_run.make().metrics.passes[:2])
+    assert alone == (
+        "The generator against itself, one half of its samples with the other: 88.3 % look like something in the other "
+        "half, and cover 87.1 % of it. So much chance alone shows."
+    )
+    assert control == (
+        "88.3 % of the samples look like something the generator makes, and they cover 67.1 % of what it makes. "
+        "Their Frechet distance is 9.1 times what chance alone shows."
+    )
+    near = change(frechet=0.3).passes[-1].quality
+    assert quality_sentence(near).endswith("Their Frechet distance is no more than chance alone shows.")
+
+
+def test_the_page_answers_first_and_folds_the_numbers():
+    page = plain(render(made_up_run.make()))
+    section = page[page.index('id="quality"') : page.index('id="watched"')]
+    assert section.index("De-biasing cost neither") < section.index("<details>")
+    for text in (
+        "3.4120",
+        "0.3770",
+        "0.0123",
+        "−0.0011 – 0.0257",
+        "88.3 %",
+        "67.1 %",
+        "against 1 000",
+        "against 2 000",
+    ):
+        assert text in section
+    assert "Share of these samples that look like something the generator makes." in section
+    assert "Share of what the generator makes that these samples still cover." in section
