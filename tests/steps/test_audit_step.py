@@ -21,7 +21,8 @@ from promptgen.specs import CustomModel
 from promptgen.world.renderer import render
 from promptgen.world.scene import ATTRIBUTES, Scene, SceneConfig
 from steps import audit
-from steps.audit import Request, parse_targets, reader_spec, run
+from steps.audit import run
+from steps.audit_request import Request, parse, parse_targets, reader_spec
 from steps.command import command
 
 QUICK = Sampling(resamples=200)
@@ -235,6 +236,28 @@ def test_an_empty_folder_is_told_before_the_other_is_read(place, tmp_path):
         run(request, tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("table", "error", "message"),
+    [
+        ("hats,on,off\non,9,1\noff,1,9\n", ConfigError, "a confusion table is of hats, but the attributes are hair"),
+        ("hair,on,off\non,9,1\noff,1,9\n", DataError, "has the classes on, off, expected short, long"),
+    ],
+)
+def test_a_confusion_table_of_something_else_is_told_before_any_image_is_read(place, tmp_path, table, error, message):
+    folder, _ = place
+    (tmp_path / "x.csv").write_text(table)
+    request = Request(
+        folder / "heads",
+        "world-classifier",
+        attributes=["hair"],
+        confusions=[tmp_path / "x.csv"],
+        models=folder / "models",
+        size=32,  # which the classifier does not take
+    )
+    with pytest.raises(error, match=message):
+        run(request, tmp_path / "out")
+
+
 def test_a_table_with_nothing_to_count_is_refused(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("file;gender\n1.png;Male\n2.png;Male\n")
@@ -274,7 +297,7 @@ def test_every_argument_reaches_the_audit():
         "--images a --classifier b --judge c --compare d --attribute e f --target g --target h --confusion i --groups"
     )
     numbers = "--size 64 --batch 2 --device cuda --models m --confidence 0.9 --resamples 99 --seed 3 --out o"
-    request, out = audit.parse([*words.split(), *numbers.split()])
+    request, out = parse([*words.split(), *numbers.split()])
     assert out == Path("o")
     assert request == Request(
         Path("a"),
@@ -291,7 +314,7 @@ def test_every_argument_reaches_the_audit():
         sampling=Sampling(0.9, 99, 3),
         groups=True,
     )
-    assert audit.parse(["--labels", "a", "--groups", "job"])[0].groups == "job"
+    assert parse(["--labels", "a", "--groups", "job"])[0].groups == "job"
 
 
 def test_a_folder_without_images_ends_with_status_2(place, tmp_path, monkeypatch, capsys):
@@ -328,6 +351,6 @@ def test_the_command_prints_the_table_and_says_where_the_page_is(tmp_path, monke
 )
 def test_contradicting_arguments_are_refused(words, capsys):
     with pytest.raises(SystemExit) as ended:
-        audit.parse(words)
+        parse(words)
     assert ended.value.code == 2
     assert "error:" in capsys.readouterr().err
