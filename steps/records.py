@@ -11,6 +11,7 @@ from promptgen.config import PassKind
 from promptgen.files import write_json
 from promptgen.manifest import StepFolder
 from steps.common import Pass, Project
+from steps.counting import COUNTERS
 
 logger = logging.getLogger("promptgen")
 
@@ -109,7 +110,7 @@ def _headline(record: Mapping[str, Any]) -> dict[str, Any]:
         **_counted(record, counter),
         "corrected": {label: share["value"] for label, share in record["corrected"].get(counter, {}).items()},
         "control": {name: figure["value"] for name, figure in record["control"].items()},
-        "watched": {name: _first(watched["by"])["kl"]["value"] for name, watched in record["watched"].items()},
+        "watched": {name: _trusted(watched["by"])["kl"]["value"] for name, watched in record["watched"].items()},
         "quality": {name: _plain(record["quality"][name]) for name in QUALITY} if record["quality"] else None,
         "ess_fraction": record["fit"] and record["fit"]["ess_fraction"]["value"],
     }
@@ -126,9 +127,9 @@ def _counted(record: Mapping[str, Any], counter: str) -> dict[str, Any]:
     return {"kl": record["kl"][counter], "shares": shares}
 
 
-def _first(by: Mapping[str, Any]) -> Any:
-    """Return what the first of those who counted has found."""
-    return next(iter(by.values()))
+def _trusted(by: Mapping[str, Any]) -> Any:
+    """Return what the most trusted of those who counted has found."""
+    return next(by[counter] for counter in COUNTERS if counter in by)
 
 
 def _plain(figure: Any) -> float:

@@ -57,6 +57,11 @@ def embedder() -> object:
     return lambda image: torch.nn.functional.normalize(image.mean(dim=(2, 3)), dim=1)
 
 
+def colours() -> object:
+    """Tell images apart by the logits of their colours, which are normal where a flow has not moved them."""
+    return lambda image: image.mean(dim=(2, 3)).clamp(1e-6, 1 - 1e-6).logit()
+
+
 def wish(images: Tensor, latents: Tensor, context: Tensor | None) -> Tensor:
     time.sleep(float(os.environ.get("TINY_PAUSE", "0")))  # so that a test can end a run in the middle
     colour = images.mean(dim=(2, 3))
@@ -124,6 +129,8 @@ def params() -> dict:
             "fit_samples": 256,
             "grid": 8,
             "identity": custom("embedder"),
+            "features": custom("colours"),
+            "watch": {"hair x makeup": None},
         },
         "tracking": {"experiment": "tiny", "registered_model": None},
         "schedule": None,

@@ -24,7 +24,7 @@ from steps.common import Pass, Project
 from steps.facts import figures
 from steps.records import pass_record
 from tests import tiny
-from tests.steps.test_steps import project_in, run_pass
+from tests.steps.projects import project_in, run_pass
 
 ROOT = Path(__file__).parents[2]
 YAW = Condition({"yaw": (-0.2, 0.2)})

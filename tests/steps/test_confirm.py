@@ -17,7 +17,7 @@ from steps.facts import confirmed_figures
 from steps.reading import Reading
 from steps.records import METRICS_NAME, SUMMARY_NAME, pass_record, write_metrics
 from tests import tiny
-from tests.steps.test_steps import project_in, run_command, run_pass
+from tests.steps.projects import project_in, run_command, run_pass
 
 LAST = 2
 

@@ -1,0 +1,129 @@
+"""Mistakes in an experiment that are found before any work, each told in a clear line with the way out."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from promptgen.errors import (
+    ConfigError,
+    DataError,
+    ModelFileError,
+    StorageError,
+)
+from steps import check, fetch
+from tests import tiny
+from tests.steps.projects import project_in
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"attribute": "hat"}, "unknown attribute 'hat', expected one of hair, makeup"),
+        ({"attribute": "hari"}, "did you mean 'hair'"),
+        (
+            {"target": {"short": 0.5, "lnog": 0.5}},
+            "unknown class 'lnog', expected one of short, long; did you mean 'long'",
+        ),
+    ],
+)
+def test_unknown_labels_are_refused_before_any_work(tmp_path, change, message):
+    content = tiny.params()
+    content["debias"] |= change
+    with pytest.raises(ConfigError, match=message):
+        check.run(project_in(tmp_path, content))
+
+
+def test_parts_have_to_fit_the_latent(tmp_path):
+    content = tiny.params()
+    content["flow"]["parts"] = [2, 3]
+    with pytest.raises(DataError, match=r"the latent has 4 dimensions, flow.parts has 2 \+ 3 = 5"):
+        check.run(project_in(tmp_path, content))
+
+
+def test_a_condition_that_nothing_reads_is_told(tmp_path, caplog):
+    content = tiny.params()
+    content["control"]["condition"] = {"light": [-1, 1]}
+    check.run(project_in(tmp_path, content))
+    assert not caplog.messages  # a custom energy may read it
+    content["control"]["energies"] = {
+        "makeup": {
+            "type": "classifier",
+            "weight": 1.0,
+            "classifier": content["debias"]["classifier"],
+            "labels": {"makeup": "without"},
+        }
+    }
+    check.run(project_in(tmp_path, content))
+    assert "no energy reads control.condition: the flow is told of light" in caplog.text
+
+
+def test_measured_label_has_to_exist(tmp_path):
+    content = tiny.params()
+    content["control"]["measure"] = {"makeup": "witout"}
+    with pytest.raises(ConfigError, match="unknown class of 'makeup' 'witout'"):
+        check.run(project_in(tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("tests.nowhere:x", r"params.yaml names tests.nowhere:x, .*No module named 'tests.nowhere'"),
+        ("tests.tiny:nothing", "has no attribute 'nothing'"),
+        ("tests.tiny:embedder", "tests.tiny:embedder returned a function that has no prior and no image_shape"),
+    ],
+)
+def test_wrong_factory_is_named(tmp_path, path, message):
+    content = tiny.params()
+    content["generator"]["factory"] = path
+    with pytest.raises(ConfigError, match=message):
+        check.run(project_in(tmp_path, content))
+
+
+def test_wrong_arguments_of_a_factory_are_named(tmp_path):
+    content = tiny.params()
+    content["debias"]["judge"]["arguments"] = {"thresold": 1.0}
+    with pytest.raises(ConfigError, match=r"tests.tiny:TinyClassifier does not take the arguments .*'thresold'"):
+        check.run(project_in(tmp_path, content))
+
+
+def test_missing_and_damaged_weight_files_are_told(tmp_path):
+    content = tiny.params()
+    content["debias"]["judge"] = "world-judge"
+    project = project_in(tmp_path, content)
+    with pytest.raises(
+        ModelFileError, match=r"world-judge.safetensors is missing; fetch it with `python -m steps.fetch"
+    ):
+        check.run(project)
+    (path,) = fetch.run("world-judge", project.models)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ModelFileError, match=r"delete it and fetch it again with `python -m steps.fetch world-judge`"):
+        check.run(project)
+
+
+def test_a_model_of_another_kind_is_refused(tmp_path):
+    content = tiny.params()
+    content["debias"]["judge"] = "world-generator"
+    with pytest.raises(ConfigError, match="the model world-generator is a generator, expected a classifier"):
+        check.run(project_in(tmp_path, content))
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_any_work(tmp_path):
+    (tmp_path / "reports").write_text("a file where a folder is needed")
+    with pytest.raises(StorageError, match=r"cannot write .*reports: a file is where a folder is needed"):
+        check.run(project_in(tmp_path))
+    assert not list(tmp_path.rglob("manifest.json"))
+
+
+def test_read_only_reports_are_told_before_any_work(tmp_path, monkeypatch):
+    def refuse(*, dir: Path):  # noqa: A002
+        if Path(dir).name == "reports":
+            raise OSError(errno.EROFS, "Read-only file system")
+        return real(dir=dir)
+
+    real = check.tempfile.TemporaryFile
+    monkeypatch.setattr(check.tempfile, "TemporaryFile", refuse)
+    with pytest.raises(StorageError, match=r"reports: the file system is read-only: choose another folder"):
+        check.run(project_in(tmp_path))

@@ -1,0 +1,109 @@
+"""When the steps of a pass do nothing, and when they work again: done work, other inputs, damage, a full disk."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from promptgen.errors import (
+    CheckpointError,
+    StorageError,
+)
+from promptgen.files import folder_lock
+from promptgen.tracking import NullTracker
+from steps import common, evaluate, fit_moments, sample, train_flow
+from steps.common import Pass
+from tests import tiny
+from tests.steps.projects import project_in, run_pass
+
+
+def test_done_work_is_not_done_again(done, monkeypatch):
+    def fail(*arguments, **keywords):
+        raise AssertionError("the work was done again")
+
+    before = {path: path.stat().st_mtime_ns for path in done.artifacts.rglob("*") if path.is_file()}
+    for module, name in ((train_flow, "_train"), (sample, "_sample"), (evaluate, "_evaluate"), (fit_moments, "_fit")):
+        monkeypatch.setattr(module, name, fail)
+    first = [run_pass(done, number) for number in range(3)]
+    assert first == [run_pass(done, number) for number in range(3)]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_other_params_make_other_work(tmp_path):
+    content = tiny.params()
+    first = run_pass(project_in(tmp_path, content), 0)
+    content["debias"]["target"] = {"short": 0.6, "long": 0.4}
+    second = run_pass(project_in(tmp_path, content), 0)
+    assert first["sample"] == second["sample"]  # samples do not depend on the target
+    assert first["evaluate"]["fingerprint"] != second["evaluate"]["fingerprint"]
+    content["seed"] = 2
+    third = run_pass(project_in(tmp_path, content), 0)
+    assert third["sample"]["fingerprint"] != second["sample"]["fingerprint"]
+    assert third["evaluate"]["result"]["shares"] != second["evaluate"]["result"]["shares"]
+
+
+def test_other_code_makes_other_work(tmp_path, monkeypatch):
+    project = project_in(tmp_path)
+    first = run_pass(project, 0)
+    monkeypatch.setattr(common, "_code_sha256", lambda *steps: f"changed {steps}")
+    assert run_pass(project, 0)["sample"]["fingerprint"] != first["sample"]["fingerprint"]
+
+
+def test_a_damaged_output_is_made_again(tmp_path):
+    project = project_in(tmp_path)
+    run_pass(project, 0)
+    samples = Pass(project, 0).folder("sample") / sample.SAMPLES_NAME
+    content = samples.read_bytes()
+    samples.write_bytes(content[:-1])
+    sample.run(Pass(project, 0), NullTracker())
+    assert samples.read_bytes() == content
+
+
+def test_a_full_disk_leaves_no_half_step(tmp_path, monkeypatch):
+    def full(path: Path, content: bytes) -> int:
+        if path.suffix == ".npz":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(path, content)
+
+    real = Path.write_bytes
+    project = project_in(tmp_path)
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(StorageError, match=r"cannot write .*samples.npz: no space is left: free some"):
+        sample.run(Pass(project, 0), NullTracker())
+    folder = Pass(project, 0).folder("sample")
+    assert not [path for path in folder.iterdir() if path.suffix in (".npz", ".png", ".json")]
+    monkeypatch.undo()
+    sample.run(Pass(project, 0), NullTracker())
+    assert (folder / "manifest.json").exists()
+
+
+def test_a_held_folder_is_refused(tmp_path):
+    project = project_in(tmp_path)
+    with (
+        folder_lock(Pass(project, 0).folder("sample")),
+        pytest.raises(StorageError, match=r"sample is held by another run: wait for it to end, or stop it"),
+    ):
+        sample.run(Pass(project, 0), NullTracker())
+
+
+def test_a_damaged_state_is_told(tmp_path):
+    project = project_in(tmp_path)
+    this = Pass(project, 1)
+    train_flow.run(this, NullTracker())
+    before = this.sha256(this.chain)
+    (this.folder("train_flow") / "manifest.json").unlink()
+    train_flow.run(this, NullTracker())
+    assert this.sha256(this.chain) == before
+    this.chain.write_bytes(b"no chain")
+    with pytest.raises(CheckpointError):
+        this.generator()
+
+
+def test_stale_passes_are_cleared_away(tmp_path):
+    project = project_in(tmp_path)
+    for number in range(4):
+        (project.artifacts / f"pass-{number}" / "sample").mkdir(parents=True)
+    project.discard_passes_after(1)
+    assert sorted(path.name for path in project.artifacts.iterdir()) == ["pass-0", "pass-1"]
