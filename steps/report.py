@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from promptgen.build import identities
@@ -11,10 +12,11 @@ from promptgen.config import Params
 from promptgen.errors import DataError
 from promptgen.files import atomic_write, read_json
 from promptgen.manifest import StepFolder
+from promptgen.perception.labels import PRODUCT, classes
 from promptgen.reporting import tables
 from promptgen.reporting.page import render
 from promptgen.reporting.pictures import png
-from promptgen.reporting.records import Metrics
+from promptgen.reporting.records import Metrics, Watched
 from promptgen.reporting.run import PassMaterial, Run
 from promptgen.reporting.settings import Settings
 from steps.arguments import add_experiment
@@ -27,6 +29,9 @@ from steps.sample import load_samples
 from steps.sync import STATE_NAME
 from steps.tracking import attach, journal_folder
 from steps.train_flow import HISTORY_NAME
+
+Readers = Mapping[str, Mapping[str, Sequence[str]]]
+"""Labels of each attribute, by who reads it."""
 
 PAGE_NAME = "index.html"
 PLOTS_NAME = "plots"
@@ -63,9 +68,11 @@ def gather(project: Project) -> Run:
     path = project.reports / METRICS_NAME
     metrics = Metrics.parse(read_json(path), str(path))
     _check_same(metrics, project.params, path)
+    material = [_material(Pass(project, record.number)) for record in metrics.passes]
+    readers = load_samples(Pass(project, metrics.passes[0].number).folder("sample"))[1]
     return Run(
-        metrics=metrics.model_copy(update={"target": project.params.debias.target}),  # in the order of params.yaml
-        material=[_material(Pass(project, record.number)) for record in metrics.passes],
+        metrics=_in_order(metrics, project.params, readers),
+        material=material,
         settings=Settings.of(project.params.model_dump(mode="json", exclude={"world"})),
         models=identities(project.params.specs, project.models),
         tracking=_mlflow_runs(project),
@@ -79,6 +86,27 @@ def _check_same(metrics: Metrics, params: Params, path: Path) -> None:
     for found, expected in zip(recorded, wanted, strict=True):
         if found != expected:
             raise DataError(f"{path} is of {found!r}, expected {expected!r}; run `dvc repro`, which runs the loop anew")
+
+
+def _in_order(metrics: Metrics, params: Params, readers: Readers) -> Metrics:
+    """Return metrics in the order of the parameters, and of who reads the classes: a file on disk sorts its keys."""
+    passes = []
+    for record in metrics.passes:
+        attributes = dict.fromkeys([*params.evaluation.watch, *record.watched])
+        watched = {
+            attribute: _classes_in_order(record.watched[attribute], attribute, readers)
+            for attribute in attributes
+            if attribute in record.watched
+        }
+        passes.append(record.model_copy(update={"watched": watched}))
+    return metrics.model_copy(update={"target": params.debias.target, "passes": passes})
+
+
+def _classes_in_order(watched: Watched, attribute: str, readers: Readers) -> Watched:
+    known = [labels for labels in readers.values() if all(name in labels for name in attribute.split(PRODUCT))]
+    orders = [classes(labels, attribute) for labels in known]
+    order = next((each for each in orders if set(each) == set(watched.target)), watched.target)
+    return watched.model_copy(update={"target": {label: watched.target[label] for label in order}})
 
 
 def _material(this: Pass) -> PassMaterial:

@@ -11,6 +11,7 @@ from promptgen.perception.labels import PRODUCT
 from promptgen.reporting.changes import any_change, share_changes, tally
 from promptgen.reporting.control import control_shares
 from promptgen.reporting.formats import class_name, listing, p_value, percent, points, wanted
+from promptgen.reporting.glossary import DISTANCES
 from promptgen.reporting.records import Interval, Metrics, Source, Watched
 from promptgen.reporting.settings import Settings
 
@@ -78,7 +79,7 @@ def _table(metrics: Metrics, settings: Settings, attribute: str) -> WatchedTable
     target = next(each.target for each in seen if each)
     sources = [source for source in TRUSTED if any(each and source in each.by for each in seen)]
     accounts = [_account(metrics, settings, seen, source) for source in sources]
-    names = dict.fromkeys(name for each in seen if each for name in each.chance)
+    names = [name for name in DISTANCES if any(each and name in each.chance for each in seen)]
     return WatchedTable(
         attribute=attribute,
         target=target,
@@ -96,7 +97,7 @@ def _account(metrics: Metrics, settings: Settings, seen: Sequence[Watched | None
     return Account(
         source=source,
         shares={label: [bias.shares[label] if bias else None for bias in biases] for label in looked.target},
-        distances={name: [getattr(bias, name) if bias else None for bias in biases] for name in looked.chance},
+        distances={name: [getattr(bias, name) if bias else None for bias in biases] for name in DISTANCES},
         since_before=[None, *(any_change(*pair, settings) for pair in pairwise(tallies))],
         since_first=[None, *(any_change(tallies[0], each, settings) for each in tallies[1:])],
         moved=share_changes(tallies[0], tallies[-1], settings) if len(tallies) > 1 else {},

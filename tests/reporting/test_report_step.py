@@ -26,7 +26,7 @@ def project(tmp_path):
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     own = {"type": "custom", "factory": "made_up_run:make"}  # so that no weight file is needed
     params["debias"] |= {"classifier": own, "judge": own | {"factory": "made_up_run:record"}}
-    params["evaluation"]["identity"] = None
+    params["evaluation"] |= {"identity": None, "features": None, "watch": {"glasses": None, "age": None}}
     params["control"]["energies"] = {"smile": {"type": "custom", "function": "made_up_run:make", "weight": 1.0}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params | {"generator": own}, sort_keys=False))
     project = Project.load(tmp_path / "params.yaml")
@@ -40,7 +40,8 @@ def project(tmp_path):
 def leave_pass(folder, number, kind):
     sample = folder / "sample"
     sample.mkdir(parents=True)
-    arrays = {"tiles": made_up_run.tiles(number), "labels": np.array(json.dumps({}))}
+    labels = {"judge": {"age": ["young", "middle", "old"], "glasses": ["without", "with"]}, "truth": {}}
+    arrays = {"tiles": made_up_run.tiles(number), "labels": np.array(json.dumps(labels))}
     np.savez_compressed(sample / "samples.npz", **arrays)
     if kind != "generator":
         write_json(folder / "train_flow" / "history.json", made_up_run.history(kind))
@@ -78,6 +79,22 @@ def test_it_writes_the_page_and_the_plots_and_leaves_the_metrics_alone(project):
 def test_classes_stand_in_the_order_of_the_parameters(project):
     shares = report.gather(project).metrics.target
     assert list(shares) == ["short", "long"], "metrics.json sorts its keys"
+
+
+def test_what_is_watched_stands_in_the_order_of_the_parameters_and_of_who_reads_it(project):
+    watched = report.gather(project).metrics.passes[1].watched
+    assert list(watched) == ["glasses", "age"]
+    assert list(watched["age"].target) == ["young", "middle", "old"]
+    assert watched["age"].target["old"] == 0.2
+
+
+def test_what_the_parameters_no_longer_watch_is_still_shown(project):
+    path = project.reports / "metrics.json"
+    content = json.loads(path.read_text())
+    for record in content["passes"]:
+        record["watched"]["beard"] = record["watched"].pop("glasses")
+    write_json(path, content)
+    assert list(report.gather(project).metrics.passes[0].watched) == ["age", "beard"]
 
 
 def test_the_plots_hold_the_numbers(project):
