@@ -22,10 +22,11 @@ from promptgen.flow import Flow, FlowConfig
 from promptgen.generators.stylenerf_file import CLASSES
 from promptgen.inspection.bounded import BoundedFile
 from promptgen.inspection.networks import STYLENERF
-from promptgen.inspection.pickles import MAX_OPERATIONS, PickleError, scan
+from promptgen.inspection.pickles import MAX_OPERATIONS, scan
 from promptgen.inspection.report import inspect_file, to_text
 from promptgen.inspection.torch_files import refused_globals
 from promptgen.restricted import INERT
+from promptgen.stack_machine import PickleError
 
 ROOT = Path(__file__).parent.parent
 WORLD = ROOT / "promptgen" / "world" / "weights"

@@ -11,10 +11,11 @@ from typing import IO, Any
 
 from promptgen.inspection.bounded import ArchiveError, BoundedFile, open_zip
 from promptgen.inspection.members import tar_member_fault, zip_member_fault
-from promptgen.inspection.pickles import PickleError, scan
+from promptgen.inspection.pickles import scan
 from promptgen.inspection.records import Scan
 from promptgen.inspection.tensors import TensorEntry, is_sane
 from promptgen.inspection.torch_files import MAGIC, examine_legacy, examine_zip
+from promptgen.stack_machine import PickleError
 
 HEAD = 1 << 12
 MAX_HEADER = 100 << 20

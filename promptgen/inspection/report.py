@@ -17,10 +17,11 @@ from promptgen.files import sha256_of
 from promptgen.inspection.bounded import BoundedFile, visible
 from promptgen.inspection.containers import Contents, look_into
 from promptgen.inspection.networks import DIFFAE, STYLENERF, is_persistent, name_network
-from promptgen.inspection.pickles import PickleError, scan
+from promptgen.inspection.pickles import scan
 from promptgen.inspection.records import Call, Scan, Table
 from promptgen.inspection.tensors import TensorEntry
 from promptgen.inspection.torch_files import refused_globals
+from promptgen.stack_machine import PickleError
 
 SHOWN = 5
 WIDTH, LONGEST = 100, 600

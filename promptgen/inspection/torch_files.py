@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from promptgen.inspection.bounded import BoundedFile, open_zip, read_member
-from promptgen.inspection.pickles import PickleError, scan
+from promptgen.inspection.pickles import scan
 from promptgen.inspection.records import Call, Items, Scan, Table
 from promptgen.inspection.tensors import (
     PARAMETER,
@@ -28,6 +28,7 @@ from promptgen.inspection.tensors import (
     storage_fault,
     tensor_fault,
 )
+from promptgen.stack_machine import PickleError
 
 MAGIC = 0x1950A86A20F9469CFC6C
 """What the old format begins with."""
