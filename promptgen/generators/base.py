@@ -37,6 +37,15 @@ class GaussianPrior(nn.Module):
     def dim(self) -> int:
         return self.scale.numel()
 
+    def require(self, latent: Tensor) -> None:
+        """Refuse what cannot be latents of this prior.
+
+        Raises:
+            DataError: `latent` is not of shape (B, D).
+        """
+        if latent.ndim != 2 or latent.shape[1] != self.dim:
+            raise DataError(f"expected latents of shape (B, {self.dim}), got {tuple(latent.shape)}")
+
     def sample(self, n: int, rng: torch.Generator) -> Tensor:
         """Draw `n` latents, (n, D), from the stream `rng`."""
         noise = torch.randn(n, self.dim, generator=rng, device=rng.device, dtype=self.scale.dtype)

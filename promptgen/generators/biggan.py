@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from promptgen.errors import DataError, ModelFileError
+from promptgen.errors import ModelFileError
 from promptgen.generators.base import FrozenModule, GaussianPrior
 from promptgen.generators.biggan_config import FIRST, FIRST_WIDTH, BigGANConfig, published_config, read_config
 from promptgen.generators.biggan_layers import (
@@ -121,8 +121,7 @@ class BigGAN(FrozenModule):
         Raises:
             DataError: the latents have another number of coordinates.
         """
-        if latent.ndim != 2 or latent.shape[1] != self.config.condition_dim:
-            raise DataError(f"expected latents of shape (B, {self.config.condition_dim}), got {tuple(latent.shape)}")
+        self.prior.require(latent)
         z, y = latent[:, : self.config.z_dim], latent[:, self.config.z_dim :]
         return torch.cat([self.truncate(z), y], dim=1)
 

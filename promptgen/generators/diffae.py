@@ -69,8 +69,7 @@ class DiffAE(FrozenModule):
         Raises:
             DataError: the latents have another number of coordinates.
         """
-        if latent.ndim != 2 or latent.shape[1] != self.prior.dim:
-            raise DataError(f"expected latents of shape (B, {self.prior.dim}), got {tuple(latent.shape)}")
+        self.prior.require(latent)
         code_noise, image_noise = latent.tensor_split([self.config.style_channels], dim=1)
         if self.config.latent == "code":
             image_noise = self._noise(len(latent), noise)

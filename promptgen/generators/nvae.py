@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from promptgen.errors import DataError, ModelFileError
+from promptgen.errors import ModelFileError
 from promptgen.generators.base import FrozenModule, GaussianPrior
 from promptgen.generators.nvae_config import CELLS, Groups, NVAEConfig, config_from_options
 from promptgen.generators.nvae_layers import Cell, Combiner, fold_weight_norm
@@ -121,8 +121,7 @@ class NVAE(FrozenModule):
         Raises:
             DataError: the latents have another number of coordinates.
         """
-        if latent.ndim != 2 or latent.shape[1] != self.prior.dim:
-            raise DataError(f"expected latents of shape (B, {self.prior.dim}), got {tuple(latent.shape)}")
+        self.prior.require(latent)
         noises = [self._other(index, latent, noise) for index in range(len(self.config.latent_shapes))]
         start = 0
         for index in self.config.chosen:

@@ -123,7 +123,12 @@ class StyleGAN2(FrozenModule):
                 self.noises.register_buffer(f"noise_{index}", noise)
 
     def mapping(self, latent: Tensor) -> Tensor:
-        """Return styles w, (B, latent_dim), of latents z, (B, latent_dim), before truncation."""
+        """Return styles w, (B, latent_dim), of latents z, (B, latent_dim), before truncation.
+
+        Raises:
+            DataError: the latents have another number of coordinates.
+        """
+        self.prior.require(latent)
         w: Tensor = self.style(latent)
         return w
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from promptgen.errors import DataError, ModelFileError
+from promptgen.errors import ModelFileError
 from promptgen.generators.base import FrozenModule, GaussianPrior
 from promptgen.generators.recomputation import recomputed
 from promptgen.generators.stylenerf_config import CameraConfig, StyleNeRFConfig, config_from_settings
@@ -190,8 +190,7 @@ class StyleNeRF(FrozenModule):
         Raises:
             DataError: the latents have another number of coordinates.
         """
-        if latent.ndim != 2 or latent.shape[1] != self.config.latent_dim:
-            raise DataError(f"expected latents of shape (B, {self.config.latent_dim}), got {tuple(latent.shape)}")
+        self.prior.require(latent)
         w: Tensor = self.mapping(latent)
         return w if self.config.truncation == 1 else torch.lerp(self.mapping.w_avg, w, self.config.truncation)
 
