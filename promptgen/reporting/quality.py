@@ -72,12 +72,12 @@ def few_samples_warning(metrics: Metrics) -> Iterator[str]:
 def cost(metrics: Metrics) -> list[str]:
     """Return the answer to whether anything was lost: by what was asked for, and by de-biasing."""
     pairs = [pair for pair in pairwise(metrics.passes) if _comparable(*pair)]
-    asked = [str(fall) for before, after in pairs if after.kind == "control" for fall in falls(before, after)]
+    asked = [fall for before, after in pairs if after.kind == "control" for fall in falls(before, after)]
+    narrowed = [str(fall) for fall in asked if fall.figure != "precision"]
     debiased = [pair for pair in pairs if pair[1].kind == "debias"]
     lost = [f"{fall} in pass {pair[1].number}" for pair in debiased for fall in falls(*pair)]
-    told = []
-    if asked:
-        told.append(f"What was asked for narrowed what is made, as asking does: {listing(asked)}.")
+    told = [f"What was asked for narrowed what is made, as asking does: {listing(narrowed)}."] if narrowed else []
+    told += [f"What was asked for may have cost quality: {fall}." for fall in asked if fall.figure == "precision"]
     if lost:
         told.append(f"De-biasing cost something: {listing(lost)}.")
     elif debiased:

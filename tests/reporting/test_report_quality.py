@@ -73,6 +73,15 @@ def test_a_control_may_narrow_what_is_made():
     ]
 
 
+def test_precision_that_the_control_lowers_is_told_as_a_cost_of_quality():
+    metrics = change(["generator", "control"], precision=share(0.6))
+    assert told(metrics) == []
+    assert [plain(each) for each in cost(metrics)] == [
+        "What was asked for narrowed what is made, as asking does: recall fell from 87.1 % to 67.1 %.",
+        "What was asked for may have cost quality: precision fell from 88.3 % to 60.0 %.",
+    ]
+
+
 def test_each_pass_is_held_against_the_one_before():
     metrics = change(FOUR, recall=share(0.5))
     assert [each.startswith("Pass 3: recall fell") for each in told(metrics)] == [True]
