@@ -22,7 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from promptgen.reporting.formats import THIN, number, percent
+from promptgen.reporting.formats import THIN, brief, percent
 from promptgen.reporting.history import Curve
 from promptgen.reporting.records import Interval
 
@@ -122,7 +122,7 @@ def pass_panel(
         for source, intervals in series.items():
             _points(axes, marks[source], intervals)
         written = next((series[source] for source in WRITTEN if any(series.get(source, ()))), [None] * len(passes))
-        _values(axes, written, _tops(series), percent if shares else number)
+        _values(axes, written, _tops(series), percent if shares else brief)
         if target is not None:
             axes.axhline(target, color=TARGET, linestyle=DASHED, linewidth=1.4, zorder=1)
         if floor is not None:

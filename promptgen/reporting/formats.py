@@ -18,6 +18,12 @@ def number(value: float | None, digits: int = 3) -> str:
     return text.lstrip("-") if zero else text.replace("-", MINUS)
 
 
+def brief(value: float) -> str:
+    """Return `value` with three digits that mean something, but at most three decimals: "220", "7.67" or "0.011"."""
+    whole = len(f"{abs(value):.0f}") if abs(value) >= 1 else 0
+    return number(value, max(3 - whole, 0))
+
+
 def percent(share: float, digits: int = 1) -> str:
     """Return a share in [0, 1] as a percentage, such as "50.6 %"."""
     return f"{100 * share:.{digits}f}{THIN}%"

@@ -34,6 +34,7 @@ HERO_COLUMNS, HERO_TILES = 4, 16
 STRIP = 8  # latents side by side; as many as still show faces on a phone
 LARGEST_TILE = 128  # pixels; more would only make the file larger
 FILTERS = (
+    "brief",
     "class_name",
     "count",
     "duration",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from promptgen.reporting.control import DIVERSITY
-from promptgen.reporting.formats import listing, number, percent
+from promptgen.reporting.formats import brief, listing, number, percent
 from promptgen.reporting.records import Interval, Metrics, PassRecord, Quality
 
 COLLAPSE = "a sign of collapse, unless the target itself asks for less variety. Look for faces that repeat"
@@ -110,7 +110,7 @@ def _distance_words(quality: Quality) -> str:
     if quality.frechet <= quality.frechet_chance:
         return "Their Frechet distance is no more than chance alone shows."
     ratio = quality.frechet / quality.frechet_chance
-    times = f"{number(ratio, 1 if ratio < 10 else 0)} times what chance alone shows"
+    times = f"{brief(ratio)} times what chance alone shows"
     return f"Their Frechet distance is {times}."
 
 
