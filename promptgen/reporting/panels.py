@@ -127,7 +127,7 @@ def _without_width(value: float) -> Interval:
 def watched_panel(metrics: Metrics, index: int, table: WatchedTable) -> Panel:
     """Return the shares of an attribute that nobody moves: one of two by all who count, or the most moved of many."""
     name, account = f"watched-{index}", table.accounts[0]
-    if len(table.target) == 2:
+    if table.is_pair:
         title = _title(class_name(table.attribute, table.headline))
         counted: figures.Series = {each.source: each.shares[table.headline] for each in table.accounts}
         return _pass_panel(metrics, name, title, table.sentence, counted)

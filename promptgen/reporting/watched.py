@@ -59,6 +59,11 @@ class WatchedTable:
     sentence: str
 
     @property
+    def is_pair(self) -> bool:
+        """Whether there are but two classes, so that the share of one tells all."""
+        return len(self.target) == 2
+
+    @property
     def headline(self) -> str:
         """The class that moved most; of two, the last one."""
         return self.most_moved(1)[0]
@@ -139,7 +144,8 @@ def _sentence(
 def _on_purpose(metrics: Metrics, attribute: str) -> str:
     """Return what of a watched attribute was moved on purpose, as a sentence to put behind; nothing of nothing."""
     asked = {name for record in metrics.passes for name, _ in control_shares(record)}
-    steered = {*metrics.attribute.split(PRODUCT), *asked}
+    de_biased = any(record.kind == "debias" for record in metrics.passes)
+    steered = {*asked, *(metrics.attribute.split(PRODUCT) if de_biased else ())}
     parts = [factor for factor in attribute.split(PRODUCT) if factor in steered]
     return f" Of it, {listing(parts)} was moved on purpose." if parts else ""
 

@@ -63,6 +63,27 @@ def test_what_was_moved_on_purpose_is_named(attribute, ending):
     assert table(run(**{attribute: (labels, (0.25,) * 4, counts)})).sentence.endswith(ending)
 
 
+def test_what_no_flow_was_de_biased_for_was_not_moved_on_purpose():
+    labels = [f"{one} x {other}" for one in ("short", "long") for other in ("without", "with")]
+    given = run(
+        ["generator", "control"], **{"hair x glasses": (labels, (0.25,) * 4, [(1000, 400, 400, 200), (500,) * 4])}
+    )
+    assert table(given).sentence.endswith("points).")
+
+
+def test_sources_are_explained_where_they_are_drawn():
+    def section(given):
+        page = render(given)
+        return page[page.index('id="watched"') : page.index('id="fit"')]
+
+    age = (AGE, (0.4, 0.4, 0.2), [(1000, 600, 400)] * 3)
+    both, pair, many = (
+        section(run(**each)) for each in ({"age": age, "glasses": GLASSES}, {"glasses": GLASSES}, {"age": age})
+    )
+    assert [each.count("</svg>truth</li>") for each in (both, pair, many)] == [1, 1, 0]
+    assert ["as the judge counts them" in each for each in (both, pair, many)] == [True, False, True]
+
+
 def test_the_table_tells_since_when():
     counts = [(1000, 1000), (1500, 500), (1490, 510)]
     found = table(run(glasses=(("without", "with"), (0.5, 0.5), counts)))
