@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from promptgen.perception.labels import PRODUCT
 
 THIN = "\u202f"  # narrow no-break space, between a number and its unit
@@ -18,10 +20,10 @@ def number(value: float | None, digits: int = 3) -> str:
     return text.lstrip("-") if zero else text.replace("-", MINUS)
 
 
-def brief(value: float) -> str:
-    """Return `value` with three digits that mean something, but at most three decimals: "220", "7.67" or "0.011"."""
-    whole = len(f"{abs(value):.0f}") if abs(value) >= 1 else 0
-    return number(value, max(3 - whole, 0))
+def brief(value: float, most: int = 3) -> str:
+    """Return `value` with three digits that mean something, or `most` decimals: "220", "7.67" or "0.011"."""
+    decimals = 2 - math.floor(math.log10(abs(value))) if value else most
+    return number(value, min(max(decimals, 0), most))
 
 
 def percent(share: float, digits: int = 1) -> str:
