@@ -137,8 +137,8 @@ def test_the_page_answers_first_and_folds_the_numbers():
     for text in (
         "3.41",
         "0.377",
-        "0.012",
-        "−0.001 to 0.026",
+        "0.0123",
+        "−0.00110 to 0.0257",
         "88.3 %",
         "67.1 %",
         "against 1 000",
