@@ -12,6 +12,7 @@ from promptgen.conditions import Condition, Range
 from promptgen.energies.pose import EULER
 from promptgen.errors import ConfigError, DataError
 from promptgen.flow import FlowConfig
+from promptgen.metrics.quality import LEAST_SAMPLES
 from promptgen.moments import DualConfig
 from promptgen.specs import (
     CustomEnergySpec,
@@ -162,6 +163,13 @@ class Evaluation(Section):
     identity: ModelSpec | None
     features: ModelSpec | None = None
     watch: dict[str, Target | None] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _are_enough(self) -> Self:
+        least = 2 * LEAST_SAMPLES  # half of them are compared with the other half
+        if self.features is not None and self.samples < least:
+            raise ValueError(f"features need at least {least} samples, got samples: {self.samples}")
+        return self
 
 
 class Tracking(Section):

@@ -118,6 +118,7 @@ def test_parameters_are_frozen():
         ("debias.max_passes", -1, "debias.max_passes: should be greater than or equal to 0, got -1"),
         ("debias.training.steps", 0, "debias.training.steps: should be greater than or equal to 1, got 0"),
         ("evaluation.samples", 3, "evaluation.samples: should be greater than or equal to 30, got 3"),
+        ("evaluation.samples", 79, "evaluation: features need at least 80 samples, got samples: 79"),
         ("debias.samples", 3, "debias.samples: should be greater than or equal to 30, got 3"),
         ("debias.target", {"short": 0.5, "long": 0.6}, "debias.target: the shares must sum to 1, these sum to 1.1"),
         ("debias.target", {"short": 0.0, "long": 1.0}, "debias.target.short: should be greater than 0, got 0.0"),

@@ -45,6 +45,9 @@ NEIGHBOURS = 3
 SUBSETS, SUBSET_SIZE = 10, 1000
 """Fewest subsets that a standard error is taken from, and most samples in one."""
 
+LEAST_SAMPLES = SUBSETS * (NEIGHBOURS + 1)
+"""Fewest samples of a set that `compare` takes."""
+
 DISTANCES = 1 << 24
 """Distances held at a time: 64 MiB, and a few times that in all."""
 
@@ -214,6 +217,9 @@ def precision_recall_intervals(
         TooFewSamplesError: a part has no more samples than `neighbours`.
     """
     first, second = _pair(features, reference)
+    if min(len(first), len(second)) < (least := SUBSETS * (neighbours + 1)):
+        got = f"{len(first)} and {len(second)}"
+        raise TooFewSamplesError(f"intervals of precision and recall need {least} samples of each set, got {got}")
     parts = [
         _parts(rows, SUBSETS, len(rows) // SUBSETS, stream(seed, "precision and recall", name))
         for name, rows in (("set", first), ("reference", second))
@@ -272,7 +278,7 @@ def _floor(first: FeatureStatistics, second: FeatureStatistics) -> float:
 def _parts(rows: Tensor, count: int, size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
     """Return `count` disjoint parts of `size` rows each, drawn at random."""
     order = torch.randperm(len(rows), generator=generator)
-    return torch.split(rows[order[: count * size]], size) if size else ()
+    return torch.split(rows[order[: count * size]], size)
 
 
 def _student(n: int, confidence: float) -> float:

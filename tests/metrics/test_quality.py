@@ -8,7 +8,7 @@ import torch
 
 from promptgen.errors import DataError, TooFewSamplesError
 from promptgen.metrics.features import FeatureStatistics, image_features
-from promptgen.metrics.quality import compare, frechet_distance, kernel_distance, precision_recall
+from promptgen.metrics.quality import LEAST_SAMPLES, compare, frechet_distance, kernel_distance, precision_recall
 from promptgen.metrics.shares import wilson
 from promptgen.seeding import stream
 
@@ -155,6 +155,9 @@ def test_too_few_samples_are_refused():
         kernel_distance(normal(19), normal(50))
     with pytest.raises(TooFewSamplesError, match="at least 2 samples, got 1"):
         frechet_distance(statistics(normal(1)), statistics(normal(50)))
+    with pytest.raises(TooFewSamplesError, match=f"need {LEAST_SAMPLES} samples of each set, got 50 and 39"):
+        compare(normal(50), normal(LEAST_SAMPLES - 1))
+    compare(normal(LEAST_SAMPLES), normal(LEAST_SAMPLES, name="second"))
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def write_presets(folder: Path) -> None:
         del content[derived]
     (folder / "experiments").mkdir()
     (folder / "experiments" / "defaults.yaml").write_text(yaml.safe_dump(content))
-    mine = {"experiments": {"mine": {"about": "a small one", "evaluation": {"samples": 64}}}}
+    mine = {"experiments": {"mine": {"about": "a small one", "evaluation": {"samples": 128}}}}
     (folder / "experiments" / "mine.yaml").write_text(yaml.safe_dump(mine))
 
 
@@ -45,7 +45,7 @@ def typed(monkeypatch, main, *arguments: str) -> int:
 def test_a_name_stands_for_a_file(folder):
     project = Project.load("params.yaml", "mine")
     assert (project.root, project.params.experiment) == (folder, "mine")
-    assert project.params.evaluation.samples == 64
+    assert project.params.evaluation.samples == 128
     assert project.artifacts == folder / "artifacts" / "mine"
 
 
