@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("model", help="name of its card")
     command.add_argument("--models", type=Path, default=Path("models"), help="folder of weight files (default: models)")
     command.add_argument("--batch", type=int, default=1, help="images at a time (default: 1)")
-    command.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    command.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, auto (default: cpu)")
     given = parser.parse_args(arguments)
     if given.command == "inspect":
         from promptgen.inspection import report  # the doctor has to work where packages are missing

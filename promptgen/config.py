@@ -202,6 +202,7 @@ class Params(Section):
     Attributes:
         experiment: name of the experiment and of its folder.
         seed: all randomness follows from it.
+        device: where networks run: ``cpu``, ``cuda``, ``cuda:1`` and so on, or ``auto``, a GPU if there is one.
         generator: the frozen generator.
         control: what it is asked for; null de-biases the generator as it is.
         debias: which shares are wanted.
@@ -215,6 +216,7 @@ class Params(Section):
 
     experiment: Name
     seed: Annotated[int, Field(ge=0)]
+    device: str = "cpu"
     generator: GeneratorSpec
     control: Control | None
     debias: Debias

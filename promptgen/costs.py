@@ -33,6 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from promptgen.build import load_model, random_model
 from promptgen.cards import Cost, find_card
+from promptgen.devices import find_device
 from promptgen.errors import ConfigError, DataError, PromptGenError
 from promptgen.perception.networks import INPUT_SIDE
 from promptgen.seeding import stream
@@ -110,7 +111,7 @@ def measure(name: str, models: Path, batch: int = 1, device: str = "cpu") -> dic
         name: see `subject`.
         models: see `subject`.
         batch: see `subject`; figures of memory are per image.
-        device: ``cpu`` or ``cuda``.
+        device: as of `promptgen.devices.find_device`.
 
     Returns:
         The fields of `promptgen.cards.Cost` under ``cost``; and under ``measured`` on what, and the seconds that a
@@ -121,7 +122,7 @@ def measure(name: str, models: Path, batch: int = 1, device: str = "cpu") -> dic
         DataError: the batch is empty.
         ModelFileError: a weight file is needed and missing.
     """
-    _check_device(device)
+    device = str(find_device(device))
     if batch < 1:
         raise DataError(f"expected a batch of at least one image, got {batch}")
     measured = subject(name, models, batch, device)
@@ -241,15 +242,6 @@ def _cuda_peak(measured: Subject, *, gradient: bool) -> float:
 
 def _tensors(made: Any) -> list[Tensor]:
     return [made] if isinstance(made, Tensor) else list(made.values())
-
-
-def _check_device(device: str) -> None:
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise ConfigError(f"{device!r} is no device; expected cpu or cuda") from error
-    if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
-        raise ConfigError(f"this torch has no {device}; expected cpu{' or cuda' * torch.cuda.is_available()}")
 
 
 def _device_name(device: str) -> str:

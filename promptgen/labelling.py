@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from promptgen.build import cards_of
 from promptgen.cards import find_card
-from promptgen.errors import ConfigError, DataError, TooFewSamplesError
+from promptgen.devices import find_device, placed
+from promptgen.errors import DataError, TooFewSamplesError
 from promptgen.metrics.estimate import Vector
 from promptgen.metrics.shares import class_counts, joint_labels
 from promptgen.perception.base import Classifier
@@ -120,11 +121,8 @@ class Labeller:
     """
 
     def __init__(self, classifier: Classifier, *, device: str = "cpu") -> None:
-        try:
-            self.classifier = classifier.to(device) if isinstance(classifier, nn.Module) else classifier
-        except (AssertionError, RuntimeError) as error:  # torch has one for a GPU that is not there, and one for a typo
-            raise ConfigError(f"the device {device} cannot be used ({error}); give cpu or cuda") from error
-        self.device = device
+        self.device = find_device(device)
+        self.classifier: Classifier = placed(classifier, self.device)
         self._read: defaultdict[str, list[Tensor]] = defaultdict(list)
 
     @torch.no_grad()

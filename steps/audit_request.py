@@ -115,7 +115,7 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--size", type=positive, help="resize images to so many pixels (default: leave them)")
     parser.add_argument("--batch", type=positive, default=32, help="images at a time (default: 32)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, auto (default: cpu)")
     parser.add_argument("--models", type=Path, default=Path("models"), help="folder of weight files (default: models)")
     parser.add_argument("--confidence", type=float, default=0.95, help="of every interval (default: 0.95)")
     parser.add_argument("--resamples", type=positive, default=1000, help="simulations per interval (default: 1000)")

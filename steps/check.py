@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from promptgen.build import build_classifier, build_embedder, build_energies, build_features, build_generator
+from promptgen.devices import find_device
 from promptgen.files import storage_error
 from promptgen.flow import Flow
 from promptgen.perception.labels import agreed_classes, class_index, classes, target_shares
@@ -35,6 +36,7 @@ def run(project: Project) -> None:
     _check_writable(project.artifacts)
     _check_writable(project.reports)
     params, models = project.params, project.models
+    find_device(params.device)
     generator = build_generator(params.generator, models)
     Flow(generator.prior.dim, params.flow, params.condition)  # whose parts may not fit the latent
     readers = {name: build_classifier(getattr(params.debias, name), models).attributes for name in READERS}

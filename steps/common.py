@@ -15,6 +15,7 @@ from typing import Any
 import promptgen
 from promptgen.build import build_chain, build_generator, cards_of, identities
 from promptgen.config import Params, PassKind, load_params
+from promptgen.devices import find_device, placed
 from promptgen.errors import DataError
 from promptgen.experiments.presets import FOLDER_NAME, find_preset
 from promptgen.files import folder_lock, sha256_of, storage_error
@@ -62,6 +63,14 @@ class Project:
         path = Path(params_path).resolve()
         return cls(path.parent, load_params(path))
 
+    def placed(self, model: Any) -> Any:
+        """Return a network on the device that the experiment runs on, what is no network as it is.
+
+        Raises:
+            ConfigError: there is no such device.
+        """
+        return placed(model, find_device(self.params.device))
+
     @property
     def models(self) -> Path:
         """Folder of the weight files."""
@@ -86,7 +95,7 @@ class Project:
     def fingerprint(self) -> str:
         """sha256 over all that the outcome of the loop depends on."""
         inputs = identities(self.params.specs, self.models) | {"code": _code_sha256()}
-        return fingerprint(self.params.model_dump(mode="json", exclude={"world"}), inputs, FORMAT_VERSION)
+        return fingerprint(self.params.model_dump(mode="json", exclude={"world", "device"}), inputs, FORMAT_VERSION)
 
     def discard_passes_after(self, number: int) -> None:
         """Remove the passes that an earlier run with other parameters had after pass `number`.
@@ -162,8 +171,12 @@ class Pass:
             ModelFileError: the generator's weight file is missing or damaged.
         """
         if self.number == 0:
-            return build_generator(self.params.generator, self.project.models, sampling=sampling)
-        return build_chain(self.chain, self.project.models, sampling=sampling)
+            generator = build_generator(self.params.generator, self.project.models, sampling=sampling)
+        else:
+            generator = build_chain(self.chain, self.project.models, sampling=sampling)
+        self.project.placed(generator.prior)  # a user's own generator may be no network, but flows meet its latents
+        placed: Generator = self.project.placed(generator)
+        return placed
 
     def generator_inputs(self) -> dict[str, str]:
         """Return the sha256 of the files that `generator` is made from.

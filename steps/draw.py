@@ -133,7 +133,8 @@ def _check_condition(generator: Generator, wanted: Request) -> None:
 
 def _readers(this: Pass) -> dict[str, Classifier]:
     debias, models = this.params.debias, this.project.models
-    return {name: build_classifier(getattr(debias, name), models) for name in ("classifier", "judge")}
+    placed = this.project.placed
+    return {name: placed(build_classifier(getattr(debias, name), models)) for name in ("classifier", "judge")}
 
 
 def _plain(this: Pass, generator: Generator, wanted: Request) -> Iterator[_Batch]:

@@ -36,7 +36,7 @@ def run(this: Pass, tracker: Tracker) -> Result:
 
 def _fit(this: Pass, folder: StepFolder, tracker: Tracker) -> Result:
     debias, evaluation = this.params.debias, this.params.evaluation
-    classifier = build_classifier(debias.classifier, this.project.models)
+    classifier = this.project.placed(build_classifier(debias.classifier, this.project.models))
     target = target_shares(classes(classifier.attributes, debias.attribute), debias.target)
     seen: list[torch.Tensor] = []
     samples = generate(
@@ -44,7 +44,7 @@ def _fit(this: Pass, folder: StepFolder, tracker: Tracker) -> Result:
     )
     with torch.inference_mode():
         for _, image in samples:
-            seen.append(features(classifier(image), [debias.attribute], debias.features))
+            seen.append(features(classifier(image), [debias.attribute], debias.features).cpu())
             tracker.progress(sum(map(len, seen)), debias.samples, "moments")
     fit = fit_moments(
         torch.cat(seen).double().numpy(),

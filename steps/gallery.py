@@ -50,7 +50,7 @@ class Gallery:
         Raises:
             StorageError: a file cannot be written.
         """
-        pixels = (images * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+        pixels = (images * 255).round().byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
         for position, picture in enumerate(pixels):
             file = self._name(len(self.rows))
             atomic_write(self.folder / file, png(picture))

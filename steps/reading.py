@@ -13,6 +13,7 @@ from torch import Tensor
 from promptgen.build import build_classifier, identities
 from promptgen.energies.base import Sample
 from promptgen.generators.base import Generator, HasTruth, conditioned_truth
+from promptgen.perception.base import Classifier
 from promptgen.perception.labels import probabilities
 from promptgen.sampling import draw
 from promptgen.tracking import Tracker
@@ -60,7 +61,10 @@ class Reading:
     def __init__(self, this: Pass, generator: Generator) -> None:
         self.this, self.generator = this, generator
         self.attribute = this.params.debias.attribute
-        self.readers = {name: build_classifier(spec, this.project.models) for name, spec in readers_of(this).items()}
+        project = this.project
+        self.readers: dict[str, Classifier] = {
+            name: project.placed(build_classifier(spec, project.models)) for name, spec in readers_of(this).items()
+        }
         self.attributes: dict[str, dict[str, list[str]]] = {
             reader: {name: list(labels) for name, labels in classifier.attributes.items()}
             for reader, classifier in self.readers.items()
@@ -81,7 +85,7 @@ class Reading:
         for reader, classifier in self.readers.items():
             logits = classifier(image)
             self._keep(reader, {name: part.argmax(dim=1) for name, part in logits.items()})
-            self._batches[f"probability.{reader}"].append(probabilities(logits, self.attribute))
+            self._batches[f"probability.{reader}"].append(probabilities(logits, self.attribute).cpu())
         if isinstance(self.generator, HasTruth):
             self._keep("truth", conditioned_truth(self.generator, sample.latent, sample.context))
         self.n += len(image)
@@ -89,7 +93,7 @@ class Reading:
 
     def _keep(self, reader: str, labels: Mapping[str, Tensor]) -> None:
         for name, indices in labels.items():
-            self._batches[f"{reader}.{name}"].append(indices.to(torch.int16))
+            self._batches[f"{reader}.{name}"].append(indices.to("cpu", torch.int16))
         if reader == "truth":  # which has no labels of its own: its classes are in the classifier's order
             known = self.attributes["classifier"]
             self.attributes["truth"] = {name: known[name] for name in labels if name in known}

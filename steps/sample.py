@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -106,21 +106,22 @@ class _Reading(Reading):
         self.wanted = _conditions(this, "evaluate").float()
         self.others = _conditions(this, "evaluate again")
         pose = this.params.control.pose if this.params.control else None
-        self.pose = cast(PoseEnergy, build_energy(pose, models, this.params.condition.names)) if pose else None
-        self.embedder = build_embedder(evaluation.identity, models) if evaluation.identity else None
-        self.features = build_features(evaluation.features, models) if evaluation.features else None
+        placed, names = this.project.placed, this.params.condition.names
+        self.pose: PoseEnergy | None = placed(build_energy(pose, models, names)) if pose else None
+        self.embedder = placed(build_embedder(evaluation.identity, models)) if evaluation.identity else None
+        self.features = placed(build_features(evaluation.features, models)) if evaluation.features else None
 
     def add(self, sample: Sample) -> None:
         """Read one batch."""
         image = sample.image.clamp(0, 1)  # as a viewer sees it
         if self.embedder is not None:
-            self._batches["identity"].append(self.embedder(image).half())
+            self._batches["identity"].append(self.embedder(image).half().cpu())
             if sample.context is not None and self.n < PAIRS:
-                self._batches["identity_again"].append(self.embedder(self._again(sample)).half())
+                self._batches["identity_again"].append(self.embedder(self._again(sample)).half().cpu())
         if self.features is not None:
             self._batches["features"] += image_features(self.features, [image])
         if self.pose is not None:
-            self._batches["pose"].append(self.pose.seen(image))
+            self._batches["pose"].append(self.pose.seen(image).cpu())
         super().add(sample)
 
     def _again(self, sample: Sample) -> Tensor:
@@ -156,7 +157,7 @@ def tiles_of(image: Tensor) -> NDArray[np.uint8]:
     shrink = max(image.shape[2:]) / LARGEST_TILE
     if shrink > 1:
         image = torch.nn.functional.interpolate(image, scale_factor=1 / shrink, mode="area")
-    return (image.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    return (image.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:

@@ -110,7 +110,10 @@ def _control(this: Pass, control: Control) -> Plan:
             "condition": dict(control.box.ranges),
         },
         inputs=identities(control.energies.values(), this.project.models),
-        build=lambda: (build_energies(control.energies, this.project.models, control.box.names), None),
+        build=lambda: (
+            this.project.placed(build_energies(control.energies, this.project.models, control.box.names)),
+            None,
+        ),
         condition=control.box,
     )
 
@@ -125,7 +128,7 @@ def _debias(this: Pass) -> Plan:
         classifier = build_classifier(debias.classifier, this.project.models)
         fitted = read_json(moments)["beta"]  # JSON sorts its keys, so they are looked up by name
         beta = [fitted[name] for name in feature_names(classifier.attributes, (debias.attribute,))]
-        energy = MomentEnergy(classifier, debias.attribute, beta, debias.weight, debias.features)
+        energy = this.project.placed(MomentEnergy(classifier, debias.attribute, beta, debias.weight, debias.features))
         if debias.dual is None:
             return energy, None
         target = target_shares(classes(classifier.attributes, debias.attribute), debias.target)
@@ -142,10 +145,11 @@ def _debias(this: Pass) -> Plan:
 def _train(this: Pass, plan: Plan, folder: StepFolder, tracker: Tracker) -> Result:
     params, generator = this.params, this.before.generator()
     energy, multipliers = plan.build()
+    flow = Flow(generator.prior.dim, params.flow, plan.condition, scale=generator.prior.scale, seed=this.seed)
     training = train_flow(
         generator,
         energy,
-        Flow(generator.prior.dim, params.flow, plan.condition, scale=generator.prior.scale, seed=this.seed),
+        this.project.placed(flow),
         plan.training,
         seed=this.seed,
         state_dir=folder.state,
