@@ -39,6 +39,9 @@ USABLE_TAIL = 0.7
 LEAST_TAIL = 5
 """Fewest weights that a tail is fitted to."""
 
+LEAST_WEIGHT = 1e-300
+"""Where weights differ by so many nats that all but a few vanish beside the largest, they are taken for this small."""
+
 LEAST_SAMPLES = 5 * LEAST_TAIL
 """Fewest weights whose tail can be judged: a fifth of them make the tail."""
 
@@ -55,8 +58,8 @@ class Fit:
         kl_gap_error: of `kl_gap`, nats.
         ess_fraction: effective sample size over the number of samples, in (0, 1].
         ess_error: of `ess_fraction`.
-        tail_index: shape k of the generalised Pareto distribution of the largest weights; None where the largest
-            weights are all alike or too few to say, and the first is as good as a tail can be.
+        tail_index: shape k of the generalised Pareto distribution of the largest weights; None where too many of the
+            largest weights are alike, or they are too few to say.
         n: number of samples.
     """
 
@@ -73,11 +76,11 @@ class Fit:
     @property
     def trust(self) -> Trust:
         """How far these figures, and samples corrected by the weights, can be trusted."""
-        if self.n < LEAST_SAMPLES:
+        if self.tail_index is None:  # whether all are alike or few outweigh them, the effective sample size tells
+            return "good" if round(self.ess_fraction * self.n) >= LEAST_SAMPLES else "not to be trusted"
+        if self.n < LEAST_SAMPLES or self.tail_index > usable_tail(self.n):
             return "not to be trusted"
-        if self.tail_index is None or self.tail_index <= GOOD_TAIL:
-            return "good"
-        return "usable" if self.tail_index <= usable_tail(self.n) else "not to be trusted"
+        return "good" if self.tail_index <= GOOD_TAIL else "usable"
 
     def intervals(self, confidence: float = 0.95) -> dict[str, Estimate]:
         """Return `log_z`, `kl_gap` and `ess_fraction` with normal intervals, cut off where no value can lie."""
@@ -134,17 +137,17 @@ def tail_index(log_w: Tensor) -> float | None:
         log_w: log weights, nats, (n,); a common constant changes nothing.
 
     Returns:
-        None where there are fewer than `LEAST_TAIL` weights in the tail, or they are all alike.
+        None where there are fewer than `LEAST_TAIL` weights in the tail, or more than a quarter of it are alike.
     """
     n = len(log_w)
     size = math.ceil(min(0.2 * n, 3 * math.sqrt(n)))
     if size < LEAST_TAIL or size >= n:
         return None
     largest = log_w.double().sort().values[-size - 1 :]
-    weight = (largest - largest[-1]).exp()
-    excess = weight[1:] - weight[0]
-    if float(excess[-1]) <= 0 or float(excess[size // 4]) <= 0:
+    if float(largest[size // 4 + 1]) <= float(largest[0]):
         return None
+    weight = (largest - largest[-1]).exp()
+    excess = (weight[1:] - weight[0]).clamp(min=LEAST_WEIGHT)
     shape = _pareto_shape(excess)
     return (size * shape + 10 * 0.5) / (size + 10)
 
@@ -155,7 +158,7 @@ def usable_tail(n: int) -> float:
 
 
 def _pareto_shape(excess: Tensor) -> float:
-    """Return the shape of the generalised Pareto distribution of `excess`, (m,), ascending, not all zero.
+    """Return the shape of the generalised Pareto distribution of `excess`, (m,), ascending, all positive.
 
     The profile likelihood of theta = -shape / scale is averaged over a grid that spans its plausible values.
     """

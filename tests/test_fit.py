@@ -99,3 +99,25 @@ def test_between_good_and_bad_lies_usable_and_few_samples_need_a_lighter_tail():
     assert Fit(**common, ess_fraction=0.5, tail_index=0.6, n=100).trust == "not to be trusted"
     assert usable_tail(100) == pytest.approx(0.5)
     assert usable_tail(100_000) == 0.7
+
+
+@pytest.mark.parametrize("spread", [10, 100, 1000, 100_000])
+def test_weights_of_which_all_but_one_vanish_are_not_to_be_trusted(spread):
+    """Steep energies spread log weights by thousands of nats, beside which no floating-point number stands."""
+    fit = fit_statistics(torch.randn(1024, generator=stream(0, "steep"), dtype=torch.float64) * spread)
+    assert fit.ess_fraction < 0.01
+    assert fit.tail_index > 1
+    assert fit.trust == "not to be trusted"
+
+
+def test_one_weight_far_above_equal_ones_is_not_to_be_trusted():
+    log_w = torch.zeros(1000)
+    log_w[3] = 20.0
+    fit = fit_statistics(log_w)
+    assert (fit.tail_index, fit.trust) == (None, "not to be trusted")
+
+
+def test_few_samples_need_a_light_tail_to_be_good():
+    common = {"log_z": 0, "log_z_error": 0, "log_z_bound": 0, "kl_gap": 0, "kl_gap_error": 0, "ess_error": 0}
+    assert Fit(**common, ess_fraction=0.5, tail_index=0.45, n=1000).trust == "good"
+    assert Fit(**common, ess_fraction=0.5, tail_index=0.45, n=50).trust == "not to be trusted"
