@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from promptgen.build import cards_of
 from promptgen.cards import find_card
 from promptgen.devices import find_device, placed
 from promptgen.errors import DataError, TooFewSamplesError
@@ -22,7 +21,7 @@ from promptgen.metrics.estimate import Vector
 from promptgen.metrics.shares import class_counts, joint_labels
 from promptgen.perception.base import Classifier
 from promptgen.perception.labels import PRODUCT, classes
-from promptgen.specs import ModelSpec, ReaderSpec
+from promptgen.specs import CardModel, JointModel, ModelSpec, ReaderSpec
 
 Indices = NDArray[np.int64]
 
@@ -204,11 +203,19 @@ class Confusion:
         attribute: what was labelled.
         labels: its classes.
         counts: labelled images by true class (rows) and class read, (K, K).
+
+    Raises:
+        DataError: the counts are of another number of classes.
     """
 
     attribute: str
     labels: Sequence[str]
     counts: Indices
+
+    def __post_init__(self) -> None:
+        if self.counts.shape != (expected := (len(self.labels), len(self.labels))):
+            classes = f"{self.attribute} ({', '.join(self.labels)})"
+            raise DataError(f"the confusion table of {classes} must be of shape {expected}, got {self.counts.shape}")
 
     def ordered(self, labels: Sequence[str]) -> Indices:
         """Return the counts with their classes in another order.
@@ -228,6 +235,8 @@ def card_confusions(
 ) -> dict[str, Confusion]:
     """Return the confusion tables on the cards of a classifier, by attribute.
 
+    A classifier by words has none: its classes are the user's, whatever was measured of its network.
+
     Args:
         spec: the classifier.
         attributes: class labels of each attribute it knows, in the order of the tables.
@@ -235,10 +244,12 @@ def card_confusions(
 
     Raises:
         ConfigError: there is no such card.
+        DataError: a table has another number of classes than the classifier.
     """
     found = {}
-    for name in cards_of(spec):
-        for attribute, figures in find_card(name, models).quality.items():
+    for part in spec.classifiers if isinstance(spec, JointModel) else [spec]:
+        figures_by_attribute = find_card(part.model, models).quality if isinstance(part, CardModel) else {}
+        for attribute, figures in figures_by_attribute.items():
             if attribute in attributes and isinstance(figures, Mapping) and "confusion" in figures:
                 found[attribute] = Confusion(attribute, attributes[attribute], np.array(figures["confusion"]))
     return found

@@ -7,16 +7,19 @@ import re
 
 import numpy as np
 import pytest
+import yaml
 
 from promptgen.audit import Audit, Sampling, audit
 from promptgen.errors import ConfigError, DataError, TooFewSamplesError
 from promptgen.images import Unread
-from promptgen.labelling import Confusion, Labeller, Labels, read_confusion, read_labels
+from promptgen.labelling import Confusion, Labeller, Labels, card_confusions, read_confusion, read_labels
 from promptgen.metrics.correction import corrected_shares
 from promptgen.metrics.shares import wilson
 from promptgen.reporting.audit_page import render
 from promptgen.reporting.audit_tables import text
 from promptgen.reporting.audit_words import AuditRun, ImageSet, doubts
+from promptgen.specs import CardModel, ClipLabelsModel, JointModel
+from tests.store.made_up_cards import card, file
 
 HAIR, GLASSES = ("short", "long"), ("without", "with")
 QUICK = Sampling(resamples=200)
@@ -178,6 +181,26 @@ def test_labels_are_read_from_csv(tmp_path):
 def test_tables_with_faults_are_refused(tmp_path, content, message):
     with pytest.raises(DataError, match=message):
         read_labels(csv(tmp_path / "x.csv", content))
+
+
+@pytest.mark.parametrize("labels", [("a",), ("a", "b", "c")])
+def test_a_confusion_table_has_a_row_and_a_column_for_each_class(labels):
+    with pytest.raises(DataError, match=r"the confusion table of x \(a.*must be of shape"):
+        Confusion("x", labels, np.array([[9, 1], [1, 9]]))
+
+
+def test_only_a_card_whose_network_fixes_the_classes_has_their_confusions(tmp_path):
+    """CLIP in the user's words reads the user's classes, in any order and number, not those of a table on its card."""
+    quality = {"hair": {"confusion": [[90, 10], [20, 80]]}}
+    cards = {name: card(file("https://example.org/x"), quality=quality) for name in ("heads", "clip")}
+    (tmp_path / "cards.yaml").write_text(yaml.safe_dump(cards))
+    words = ClipLabelsModel(type="clip_labels", model="clip", attributes={"hair": {"long": "l", "short": "s"}})
+    heads, models = CardModel(type="card", model="heads"), tmp_path / "models"
+    assert card_confusions(words, {"hair": ("long", "short")}, models) == {}
+    assert card_confusions(heads, {"hair": HAIR}, models)["hair"].counts.tolist() == [[90, 10], [20, 80]]
+    other = words.model_copy(update={"attributes": {"hat": {"on": "a hat", "off": "no hat"}}})
+    joint = JointModel(type="joint", classifiers=[other, heads])
+    assert set(card_confusions(joint, {"hair": HAIR, "hat": ("on", "off")}, models)) == {"hair"}
 
 
 def test_confusion_tables_are_read_from_csv(tmp_path):
