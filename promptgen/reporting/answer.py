@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from promptgen.metrics.estimate import Estimate
+from promptgen.reporting.changes import distance_change, share_changes, tallies
 from promptgen.reporting.control import control_shares, preferred
 from promptgen.reporting.formats import class_name, count, number, number_range, percent, percent_range, wanted
 from promptgen.reporting.records import Confirmation, Count, Metrics, PassRecord
@@ -43,7 +45,7 @@ def _opening(metrics: Metrics, settings: Settings) -> str:
         return f"The generator alone puts {subject} at {before}"
     if control is first:
         return f"Asked for {asked}, the generator puts {subject} at {before}"
-    moved = "moved" if _differ(metrics, first, control) else "did not measurably move"
+    moved = "moved" if _moved(metrics, settings, first, control) else "did not measurably move"
     return f"Asking for {asked} {moved} {subject} from {before} to {_amount(metrics, control)}"
 
 
@@ -60,9 +62,13 @@ def _amount(metrics: Metrics, record: PassRecord) -> str:
     return f"{number(record.distance.value if record.distance else None)} nats"
 
 
-def _differ(metrics: Metrics, before: PassRecord, after: PassRecord) -> bool:
-    """Tell whether some share moved further than both intervals allow, as counted by the judge."""
-    return any(not before.counted[label].overlaps(after.counted[label]) for label in metrics.target)
+def _moved(metrics: Metrics, settings: Settings, before: PassRecord, after: PassRecord) -> bool:
+    """Tell whether what the sentence follows has moved by more than chance explains, as the tables have it."""
+    counted = tallies(before, after)
+    change: Estimate | None = share_changes(*counted, settings).get(headline_label(metrics))
+    if len(metrics.target) > 2:
+        change = distance_change(*counted, "kl", metrics.target, settings)
+    return change is not None and not change.contains(0)
 
 
 def _verdict(metrics: Metrics, last: PassRecord, settings: Settings) -> str:

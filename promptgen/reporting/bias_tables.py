@@ -8,7 +8,7 @@ from typing import Literal
 
 from promptgen.metrics.distances import noise_floor_kl
 from promptgen.metrics.estimate import Difference
-from promptgen.reporting.changes import Tally, distance_change, share_changes, tally
+from promptgen.reporting.changes import distance_change, share_changes, tallies
 from promptgen.reporting.glossary import DISTANCES
 from promptgen.reporting.records import Bias, Count, Interval, Metrics, PassRecord, Source
 from promptgen.reporting.settings import Settings
@@ -83,7 +83,7 @@ def pass_rows(metrics: Metrics, settings: Settings) -> list[PassRow]:
         if isinstance(count, PassRecord):
             title, seconds = pass_words(count, settings), sum(count.seconds.values())
         if before:
-            change = share_changes(*_tallies(before, count), settings).get(label)
+            change = share_changes(*tallies(before, count), settings).get(label)
         rows.append(PassRow(count, title, count.counted[label], change, count.contains(metrics.target), seconds))
     return rows
 
@@ -99,7 +99,7 @@ def distance_rows(metrics: Metrics, settings: Settings) -> list[DistanceRow]:
         }
         for name, by in by_name.items():
             chance = count.chance.get(name, noise_floor_kl(len(metrics.target), count.n) if name == "kl" else None)
-            change = distance_change(*_tallies(before, count), name, metrics.target, settings) if before else None
+            change = distance_change(*tallies(before, count), name, metrics.target, settings) if before else None
             rows.append(DistanceRow(count, DISTANCES[name], by, chance, change))
     return rows
 
@@ -108,11 +108,6 @@ def _with_before(metrics: Metrics) -> list[tuple[PassRecord | None, Count]]:
     """Return every count with the pass before it; the count after the loop is of no pass of its own."""
     again = [(None, metrics.confirmation)] if metrics.confirmation else []
     return [*zip([None, *metrics.passes], metrics.passes, strict=False), *again]
-
-
-def _tallies(before: Count, after: Count) -> tuple[Tally, Tally]:
-    """Return the labels of two passes, as the later one's counter saw both."""
-    return tally(before.shares.get(after.counter), before.n), tally(after.counted, after.n)
 
 
 def indirect_sources(metrics: Metrics) -> list[tuple[Source, Way]]:

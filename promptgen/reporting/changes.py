@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from promptgen.metrics.bias import DISTANCES
 from promptgen.metrics.distances import distance_difference
-from promptgen.metrics.estimate import Difference
-from promptgen.metrics.shares import compare_shares, homogeneity
-from promptgen.reporting.records import Interval
+from promptgen.metrics.estimate import Difference, Estimate
+from promptgen.metrics.shares import compare_shares, homogeneity, share_difference
+from promptgen.reporting.records import Count, Interval
 from promptgen.reporting.settings import Settings
 
 Tally = Mapping[str, int]
@@ -18,6 +18,17 @@ Tally = Mapping[str, int]
 def tally(shares: Mapping[str, Interval] | None, n: int) -> Tally:
     """Return how many of `n` samples had each label, from the shares that this count gave."""
     return {label: round(share.value * n) for label, share in (shares or {}).items()}
+
+
+def tallies(before: Count, after: Count) -> tuple[Tally, Tally]:
+    """Return the labels of two passes, as the later one's counter saw both."""
+    return tally(before.shares.get(after.counter), before.n), tally(after.counted, after.n)
+
+
+def share_change(before: Interval, after: Interval) -> Estimate:
+    """Return how far one share has moved, with its interval: that of `share_changes`, without a p-value."""
+    then, now = (Estimate(each.value, each.low, each.high) for each in (before, after))
+    return share_difference(now, then)
 
 
 def share_changes(before: Tally, after: Tally, settings: Settings) -> dict[str, Difference]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from promptgen.reporting.answer import counted_again
+from promptgen.reporting.changes import share_change
 from promptgen.reporting.control import control_shares, preferred
 from promptgen.reporting.fit_words import judgement
 from promptgen.reporting.formats import class_name, listing, number, percent
@@ -82,10 +83,10 @@ def _request(metrics: Metrics) -> Iterator[str]:
     )
     for key, share in asked.items():
         name = f"“{class_name(*key)}”"
-        if control is not first and key in before and share.low <= before[key].high:
+        if control is not first and key in before and share_change(before[key], share).low <= 0:
             alone = f"{percent(share.value)} against {percent(before[key].value)} for the generator alone"
             yield f"Pass {control.number}: asking did not make {name} measurably more frequent: {alone}."
-        if last is not control and key in after and after[key].high < share.low:
+        if last is not control and key in after and share_change(share, after[key]).high < 0:
             fell = f"from {percent(share.value)} to {percent(after[key].value)}"
             yield f"Pass {last.number}: de-biasing lost part of the request: {name} fell {fell}."
 

@@ -47,6 +47,11 @@ def run(*arguments, params=None, **options):
             "Asking for “a person without makeup” did not measurably move long hair from 50 % to 51 %; "
             "the judge’s interval contains the target of 50 %.",
         ),
+        (  # each interval reaches into the other, and yet chance explains the difference in 1 of 90 cases alone
+            run([GENERATOR, CONTROL], [0.5, 0.54]),
+            "Asking for “a person without makeup” moved long hair from 50 % to 54 %; "
+            "the judge’s interval misses the target of 50 %, and no de-biasing pass has been run.",
+        ),
         (
             run([GENERATOR], [0.5]),
             "The generator alone puts short hair at 50 %; the judge’s interval contains the target of 50 %.",
@@ -227,6 +232,13 @@ def test_a_request_that_was_not_met_is_warned_of():
     assert with_makeup_shares(0.70, 0.61, 0.61) == [
         "Pass 1: asking did not make “without makeup” measurably more frequent: "
         "61.0 % against 70.0 % for the generator alone."
+    ]
+
+
+def test_overlapping_intervals_do_not_hide_that_a_request_was_met_or_lost():
+    assert with_makeup_shares(0.62, 0.66, 0.66) == []
+    assert with_makeup_shares(0.5, 0.97, 0.955) == [
+        "Pass 2: de-biasing lost part of the request: “without makeup” fell from 97.0 % to 95.5 %."
     ]
 
 
