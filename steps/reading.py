@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from promptgen.build import build_classifier, identities
 from promptgen.energies.base import Sample
-from promptgen.generators.base import Generator, HasTruth, conditioned_truth
+from promptgen.generators.base import Generator, HasTruth, conditioned_truth, truth_classes
 from promptgen.perception.base import Classifier
 from promptgen.perception.labels import probabilities
 from promptgen.sampling import draw
@@ -87,16 +87,25 @@ class Reading:
             self._keep(reader, {name: part.argmax(dim=1) for name, part in logits.items()})
             self._batches[f"probability.{reader}"].append(probabilities(logits, self.attribute).cpu())
         if isinstance(self.generator, HasTruth):
-            self._keep("truth", conditioned_truth(self.generator, sample.latent, sample.context))
+            truth = conditioned_truth(self.generator, sample.latent, sample.context)
+            self._keep("truth", truth)
+            self.attributes["truth"] = self._truth_classes(self.generator, truth)
         self.n += len(image)
         self.images += len(image)
 
     def _keep(self, reader: str, labels: Mapping[str, Tensor]) -> None:
         for name, indices in labels.items():
             self._batches[f"{reader}.{name}"].append(indices.to("cpu", torch.int16))
-        if reader == "truth":  # which has no labels of its own: its classes are in the classifier's order
-            known = self.attributes["classifier"]
-            self.attributes["truth"] = {name: known[name] for name in labels if name in known}
+
+    def _truth_classes(self, generator: HasTruth, truth: Iterable[str]) -> dict[str, list[str]]:
+        """Return the labels of what is truly known and the classifier knows too, by the same labels.
+
+        A generator that does not name its classes has them in the order of the classifier's.
+        """
+        known = self.attributes["classifier"]
+        named = truth_classes(generator) or known
+        both = [name for name in truth if name in known and name in named]
+        return {name: list(named[name]) for name in both if set(named[name]) == set(known[name])}
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return everything that was read, by name: `READER.ATTRIBUTE`, (N,), and `probability.READER`, (N, K)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
@@ -101,7 +101,10 @@ class Conditional(Protocol):
 
 @runtime_checkable
 class HasTruth(Protocol):
-    """A generator whose latents have known attributes. Only for measuring: training never asks for the truth."""
+    """A generator whose latents have known attributes. Only for measuring: training never asks for the truth.
+
+    Its class labels, in the order of the indices, are what `truth_classes` returns.
+    """
 
     def truth(self, latent: Tensor) -> Mapping[str, Tensor]:
         """Return the true class index, (B,) int64, of each attribute for latents (B, D)."""
@@ -126,6 +129,14 @@ def conditioned_images(
     if context.shape != (expected := (len(latent), len(condition_of(generator)))):
         raise DataError(f"this generator takes conditions of shape {expected}, got {tuple(context.shape)}")
     return cast(Conditional, generator)(latent, noise=noise, context=context)
+
+
+def truth_classes(generator: HasTruth) -> Mapping[str, Sequence[str]] | None:
+    """Return the class labels by attribute, in the order of the true indices; None if the generator does not tell.
+
+    It tells them as its `attributes`, as a classifier does.
+    """
+    return cast("Mapping[str, Sequence[str]] | None", getattr(generator, "attributes", None))
 
 
 def conditioned_truth(generator: HasTruth, latent: Tensor, context: Tensor | None) -> Mapping[str, Tensor]:

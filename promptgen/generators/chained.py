@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
@@ -20,6 +20,7 @@ from promptgen.generators.base import (
     condition_of,
     conditioned_images,
     conditioned_truth,
+    truth_classes,
 )
 
 
@@ -83,6 +84,11 @@ class ChainedGenerator(FrozenModule):
 
 class _TruthfulChain(ChainedGenerator):
     """A chain on a generator whose latents have known attributes."""
+
+    @property
+    def attributes(self) -> Mapping[str, Sequence[str]] | None:
+        """Class labels of each attribute, in the order of the true indices; None if the base does not tell."""
+        return truth_classes(cast(HasTruth, self.base))
 
     def truth(self, latent: Tensor, context: Tensor | None = None) -> Mapping[str, Tensor]:
         """Return the true class index, (B,) int64, of each attribute for latents of the chain, (B, D).

@@ -34,7 +34,10 @@ class WorldGenerator(FrozenModule):
     Attributes:
         prior: N(0, I), (B, D).
         image_shape: (3, 64, 64).
+        attributes: class labels of each attribute, in the order of the true indices.
     """
+
+    attributes = ATTRIBUTES
 
     def __init__(self, network: StyleGAN2, scene: Scene) -> None:
         super().__init__()
