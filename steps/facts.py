@@ -16,10 +16,20 @@ HEADLINE = "bias/kl/judge"
 
 
 def figures(record: Mapping[str, Any]) -> dict[str, float]:
-    """Return a pass's entry of reports/metrics.json as flat metrics, the headline bias metric first."""
+    """Return a pass's entry of reports/metrics.json as flat metrics, the headline bias metric first.
+
+    MLflow shows names group by group in the order of the alphabet, so what the loop is about is called ``bias``.
+    """
     flat = _intervals(HEADLINE, record["kl"]["judge"]) | _counted("bias", record)
+    flat |= {f"chance/{name}": value for name, value in record.get("chance", {}).items()}
+    for reader, shares in record.get("corrected", {}).items():
+        for label, interval in shares.items():
+            flat |= _intervals(f"corrected/{label}/{reader}", interval)
+    for reader, distances in record.get("distances", {}).items():
+        for name, interval in distances.items():
+            flat |= _intervals(f"distance/{name}/{reader}", interval)
     for reader, bias in record.get("soft", {}).items():
-        flat |= _bias("bias/soft", reader, bias)
+        flat |= _bias("soft", reader, bias)
     for attribute, watched in record.get("watched", {}).items():
         for reader, bias in watched["by"].items():
             flat |= _bias(f"watched/{attribute}", reader, bias)
@@ -35,24 +45,18 @@ def figures(record: Mapping[str, Any]) -> dict[str, float]:
 
 def confirmed_figures(confirmation: Mapping[str, Any]) -> dict[str, float]:
     """Return the confirming count of reports/metrics.json as flat metrics."""
-    return _numbers(_counted("bias/confirmed", confirmation))
+    return _numbers(_counted("confirmed", confirmation))
 
 
 def _counted(prefix: str, record: Mapping[str, Any]) -> dict[str, float | None]:
-    """Return what was counted of the attribute to de-bias, by all who counted."""
+    """Return KL and shares of the attribute to de-bias, by all who counted."""
     flat: dict[str, float | None] = {}
     for reader, interval in record["kl"].items():
         flat |= _intervals(f"{prefix}/kl/{reader}", interval)
     for reader, shares in record["shares"].items():
         for label, interval in shares.items():
             flat |= _intervals(f"{prefix}/share/{label}/{reader}", interval)
-    for reader, shares in record.get("corrected", {}).items():
-        for label, interval in shares.items():
-            flat |= _intervals(f"{prefix}/corrected/{label}/{reader}", interval)
-    for reader, distances in record.get("distances", {}).items():
-        for name, interval in distances.items():
-            flat |= _intervals(f"{prefix}/{name}/{reader}", interval)
-    return flat | {f"{prefix}/chance/{name}": value for name, value in record.get("chance", {}).items()}
+    return flat
 
 
 def _numbers(flat: Mapping[str, Any]) -> dict[str, float]:

@@ -28,7 +28,7 @@ from steps.sync import JOURNAL_NAME
 PARENT = "loop"
 ALIAS = "least-biased"
 PATIENCE = 15.0  # seconds that the end of a run waits for MLflow
-PREFIXES = ("bias/", "control/", "fit/", "quality/", "train/", "watched/")
+PREFIXES = ("bias/", "control/", "fit/", "quality/", "train/")
 
 
 class Recorder:

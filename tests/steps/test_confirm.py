@@ -152,10 +152,10 @@ def test_the_metrics_file_has_it(done, confirmation, tmp_path):
 
 def test_its_metrics_are_apart_from_those_of_the_count_that_decided(confirmation):
     flat = confirmed_figures(confirmation)
-    assert all(name.startswith("bias/confirmed/") for name in flat)
+    assert all(name.startswith("confirmed/") for name in flat)
     for part in ("value", "low", "high"):
-        assert flat[f"bias/confirmed/share/long/judge/{part}"] == confirmation["shares"]["judge"]["long"][part]
-        assert flat[f"bias/confirmed/kl/truth/{part}"] == confirmation["kl"]["truth"][part]
+        assert flat[f"confirmed/share/long/judge/{part}"] == confirmation["shares"]["judge"]["long"][part]
+        assert flat[f"confirmed/kl/truth/{part}"] == confirmation["kl"]["truth"][part]
 
 
 def test_a_pass_without_its_flow_is_refused(tmp_path):

@@ -45,10 +45,10 @@ def test_every_interval_is_a_group_of_value_low_and_high():
     assert {
         "bias/kl/judge",
         "bias/share/long/judge",
-        "bias/corrected/long/judge",
-        "bias/total_variation/judge",
-        "bias/soft/share/short/judge",
-        "bias/soft/kl/judge",
+        "corrected/long/judge",
+        "distance/total_variation/judge",
+        "soft/share/short/judge",
+        "soft/kl/judge",
         "watched/hair x glasses/share/short x with/judge",
         "watched/hair x glasses/discrepancy/judge",
         "quality/precision",
@@ -58,7 +58,7 @@ def test_every_interval_is_a_group_of_value_low_and_high():
     assert all(f"{group}/{part}" in flat for group in groups for part in ("value", "low", "high"))
     assert flat["quality/frechet/value"] == 1.5
     assert flat["quality/frechet/chance"] == 0.2
-    assert flat["bias/chance/kl"] == 0.0002
+    assert flat["chance/kl"] == 0.0002
     assert all(math.isfinite(value) for value in flat.values())
 
 
