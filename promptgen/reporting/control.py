@@ -25,13 +25,17 @@ MEASURES = {
 
 
 def control_shares(record: PassRecord) -> dict[tuple[str, str], dict[Source, Interval]]:
-    """Return the shares of what the control asks for, by (attribute, label) and source, from "makeup.without.judge"."""
+    """Return the shares of what the control asks for, by (attribute, label) and source, from "makeup.without.judge".
+
+    A label may have dots of its own.
+    """
     found: dict[tuple[str, str], dict[Source, Interval]] = {}
     for name, interval in record.control.items():
-        *key, last = name.split(".")
+        attribute, _, rest = name.partition(".")
+        label, _, last = rest.rpartition(".")
         for source in SOURCES:
-            if len(key) == 2 and source == last:
-                found.setdefault((key[0], key[1]), {})[source] = interval
+            if label and source == last:
+                found.setdefault((attribute, label), {})[source] = interval
     return found
 
 

@@ -80,5 +80,8 @@ def listing(items: list[str]) -> str:
 
 def class_name(attribute: str, label: str) -> str:
     """Return how a class is called in a sentence: "long hair", "skin 3", or "short hair, with glasses" of a product."""
-    factors = zip(attribute.split(PRODUCT), label.split(PRODUCT), strict=True)
+    names, values = attribute.split(PRODUCT), label.split(PRODUCT)
+    if len(names) != len(values):  # a label that has what joins factors in it, such as "4 x 4"
+        names, values = [attribute], [label]
+    factors = zip(names, values, strict=True)
     return ", ".join(f"{name} {value}" if value.isdigit() else f"{value} {name}" for name, value in factors)

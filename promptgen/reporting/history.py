@@ -19,6 +19,6 @@ def column(history: History, name: str) -> Curve:
 
 
 def columns(history: History, prefix: str) -> dict[str, Curve]:
-    """Return all numbers under a prefix such as ``share/``, called by the part of their name after it or its colon."""
+    """Return all numbers under a prefix such as ``share/``, called by what follows it and a colon in their name."""
     names = dict.fromkeys(name for row in history for name in row if name.startswith(prefix))
-    return {name.removeprefix(prefix).rpartition(":")[2]: column(history, name) for name in names}
+    return {name.removeprefix(prefix).split(":", 1)[-1]: column(history, name) for name in names}

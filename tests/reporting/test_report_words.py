@@ -4,7 +4,7 @@ import made_up_run
 import pytest
 
 from promptgen.reporting import answer as answers
-from promptgen.reporting import doubts, fit_words, formats, words
+from promptgen.reporting import control, doubts, fit_words, formats, history, words
 from promptgen.reporting.records import Fit, Metrics
 
 GENERATOR, CONTROL, DEBIAS = "generator", "control", "debias"
@@ -279,6 +279,19 @@ def test_a_request_that_de_biasing_lost_is_warned_of():
 )
 def test_numbers_are_written_alike(written, expected):
     assert plain(written) == expected
+
+
+@pytest.mark.parametrize("label", ["St. Bernard", "4 x 4", "3:1", "a.b:c x d"])
+def test_a_label_may_have_the_signs_that_join_names(label):
+    """A share that the control asks for, or a curve, must not vanish for its name."""
+    content = made_up_run.content()
+    for record in content["passes"]:
+        record["control"] = {f"kind.{label}.judge": made_up_run.wilson(0.5 * 2000, 2000).as_dict()}
+    given = made_up_run.make(content)
+    assert list(control.control_shares(given.metrics.passes[0])) == [("kind", label)]
+    assert control.other_measures(given.metrics.passes[0]) == {}
+    assert f"{label} kind" in context(given)
+    assert history.columns([{"step": 0, f"share/kind:{label}": 0.5}], "share/") == {label: [(0, 0.5)]}
 
 
 @pytest.mark.parametrize(
