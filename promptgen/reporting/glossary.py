@@ -25,7 +25,7 @@ MEANINGS: Final[dict[str, str]] = {
     # differences
     "Change from before": "How far the share is from that of the pass before, in percentage points.",
     "Change": "How far the number is from that of the pass before.",
-    "p": "How often chance alone would make so large a difference. The smaller, the less likely it was chance.",
+    "p": "How often chance alone would make a difference at least so large if nothing had changed.",
     "changed": "Whether any share differs by more than chance explains. No sign is no proof that nothing changed.",
     "On target": "Yes if the interval of every share contains its target.",
     "Time": "All steps of the pass together.",

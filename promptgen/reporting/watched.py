@@ -134,10 +134,12 @@ def _sentence(
         return f"{found[:1].upper()}{found[1:]}; there are no two passes to compare."
     way = f"{name} {percent(shares[0].value)}\u00a0→\u00a0{percent(shares[-1].value)}"
     change = account.moved[label]
-    told = f"({p_value(p)}; {points(change.low)} to {points(change.high)} points)"
+    pair = len(target) == 2
+    all_classes, this_one = ("", "") if pair else (" over all classes", "this one ")
+    told = f"({p_value(p)}{all_classes}; {this_one}{points(change.low)} to {points(change.high)} points)"
     if p > 1 - settings.confidence:
         return f"No more than chance explains: {way} {told}."
-    most = "" if len(target) == 2 else ", the most of its classes"
+    most = "" if pair else ", the most of its classes"
     return f"Changed along: {way}{most} {told}.{_on_purpose(metrics, attribute)}"
 
 

@@ -45,7 +45,8 @@ def test_what_it_does_not_explain_is_one_told_by_the_class_that_moved_most():
     counts = [(1000, 600, 400), (1000, 300, 700), (1050, 300, 650)]
     sentence = plain(table(run(age=(AGE, (0.4, 0.4, 0.2), counts))).sentence)
     assert sentence == (
-        "Changed along: middle age 30.0 % → 15.0 %, the most of its classes (p = 0.005; −17.5 to −12.4 points)."
+        "Changed along: middle age 30.0 % → 15.0 %, the most of its classes "
+        "(p = 0.005 over all classes; this one −17.5 to −12.4 points)."
     )
 
 
