@@ -15,13 +15,10 @@ from promptgen.perception.labels import agreed_classes, class_index, classes, ta
 from steps.arguments import add_experiment
 from steps.command import command
 from steps.common import Project
+from steps.counting import COUNTERS
 from steps.list_models import idle, lacking
 
 logger = logging.getLogger("promptgen")
-
-
-READERS = ("judge", "classifier")
-"""Who counts, the more trusted one first."""
 
 
 def run(project: Project) -> None:
@@ -39,7 +36,8 @@ def run(project: Project) -> None:
     find_device(params.device)
     generator = build_generator(params.generator, models)
     Flow(generator.prior.dim, params.flow, params.condition)  # whose parts may not fit the latent
-    readers = {name: build_classifier(getattr(params.debias, name), models).attributes for name in READERS}
+    specs = {name: getattr(params.debias, name) for name in COUNTERS if name != "truth"}
+    readers = {name: build_classifier(spec, models).attributes for name, spec in specs.items()}
     for reader, attributes in readers.items():
         target_shares(classes(attributes, params.debias.attribute), params.debias.target)
         for attribute, label in (params.control.measure if params.control else {}).items():

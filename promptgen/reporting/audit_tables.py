@@ -14,6 +14,7 @@ from promptgen.reporting.formats import (
     count,
     number,
     number_range,
+    p_number,
     percent,
     percent_range,
     points,
@@ -116,7 +117,7 @@ def _comparison(run: AuditRun, audit: Audit, found: Comparison) -> Table:
     assert run.other is not None
     here, there = f"{run.images.name}, N = {count(audit.bias.n)}", f"{run.other.name}, N = {count(found.n)}"
     rows = [
-        [Cell(label), _share(share), _share(other), _points(difference), Cell(p_value(difference.p_value))]
+        [Cell(label), _share(share), _share(other), _points(difference), Cell(p_number(difference.p_value))]
         for label, share, other, difference in zip(
             audit.labels, audit.bias.shares, found.shares, found.differences, strict=True
         )
@@ -124,8 +125,8 @@ def _comparison(run: AuditRun, audit: Audit, found: Comparison) -> Table:
     for name, difference in found.distances.items():
         value: Estimate = getattr(audit.bias, name)
         ends = (Cell(number(value.value, 4)), Cell(number(value.value - difference.value, 4)))
-        rows.append([Cell(MEASURES[name][0]), *ends, _change(difference), Cell(p_value(difference.p_value))])
-    rows.append([Cell("All shares together"), *[Cell("")] * 3, Cell(p_value(found.p_value))])
+        rows.append([Cell(MEASURES[name][0]), *ends, _change(difference), Cell(p_number(difference.p_value))])
+    rows.append([Cell("All shares together"), *[Cell("")] * 3, Cell(p_number(found.p_value))])
     meanings = [
         "Difference: here minus there; of shares in percentage points.",
         "p: how often chance alone would show at least as large a difference if there were none.",
@@ -172,11 +173,6 @@ def _points(difference: Difference) -> Cell:
 
 def _change(difference: Difference) -> Cell:
     return Cell(number(difference.value, 4), f"{number(difference.low, 4)} to {number(difference.high, 4)}")
-
-
-def p_value(p: float) -> str:
-    """Return a p-value with as many digits as mean anything."""
-    return "< 0.001" if p < 0.001 else number(p)
 
 
 def text(run: AuditRun) -> str:

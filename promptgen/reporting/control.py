@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from promptgen.reporting.records import SOURCES, Interval, PassRecord, Source
+from promptgen.reporting.records import SOURCES, TRUSTED, Interval, PassRecord, Source
 
 DIVERSITY = "identity.diversity"
 """Name of the variety of identities, which stands with quality."""
@@ -41,7 +41,7 @@ def control_shares(record: PassRecord) -> dict[tuple[str, str], dict[Source, Int
 
 def preferred(by_source: dict[Source, Interval]) -> Interval:
     """Return the judge's number, or the classifier's or truth's when there is no judge."""
-    return next(by_source[source] for source in ("judge", "classifier", "truth") if source in by_source)
+    return next(by_source[source] for source in TRUSTED if source in by_source)
 
 
 def other_measures(record: PassRecord) -> dict[str, Interval]:

@@ -62,10 +62,14 @@ def duration(seconds: float) -> str:
 
 
 def p_value(p: float) -> str:
-    """Return a p-value with as many digits as mean anything, such as "p = 0.31" or "p < 0.001", on one line."""
-    if p < 0.001:
-        return "p\u00a0<\u00a00.001"
-    return f"p\u00a0=\u00a0{number(p, 3 if p < 0.1 else 2)}"
+    """Return a p-value with its name, such as "p = 0.31" or "p < 0.001", on one line."""
+    text = p_number(p)
+    return f"p {text if text.startswith('<') else f'= {text}'}".replace(" ", "\u00a0")
+
+
+def p_number(p: float) -> str:
+    """Return a p-value with as many digits as mean anything, such as "0.31" or "< 0.001"."""
+    return "< 0.001" if p < 0.001 else number(p, 3 if p < 0.1 else 2)
 
 
 def count(value: int) -> str:

@@ -11,6 +11,10 @@ from promptgen.errors import DataError
 
 Source = Literal["classifier", "judge", "truth"]
 SOURCES: tuple[Source, ...] = ("classifier", "judge", "truth")
+"""Who counts, in the order of tables and figures."""
+
+TRUSTED: tuple[Source, ...] = ("judge", "classifier", "truth")
+"""Who counts, the one whose word is taken first."""
 
 
 class Record(BaseModel):

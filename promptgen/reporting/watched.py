@@ -12,11 +12,8 @@ from promptgen.reporting.changes import any_change, share_changes, tally
 from promptgen.reporting.control import control_shares
 from promptgen.reporting.formats import class_name, listing, p_value, percent, points, wanted
 from promptgen.reporting.glossary import DISTANCES
-from promptgen.reporting.records import Interval, Metrics, Source, Watched
+from promptgen.reporting.records import TRUSTED, Interval, Metrics, Source, Watched
 from promptgen.reporting.settings import Settings
-
-TRUSTED: Sequence[Source] = ("judge", "classifier", "truth")
-"""Who counts, the one whose word is taken first."""
 
 
 @dataclass(frozen=True)
