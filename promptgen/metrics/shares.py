@@ -94,9 +94,13 @@ def soft_share_estimates(probabilities: ArrayLike, confidence: float = 0.95) -> 
         raise TooFewSamplesError(f"a mean probability needs at least 2 samples, got {len(rows)}")
     estimates = []
     for mean, variance in zip(rows.mean(axis=0), rows.var(axis=0), strict=True):
-        largest = mean * (1 - mean)  # of anything in [0, 1] with this mean
-        n = len(rows) * largest / variance if variance > 1e-12 * largest else math.inf
-        estimates.append(wilson(mean * n, n, confidence) if math.isfinite(n) and n > 0 else Estimate(mean, mean, mean))
+        largest = float(mean * (1 - mean))  # of anything in [0, 1] with this mean
+        if largest == 0:  # zeros or ones alone, which are labels
+            n = float(len(rows))
+        else:
+            n = len(rows) * largest / variance if variance > 1e-12 * largest else math.inf
+        value = float(mean)
+        estimates.append(wilson(value * n, n, confidence) if math.isfinite(n) else Estimate(value, value, value))
     return estimates
 
 

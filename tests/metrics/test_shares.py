@@ -118,3 +118,9 @@ def test_no_labels_are_too_few():
         wilson(0, 0)
     with pytest.raises(TooFewSamplesError):
         soft_share_estimates([[0.5, 0.5]])
+
+
+def test_a_class_of_no_probability_has_the_interval_of_one_that_never_occurred():
+    rows = np.tile([0.0, 0.3, 0.7], (50, 1)) + np.linspace(-0.1, 0.1, 50)[:, None] * [0, 1, -1]
+    assert soft_share_estimates(rows)[0] == wilson(0, 50)
+    assert soft_share_estimates(np.tile([1.0, 0.0], (50, 1))) == [wilson(50, 50), wilson(0, 50)]
