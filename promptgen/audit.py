@@ -10,18 +10,16 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from promptgen.errors import DataError
+from promptgen.groups import Groups, grouped
 from promptgen.labelling import Confusion, Indices, Labels
 from promptgen.metrics.bias import DISTANCES, Bias, measure_bias, measure_soft_bias
 from promptgen.metrics.correction import corrected_shares, impossible_classes
 from promptgen.metrics.distances import distance_difference
-from promptgen.metrics.estimate import Difference, Estimate, Vector
-from promptgen.metrics.reference import Reference, compare_to_reference, spread
+from promptgen.metrics.estimate import Difference, Estimate, Vector, by_label
 from promptgen.metrics.shares import compare_shares, homogeneity, share_estimates
 from promptgen.perception.labels import classes, target_shares
 
@@ -42,9 +40,6 @@ class Sampling:
 
 
 SAMPLING = Sampling()
-
-MARGIN = 0.04
-"""Up to this difference, a group's share counts as that of the same group of the other set."""
 
 
 @dataclass(frozen=True)
@@ -69,41 +64,10 @@ class Comparison:
         """Return all numbers as plain dicts, classes by name."""
         return {
             "n": self.n,
-            "shares": _by_label(labels, self.shares),
-            "differences": _by_label(labels, self.differences),
+            "shares": by_label(labels, self.shares),
+            "differences": by_label(labels, self.differences),
             "p_value": self.p_value,
             "distances": {name: each.as_dict() for name, each in self.distances.items()},
-        }
-
-
-@dataclass(frozen=True)
-class Groups:
-    """How the shares vary from group to group, such as from one occupation asked for to another.
-
-    Attributes:
-        shares: share of each class, by group.
-        n: number of images, by group.
-        mean: mean of each class's share over the groups, each of which counts alike.
-        deviation: its standard deviation over the groups.
-        references: for each class, in which part of the groups that both sets have the other one's bias is amplified,
-            reflected or mitigated; None if they share no group.
-    """
-
-    shares: Mapping[str, Sequence[Estimate]]
-    n: Mapping[str, int]
-    mean: tuple[float, ...]
-    deviation: tuple[float, ...]
-    references: tuple[Reference, ...] | None
-
-    def as_dict(self, labels: Sequence[str]) -> dict[str, Any]:
-        """Return all numbers as plain dicts, classes by name."""
-        references = dict(zip(labels, map(asdict, self.references), strict=True)) if self.references else None
-        return {
-            "shares": {name: _by_label(labels, each) for name, each in self.shares.items()},
-            "n": dict(self.n),
-            "mean": dict(zip(labels, self.mean, strict=True)),
-            "deviation": dict(zip(labels, self.deviation, strict=True)),
-            "references": references,
         }
 
 
@@ -158,7 +122,7 @@ class Audit:
         }
         for name, other in (("soft", self.soft), ("judge", self.judge)):
             found[name] = _bias_dict(self.labels, other) if other else None
-        found["corrected"] = _by_label(self.labels, self.corrected) if self.corrected else None
+        found["corrected"] = by_label(self.labels, self.corrected) if self.corrected else None
         found["impossible"] = list(self.impossible)
         found["comparison"] = self.comparison.as_dict(self.labels) if self.comparison else None
         found["groups"] = self.groups.as_dict(self.labels) if self.groups else None
@@ -207,7 +171,7 @@ def audit(
         corrected=corrected,
         impossible=impossible,
         comparison=None if other is None else _compared(counts, other, attribute, labels, mu, sampling),
-        groups=_grouped(read, other, attribute, mu, sampling.confidence) if read.groups else None,
+        groups=grouped(read, other, attribute, mu, sampling.confidence) if read.groups else None,
     )
 
 
@@ -261,36 +225,6 @@ def _compared(
     )
 
 
-def _grouped(read: Labels, other: Labels | None, attribute: str, mu: Vector, confidence: float) -> Groups:
-    counts = {name: part.counts(attribute) for name, part in read.by_group().items()}
-    there = {name: part.counts(attribute) for name, part in other.by_group().items()} if other else {}
-    by_class = _shares(counts).T
-    both = sorted(counts.keys() & there.keys())
-    references = None
-    if both:
-        pairs = zip(*(_shares({name: each[name] for name in both}).T for each in (counts, there)), mu, strict=True)
-        references = tuple(
-            compare_to_reference(s, r, neutral=goal, margin=MARGIN, confidence=confidence) for s, r, goal in pairs
-        )
-    spreads = [spread(each) for each in by_class]
-    return Groups(
-        shares={name: tuple(share_estimates(each, confidence)) for name, each in counts.items()},
-        n={name: int(each.sum()) for name, each in counts.items()},
-        mean=tuple(mean for mean, _ in spreads),
-        deviation=tuple(deviation for _, deviation in spreads),
-        references=references,
-    )
-
-
-def _shares(counts: Mapping[str, Indices]) -> Vector:
-    """Return the shares of each group, (G, K)."""
-    return np.stack([each / each.sum() for each in counts.values()])
-
-
 def _bias_dict(labels: Sequence[str], bias: Bias) -> dict[str, Any]:
     distances = {name: getattr(bias, name).as_dict() for name in DISTANCES}
-    return {"n": bias.n, "shares": _by_label(labels, bias.shares), **distances}
-
-
-def _by_label(labels: Sequence[str], estimates: Sequence[Estimate]) -> dict[str, dict[str, float]]:
-    return {label: each.as_dict() for label, each in zip(labels, estimates, strict=True)}
+    return {"n": bias.n, "shares": by_label(labels, bias.shares), **distances}

@@ -268,6 +268,7 @@ def test_groups_are_counted_one_by_one_and_held_against_those_of_another_set():
     assert found.shares["nurse"] == (wilson(20, 100), wilson(80, 100))
     assert found.mean == pytest.approx((1.6 / 3, 1.4 / 3))
     assert found.deviation == pytest.approx((np.std([0.9, 0.5, 0.2], ddof=1),) * 2)
+    assert all(0 < chance < deviation for chance, deviation in zip(found.chance, found.deviation, strict=True))
     assert found.references is not None
     short = found.references[0]
     assert short.groups == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,11 @@ class Difference(Estimate):
     def as_dict(self) -> dict[str, float]:
         """Return the numbers by name."""
         return {**super().as_dict(), "p_value": self.p_value}
+
+
+def by_label(labels: Sequence[str], estimates: Sequence[Estimate]) -> dict[str, dict[str, float]]:
+    """Return estimates as plain dicts, by the label of their class."""
+    return {label: each.as_dict() for label, each in zip(labels, estimates, strict=True)}
 
 
 def check_counts(counts: ArrayLike) -> Vector:

@@ -80,6 +80,19 @@ def spread(shares: ArrayLike) -> tuple[float, float]:
     return float(s.mean()), float(s.std(ddof=1))
 
 
+def spread_by_chance(counts: ArrayLike) -> Vector:
+    """Return the standard deviation over groups, (K,), that the shares of groups that are all alike would show.
+
+    It is the root of the mean variance of a share over the groups, each with the share that all images together have.
+
+    Args:
+        counts: how often each class occurred in each group, (G, K); no group is empty.
+    """
+    table = np.asarray(counts, dtype=np.float64)
+    share = table.sum(axis=0) / table.sum()
+    return np.asarray(np.sqrt(share * (1 - share) * (1 / table.sum(axis=1)).mean()))
+
+
 def _shares(values: ArrayLike) -> Vector:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not ((array >= 0) & (array <= 1)).all():

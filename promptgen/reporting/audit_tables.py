@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from promptgen.audit import MARGIN, Audit, Comparison, Groups
+from promptgen.audit import Audit, Comparison
+from promptgen.groups import MARGIN, Groups
 from promptgen.metrics.bias import DISTANCES
 from promptgen.metrics.estimate import Difference, Estimate
 from promptgen.metrics.reference import Reference
@@ -137,10 +138,12 @@ def _comparison(run: AuditRun, audit: Audit, found: Comparison) -> Table:
 def _groups(audit: Audit, found: Groups) -> Table:
     rows = [[Cell(name), Cell(count(found.n[name])), *map(_share, shares)] for name, shares in found.shares.items()]
     rows.append([Cell("Mean over groups"), Cell(""), *(Cell(percent(mean)) for mean in found.mean)])
-    rows.append([Cell("Spread over groups"), Cell(""), *(Cell(points(each).lstrip("+")) for each in found.deviation)])
+    for title, spreads in (("Spread over groups", found.deviation), ("Spread by chance alone", found.chance)):
+        rows.append([Cell(title), Cell(""), *(Cell(points(each).lstrip("+")) for each in spreads)])
     meanings = [
         "Mean over groups: each group counts alike, however many images it has.",
-        "Spread over groups: standard deviation of the shares, in percentage points; 0 if all groups are alike.",
+        "Spread over groups: standard deviation of the shares, in percentage points.",
+        "Spread by chance alone: what as many images would show on average if all groups were alike.",
     ]
     return Table("By group", ["Group", "N", *audit.labels], rows, meanings)
 

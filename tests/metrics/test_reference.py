@@ -10,7 +10,7 @@ import pytest
 
 from promptgen.errors import DataError, TooFewSamplesError
 from promptgen.metrics.bias import measure_bias
-from promptgen.metrics.reference import compare_to_reference, spread
+from promptgen.metrics.reference import compare_to_reference, spread, spread_by_chance
 
 COUNTS = Path(__file__).parents[3] / "shared" / "data" / "fair-diffusion"
 published = pytest.mark.skipif(not COUNTS.is_dir(), reason="the published counts are not part of the project")
@@ -99,3 +99,11 @@ def test_groups_must_be_the_same_and_enough():
         compare_to_reference([], [])
     with pytest.raises(TooFewSamplesError, match="at least 2"):
         spread([0.5])
+
+
+def test_groups_that_are_all_alike_spread_as_by_chance():
+    rng, sizes = np.random.default_rng(0), np.array([20, 50, 400])
+    counts = np.stack([rng.multinomial(n, [0.2, 0.3, 0.5], size=4000) for n in sizes], axis=1)
+    found = np.var(counts / sizes[:, None], axis=1, ddof=1).mean(axis=0) ** 0.5
+    expected = np.mean([np.square(spread_by_chance(each)) for each in counts], axis=0) ** 0.5
+    assert expected == pytest.approx(found, rel=0.03)
