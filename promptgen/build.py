@@ -356,7 +356,7 @@ class _HasGenerator(Section):
 def _card_of(name: str, models: Path, kind: str) -> Card:
     found = find_card(name, models)
     if found.kind != kind:
-        raise ConfigError(f"the model {name} is a {found.kind}, expected a {kind}")
+        raise ConfigError(f"the model {name} is of kind {found.kind}, expected one of kind {kind}")
     return found
 
 

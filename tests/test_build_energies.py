@@ -147,5 +147,5 @@ def test_pose_by_a_model_of_the_users_own(models):
 
 
 def test_a_model_for_another_purpose_is_refused(models):
-    with pytest.raises(ConfigError, match="the model my-deca is a pose, expected a identity"):
+    with pytest.raises(ConfigError, match="my-deca is of kind pose, expected one of kind identity"):
         build_energy(parsed(type="identity", embedder="my-deca"), models)

@@ -106,7 +106,7 @@ def test_missing_and_damaged_weight_files_are_told(tmp_path):
 def test_a_model_of_another_kind_is_refused(tmp_path):
     content = tiny.params()
     content["debias"]["judge"] = "world-generator"
-    with pytest.raises(ConfigError, match="the model world-generator is a generator, expected a classifier"):
+    with pytest.raises(ConfigError, match="world-generator is of kind generator, expected one of kind classifier"):
         check.run(project_in(tmp_path, content))
 
 
