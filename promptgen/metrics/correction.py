@@ -15,7 +15,7 @@ import math
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from promptgen.errors import DataError, TooFewSamplesError
 from promptgen.metrics.estimate import Estimate, Vector, check_counts, quantiles, random_stream
@@ -65,8 +65,13 @@ def invert_confusion(predicted: ArrayLike, confusion: ArrayLike) -> Vector:
 
 
 def _check_determinants(confusion: Vector) -> None:
-    if (np.linalg.det(confusion) < LEAST_DETERMINANT).any():
+    if not _is_sound(confusion).all():
         raise DataError("the confusion is no better than chance: use a better classifier or label more samples")
+
+
+def _is_sound(confusion: Vector) -> NDArray[np.bool_]:
+    """Tell, (...), whether confusions, (..., K, K), are better than chance."""
+    return np.asarray(np.linalg.det(confusion) >= LEAST_DETERMINANT)
 
 
 def _solve(predicted: Vector, confusion: Vector) -> Vector:
@@ -92,7 +97,8 @@ def corrected_shares(
     """Return the true share of each class; its interval carries the sampling of the shares and of the confusion.
 
     Both are drawn from their posteriors under Jeffreys' prior, so that a cell that never occurred is not taken for
-    impossible.
+    impossible. A drawn confusion that is no better than chance allows any share: it counts as 0 for the lower ends and
+    as 1 for the upper ones.
 
     Args:
         counts: how often each class was predicted, (K,).
@@ -108,7 +114,11 @@ def corrected_shares(
     predicted, table = _check(counts, confusion_counts)
     shares, confusions = _posteriors(predicted + 0.5, table + 0.5, resamples, seed)
     values = invert_confusion(predicted / predicted.sum(), table / table.sum(axis=1, keepdims=True))
-    low, high = quantiles(invert_confusion(shares, confusions), confidence)
+    sound = _is_sound(confusions)
+    found = project_to_simplex(_solve(shares[sound], confusions[sound]))
+    (low, _), (_, high) = (
+        quantiles(np.vstack([found, np.full_like(shares[~sound], end)]), confidence) for end in (0.0, 1.0)
+    )
     return [Estimate(float(v), float(min(a, v)), float(max(b, v))) for v, a, b in zip(values, low, high, strict=True)]
 
 
@@ -151,7 +161,7 @@ def impossible_classes(
     classes = len(predicted)
     _check_determinants(table / table.sum(axis=1, keepdims=True))
     shares, confusions = _posteriors(predicted + 1, table + np.eye(classes), resamples, seed)
-    sound = np.linalg.det(confusions) >= LEAST_DETERMINANT  # any other draw explains everything
+    sound = _is_sound(confusions)  # any other draw explains everything
     solved = _solve(shares[sound], confusions[sound])
     level = (1 - confidence) / classes
     beyond = [(outside.sum(axis=0) / resamples) > 1 - level for outside in (solved < 0, solved > 1)]

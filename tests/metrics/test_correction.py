@@ -149,3 +149,16 @@ def test_impossible_classes_need_a_table_that_can_be_inverted():
 def test_a_table_that_is_barely_better_than_chance_makes_nothing_impossible():
     """Many of its draws cannot be inverted, and such a draw explains everything."""
     assert impossible_classes([0, 500], [[6, 4], [4, 6]]) == []
+
+
+def test_a_small_table_of_a_weak_classifier_gives_a_wide_interval_and_no_refusal():
+    """Some draws of its posterior are no better than chance; what is answered must not hang on how many are drawn."""
+    table = [[14, 6], [6, 14]]
+    few, many = (corrected_shares([900, 1100], table, resamples=n)[0] for n in (200, 4000))
+    assert few.low < 0.1
+    assert few.high > 0.7
+    assert (few.low, few.high) == pytest.approx((many.low, many.high), abs=0.1)
+    with pytest.raises(DataError, match="no better than chance"):
+        corrected_shares([900, 1100], [[10, 10], [10, 10]])
+    nearly = corrected_shares([900, 1100], [[11, 9], [9, 11]])[0]
+    assert (nearly.low, nearly.high) == (0, 1)
