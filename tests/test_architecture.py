@@ -132,7 +132,7 @@ def test_stage_names_existing_parameters(stage):
 
 
 def test_debias_depends_on_every_parameter_of_the_loop():
-    elsewhere = {"schedule", "models", "world", "device"}  # when and where it runs, and what is fetched: not what it finds
+    elsewhere = {"schedule", "models", "world", "device"}  # when and where it runs, not what it finds
     assert set(STAGES["debias"]["params"]) == set(Params.model_fields) - elsewhere
 
 
