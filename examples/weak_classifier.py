@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import promptgen.world
-from promptgen.perception.world import load_network
+from promptgen.world.networks import load_network
 
 WEIGHTS = Path(promptgen.world.__file__).parent / "weights" / "world-classifier.safetensors"
 

@@ -19,10 +19,10 @@ from pipelines.servers import end_on_sigterm
 from pipelines.tasks import confirm, estimate_bias, evaluate, fit_moments, quiet_errors, sample, train_flow
 from promptgen.errors import PromptGenError
 from steps import check
-from steps.arguments import add_experiment
-from steps.command import command
-from steps.common import Project
-from steps.records import write_timing
+from steps.measuring.records import write_timing
+from steps.shared.arguments import add_experiment
+from steps.shared.command import command
+from steps.shared.common import Project
 
 
 def _run_name() -> str:

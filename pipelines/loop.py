@@ -12,10 +12,10 @@ from prefect.runtime import flow_run
 
 from pipelines.summary import show_grid, show_summary
 from promptgen.files import folder_lock
-from steps.common import Pass, Project
-from steps.records import pass_record, write_metrics
+from steps.measuring.records import pass_record, write_metrics
+from steps.recording.recorder import MlflowTracker, Recorder
 from steps.sample import GRID_NAME, SWEEP_NAME
-from steps.tracking import MlflowTracker, Recorder
+from steps.shared.common import Pass, Project
 
 logger = logging.getLogger("promptgen")
 

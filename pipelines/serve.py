@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from pipelines.servers import STOP_SECONDS, Server, end_on_sigterm, prefect_server, use_prefect
-from promptgen.config import Params
+from promptgen.config.params import Params
 from promptgen.errors import ConfigError
 from steps import check
-from steps.command import command
-from steps.common import Project
+from steps.shared.command import command
+from steps.shared.common import Project
 
 if TYPE_CHECKING:
     from prefect.schedules import Schedule

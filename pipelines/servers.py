@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from promptgen.errors import PromptGenError
-from steps.mlflow_store import artifact_location, tracking_uri
+from steps.recording.mlflow_store import artifact_location, tracking_uri
 
 HOST = "127.0.0.1"
 STARTUP_SECONDS = 180.0
@@ -97,7 +97,7 @@ def prefect_server(port: int) -> Server:
 
 
 def mlflow_server(port: int, root: Path) -> Server:
-    """Return MLflow's server on the project's own database, which `steps.mlflow_store.connect` makes."""
+    """Return MLflow's server on the project's own database, which `steps.recording.mlflow_store.connect` makes."""
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", tracking_uri(root), "--artifacts-destination", artifact_location(root)]
     command += ["--uvicorn-opts", "--log-level warning"]

@@ -10,12 +10,12 @@ from pathlib import Path
 from prefect.artifacts import create_image_artifact, create_markdown_artifact
 
 from promptgen.files import read_json
-from promptgen.reporting.answer import answer
-from promptgen.reporting.formats import duration, number_range, percent, percent_range
-from promptgen.reporting.records import Confirmation, Count, Metrics, PassRecord
+from promptgen.records import Confirmation, Count, Metrics, PassRecord
+from promptgen.reporting.sections.answer import answer
 from promptgen.reporting.settings import Settings
-from steps.common import Pass, Project
+from promptgen.reporting.text.formats import duration, number_range, percent, percent_range
 from steps.sample import GRID_NAME
+from steps.shared.common import Pass, Project
 
 logger = logging.getLogger("promptgen")
 

@@ -23,8 +23,8 @@ from steps import evaluate as _evaluate
 from steps import fit_moments as _fit_moments
 from steps import sample as _sample
 from steps import train_flow as _train_flow
-from steps.common import Pass, Result
-from steps.progress import Bar
+from steps.shared.common import Pass, Result
+from steps.shared.progress import Bar
 
 logger = logging.getLogger("promptgen")
 

@@ -7,10 +7,10 @@ import threading
 from contextlib import ExitStack
 
 from pipelines.servers import Server, end_on_sigterm, mlflow_server, prefect_server
-from steps import links
-from steps.command import command
-from steps.common import Project
-from steps.mlflow_store import connect, tracking_uri
+from steps.recording import links
+from steps.recording.mlflow_store import connect, tracking_uri
+from steps.shared.command import command
+from steps.shared.common import Project
 
 
 def comparison(project: Project, base: str) -> list[str]:

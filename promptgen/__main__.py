@@ -27,11 +27,11 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, auto (default: cpu)")
     given = parser.parse_args(arguments)
     if given.command == "inspect":
-        from promptgen.inspection import report  # the doctor has to work where packages are missing
+        from promptgen.loading.inspection import report  # the doctor has to work where packages are missing
 
         return report.main(given.files, given.json)
     if given.command == "cost":
-        from promptgen import costs
+        from promptgen.experiments import costs
 
         return costs.main(given.model, given.models, given.batch, given.device)
     return doctor.main(given.root)

@@ -159,3 +159,15 @@ def folder_lock(folder: Path | str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def fingerprint(params: Mapping[str, Any], inputs: Mapping[str, str], version: int) -> str:
+    """Return the sha256, 64 hexadecimal digits, of everything a step's result depends on.
+
+    Args:
+        params: the step's parameters: numbers, strings, lists and dicts. The order of keys does not matter.
+        inputs: sha256 of each input file by name.
+        version: format version of the step; raise it when the code computes something else from the same inputs.
+    """
+    content = {"params": params, "inputs": dict(inputs), "version": version}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -10,20 +10,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from promptgen.audit import audit
-from promptgen.build import build_classifier
+from promptgen.audit.confusion import Confusion, card_confusions, read_confusion
+from promptgen.audit.figures import audit
+from promptgen.audit.images import ImageBatch, Unread, find_files, read_batches
+from promptgen.audit.labelling import Labeller, Labels, read_labels
+from promptgen.audit.page import render
+from promptgen.audit.request import Request, Targets, parse, parse_targets, reader_spec
+from promptgen.audit.tables import text
+from promptgen.audit.words import AuditRun, ImageSet
+from promptgen.config.build import build_classifier
 from promptgen.errors import ConfigError, DataError
 from promptgen.files import atomic_write, write_json
-from promptgen.images import ImageBatch, Unread, find_files, read_batches
-from promptgen.labelling import Confusion, Labeller, Labels, card_confusions, read_confusion, read_labels
+from promptgen.labels import classes, target_shares
 from promptgen.perception.base import Classifier
-from promptgen.perception.labels import classes, target_shares
-from promptgen.reporting.audit_page import render
-from promptgen.reporting.audit_tables import text
-from promptgen.reporting.audit_words import AuditRun, ImageSet
-from steps.audit_request import Request, Targets, parse, parse_targets, reader_spec
-from steps.command import command
-from steps.progress import Bar
+from steps.shared.command import command
+from steps.shared.progress import Bar
 
 JSON_NAME = "audit.json"
 PAGE_NAME = "index.html"

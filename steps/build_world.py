@@ -20,16 +20,16 @@ import promptgen.world
 from promptgen.errors import ConfigError
 from promptgen.files import atomic_path, atomic_write, sha256_of
 from promptgen.perception.clip import save_clip
-from promptgen.perception.world import save_network
 from promptgen.seeding import stream
 from promptgen.world.config import ModelName, WorldConfig
 from promptgen.world.generator import WorldGenerator, load_generator, save_generator
 from promptgen.world.models import renders, train
+from promptgen.world.networks import save_network
 from promptgen.world.quality import measure
 from promptgen.world.renderer import render
 from promptgen.world.scene import Scene
-from steps.command import command
-from steps.common import Project
+from steps.shared.command import command
+from steps.shared.common import Project
 
 WORLD: Final = Path(promptgen.world.__file__).parent
 NAMES: Final[tuple[ModelName, ...]] = get_args(ModelName)

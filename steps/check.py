@@ -7,16 +7,16 @@ import logging
 import tempfile
 from pathlib import Path
 
-from promptgen.build import build_classifier, build_embedder, build_energies, build_features, build_generator
+from promptgen.config.build import build_classifier, build_embedder, build_energies, build_features, build_generator
 from promptgen.devices import find_device
 from promptgen.files import storage_error
-from promptgen.flow import Flow
-from promptgen.perception.labels import agreed_classes, class_index, classes, target_shares
-from steps.arguments import add_experiment
-from steps.command import command
-from steps.common import Project
-from steps.counting import COUNTERS
+from promptgen.flows.flow import Flow
+from promptgen.labels import agreed_classes, class_index, classes, target_shares
 from steps.list_models import idle, lacking
+from steps.measuring.counting import COUNTERS
+from steps.shared.arguments import add_experiment
+from steps.shared.command import command
+from steps.shared.common import Project
 
 logger = logging.getLogger("promptgen")
 

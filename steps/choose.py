@@ -12,7 +12,7 @@ import yaml
 from promptgen.errors import StorageError
 from promptgen.experiments.presets import FOLDER_NAME, Preset, find_preset, read_presets
 from promptgen.files import atomic_write, storage_error
-from steps.command import command
+from steps.shared.command import command
 
 PARAMS_NAME = "params.yaml"
 

@@ -9,18 +9,18 @@ from __future__ import annotations
 import torch
 
 from promptgen.files import write_json
-from promptgen.manifest import StepFolder
 from promptgen.tracking import Tracker
-from steps.common import Pass, Result, pass_command
-from steps.counting import count_target, counting_params, judged
-from steps.reading import Reading, reading_inputs, reading_params
+from steps.measuring.counting import count_target, counting_params, judged
+from steps.measuring.reading import Reading, reading_inputs, reading_params
+from steps.shared.common import Pass, Result, pass_command
+from steps.shared.manifest import StepFolder
 
 CONFIRMATION_NAME = "confirmation.json"
 STREAM = "confirm"
 
 
 def run(this: Pass, tracker: Tracker) -> Result:
-    """Write confirmation.json, as `promptgen.reporting.records.Confirmation`: the shares of fresh samples of a pass.
+    """Write confirmation.json, as `promptgen.records.Confirmation`: the shares of fresh samples of a pass.
 
     Returns:
         As of every step; `confirmation` in its result is the content of the file.
@@ -30,9 +30,7 @@ def run(this: Pass, tracker: Tracker) -> Result:
         ModelFileError: a weight file is missing or damaged.
     """
     params, inputs = reading_params(this) | counting_params(this), reading_inputs(this)
-    return this.step(
-        "confirm", params, inputs, lambda folder: _confirm(this, folder, tracker), uses=("counting", "reading")
-    )
+    return this.step("confirm", params, inputs, lambda folder: _confirm(this, folder, tracker))
 
 
 @torch.inference_mode()

@@ -13,23 +13,23 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from promptgen.build import build_classifier
+from promptgen.config.build import build_classifier
 from promptgen.energies.base import Sample
 from promptgen.errors import ConfigError
-from promptgen.exact import Correction, Method, chain_log_weights, correct
+from promptgen.flows.chained import ChainedGenerator
+from promptgen.flows.exact import Correction, Method, chain_log_weights, correct
+from promptgen.flows.sampling import draw, latent_blocks
 from promptgen.generators.base import Generator, condition_of, conditioned_images
-from promptgen.generators.chained import ChainedGenerator
+from promptgen.labels import hard_labels
 from promptgen.perception.base import Classifier
-from promptgen.perception.labels import hard_labels
-from promptgen.sampling import draw, latent_blocks
 from promptgen.seeding import stream
 from promptgen.tracking import Tracker
-from steps.arguments import add_experiment, add_pass
-from steps.command import command
-from steps.common import Pass, Project
-from steps.gallery import Gallery
-from steps.progress import Bar
-from steps.purpose import check_purpose
+from steps.drawing.gallery import Gallery
+from steps.drawing.purpose import check_purpose
+from steps.shared.arguments import add_experiment, add_pass
+from steps.shared.command import command
+from steps.shared.common import Pass, Project
+from steps.shared.progress import Bar
 from steps.train_flow import trained_energy
 
 STREAM = "draw"

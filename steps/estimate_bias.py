@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from promptgen.files import write_json
-from promptgen.manifest import StepFolder
 from promptgen.metrics.bias import Bias
 from promptgen.metrics.shares import share_difference
 from promptgen.tracking import Tracker
-from steps.common import Pass, Result, pass_command
-from steps.counting import judged
+from steps.measuring.counting import judged
 from steps.sample import SAMPLES_NAME, load_samples
+from steps.shared.common import Pass, Result, pass_command
+from steps.shared.manifest import StepFolder
 
 BIAS_NAME = "bias.json"
 
@@ -38,7 +38,7 @@ def run(this: Pass, tracker: Tracker) -> Result:
     }
     passes = {"first": Pass(this.project, 0), "this": this}
     inputs = {name: each.sha256(each.folder("sample") / SAMPLES_NAME) for name, each in passes.items()}
-    return this.step("estimate_bias", params, inputs, lambda folder: _estimate(this, folder), uses=("counting",))
+    return this.step("estimate_bias", params, inputs, lambda folder: _estimate(this, folder))
 
 
 def _estimate(this: Pass, folder: StepFolder) -> Result:

@@ -7,19 +7,17 @@ from typing import Any
 
 import torch
 
-from promptgen.build import cards_of, custom_code_of
+from promptgen.config.build import cards_of, custom_code_of
 from promptgen.files import write_json
-from promptgen.manifest import StepFolder
+from promptgen.labels import agreed_classes, class_index, classes, target_shares
 from promptgen.metrics.bias import measure_soft_bias
 from promptgen.metrics.diversity import pairwise_distance
 from promptgen.metrics.identity import PAIRS, identity_between, identity_within
 from promptgen.metrics.pose import pose_error, pose_slopes
 from promptgen.metrics.quality import compare
 from promptgen.metrics.shares import wilson
-from promptgen.perception.labels import agreed_classes, class_index, classes, target_shares
 from promptgen.tracking import Tracker
-from steps.common import Pass, Result, pass_command
-from steps.counting import (
+from steps.measuring.counting import (
     COUNTERS,
     Arrays,
     Attributes,
@@ -31,6 +29,8 @@ from steps.counting import (
     options_of,
 )
 from steps.sample import SAMPLES_NAME, load_samples
+from steps.shared.common import Pass, Result, pass_command
+from steps.shared.manifest import StepFolder
 
 RECORD_NAME = "record.json"
 
@@ -55,7 +55,7 @@ def run(this: Pass, tracker: Tracker) -> Result:
     }
     passes = {"first": Pass(this.project, 0), "this": this} if evaluation.features else {"this": this}
     inputs = {name: each.sha256(each.folder("sample") / SAMPLES_NAME) for name, each in passes.items()}
-    return this.step("evaluate", params, inputs, lambda folder: _evaluate(this, folder), uses=("counting",))
+    return this.step("evaluate", params, inputs, lambda folder: _evaluate(this, folder))
 
 
 def _evaluate(this: Pass, folder: StepFolder) -> Result:

@@ -6,9 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from promptgen import store
 from promptgen.errors import ModelFileError, PromptGenError
-from steps.command import command
+from promptgen.model_files import store
+from steps.shared.command import command
 
 
 def run(name: str, models: Path, source: Path | None = None) -> list[Path]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from promptgen.build import build_classifier, identities
+from promptgen.config.build import build_classifier, identities
 from promptgen.errors import ConfigError
 from promptgen.files import write_json
-from promptgen.manifest import StepFolder
-from promptgen.moments import fit_moments
-from promptgen.perception.labels import classes, feature_names, features, target_shares
-from promptgen.sampling import generate
+from promptgen.flows.sampling import generate
+from promptgen.labels import classes, feature_names, features, target_shares
+from promptgen.moments.multipliers import fit_moments
 from promptgen.tracking import Tracker
-from steps.common import Pass, Result, pass_command
+from steps.shared.common import Pass, Result, pass_command
+from steps.shared.manifest import StepFolder
 
 MOMENTS_NAME = "moments.json"
 

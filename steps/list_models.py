@@ -6,12 +6,12 @@ import argparse
 import logging
 from pathlib import Path
 
-from promptgen.build import cards_of
-from promptgen.cards import find_card
-from promptgen.config import Params, load_params
+from promptgen.config.build import cards_of
+from promptgen.config.params import Params, load_params
 from promptgen.errors import ConfigError
 from promptgen.files import write_json
-from steps.command import command
+from promptgen.model_files.cards import find_card
+from steps.shared.command import command
 
 logger = logging.getLogger("promptgen")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from promptgen.experiments.plan import plan_of
 from promptgen.experiments.plan_text import plan_text
 from promptgen.experiments.presets import FOLDER_NAME, find_preset, read_presets
-from steps.common import Project
+from steps.shared.common import Project
 
 
 def preset_lines() -> str:

@@ -7,27 +7,27 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from promptgen.build import identities
-from promptgen.config import Params
+from promptgen.config.build import identities
+from promptgen.config.params import Params
 from promptgen.errors import DataError
 from promptgen.files import atomic_write, read_json
-from promptgen.manifest import StepFolder
-from promptgen.perception.labels import PRODUCT, classes
-from promptgen.reporting import tables
+from promptgen.labels import PRODUCT, classes
+from promptgen.records import Metrics, Watched
+from promptgen.reporting import csv_tables as tables
+from promptgen.reporting.drawing.pictures import png
 from promptgen.reporting.page import render
-from promptgen.reporting.pictures import png
-from promptgen.reporting.records import Metrics, Watched
 from promptgen.reporting.run import PassMaterial, Run
 from promptgen.reporting.settings import Settings
-from steps.arguments import add_experiment
-from steps.command import command
-from steps.common import Pass, Project
 from steps.fit_moments import MOMENTS_NAME
-from steps.mlflow_store import tracking_uri
-from steps.records import METRICS_NAME
+from steps.measuring.records import METRICS_NAME
+from steps.recording.mlflow_store import tracking_uri
+from steps.recording.recorder import attach, journal_folder
 from steps.sample import load_samples
+from steps.shared.arguments import add_experiment
+from steps.shared.command import command
+from steps.shared.common import Pass, Project
+from steps.shared.manifest import StepFolder
 from steps.sync import STATE_NAME
-from steps.tracking import attach, journal_folder
 from steps.train_flow import HISTORY_NAME
 
 Readers = Mapping[str, Mapping[str, Sequence[str]]]

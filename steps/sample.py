@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from promptgen.build import build_embedder, build_energy, build_features, identities
+from promptgen.config.build import build_embedder, build_energy, build_features, identities
 from promptgen.energies.base import Sample
 from promptgen.energies.pose import PoseEnergy
 from promptgen.files import atomic_write
+from promptgen.flows.sampling import condition_blocks, generate, sweep
 from promptgen.generators.base import Generator, condition_of, conditioned_images
-from promptgen.manifest import StepFolder
 from promptgen.metrics.features import image_features
 from promptgen.metrics.identity import PAIRS
-from promptgen.sampling import condition_blocks, generate, sweep
 from promptgen.tracking import Tracker
-from steps.common import Pass, Result, pass_command
-from steps.reading import Reading, reading_inputs, reading_params
+from steps.measuring.reading import Reading, reading_inputs, reading_params
+from steps.shared.common import Pass, Result, pass_command
+from steps.shared.manifest import StepFolder
 
 SAMPLES_NAME = "samples.npz"
 GRID_NAME = "grid.png"
@@ -66,7 +66,7 @@ def run(this: Pass, tracker: Tracker) -> Result:
         "grid": evaluation.grid,
     }
     inputs = reading_inputs(this) | identities(known.values(), this.project.models)
-    return this.step("sample", params, inputs, lambda folder: _sample(this, folder, tracker), uses=("reading",))
+    return this.step("sample", params, inputs, lambda folder: _sample(this, folder, tracker))
 
 
 @torch.inference_mode()

@@ -16,10 +16,18 @@ from typing import TYPE_CHECKING, Any
 import filelock
 
 from promptgen.files import read_json, sha256_of, write_json
-from steps import journal
-from steps.facts import metric_name
-from steps.journal import Event
-from steps.mlflow_store import ROOT, TrackingError, connect, experiment_id, first_line, tracking_error, tracking_uri
+from steps.recording import journal
+from steps.recording.facts import metric_name
+from steps.recording.journal import Event
+from steps.recording.mlflow_store import (
+    ROOT,
+    TrackingError,
+    connect,
+    experiment_id,
+    first_line,
+    tracking_error,
+    tracking_uri,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -131,7 +139,7 @@ class Replay:
                 self.client.log_artifact(self._run(event), str(path), event["folder"] or None)
 
     def _send_models(self, events: list[Event]) -> None:
-        from steps.registry import register
+        from steps.recording.registry import register
 
         for event in events:
             checkpoint = self._present(event["checkpoint"], event["sha256"])

@@ -7,25 +7,25 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from promptgen.build import build_classifier, build_energies, identities
-from promptgen.checkpoints import load_chain, save_chain
 from promptgen.conditions import Condition
-from promptgen.config import Control
+from promptgen.config.build import build_classifier, build_energies, identities
+from promptgen.config.params import Control
 from promptgen.energies.base import Energy
 from promptgen.energies.moment import MomentEnergy
 from promptgen.errors import ConfigError
 from promptgen.files import read_json, write_json
-from promptgen.flow import Flow
-from promptgen.manifest import StepFolder
-from promptgen.moments import MomentAscent
-from promptgen.perception.labels import classes, feature_names, target_shares
+from promptgen.flows.chain_file import load_chain, save_chain
+from promptgen.flows.flow import Flow
+from promptgen.flows.training import TrainingConfig, train_flow
+from promptgen.labels import classes, feature_names, target_shares
+from promptgen.moments.multipliers import MomentAscent
 from promptgen.tracking import Tracker
-from promptgen.training import TrainingConfig, train_flow
-from steps.arguments import add_experiment, add_pass
-from steps.command import command
-from steps.common import Pass, Project, Result, run_shown
 from steps.fit_moments import MOMENTS_NAME
 from steps.plans import planned, preset_lines
+from steps.shared.arguments import add_experiment, add_pass
+from steps.shared.command import command
+from steps.shared.common import Pass, Project, Result, run_shown
+from steps.shared.manifest import StepFolder
 
 HISTORY_NAME = "history.json"
 
@@ -75,7 +75,8 @@ def run(this: Pass, tracker: Tracker) -> Result:
 def trained_energy(this: Pass) -> Energy:
     """Return the energy, nats, that the flow of a pass was trained for; multipliers that moved are where they ended.
 
-    It is that of the present params.yaml; `steps.purpose.check_purpose` tells whether the flow was trained for it.
+    It is that of the present params.yaml; `steps.drawing.purpose.check_purpose` tells whether the flow was trained for
+    it.
 
     Raises:
         ConfigError: pass 0 is asked for, no flow is wanted, or a label is unknown to a classifier.

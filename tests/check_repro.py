@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steps.common import Project
-from steps.mlflow_store import ROOT, connect
-from steps.tracking import ALIAS
+from steps.recording.mlflow_store import ROOT, connect
+from steps.recording.recorder import ALIAS
+from steps.shared.common import Project
 
 MAX_SECONDS = 15 * 60
 MAX_MEMORY_GB = 4.0

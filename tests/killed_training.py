@@ -15,8 +15,8 @@ from linear_gaussian import LinearGenerator, Quadratic
 from torch import nn
 
 from promptgen import files
-from promptgen.flow import Flow, FlowConfig
-from promptgen.training import TrainingConfig, train_flow
+from promptgen.flows.flow import Flow, FlowConfig
+from promptgen.flows.training import TrainingConfig, train_flow
 
 CONFIG = TrainingConfig(
     steps=23, batch=8, checkpoint_every=5, validate_every=4, validation_samples=16, micro_batch=4, learning_rate=0.02

@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 
 import promptgen.world
 from examples.weak_classifier import ShortSighted
+from promptgen.flows.sampling import draw
 from promptgen.metrics.correction import corrected_shares
 from promptgen.metrics.estimate import Estimate
 from promptgen.metrics.shares import class_counts, joint_table, share_estimates
-from promptgen.reporting.figures import DASHED, STYLE
-from promptgen.sampling import draw
+from promptgen.reporting.drawing.figures import DASHED, STYLE
 from promptgen.world.generator import load_generator
 
 GENERATOR = Path(promptgen.world.__file__).parent / "weights" / "world-generator.safetensors"

@@ -19,15 +19,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from promptgen.build import load_model, random_model
-from promptgen.costs import Subject, best_seconds, peak_in_fresh_process
+from promptgen.config.build import load_model, random_model
 from promptgen.energies.augment import Draws, augment, draw
 from promptgen.energies.base import Sample
 from promptgen.energies.clip import ClipText
+from promptgen.experiments.costs import Subject, best_seconds, peak_in_fresh_process
 from promptgen.generators.stylegan2 import random_stylegan2
+from promptgen.model_files.store import fetch
 from promptgen.perception.clip import ClipModel, fit
 from promptgen.seeding import stream
-from promptgen.store import fetch
 
 SIDES = (256, 512, 1024)
 TEXT = "a person with glasses"

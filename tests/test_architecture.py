@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from promptgen.build import MODELS, RANDOM, cards_of
-from promptgen.cards import load_cards
-from promptgen.config import Params, load_params
+from promptgen.config.build import MODELS, RANDOM, cards_of
+from promptgen.config.params import Params, load_params
+from promptgen.model_files.cards import load_cards
 
 ROOT = Path(__file__).parents[1]
 LAYERS = ("promptgen", "steps", "pipelines")
@@ -97,7 +97,7 @@ def test_parameters_are_read_without_models():
 import sys
 import steps.fetch
 assert not {"torch", "prefect", "mlflow"} & set(sys.modules)
-import promptgen.config
+import promptgen.config.params
 assert not {"open_clip", "torchvision", "promptgen.perception.clip"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from promptgen.build import build_chain
+from promptgen.config.build import build_chain
+from promptgen.flows.sampling import generate
 from promptgen.metrics.shares import class_counts
-from promptgen.sampling import generate
 from promptgen.tracking import NullTracker
 from steps import check, estimate_bias, evaluate, fit_moments, sample, train_flow
-from steps.common import Pass, Project
 from steps.estimate_bias import REACHED
-from steps.records import pass_record
+from steps.measuring.records import pass_record
+from steps.shared.common import Pass, Project
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "bring-your-own.md").read_text()

@@ -5,26 +5,26 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
-from promptgen.build import build_classifier, build_energies, load_model
-from promptgen.checkpoints import load_chain, save_chain
 from promptgen.conditions import Condition
+from promptgen.config.build import build_classifier, build_energies, load_model
+from promptgen.config.specs import EnergySpec, ReaderSpec
 from promptgen.energies.base import Sample
 from promptgen.energies.moment import MomentEnergy
-from promptgen.exact import chain_log_weights, correct
-from promptgen.flow import Flow, FlowConfig
-from promptgen.generators.chained import ChainedGenerator
+from promptgen.flows.chain_file import load_chain, save_chain
+from promptgen.flows.chained import ChainedGenerator
+from promptgen.flows.exact import chain_log_weights, correct
+from promptgen.flows.flow import Flow, FlowConfig
+from promptgen.flows.sampling import draw, latent_blocks, sweep
+from promptgen.flows.training import TrainingConfig, train_flow
 from promptgen.metrics.features import image_features
-from promptgen.moments import MomentAscent
+from promptgen.model_files.store import fetch
+from promptgen.moments.multipliers import MomentAscent
 from promptgen.perception.arcface import ArcFace, ArcFaceConfig
 from promptgen.perception.celeba import CelebaAttribute
 from promptgen.perception.deca import DecaPose
 from promptgen.perception.fairface import FairFace
-from promptgen.sampling import draw, latent_blocks, sweep
 from promptgen.seeding import stream
-from promptgen.specs import EnergySpec, ReaderSpec
-from promptgen.store import fetch
 from promptgen.tracking import NullTracker
-from promptgen.training import TrainingConfig, train_flow
 from tests.generators import small
 from tests.pretended_device import DEVICE, Pretended, move, pretended_device
 

@@ -12,12 +12,12 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from promptgen.config import Params, load_params
+from promptgen.config.params import Params, load_params
 from promptgen.errors import ConfigError
 from promptgen.experiments.plan import plan_of
 from promptgen.experiments.plan_text import plan_text
 from promptgen.experiments.presets import find_preset, read_presets
-from promptgen.perception.labels import class_index, classes, target_shares
+from promptgen.labels import class_index, classes, target_shares
 from promptgen.world.scene import ATTRIBUTES
 
 ROOT = Path(__file__).parent.parent

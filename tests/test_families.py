@@ -6,22 +6,22 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from promptgen.build import build_chain, build_energies, build_generator, cards_of
-from promptgen.checkpoints import save_chain
-from promptgen.config import load_params
+from promptgen.config.build import build_chain, build_energies, build_generator, cards_of
+from promptgen.config.params import load_params
+from promptgen.config.specs import EnergySpec, GeneratorSpec
 from promptgen.energies.base import Sample
 from promptgen.files import read_json
-from promptgen.flow import Flow, FlowConfig
+from promptgen.flows.chain_file import save_chain
+from promptgen.flows.chained import ChainedGenerator
+from promptgen.flows.flow import Flow, FlowConfig
+from promptgen.flows.sampling import generate
+from promptgen.flows.training import TrainingConfig, train_flow
 from promptgen.generators.base import GaussianPrior
-from promptgen.generators.chained import ChainedGenerator
-from promptgen.sampling import generate
+from promptgen.model_files.store import fetch
 from promptgen.seeding import stream
-from promptgen.specs import EnergySpec, GeneratorSpec
-from promptgen.store import fetch
 from promptgen.tracking import NullTracker
-from promptgen.training import TrainingConfig, train_flow
 from steps import train_flow as step
-from steps.common import Pass, Project
+from steps.shared.common import Pass, Project
 from tests import tiny
 from tests.generators import small
 

@@ -3,8 +3,8 @@
 import pytest
 
 from promptgen.errors import DataError
-from promptgen.files import folder_lock
-from promptgen.manifest import StepFolder, fingerprint
+from promptgen.files import fingerprint, folder_lock
+from steps.shared.manifest import StepFolder
 
 PRINT = "a" * 64
 

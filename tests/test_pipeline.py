@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.servers import prefect_server
-from promptgen.reporting.records import Metrics
-from steps.mlflow_store import ROOT
+from promptgen.records import Metrics
+from steps.recording.mlflow_store import ROOT
 from tests import tiny
 from tests.steps.test_arguments import write_presets
 

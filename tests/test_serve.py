@@ -17,10 +17,10 @@ import pytest
 import yaml
 
 from pipelines.servers import prefect_server
-from promptgen.config import load_params
+from promptgen.config.params import load_params
 from promptgen.errors import PromptGenError
-from steps.common import Project
-from steps.mlflow_store import ROOT
+from steps.recording.mlflow_store import ROOT
+from steps.shared.common import Project
 from tests import tiny
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from promptgen.pins import read_pins
+from promptgen.model_files.pins import read_pins
 from tests import tiny
 
 ROOT = Path(__file__).parents[1]

@@ -14,8 +14,8 @@ import torch
 import yaml
 from torch import Tensor
 
-from promptgen.energies.pose import euler_rotation
 from promptgen.generators.base import GaussianPrior
+from promptgen.rotations import euler_rotation
 
 ATTRIBUTES = {"hair": ("short", "long"), "makeup": ("without", "with")}
 

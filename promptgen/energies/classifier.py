@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from promptgen.energies.base import Sample
 from promptgen.errors import ConfigError
+from promptgen.labels import class_index
 from promptgen.perception.base import Classifier
-from promptgen.perception.labels import class_index
 
 
 class ClassifierEnergy(nn.Module):

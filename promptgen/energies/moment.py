@@ -4,7 +4,7 @@ gamma is always the vector of class *probabilities*, also where the constraint i
 gradient, and an energy whose gradient is not that of its value would define no distribution that the flow could
 be measured against. So the controlled distribution is ``p(x) exp(weight * beta . P(class | x))`` in both cases, and
 `kind` says which shares this family is fitted by: those of hard labels (what is counted in the end) or mean
-probabilities. `promptgen.moments.MomentAscent` moves beta until they are met.
+probabilities. `promptgen.moments.multipliers.MomentAscent` moves beta until they are met.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from promptgen.energies.base import Sample
 from promptgen.errors import DataError, TooFewSamplesError
+from promptgen.labels import FeatureKind, classes, feature_names, features
 from promptgen.perception.base import Classifier
-from promptgen.perception.labels import FeatureKind, classes, feature_names, features
 
 
 class MomentEnergy(nn.Module):

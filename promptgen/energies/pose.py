@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from promptgen.energies.base import Sample
 from promptgen.errors import DataError
-
-EULER = ("pitch", "yaw", "roll")
-"""What the Euler angles XYZ of a head are called: about X, about Y, about Z."""
+from promptgen.rotations import euler_rotation, geodesic_angle, pose_angles
 
 
 class PoseEnergy(nn.Module):
@@ -57,61 +54,3 @@ class PoseEnergy(nn.Module):
     def seen(self, image: Tensor) -> Tensor:
         """Return the rotations from the canonical pose, (B, 3, 3), seen in images (B, 3, H, W)."""
         return self.estimator(image) @ self.canonical.mT
-
-
-def pose_angles(context: Tensor, names: Sequence[str]) -> Tensor:
-    """Return the Euler angles XYZ, (B, 3), radians, that conditions (B, C) ask for.
-
-    Args:
-        context: conditions.
-        names: names of their columns.
-
-    Raises:
-        DataError: there is another number of columns than of names.
-    """
-    if context.ndim != 2 or context.shape[1] != len(names):
-        raise DataError(f"conditions {', '.join(names)} must be (B, {len(names)}), got {tuple(context.shape)}")
-    columns = dict(zip(names, context.unbind(dim=1), strict=True))
-    return torch.stack([columns.get(name, context.new_zeros(len(context))) for name in EULER], dim=1)
-
-
-class YawPitchRotation(nn.Module):
-    """Turns yaw and pitch, (B, 2), radians, into rotations, (B, 3, 3): pitch about X, then yaw about Y."""
-
-    def forward(self, angles: Tensor) -> Tensor:
-        return euler_rotation(angles.flip(1))
-
-
-def euler_rotation(angles: Tensor) -> Tensor:
-    """Return rotations ``Rx(a0) Ry(a1) Rz(a2)``, (B, 3, 3), acting on column vectors.
-
-    Args:
-        angles: Euler angles XYZ in radians, (B, 3), or (B, 2) for ``a2 = 0``.
-
-    Raises:
-        DataError: the angles have another shape.
-    """
-    if angles.ndim != 2 or angles.shape[1] not in (2, 3):
-        raise DataError(f"Euler angles must be (B, 2) or (B, 3), got {tuple(angles.shape)}")
-    a0, a1, a2 = F.pad(angles, (0, 3 - angles.shape[1])).unbind(dim=1)
-    (s0, s1, s2), (c0, c1, c2) = ([function(a) for a in (a0, a1, a2)] for function in (torch.sin, torch.cos))
-    rows = (
-        (c1 * c2, -c1 * s2, s1),
-        (c0 * s2 + s0 * s1 * c2, c0 * c2 - s0 * s1 * s2, -s0 * c1),
-        (s0 * s2 - c0 * s1 * c2, s0 * c2 + c0 * s1 * s2, c0 * c1),
-    )
-    return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
-
-
-def geodesic_angle(rotation: Tensor) -> Tensor:
-    """Return the angles of rotations, (B,), radians in [0, pi].
-
-    As ``atan2(sin, cos)``: exact at 0 and at pi, where the arc cosine of the trace loses all digits and its gradient is
-    infinite. The gradient is finite everywhere, and zero where the angle has none: at exactly 0 and pi.
-
-    Args:
-        rotation: rotation matrices, (B, 3, 3).
-    """
-    twice_sine = (rotation - rotation.mT)[:, (2, 0, 1), (1, 2, 0)]  # (B, 3)
-    cosine = (rotation.diagonal(dim1=1, dim2=2).sum(dim=1) - 1) / 2
-    return torch.atan2(torch.linalg.vector_norm(twice_sine, dim=1) / 2, cosine)

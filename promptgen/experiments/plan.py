@@ -1,7 +1,8 @@
 """What running an experiment would take, from its parameters and cards alone: no weights are read, nothing is built.
 
 Counts of images, optimiser steps and flow parameters are exact, but for de-biasing passes that turn out not to be
-needed. Arithmetic and memory are estimates from what single images were measured to cost, see `promptgen.costs`.
+needed. Arithmetic and memory are estimates from what single images were measured to cost, see
+`promptgen.experiments.costs`.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from promptgen.build import cards_of
-from promptgen.cards import Card, CardFile, Cost, find_card, load_cards
-from promptgen.config import Params, PassKind
+from promptgen.config.build import cards_of
+from promptgen.config.params import Params, PassKind
+from promptgen.config.specs import CustomModel, DiffAESpec, Spec
 from promptgen.experiments.shapes import Shape, flow_parameters, shape_of
 from promptgen.experiments.usage import (
     Images,
@@ -24,10 +25,10 @@ from promptgen.experiments.usage import (
     training_of,
     usage_of_pass,
 )
+from promptgen.flows.training import TrainingConfig
 from promptgen.generators.diffae_config import DiffAEConfig
-from promptgen.pins import Pin, read_pins
-from promptgen.specs import CustomModel, DiffAESpec, Spec
-from promptgen.training import TrainingConfig
+from promptgen.model_files.cards import Card, CardFile, Cost, find_card, load_cards
+from promptgen.model_files.pins import Pin, read_pins
 
 MIB = 2**20
 FLOW_BYTES = 16

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from textwrap import wrap
 
+from promptgen.config.specs import ClassifierSpec, ClipTextSpec, EnergySpec
 from promptgen.experiments.plan import Estimate, Plan, PlannedFile, PlannedModel, PlannedPass
-from promptgen.reporting.formats import class_name, listing
-from promptgen.specs import ClassifierSpec, ClipTextSpec, EnergySpec
+from promptgen.reporting.text.formats import class_name, listing
 
 WIDTH = 100
 

@@ -22,10 +22,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from promptgen.build import cards_of
-from promptgen.config import Control, Debias, Params
+from promptgen.config.build import cards_of
+from promptgen.config.params import Control, Debias, Params
+from promptgen.config.specs import Name
 from promptgen.errors import ConfigError
-from promptgen.specs import Name
 from promptgen.strict import Section, did_you_mean, read_yaml, validate
 
 FOLDER_NAME = "experiments"

@@ -9,9 +9,9 @@ from math import prod
 from typing import Any
 
 import promptgen
-from promptgen.cards import Card
-from promptgen.flow import FlowConfig
-from promptgen.specs import CustomModel, GeneratorSpec, PublishedGenerator
+from promptgen.config.specs import CustomModel, GeneratorSpec, PublishedGenerator
+from promptgen.flows.flow import FlowConfig
+from promptgen.model_files.cards import Card
 from promptgen.strict import validate
 
 
@@ -53,7 +53,7 @@ def shape_of(spec: GeneratorSpec, card: Card | None) -> Shape | None:
 
 
 def flow_parameters(dim: int, config: FlowConfig, context_dim: int = 0) -> int:
-    """Return how many numbers the training of a `promptgen.flow.Flow` adjusts, exactly.
+    """Return how many numbers the training of a `promptgen.flows.flow.Flow` adjusts, exactly.
 
     Args:
         dim: coordinates of the latent.
@@ -72,7 +72,7 @@ def _block_parameters(dim: int, hidden: int, context_dim: int) -> int:
 
 def _shipped(card: Card) -> Shape | None:
     """Return the shape of a generator of the embedded world, which its file in the package tells."""
-    from promptgen.checkpoints import load_tensors
+    from promptgen.loading.own_files import load_tensors
 
     for scheme, _, place in (url.partition(":") for url in card.files[0].urls):
         if scheme == "package":

@@ -6,11 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from promptgen.build import cards_of, custom_code_of
-from promptgen.config import Params
-from promptgen.metrics.identity import PAIRS
-from promptgen.moments import DualConfig
-from promptgen.specs import (
+from promptgen.config.build import cards_of, custom_code_of
+from promptgen.config.params import Params
+from promptgen.config.specs import (
     ClassifierSpec,
     ClipTextSpec,
     CustomModel,
@@ -22,7 +20,9 @@ from promptgen.specs import (
     ReaderSpec,
     simple_energies,
 )
-from promptgen.training import TrainingConfig
+from promptgen.flows.training import TrainingConfig
+from promptgen.metrics.identity import PAIRS
+from promptgen.moments.multipliers import DualConfig
 
 SWEEP_IMAGES = 42
 """Pictures that show one coordinate of a condition: so many latents by so many values, see `steps.sample`."""

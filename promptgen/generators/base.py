@@ -142,16 +142,3 @@ def truth_classes(generator: HasTruth) -> Mapping[str, Sequence[str]] | None:
 def conditioned_truth(generator: HasTruth, latent: Tensor, context: Tensor | None) -> Mapping[str, Tensor]:
     """Return the truth, as `HasTruth` does, of latents (B, D) under conditions (B, C), or the null condition (None)."""
     return generator.truth(latent) if context is None else cast(Any, generator).truth(latent, context)
-
-
-class FrozenModule(nn.Module):
-    """A network that is only ever evaluated: no weight gradients, and `train()` does nothing."""
-
-    def freeze(self) -> None:
-        """Stop weight gradients and switch to evaluation for good. Call at the end of construction or loading."""
-        self.requires_grad_(False)
-        super().train(False)
-
-    def train(self, mode: bool = True) -> FrozenModule:
-        """Ignore the request: a frozen network has one behaviour."""
-        return self

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from promptgen.errors import ModelFileError
-from promptgen.generators.base import FrozenModule, GaussianPrior
+from promptgen.frozen import FrozenModule
+from promptgen.generators.base import GaussianPrior
 from promptgen.generators.biggan_config import FIRST, FIRST_WIDTH, BigGANConfig, published_config, read_config
 from promptgen.generators.biggan_layers import (
     Attention,
@@ -29,7 +30,7 @@ from promptgen.generators.biggan_layers import (
     fold_spectral_norm,
 )
 from promptgen.generators.plain import convolution, linear
-from promptgen.published import load_strictly, read_flat_state
+from promptgen.loading.published import load_strictly, read_flat_state
 from promptgen.seeding import stream
 from promptgen.strict import validate
 

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from promptgen.errors import DataError, ModelFileError
-from promptgen.generators.base import FrozenModule, GaussianPrior
+from promptgen.frozen import FrozenModule
+from promptgen.generators.base import GaussianPrior
 from promptgen.generators.diffae_config import DiffAEConfig
 from promptgen.generators.diffae_networks import ImageNetwork
 from promptgen.generators.diffae_sampler import denoise
-from promptgen.published import load_strictly, read_state, read_torch, read_training
+from promptgen.loading.published import load_strictly, read_state, read_torch, read_training
 from promptgen.seeding import stream
 from promptgen.strict import validate
 

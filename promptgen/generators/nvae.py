@@ -20,13 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from promptgen.errors import ModelFileError
-from promptgen.generators.base import FrozenModule, GaussianPrior
+from promptgen.frozen import FrozenModule
+from promptgen.generators.base import GaussianPrior
 from promptgen.generators.nvae_config import CELLS, Groups, NVAEConfig, config_from_options
 from promptgen.generators.nvae_layers import Cell, Combiner, fold_weight_norm
 from promptgen.generators.nvae_output import mean_image, soft_clamp
 from promptgen.generators.plain import convolution
 from promptgen.generators.recomputation import recomputed
-from promptgen.published import load_strictly, plain_state, read_torch, require_numbers
+from promptgen.loading.published import load_strictly, plain_state, read_torch, require_numbers
 from promptgen.seeding import stream
 from promptgen.strict import validate
 

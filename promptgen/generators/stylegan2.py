@@ -16,9 +16,10 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from promptgen.errors import ConfigError
-from promptgen.generators.base import FrozenModule, GaussianPrior
+from promptgen.frozen import FrozenModule
+from promptgen.generators.base import GaussianPrior
 from promptgen.generators.stylegan2_layers import ConstantInput, MappingLayer, PixelNorm, StyledConv, ToRGB
-from promptgen.published import load_strictly, read_state
+from promptgen.loading.published import load_strictly, read_state
 from promptgen.seeding import stream
 from promptgen.strict import Section, validate
 

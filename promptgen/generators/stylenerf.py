@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from promptgen.errors import ModelFileError
-from promptgen.generators.base import FrozenModule, GaussianPrior
+from promptgen.frozen import FrozenModule
+from promptgen.generators.base import GaussianPrior
 from promptgen.generators.recomputation import recomputed
 from promptgen.generators.stylenerf_config import CameraConfig, StyleNeRFConfig, config_from_settings
 from promptgen.generators.stylenerf_field import BackgroundField, ForegroundField
@@ -34,7 +35,7 @@ from promptgen.generators.stylenerf_rays import (
     opacity_weights,
     resampled,
 )
-from promptgen.published import load_strictly
+from promptgen.loading.published import load_strictly
 from promptgen.seeding import stream
 from promptgen.strict import validate
 

@@ -1,8 +1,8 @@
 """Published StyleNeRF files: a generator's settings and its tensors by dotted name, from a pickle that is never run.
 
 Every object of such a file comes with the source text of its class, for the original loader to execute. Here that text
-stays text: objects are read as records (`promptgen.restricted`), and of these only the settings and the tensors are
-used.
+stays text: objects are read as records (`promptgen.loading.restricted`), and of these only the settings and the tensors
+are used.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from promptgen.errors import ModelFileError
-from promptgen.restricted import Record, read_pickle
+from promptgen.loading.restricted import Record, read_pickle
 
 PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
 """What an object that brings its source text is stored as a call of."""

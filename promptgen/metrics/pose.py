@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from promptgen.energies.pose import EULER, euler_rotation, geodesic_angle, pose_angles
 from promptgen.errors import DataError, TooFewSamplesError
 from promptgen.metrics.estimate import Estimate, Vector, mean_interval, quantiles, resampled_means
+from promptgen.rotations import EULER, euler_rotation, geodesic_angle, pose_angles
 
 
 def pose_errors(seen: ArrayLike, wanted: ArrayLike, names: Sequence[str]) -> Vector:

@@ -36,8 +36,8 @@ from promptgen.errors import DataError, TooFewSamplesError
 from promptgen.metrics.estimate import Estimate
 from promptgen.metrics.features import FeatureStatistics, check_features
 from promptgen.metrics.shares import wilson
-from promptgen.perception.torchvision_ops import import_torchvision
 from promptgen.seeding import stream
+from promptgen.torchvision_ops import import_torchvision
 
 NEIGHBOURS = 3
 """Which nearest neighbour a ball of precision and recall reaches to, as in the publication."""

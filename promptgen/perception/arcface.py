@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from promptgen.generators.base import FrozenModule
+from promptgen.frozen import FrozenModule
+from promptgen.loading.published import read_flat_state
 from promptgen.perception.networks import fill, initial_weights
-from promptgen.published import read_flat_state
 from promptgen.strict import Section, validate
 
 Depth = Literal[50, 100, 152]

@@ -2,7 +2,7 @@
 
 A published file is the state dict of the whole program that fitted them, generator and classifier included: gigabytes
 of which a few numbers are read. The reference fits each attribute's mean *probabilities* to uniform shares, by 500
-steps on a squared error; `promptgen.moments.fit_moments` solves the same problem at once.
+steps on a squared error; `promptgen.moments.multipliers.fit_moments` solves the same problem at once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from promptgen.errors import ConfigError, ModelFileError
-from promptgen.published import read_flat_state
+from promptgen.loading.published import read_flat_state
 
 ENTRY = "class_type2lambda."
 """Precedes the attribute's name in a key; what precedes it in turn comes from distributed training."""

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from promptgen.errors import ConfigError
-from promptgen.generators.base import FrozenModule
+from promptgen.frozen import FrozenModule
+from promptgen.loading.published import read_state
 from promptgen.perception.networks import Architecture, fill, imagenet_input, initial_weights, resnet
-from promptgen.published import read_state
 
 
 class CelebaAttribute(FrozenModule):

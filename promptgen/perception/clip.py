@@ -18,14 +18,14 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from promptgen.checkpoints import building, fill_module, load_tensors, save_module
 from promptgen.errors import CheckpointError, ConfigError, ModelFileError
-from promptgen.generators.base import FrozenModule
+from promptgen.frozen import FrozenModule
+from promptgen.loading.own_files import building, fill_module, load_tensors, save_module
+from promptgen.loading.published import load_strictly, plain_state, read_safetensors, read_torch
 from promptgen.perception.networks import initial_weights
 from promptgen.perception.tokens import Tokens
-from promptgen.perception.torchvision_ops import import_open_clip
-from promptgen.published import load_strictly, plain_state, read_safetensors, read_torch
 from promptgen.strict import Section
+from promptgen.torchvision_ops import import_open_clip
 
 Colour = tuple[float, float, float]
 

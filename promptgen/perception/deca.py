@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from promptgen.errors import DataError
-from promptgen.generators.base import FrozenModule
+from promptgen.frozen import FrozenModule
+from promptgen.loading.published import read_state
 from promptgen.perception.networks import INPUT_SIDE, Architecture, fill, initial_weights, resnet
-from promptgen.published import read_state
 
 CODE: Final[Mapping[str, slice]] = MappingProxyType(
     {

@@ -15,9 +15,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from promptgen.generators.base import FrozenModule
+from promptgen.frozen import FrozenModule
+from promptgen.loading.published import read_flat_state
 from promptgen.perception.networks import Architecture, fill, imagenet_input, initial_weights, resnet
-from promptgen.published import read_flat_state
 
 ATTRIBUTES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from promptgen.generators.base import FrozenModule
+from promptgen.frozen import FrozenModule
+from promptgen.loading.published import read_flat_state
 from promptgen.perception.networks import fill, initial_weights
-from promptgen.perception.torchvision_ops import import_torchvision
-from promptgen.published import read_flat_state
+from promptgen.torchvision_ops import import_torchvision
 
 LAYER = "2048"
 """Name, and length, of the last pooled layer."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from promptgen.errors import ConfigError
-from promptgen.generators.base import FrozenModule
+from promptgen.frozen import FrozenModule
 from promptgen.perception.clip import ClipModel, fit
 
 

@@ -8,7 +8,7 @@ from promptgen.metrics.bias import DISTANCES
 from promptgen.metrics.distances import distance_difference
 from promptgen.metrics.estimate import Difference, Estimate
 from promptgen.metrics.shares import compare_shares, homogeneity, share_difference
-from promptgen.reporting.records import Count, Interval
+from promptgen.records import Count, Interval
 from promptgen.reporting.settings import Settings
 
 Tally = Mapping[str, int]

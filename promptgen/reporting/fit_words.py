@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from promptgen.reporting.formats import count
-from promptgen.reporting.records import Fit
+from promptgen.records import Fit
+from promptgen.reporting.text.formats import count
 
 # Least effective sample size (a fraction) and largest gap (nats) of a fit that is called so: a judgement, no theorem.
 CLOSE = (0.3, 1.0)

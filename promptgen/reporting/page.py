@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from promptgen.reporting import formats, words
-from promptgen.reporting.answer import answer, context
-from promptgen.reporting.bias_tables import distance_rows, indirect_rows, indirect_sources, pass_rows
-from promptgen.reporting.control import DIVERSITY
-from promptgen.reporting.doubts import judge_warnings, warnings
+from promptgen.records import Metrics, PassRecord
+from promptgen.reporting.drawing.pictures import Pixels, data_uri, sheet, shrink
 from promptgen.reporting.fit_words import fit_words
-from promptgen.reporting.glossary import DISTANCES, MEANINGS
-from promptgen.reporting.methods import methods, seeds
-from promptgen.reporting.panels import (
+from promptgen.reporting.run import Run
+from promptgen.reporting.sections import names as words
+from promptgen.reporting.sections.answer import answer, context
+from promptgen.reporting.sections.bias_tables import distance_rows, indirect_rows, indirect_sources, pass_rows
+from promptgen.reporting.sections.control import DIVERSITY
+from promptgen.reporting.sections.doubts import judge_warnings, warnings
+from promptgen.reporting.sections.methods import methods, seeds
+from promptgen.reporting.sections.panels import (
     Panel,
     bias_panels,
     control_panels,
@@ -24,11 +26,10 @@ from promptgen.reporting.panels import (
     training_panels,
     watched_panel,
 )
-from promptgen.reporting.pictures import Pixels, data_uri, sheet, shrink
-from promptgen.reporting.quality import cost, quality_rows, quality_sentence
-from promptgen.reporting.records import Metrics, PassRecord
-from promptgen.reporting.run import Run
-from promptgen.reporting.watched import held_against, watched_tables
+from promptgen.reporting.sections.quality import cost, quality_rows, quality_sentence
+from promptgen.reporting.sections.watched import held_against, watched_tables
+from promptgen.reporting.text import formats
+from promptgen.reporting.text.glossary import DISTANCES, MEANINGS
 
 HERO_COLUMNS, HERO_TILES = 4, 16
 STRIP = 8  # latents side by side; as many as still show faces on a phone

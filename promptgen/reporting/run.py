@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from promptgen.errors import DataError
-from promptgen.reporting.history import History
-from promptgen.reporting.pictures import Pixels
-from promptgen.reporting.records import Metrics
+from promptgen.records import Metrics
+from promptgen.reporting.drawing.history import History
+from promptgen.reporting.drawing.pictures import Pixels
 from promptgen.reporting.settings import Settings
 
 
@@ -20,7 +20,8 @@ class PassMaterial:
     Args:
         tiles: images of the grid's latents, (n, H, W, 3) uint8: the same latents, in the same order, in every pass.
         history: a row of numbers per training step; empty for the generator itself.
-        moments: the solved moment constraint of a de-biasing pass, as `promptgen.moments.MomentFit.as_dict` gives it.
+        moments: the solved moment constraint of a de-biasing pass, as `promptgen.moments.multipliers.MomentFit.as_dict`
+            gives it.
         beta: the multipliers at the end of training, nats by feature name; empty where they were not moved.
         sweep: a latent per row under a condition per column, (rows, columns, H, W, 3) uint8; None without a condition.
     """

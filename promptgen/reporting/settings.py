@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import yaml
 
-from promptgen.reporting.formats import class_name, listing
+from promptgen.reporting.text.formats import class_name, listing
 
 ASKED = {"pose": "a given pose", "identity": "the same face whatever the condition"}
 """What the energies that have no words of their own ask for."""

@@ -10,11 +10,11 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from promptgen.checkpoints import building, fill_module, load_tensors, save_module
 from promptgen.errors import CheckpointError
-from promptgen.generators.base import FrozenModule
+from promptgen.frozen import FrozenModule
 from promptgen.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from promptgen.generators.stylegan2_layers import GAIN, LEAK, MappingLayer
+from promptgen.loading.own_files import building, fill_module, load_tensors, save_module
 from promptgen.seeding import stream
 from promptgen.world.scene import ATTRIBUTES, COORDINATES, Scene, SceneConfig
 

@@ -10,9 +10,8 @@ from typing import Final, cast
 import torch
 from torch import Tensor, nn
 
-from promptgen.manifest import fingerprint
+from promptgen.files import fingerprint
 from promptgen.perception.clip import ClipConfig, ClipModel, small_clip
-from promptgen.perception.world import AttributeConfig, AttributeNet, EmbeddingConfig, IdentityNet, JudgeNet, PoseNet
 from promptgen.seeding import derive
 from promptgen.world.config import ModelName, Split, WorldConfig
 from promptgen.world.generator import untrained
@@ -24,6 +23,7 @@ from promptgen.world.lessons import (
     identity_lesson,
     pose_lesson,
 )
+from promptgen.world.networks import AttributeConfig, AttributeNet, EmbeddingConfig, IdentityNet, JudgeNet, PoseNet
 from promptgen.world.renders import Renders
 from promptgen.world.reporter import WORDS, Reporter
 from promptgen.world.scene import ATTRIBUTES, Scene

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from promptgen.generators.base import Generator
 from promptgen.perception.base import Classifier
 from promptgen.perception.clip import ClipModel, load_open_clip
-from promptgen.perception.world import load_network
 from promptgen.world.config import ModelName, WorldConfig
 from promptgen.world.generator import load_generator
+from promptgen.world.networks import load_network
 from promptgen.world.scene import ATTRIBUTES, IDENTITY, Scene
 
 PAIRS = {

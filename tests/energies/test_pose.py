@@ -9,15 +9,9 @@ from scipy.spatial.transform import Rotation
 from torch import nn
 
 from promptgen.energies.base import Sample
-from promptgen.energies.pose import (
-    EULER,
-    PoseEnergy,
-    YawPitchRotation,
-    euler_rotation,
-    geodesic_angle,
-    pose_angles,
-)
+from promptgen.energies.pose import PoseEnergy
 from promptgen.errors import DataError
+from promptgen.rotations import EULER, YawPitchRotation, euler_rotation, geodesic_angle, pose_angles
 from promptgen.seeding import stream
 
 

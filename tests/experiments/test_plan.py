@@ -8,24 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from promptgen.cards import Cost, load_cards
 from promptgen.conditions import Condition
-from promptgen.config import Params, load_params
+from promptgen.config.params import Params, load_params
 from promptgen.experiments import plan as plan_module
 from promptgen.experiments.plan import plan_of
 from promptgen.experiments.plan_text import plan_text
 from promptgen.experiments.presets import find_preset, read_presets
 from promptgen.experiments.shapes import flow_parameters, shape_of
 from promptgen.experiments.usage import Images, generator_name, usage_of_pass, validations
-from promptgen.flow import Flow, FlowConfig
-from promptgen.moments import DualConfig
-from promptgen.pins import Pin, record
+from promptgen.flows.flow import Flow, FlowConfig
+from promptgen.flows.training import TrainingConfig
+from promptgen.model_files.cards import Cost, load_cards
+from promptgen.model_files.pins import Pin, record
+from promptgen.moments.multipliers import DualConfig
 from promptgen.strict import validate
 from promptgen.tracking import NullTracker
-from promptgen.training import TrainingConfig
 from steps import confirm, fit_moments, sample, train_flow
-from steps.command import command
-from steps.common import Pass, Project
+from steps.shared.command import command
+from steps.shared.common import Pass, Project
 from tests import tiny
 
 ROOT = Path(__file__).parents[2]

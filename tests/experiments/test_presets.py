@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from promptgen.build import build_classifier, cards_of
-from promptgen.cards import load_cards
+from promptgen.config.build import build_classifier, cards_of
+from promptgen.config.specs import CardModel, ClipLabelsModel, CustomModel, JointModel
 from promptgen.errors import ConfigError
 from promptgen.experiments.presets import DEFAULTS_NAME, find_preset, laid_over, read_presets
+from promptgen.labels import class_index, classes, target_shares
+from promptgen.model_files.cards import load_cards
 from promptgen.perception.fairface import ATTRIBUTES as FAIRFACE
-from promptgen.perception.labels import class_index, classes, target_shares
-from promptgen.specs import CardModel, ClipLabelsModel, CustomModel, JointModel
 from promptgen.world.scene import ATTRIBUTES as WORLD
 
 ROOT = Path(__file__).parents[2]

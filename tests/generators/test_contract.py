@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from promptgen.errors import DataError
-from promptgen.flow import Flow, FlowConfig
+from promptgen.flows.chained import ChainedGenerator
+from promptgen.flows.flow import Flow, FlowConfig
+from promptgen.flows.objective import reverse_kl
 from promptgen.generators.base import GaussianPrior, Generator
-from promptgen.generators.chained import ChainedGenerator
-from promptgen.objective import reverse_kl
 from promptgen.seeding import stream
 from promptgen.world.generator import WorldGenerator, untrained
 from promptgen.world.scene import Scene, SceneConfig

@@ -8,12 +8,12 @@ import pytest
 import torch
 import yaml
 
-from promptgen.build import build_generator
+from promptgen.config.build import build_generator
+from promptgen.config.specs import GeneratorSpec
 from promptgen.errors import ConfigError, ModelFileError
 from promptgen.files import sha256_of
 from promptgen.generators.stylenerf import load_stylenerf
 from promptgen.generators.stylenerf_config import CameraConfig, StyleNeRFConfig, config_from_settings
-from promptgen.specs import GeneratorSpec
 from promptgen.strict import Section, validate
 from tests.generators import small
 from tests.parity.persistent import EasyDict, Persistent, persistent_file, publishers_modules, wrapped

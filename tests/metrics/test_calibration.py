@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from promptgen.fit import fit_statistics
+from promptgen.flows.fit import fit_statistics
 from promptgen.metrics.correction import cleam_interval, corrected_shares
 from promptgen.metrics.distances import (
     discrepancy,
@@ -25,7 +25,7 @@ from promptgen.metrics.diversity import pairwise_distance
 from promptgen.metrics.estimate import Estimate, random_stream
 from promptgen.metrics.quality import kernel_distance, precision_recall_intervals
 from promptgen.metrics.shares import compare_shares, share_estimates, soft_share_estimates
-from promptgen.moments import fit_moments
+from promptgen.moments.multipliers import fit_moments
 from promptgen.seeding import stream
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,7 @@ from reference_beta import Optimiser, loss_and_gradient, tilted_mean
 from promptgen.energies.base import Sample
 from promptgen.energies.moment import MomentEnergy
 from promptgen.errors import ConfigError, InfeasibleTargetError
-from promptgen.moments import fit_moments
+from promptgen.moments.multipliers import fit_moments
 from promptgen.perception.beta import load_beta, read_beta
 from promptgen.perception.fairface import ATTRIBUTES
 

@@ -7,8 +7,9 @@ import torch
 from filling import assert_close, assert_kept, fixtures_of
 
 from promptgen.energies.base import Sample
-from promptgen.energies.pose import EULER, PoseEnergy, euler_rotation, geodesic_angle
+from promptgen.energies.pose import PoseEnergy
 from promptgen.perception.deca import CODE, axis_angle_rotation, load_deca
+from promptgen.rotations import EULER, euler_rotation, geodesic_angle
 
 fixtures = pytest.mark.parametrize("fixture", fixtures_of("deca"), scope="module")
 

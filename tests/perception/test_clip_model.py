@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from promptgen.checkpoints import save_module
 from promptgen.errors import CheckpointError, ConfigError, ModelFileError
+from promptgen.loading.own_files import save_module
 from promptgen.perception.clip import (
     ClipConfig,
     download_open_clip,

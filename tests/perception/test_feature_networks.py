@@ -4,16 +4,16 @@ import pytest
 import torch
 import yaml
 
-from promptgen import store
-from promptgen.build import build_features, build_generator, load_model
+from promptgen.config.build import build_features, build_generator, load_model
+from promptgen.config.specs import CardModel, CustomModel, WorldSpec
 from promptgen.errors import ConfigError, ModelFileError
+from promptgen.flows.sampling import generate
 from promptgen.metrics.features import image_features
 from promptgen.metrics.quality import compare
+from promptgen.model_files import store
 from promptgen.perception.inception import load_inception
-from promptgen.perception.torchvision_ops import import_torchvision
-from promptgen.sampling import generate
 from promptgen.seeding import stream
-from promptgen.specs import CardModel, CustomModel, WorldSpec
+from promptgen.torchvision_ops import import_torchvision
 
 import_torchvision()
 import torchvision  # noqa: E402

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from promptgen.build import build_classifier, custom_code_of
+from promptgen.config.build import build_classifier, custom_code_of
+from promptgen.config.specs import JointModel
 from promptgen.errors import ConfigError
+from promptgen.labels import classes, probabilities
 from promptgen.perception.joint import JointClassifier
-from promptgen.perception.labels import classes, probabilities
-from promptgen.specs import JointModel
 from promptgen.strict import validate
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from promptgen.errors import ConfigError
-from promptgen.perception.labels import (
+from promptgen.labels import (
     class_index,
     classes,
     feature_names,

@@ -7,7 +7,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from promptgen.errors import CheckpointError
-from promptgen.perception.world import (
+from promptgen.seeding import stream
+from promptgen.world.networks import (
     AttributeConfig,
     AttributeNet,
     EmbeddingConfig,
@@ -17,7 +18,6 @@ from promptgen.perception.world import (
     load_network,
     save_network,
 )
-from promptgen.seeding import stream
 
 ATTRIBUTES = {"hair": ("short", "long"), "skin": ("1", "2", "3", "4", "5", "6")}
 READERS = AttributeConfig(attributes=ATTRIBUTES)
@@ -100,7 +100,7 @@ def test_saved_and_loaded(name, tmp_path):
 
 
 def test_a_file_of_something_else_is_named(tmp_path):
-    from promptgen.checkpoints import save_module
+    from promptgen.loading.own_files import save_module
 
     path = tmp_path / "other.safetensors"
     save_module(path, torch.nn.Linear(2, 2), {"kind": "chain"})

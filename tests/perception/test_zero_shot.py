@@ -8,14 +8,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from promptgen.build import build_classifier, cards_of
-from promptgen.config import load_params
+from promptgen.config.build import build_classifier, cards_of
+from promptgen.config.params import load_params
+from promptgen.config.specs import ClipLabelsModel
 from promptgen.errors import ConfigError
+from promptgen.labels import hard_labels
+from promptgen.model_files.store import fetch
 from promptgen.perception.clip import ClipConfig, small_clip
-from promptgen.perception.labels import hard_labels
 from promptgen.perception.zero_shot import ZeroShotClassifier
-from promptgen.specs import ClipLabelsModel
-from promptgen.store import fetch
 from promptgen.world.renderer import render
 from promptgen.world.scene import Scene
 

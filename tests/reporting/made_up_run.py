@@ -6,7 +6,7 @@ import numpy as np
 
 from promptgen.metrics.bias import DISTANCES, measure_bias
 from promptgen.metrics.shares import wilson
-from promptgen.reporting.records import Metrics
+from promptgen.records import Metrics
 from promptgen.reporting.run import PassMaterial, Run
 from promptgen.reporting.settings import Settings
 

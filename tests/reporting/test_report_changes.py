@@ -3,11 +3,11 @@
 import made_up_run
 import pytest
 
-from promptgen.reporting import formats
-from promptgen.reporting.bias_tables import distance_rows, indirect_rows, indirect_sources, pass_rows
+from promptgen.records import Interval
 from promptgen.reporting.changes import any_change, distance_change, share_changes, tally
-from promptgen.reporting.records import Interval
+from promptgen.reporting.sections.bias_tables import distance_rows, indirect_rows, indirect_sources, pass_rows
 from promptgen.reporting.settings import Settings
+from promptgen.reporting.text import formats
 
 SETTINGS = Settings.of(made_up_run.PARAMS)
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 from made_up_run import PARAMS, make
 
-from promptgen.reporting.control import measure_words
 from promptgen.reporting.page import render
-from promptgen.reporting.panels import control_panels
+from promptgen.reporting.sections.control import measure_words
+from promptgen.reporting.sections.names import range_words
+from promptgen.reporting.sections.panels import control_panels
 from promptgen.reporting.settings import Settings
-from promptgen.reporting.words import range_words
 
 POSE = PARAMS | {
     "control": {

@@ -3,9 +3,10 @@
 import made_up_run
 import pytest
 
-from promptgen.reporting import answer as answers
-from promptgen.reporting import doubts, formats
 from promptgen.reporting.page import render
+from promptgen.reporting.sections import answer as answers
+from promptgen.reporting.sections import doubts
+from promptgen.reporting.text import formats
 
 KINDS = ["generator", "control", "debias"]
 

@@ -5,8 +5,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from promptgen.reporting import figures
-from promptgen.reporting.records import Interval
+from promptgen.records import Interval
+from promptgen.reporting.drawing import figures
 
 PASSES = [("0", "generator"), ("1", "control")]
 CURVES = {"short": [(step, 0.2 + step / 500) for step in range(100)], "long": [(0, 0.8), (99, 0.5)]}

@@ -12,9 +12,9 @@ from pathlib import Path
 import made_up_run
 import pytest
 
-from promptgen.reporting import formats
+from promptgen.records import SOURCES
 from promptgen.reporting.page import render
-from promptgen.reporting.records import SOURCES
+from promptgen.reporting.text import formats
 
 ROOT = Path(__file__).resolve().parents[2]
 VOID = {"meta", "link", "img", "br"}

@@ -3,10 +3,10 @@
 import made_up_run
 import pytest
 
-from promptgen.reporting import formats
-from promptgen.reporting.doubts import warnings
 from promptgen.reporting.page import render
-from promptgen.reporting.quality import cost, falls, quality_rows, quality_sentence
+from promptgen.reporting.sections.doubts import warnings
+from promptgen.reporting.sections.quality import cost, falls, quality_rows, quality_sentence
+from promptgen.reporting.text import formats
 
 FOUR = ["generator", "control", "debias", "debias"]
 

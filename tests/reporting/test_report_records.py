@@ -8,7 +8,7 @@ import pytest
 
 from promptgen.errors import DataError
 from promptgen.files import read_json, write_json
-from promptgen.reporting.records import Interval, Metrics
+from promptgen.records import Interval, Metrics
 from promptgen.reporting.run import Run
 from promptgen.reporting.settings import Settings
 

@@ -12,10 +12,10 @@ from PIL import Image
 
 from promptgen.errors import DataError, StorageError
 from promptgen.files import sha256_of, write_json
-from promptgen.manifest import StepFolder
 from steps import report
-from steps.common import Project
 from steps.sample import load_samples
+from steps.shared.common import Project
+from steps.shared.manifest import StepFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -200,7 +200,7 @@ def test_a_reports_folder_that_cannot_be_written_is_an_error_without_half_a_file
 
 
 def test_ids_of_the_mlflow_runs_are_shown_when_mlflow_knows_them(project):
-    from steps.mlflow_store import tracking_uri
+    from steps.recording.mlflow_store import tracking_uri
 
     folder = project.artifacts / "tracking" / project.fingerprint[:16]
     state = {"offset": 1, "experiment": "1", "runs": {"loop": "a1b2c3d4e5"}}

@@ -3,10 +3,10 @@
 import made_up_run
 import pytest
 
-from promptgen.reporting import formats
 from promptgen.reporting.page import render
-from promptgen.reporting.panels import watched_panel
-from promptgen.reporting.watched import held_against, watched_tables
+from promptgen.reporting.sections.panels import watched_panel
+from promptgen.reporting.sections.watched import held_against, watched_tables
+from promptgen.reporting.text import formats
 
 AGE = ("young", "middle", "old")
 

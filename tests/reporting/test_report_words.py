@@ -3,9 +3,13 @@
 import made_up_run
 import pytest
 
-from promptgen.reporting import answer as answers
-from promptgen.reporting import control, doubts, fit_words, formats, history, words
-from promptgen.reporting.records import Fit, Metrics
+from promptgen.records import Fit, Metrics
+from promptgen.reporting import fit_words
+from promptgen.reporting.drawing import history
+from promptgen.reporting.sections import answer as answers
+from promptgen.reporting.sections import control, doubts
+from promptgen.reporting.sections import names as words
+from promptgen.reporting.text import formats
 
 GENERATOR, CONTROL, DEBIAS = "generator", "control", "debias"
 ASKED = "Asking for “a person without makeup” moved long hair from 50 % to 84 %"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from promptgen.tracking import NullTracker
 from steps import estimate_bias, evaluate, fit_moments, sample, train_flow
-from steps.common import Pass, Project
-from steps.records import STEPS
+from steps.measuring.records import STEPS
+from steps.shared.common import Pass, Project
 from tests import tiny
 
 MODULES = {

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from steps import check, fit_moments, report, sample, train_flow
-from steps.command import command
-from steps.common import Project, pass_command
+from steps.shared.command import command
+from steps.shared.common import Project, pass_command
 from tests import tiny
 
 

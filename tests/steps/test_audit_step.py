@@ -12,18 +12,18 @@ import pytest
 import torch
 from PIL import Image
 
-from promptgen import store
-from promptgen.audit import Sampling
+from promptgen.audit.figures import Sampling
+from promptgen.audit.request import Request, parse, parse_targets, reader_spec
+from promptgen.audit.tables import text
+from promptgen.config.specs import CustomModel
 from promptgen.errors import ConfigError, DataError, ModelFileError
-from promptgen.reporting.audit_tables import text
+from promptgen.model_files import store
 from promptgen.seeding import stream
-from promptgen.specs import CustomModel
 from promptgen.world.renderer import render
 from promptgen.world.scene import ATTRIBUTES, Scene, SceneConfig
 from steps import audit
 from steps.audit import run
-from steps.audit_request import Request, parse, parse_targets, reader_spec
-from steps.command import command
+from steps.shared.command import command
 
 QUICK = Sampling(resamples=200)
 HEADS = 96

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from promptgen.config import load_params
+from promptgen.config.params import load_params
 from promptgen.errors import ConfigError
 from promptgen.experiments.presets import read_presets
 from steps import choose

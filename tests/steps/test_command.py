@@ -8,12 +8,12 @@ import sys
 import pytest
 
 from promptgen.errors import DataError
-from steps.command import command
+from steps.shared.command import command
 
 
 def ended(body: str, shell: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     """Return how a command whose `main` has this body ends, its output piped through `shell` if that is given."""
-    code = f"from steps.command import command\ndef main():\n    {body}\ncommand(main)"
+    code = f"from steps.shared.command import command\ndef main():\n    {body}\ncommand(main)"
     pipe = f'set -o pipefail; "$0" -c "$1" {shell}'
     return subprocess.run(
         ["bash", "-c", pipe, sys.executable, code], capture_output=True, text=True, check=False, env=environment

@@ -14,15 +14,15 @@ import pytest
 import torch
 from PIL import Image
 
-from promptgen.build import build_chain
 from promptgen.conditions import Condition
+from promptgen.config.build import build_chain
 from promptgen.files import sha256_of
-from promptgen.sampling import condition_blocks, draw
+from promptgen.flows.sampling import condition_blocks, draw
 from promptgen.tracking import NullTracker
 from steps import check, sample, train_flow
-from steps.common import Pass, Project
-from steps.facts import figures
-from steps.records import pass_record
+from steps.measuring.records import pass_record
+from steps.recording.facts import figures
+from steps.shared.common import Pass, Project
 from tests import tiny
 from tests.steps.projects import project_in, run_pass
 

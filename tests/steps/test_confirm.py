@@ -9,13 +9,14 @@ import pytest
 
 from promptgen.errors import DataError
 from promptgen.files import read_json
-from promptgen.reporting.records import Confirmation, Metrics
+from promptgen.records import Confirmation, Metrics
 from promptgen.tracking import NullTracker
-from steps import common, confirm, estimate_bias
-from steps.common import Pass, Project
-from steps.facts import confirmed_figures
-from steps.reading import Reading
-from steps.records import METRICS_NAME, SUMMARY_NAME, pass_record, write_metrics
+from steps import confirm, estimate_bias
+from steps.measuring.reading import Reading
+from steps.measuring.records import METRICS_NAME, SUMMARY_NAME, pass_record, write_metrics
+from steps.recording.facts import confirmed_figures
+from steps.shared import common
+from steps.shared.common import Pass, Project
 from tests import tiny
 from tests.steps.projects import project_in, run_command, run_pass
 

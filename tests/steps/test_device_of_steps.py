@@ -8,12 +8,13 @@ import torch
 import yaml
 from torch import nn
 
-from promptgen.build import cards_of
+from promptgen.config.build import cards_of
 from promptgen.errors import ConfigError
-from promptgen.store import fetch
+from promptgen.model_files.store import fetch
 from promptgen.tracking import NullTracker
-from steps import check, common, confirm, draw
-from steps.common import Pass, Project
+from steps import check, confirm, draw
+from steps.shared import common
+from steps.shared.common import Pass, Project
 from tests import tiny
 from tests.pretended_device import DEVICE, Pretended, move, pretended_device
 from tests.steps.projects import project_in, run_pass

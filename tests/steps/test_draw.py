@@ -15,16 +15,16 @@ from PIL import Image
 from promptgen.energies.base import WeightedSum
 from promptgen.energies.moment import MomentEnergy
 from promptgen.errors import ConfigError, DataError, StorageError
-from promptgen.exact import chain_log_weights
 from promptgen.files import read_json, write_json
-from promptgen.manifest import StepFolder
-from promptgen.sampling import draw as samples_of
-from promptgen.sampling import latent_blocks
+from promptgen.flows.exact import chain_log_weights
+from promptgen.flows.sampling import draw as samples_of
+from promptgen.flows.sampling import latent_blocks
 from promptgen.tracking import NullTracker
 from steps import fit_moments, train_flow
-from steps.common import Pass, Project
 from steps.draw import Request, described, run
-from steps.gallery import SAMPLES_NAME, SUMMARY_NAME
+from steps.drawing.gallery import SAMPLES_NAME, SUMMARY_NAME
+from steps.shared.common import Pass, Project
+from steps.shared.manifest import StepFolder
 from tests import tiny
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 from mlflow.utils.validation import _validate_metric_name
 
-from steps.facts import figures, metric_name
+from steps.recording.facts import figures, metric_name
 
 
 def interval(value):

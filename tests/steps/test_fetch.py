@@ -8,12 +8,12 @@ import sys
 import pytest
 import yaml
 
-from promptgen.config import load_params
+from promptgen.config.params import load_params
 from promptgen.errors import ConfigError
-from promptgen.pins import read_pins
+from promptgen.model_files.pins import read_pins
 from steps import check, fetch, list_models
-from steps.command import command
-from steps.common import Project
+from steps.shared.command import command
+from steps.shared.common import Project
 from tests import tiny
 
 

@@ -6,11 +6,11 @@ import torch
 
 from promptgen.errors import ConfigError, DataError
 from promptgen.files import read_json
-from promptgen.reporting.records import PassRecord
+from promptgen.records import PassRecord
 from steps import check, fetch
-from steps.common import Pass, Project
-from steps.records import SUMMARY_NAME, pass_record, write_metrics
+from steps.measuring.records import SUMMARY_NAME, pass_record, write_metrics
 from steps.sample import load_samples
+from steps.shared.common import Pass, Project
 from tests.steps.projects import changed, project_in, run_pass
 
 

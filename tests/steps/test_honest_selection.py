@@ -8,10 +8,11 @@ from itertools import combinations
 import pytest
 import torch
 
-from promptgen import batches, sampling, seeding
+from promptgen import seeding
+from promptgen.flows import batches, sampling
 from promptgen.tracking import NullTracker
 from steps import confirm, draw, fit_moments, sample, train_flow
-from steps.common import Pass, Project
+from steps.shared.common import Pass, Project
 from tests import tiny
 
 TRAINING = {"train", "validate", "fit"}

@@ -10,15 +10,15 @@ import torch
 import yaml
 from PIL import Image
 
-from promptgen.build import build_chain
+from promptgen.config.build import build_chain
 from promptgen.errors import (
     ConfigError,
 )
 from promptgen.files import read_json
 from promptgen.tracking import NullTracker
 from steps import check, estimate_bias, evaluate, fit_moments, sample, train_flow
-from steps.common import Pass, Project
-from steps.records import STEPS, SUMMARY_NAME, pass_record, write_metrics
+from steps.measuring.records import STEPS, SUMMARY_NAME, pass_record, write_metrics
+from steps.shared.common import Pass, Project
 from tests import tiny
 from tests.steps.projects import changed, project_in, run_pass
 

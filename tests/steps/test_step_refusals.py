@@ -12,7 +12,7 @@ from promptgen.errors import (
 )
 from promptgen.tracking import NullTracker
 from steps import evaluate, fit_moments, sample, train_flow
-from steps.common import Pass
+from steps.shared.common import Pass
 from tests import tiny
 from tests.steps.projects import project_in, run_command, run_pass
 

@@ -13,8 +13,9 @@ from promptgen.errors import (
 )
 from promptgen.files import folder_lock
 from promptgen.tracking import NullTracker
-from steps import common, evaluate, fit_moments, sample, train_flow
-from steps.common import Pass
+from steps import evaluate, fit_moments, sample, train_flow
+from steps.shared import common
+from steps.shared.common import Pass
 from tests import tiny
 from tests.steps.projects import project_in, run_pass
 

@@ -8,8 +8,8 @@ import pytest
 
 from promptgen.tracking import NullTracker
 from steps import estimate_bias
-from steps.common import Pass
-from steps.records import pass_record
+from steps.measuring.records import pass_record
+from steps.shared.common import Pass
 from tests import tiny
 from tests.steps.projects import changed, project_in
 

@@ -3,14 +3,14 @@
 from typing import ClassVar
 
 import pytest
+from tests.test_chained import make_flow
 
+from promptgen.flows.chained import ChainedGenerator
 from promptgen.generators.base import truth_classes
-from promptgen.generators.chained import ChainedGenerator
 from promptgen.world.generator import WorldGenerator
 from promptgen.world.scene import ATTRIBUTES
 from tests import tiny
 from tests.steps.projects import project_in, run_pass
-from tests.test_chained import make_flow
 
 WORDS = {"hair": ("short", "long"), "makeup": ("without", "with")}
 

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from steps.mlflow_store import make_database
+from steps.recording.mlflow_store import make_database
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from steps.mlflow_store import connect
-from steps.tracking import Recorder
+from steps.recording.mlflow_store import connect
+from steps.recording.recorder import Recorder
 
 LOOP = "0123456789abcdef0123"
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from steps.journal import Journal, read
-from steps.tracking import Recorder
+from steps.recording.journal import Journal, read
+from steps.recording.recorder import Recorder
 from tests.tracking.recorded_loop import LOOP, runs_of
 
 

@@ -13,14 +13,14 @@ import mlflow
 import pytest
 import yaml
 
-from promptgen import store
-from promptgen.checkpoints import save_chain
 from promptgen.files import sha256_of
-from promptgen.flow import Flow, FlowConfig
+from promptgen.flows.chain_file import save_chain
+from promptgen.flows.flow import Flow, FlowConfig
+from promptgen.model_files import store
 from steps import sync
-from steps.mlflow_store import ROOT, connect, tracking_uri
-from steps.registry import REQUIREMENTS, save
-from steps.tracking import Recorder
+from steps.recording.mlflow_store import ROOT, connect, tracking_uri
+from steps.recording.recorder import Recorder
+from steps.recording.registry import REQUIREMENTS, save
 from tests.tracking.recorded_loop import LOOP, record
 
 
@@ -106,10 +106,10 @@ class OnlyNamed:
         return None if name.partition(".")[0] in {set(others)!r} else PathFinder.find_spec(name, path, target)
 sys.meta_path[sys.meta_path.index(PathFinder)] = OnlyNamed()
 from pathlib import Path
-import promptgen.build, promptgen.world
-from promptgen.flow import Flow
-from promptgen.generators.chained import ChainedGenerator
-from promptgen.sampling import generate
+import promptgen.config.build, promptgen.world
+from promptgen.flows.flow import Flow
+from promptgen.flows.chained import ChainedGenerator
+from promptgen.flows.sampling import generate
 from promptgen.world.generator import load_generator
 generator = load_generator(Path(promptgen.world.__file__).with_name("weights") / "world-generator.safetensors")
 chain = ChainedGenerator(generator, Flow(generator.prior.dim))

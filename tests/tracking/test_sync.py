@@ -13,8 +13,8 @@ import pytest
 
 from promptgen.files import sha256_of
 from steps import sync
-from steps.journal import Journal
-from steps.mlflow_store import ROOT, TrackingError, connect
+from steps.recording.journal import Journal
+from steps.recording.mlflow_store import ROOT, TrackingError, connect
 from tests.tracking.recorded_loop import run_loop, runs_of
 
 

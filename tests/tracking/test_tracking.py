@@ -11,10 +11,10 @@ import pytest
 
 from promptgen.files import sha256_of
 from steps import sync
-from steps.facts import figures, flatten, provenance
-from steps.journal import read
-from steps.mlflow_store import ROOT, connect, tracking_uri
-from steps.tracking import Recorder, attach
+from steps.recording.facts import figures, flatten, provenance
+from steps.recording.journal import read
+from steps.recording.mlflow_store import ROOT, connect, tracking_uri
+from steps.recording.recorder import Recorder, attach
 from tests.tracking.recorded_loop import LOOP, record, run_loop, runs_of
 
 
@@ -95,7 +95,7 @@ def test_a_moved_checkout_finds_its_artifacts(root):
 @pytest.mark.timeout(300)
 def test_two_processes_may_make_the_database_at_once(bare_root):
     code = (  # enough patience, so that a busy machine changes nothing
-        "import sys; from pathlib import Path; from steps.tracking import Recorder\n"
+        "import sys; from pathlib import Path; from steps.recording.recorder import Recorder\n"
         "root, name = Path(sys.argv[1]), sys.argv[2]\n"
         "with Recorder(root, name, 'f' * 20, tracking_experiment='tests', patience=200) as recorder:\n"
         "    recorder.start({}, {})\n"

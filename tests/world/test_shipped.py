@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import promptgen.world
-from promptgen.cards import load_cards
-from promptgen.config import load_params
+from promptgen.config.params import load_params
 from promptgen.files import sha256_of
+from promptgen.model_files.cards import load_cards
 from promptgen.seeding import stream
 from promptgen.world.generator import load_generator
 from promptgen.world.quality import measure

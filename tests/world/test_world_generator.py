@@ -68,7 +68,7 @@ def test_a_truncated_generator_knows_no_truth(generator, tmp_path):
 
 
 def test_another_file_is_refused(tmp_path):
-    from promptgen.checkpoints import save_tensors
+    from promptgen.loading.own_files import save_tensors
 
     save_tensors(tmp_path / "other.safetensors", {"x": torch.zeros(1)}, {"kind": "chain"})
     with pytest.raises(CheckpointError, match="holds chain, expected a world-generator"):

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from promptgen.perception.world import AttributeConfig, AttributeNet, load_network, save_network
 from promptgen.seeding import stream
 from promptgen.world import training
 from promptgen.world.config import Recipe
 from promptgen.world.lessons import attribute_lesson, generator_lesson
+from promptgen.world.networks import AttributeConfig, AttributeNet, load_network, save_network
 from promptgen.world.renders import Renders
 from promptgen.world.scene import ATTRIBUTES, Scene, SceneConfig
 from promptgen.world.training import optimise, picture_loss, roughen

@@ -1,0 +1,1 @@
+"""Audits: shares and distances of images or labels that were made elsewhere."""

@@ -1,0 +1,193 @@
+"""Labels of a set of images: read off by a classifier, or from a CSV file. Labels of people are *perceived* labels."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from promptgen.devices import find_device, placed
+from promptgen.errors import DataError, TooFewSamplesError
+from promptgen.labels import PRODUCT, classes
+from promptgen.metrics.estimate import Vector
+from promptgen.metrics.shares import class_counts, joint_labels
+from promptgen.perception.base import Classifier
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What was read off a set of images.
+
+    Attributes:
+        attributes: class labels of each attribute.
+        indices: class index of each image, (N,), by attribute.
+        probabilities: class probabilities of each image, (N, K), by attribute; empty if only labels are known.
+        groups: name of each image's group, (N,), such as the occupation that was asked for; empty without groups.
+    """
+
+    attributes: Mapping[str, tuple[str, ...]]
+    indices: Mapping[str, Indices]
+    probabilities: Mapping[str, Vector] = field(default_factory=dict)
+    groups: Sequence[str] = ()
+
+    @property
+    def n(self) -> int:
+        """Number of images."""
+        return len(next(iter(self.indices.values())))
+
+    def repeated(self) -> list[str]:
+        """Return the attributes of which two images share a class; file names, say, are all different."""
+        return [name for name, indices in self.indices.items() if len(np.unique(indices)) < len(indices)]
+
+    def knows(self, attribute: str) -> bool:
+        """Tell whether all factors of an attribute were read."""
+        return all(factor in self.attributes for factor in attribute.split(PRODUCT))
+
+    def counts(self, attribute: str) -> Indices:
+        """Return how often each class of `attribute`, which may be a product, was read, (K,).
+
+        Raises:
+            ConfigError: a factor was not read.
+        """
+        k, factors = len(classes(self.attributes, attribute)), attribute.split(PRODUCT)
+        sizes = [len(self.attributes[factor]) for factor in factors]
+        return class_counts(joint_labels([self.indices[factor] for factor in factors], sizes), k)
+
+    def soft(self, attribute: str) -> Vector | None:
+        """Return the class probabilities of each image, (N, K); None if only labels are known.
+
+        The factors of a product are taken as independent given the image.
+        """
+        factors = attribute.split(PRODUCT)
+        if not all(factor in self.probabilities for factor in factors):
+            return None
+        rows = [self.probabilities[factor] for factor in factors]
+        return reduce(lambda a, b: np.asarray((a[:, :, None] * b[:, None, :]).reshape(len(a), -1)), rows)
+
+    def extended(self, also: Mapping[str, Sequence[str]]) -> Labels:
+        """Return the labels with more classes, of which there are no images; all classes are sorted then.
+
+        Args:
+            also: classes by attribute; attributes that were not read are ignored.
+        """
+        known = {name: tuple(sorted({*labels, *also.get(name, ())})) for name, labels in self.attributes.items()}
+        moved = {
+            name: np.array([known[name].index(label) for label in labels], dtype=np.int64)[self.indices[name]]
+            for name, labels in self.attributes.items()
+        }
+        return replace(self, attributes=known, indices=moved, probabilities={})
+
+    def grouped(self, attribute: str) -> Labels:
+        """Return the labels with the classes of one attribute as groups.
+
+        Raises:
+            ConfigError: it is unknown.
+        """
+        labels = classes(self.attributes, attribute)
+        return replace(self, groups=[labels[index] for index in self.indices[attribute]])
+
+    def by_group(self) -> dict[str, Labels]:
+        """Return the labels of each group, by its name, sorted."""
+        groups = np.array(self.groups)
+        return {str(name): self._part(groups == name) for name in np.unique(groups)}
+
+    def _part(self, chosen: NDArray[np.bool_]) -> Labels:
+        indices = {name: each[chosen] for name, each in self.indices.items()}
+        return Labels(self.attributes, indices, {name: each[chosen] for name, each in self.probabilities.items()})
+
+
+class Labeller:
+    """Keeps what a classifier reads off batches of images: labels and probabilities, not the images.
+
+    Args:
+        classifier: the classifier; a network is moved to `device`.
+        device: where it runs.
+
+    Raises:
+        ConfigError: this machine or its torch has no such device.
+    """
+
+    def __init__(self, classifier: Classifier, *, device: str = "cpu") -> None:
+        self.device = find_device(device)
+        self.classifier: Classifier = placed(classifier, self.device)
+        self._read: defaultdict[str, list[Tensor]] = defaultdict(list)
+
+    @torch.no_grad()
+    def update(self, image: Tensor) -> None:
+        """Read images, (B, 3, H, W) in [0, 1].
+
+        Raises:
+            DataError: the classifier does not take images of this size, or not so many at a time.
+        """
+        height, width = image.shape[2:]
+        try:
+            logits = self.classifier(image.to(self.device))
+        except torch.OutOfMemoryError as error:
+            raise DataError(f"{len(image)} images at a time do not fit into memory; give a smaller batch") from error
+        except RuntimeError as error:
+            raise DataError(f"the classifier takes no images of {width} x {height} ({error}); resize them") from error
+        for name, part in logits.items():
+            self._read[name].append(part.double().softmax(dim=1).cpu())
+
+    def compute(self) -> Labels:
+        """Return the labels of all images so far.
+
+        Raises:
+            TooFewSamplesError: there are none.
+        """
+        if not self._read:
+            raise TooFewSamplesError("no image has been classified; give at least one")
+        rows = {name: torch.cat(parts) for name, parts in self._read.items()}
+        return Labels(
+            attributes={name: tuple(self.classifier.attributes[name]) for name in rows},
+            indices={name: each.argmax(dim=1).numpy() for name, each in rows.items()},
+            probabilities={name: each.numpy() for name, each in rows.items()},
+        )
+
+
+def read_labels(path: Path) -> Labels:
+    """Return the labels of a CSV file: a column per attribute, whose name its first line has, and a row per image.
+
+    Classes are the labels that occur, sorted.
+
+    Raises:
+        DataError: the file is no such table, or a row lacks a label.
+    """
+    names, rows = read_table(path)
+    attributes, indices = {}, {}
+    for name, column in zip(names, zip(*rows, strict=True), strict=True):
+        known, position = np.unique(np.array(column), return_inverse=True)
+        attributes[name], indices[name] = tuple(map(str, known)), position.astype(np.int64)
+    return Labels(attributes, indices)
+
+
+def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Return the names of a CSV file's columns and its rows, as text without blanks at the ends.
+
+    Raises:
+        DataError: the file is no table, has no rows, a column has no name of its own, or a cell is empty.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = [[cell.strip() for cell in row] for row in csv.reader(file, strict=True) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"cannot read {path} ({error}); give a CSV file in UTF-8") from error
+    if len(lines) < 2:
+        raise DataError(f"{path} has no rows; give the names of the columns and then a row per image")
+    names, *rows = lines
+    if len(set(names)) < len(names) or "" in names:
+        raise DataError(f"{path}: the columns are {', '.join(names)}; give each a name of its own")
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(names) or "" in row:
+            raise DataError(f"{path}: row {number} has {sum(map(bool, row))} of {len(names)} cells; fill it in")
+    return names, rows

@@ -1,0 +1,1 @@
+"""Configuration: the schema of params.yaml, and how its entries are built."""

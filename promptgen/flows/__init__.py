@@ -1,0 +1,1 @@
+"""Flows: the invertible network, its objective, its training, and sampling through it."""

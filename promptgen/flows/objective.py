@@ -1,0 +1,184 @@
+"""What a flow is trained for, and how well it fits.
+
+With ``z = f(eps)``, ``eps ~ N(0, I)``, image ``x = G(z)`` and the wanted density ``p*(z) = p(z) exp(-E(x, z)) / Z``,
+
+    ``log w = log p(z) - E(x, z) - log q(z)``,    ``KL(q || p*) = log Z - E_q[log w]``,
+
+so minus the mean of ``log w`` is the reverse KL up to a constant, and the spread of ``log w`` tells how far `q` is
+from `p*`.
+
+Wu, Motamed, Srivastava, De la Torre, "Generative Visual Prompt: Unifying Distributional Control of Pre-Trained
+Generative Models", NeurIPS 2022, https://arxiv.org/abs/2209.06970
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from promptgen.conditions import split_context
+from promptgen.energies.base import Energy, Sample, WeightedSum
+from promptgen.errors import DataError, NonFiniteEnergyError
+from promptgen.flows.flow import Flow, standard_log_prob
+from promptgen.generators.base import Generator, conditioned_images
+
+Estimator = Literal["path", "plain"]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The objective on one batch. Only `value` carries a gradient.
+
+    Attributes:
+        value: reverse KL minus ``log Z``, nats, scalar.
+        log_w: log importance weights, nats, (B,).
+        parts: each weighted term of the energy, nats, (B,), by name.
+        sample: what the energies looked at.
+    """
+
+    value: Tensor
+    log_w: Tensor
+    parts: dict[str, Tensor]
+    sample: Sample
+
+
+def reverse_kl(
+    flow: Flow,
+    generator: Generator,
+    energy: Energy,
+    eps: Tensor,
+    *,
+    context: Tensor | None = None,
+    estimator: Estimator = "path",
+    rng: torch.Generator | None = None,
+) -> Loss:
+    """Compute ``mean(log q(z) - log p(z) + E(G(z)))`` at ``z = f(eps; c)``; the prior `p` is the generator's.
+
+    Both estimators have the same value and the same mean gradient. "plain" differentiates through everything. "path"
+    leaves out the derivative of ``log q`` by the flow's own parameters, whose mean is zero, so that its variance
+    vanishes as `q` approaches `p*` (Roeder, Wu, Duvenaud, "Sticking the landing", 2017,
+    https://arxiv.org/abs/1703.09194; Vaitl, Nicoli, Nakajima, Kessel, 2022, https://arxiv.org/abs/2207.08219).
+
+    Args:
+        flow: the flow `f`, whose parameters get the gradient.
+        generator: the frozen generator `G`.
+        energy: what is wanted, nats.
+        eps: standard normal noise, (B, D).
+        context: conditions, (B, C): those that the generator takes, if any, and then those of a conditional flow.
+        estimator: "path" or "plain".
+        rng: random stream for energies that draw.
+
+    Raises:
+        NonFiniteEnergyError: a term of the energy, or the flow's density, is NaN or infinite for a sample.
+    """
+    below, own = split_context(context, flow.context_dim)
+    latent, log_det = flow(eps, own)
+    image = conditioned_images(generator, latent, below)
+    sample = Sample(latent, image, context, anchor_images(flow, generator, energy, eps), rng)
+    parts = energy_parts(energy, sample)
+    log_q = _path_log_prob(flow, latent, own) if estimator == "path" else standard_log_prob(eps) - log_det
+    log_w = generator.prior.log_prob(latent) - torch.stack(list(parts.values())).sum(dim=0) - log_q
+    loss = Loss(-log_w.mean(), log_w.detach(), {name: part.detach() for name, part in parts.items()}, _detached(sample))
+    _require_finite(loss)
+    return loss
+
+
+def log_weight(
+    flow: Flow,
+    generator: Generator,
+    energy: Energy,
+    eps: Tensor,
+    *,
+    context: Tensor | None = None,
+    rng: torch.Generator | None = None,
+) -> Tensor:
+    """Return ``log w``, nats, (B,), at ``z = f(eps; c)``, without gradients; the arguments are `reverse_kl`'s."""
+    with torch.no_grad():
+        return reverse_kl(flow, generator, energy, eps, context=context, estimator="plain", rng=rng).log_w
+
+
+def join(losses: Sequence[Loss]) -> Loss:
+    """Return the losses of several batches as that of one; its `value` is for reading only."""
+    if len(losses) == 1:
+        return losses[0]
+    log_w = torch.cat([loss.log_w for loss in losses])
+    parts = {name: torch.cat([loss.parts[name] for loss in losses]) for name in losses[0].parts}
+    samples = [loss.sample for loss in losses]
+    sample = Sample(
+        torch.cat([sample.latent for sample in samples]),
+        torch.cat([sample.image for sample in samples]),
+        _cat([sample.context for sample in samples]),
+        _cat([sample.anchor for sample in samples]),
+    )
+    return Loss(-log_w.mean(), log_w, parts, sample)
+
+
+def anchor_images(flow: Flow, generator: Generator, energy: Energy, eps: Tensor) -> Tensor | None:
+    """Return the images of the same noise at the null condition, (B, 3, H, W), if the energy asks for them."""
+    if not getattr(energy, "needs_anchor", False):
+        return None
+    return generator(flow(eps, flow.null_context(len(eps)))[0])
+
+
+def energy_parts(energy: Energy, sample: Sample) -> dict[str, Tensor]:
+    """Return the terms of a weighted sum by name, nats, (B,); any other energy is one term called "energy".
+
+    Raises:
+        DataError: a term is not one number per sample, which would broadcast silently.
+    """
+    parts = energy.parts(sample) if isinstance(energy, WeightedSum) and energy.terms else {"energy": energy(sample)}
+    expected = (len(sample.latent),)
+    for name, part in parts.items():
+        if part.shape != expected:
+            raise DataError(f"energy {name} must return one number per sample, {expected}, got {tuple(part.shape)}")
+    return parts
+
+
+def non_finite(names: list[str]) -> NonFiniteEnergyError:
+    """Return the error for what is called `names`."""
+    return NonFiniteEnergyError(f"{' and '.join(names)} became NaN or infinite: lower the learning rate or the weight")
+
+
+def _require_finite(loss: Loss) -> None:
+    """Refuse a batch whose weights are not finite, and say which term made them so."""
+    if bool(loss.log_w.isfinite().all()):
+        return
+    bad = [f"energy {name}" for name, part in loss.parts.items() if not bool(part.isfinite().all())]
+    if not bool(loss.sample.latent.isfinite().all()):
+        bad = ["the flow"]
+    raise non_finite(bad or ["the density of the flow"])
+
+
+class _LogProb(nn.Module):
+    """A flow's log density as a module of its own, which is what `functional_call` can call."""
+
+    def __init__(self, flow: Flow) -> None:
+        super().__init__()
+        self.flow = flow
+
+    def forward(self, latent: Tensor, context: Tensor | None) -> Tensor:
+        return self.flow.log_prob(latent, context)
+
+
+def _path_log_prob(flow: Flow, latent: Tensor, context: Tensor | None) -> Tensor:
+    """Return ``log q(z)``, (B,), with the flow's parameters held constant: only `latent` carries a gradient."""
+    density = _LogProb(flow)
+    constants = {name: parameter.detach() for name, parameter in density.named_parameters()}
+    log_q: Tensor = torch.func.functional_call(density, constants, (latent, context))
+    return log_q
+
+
+def _cat(tensors: Sequence[Tensor | None]) -> Tensor | None:
+    """Join what either all batches have or none."""
+    given = [tensor for tensor in tensors if tensor is not None]
+    return torch.cat(given) if given else None
+
+
+def _detached(sample: Sample) -> Sample:
+    """Return the sample without its graph, so that keeping it does not keep the generator's activations."""
+    anchor = None if sample.anchor is None else sample.anchor.detach()
+    return Sample(sample.latent.detach(), sample.image.detach(), sample.context, anchor, sample.rng)

@@ -1,0 +1,1 @@
+"""Loading: weight files, our own and other people's, read without running their code."""

@@ -1,0 +1,236 @@
+"""`python -m promptgen inspect`: says what files are, for people and for programs; it changes and runs nothing."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from promptgen.errors import ModelFileError
+from promptgen.files import sha256_of
+from promptgen.loading.inspection.bounded import BoundedFile, visible
+from promptgen.loading.inspection.containers import Contents, look_into
+from promptgen.loading.inspection.networks import DIFFAE, STYLENERF, is_persistent, name_network
+from promptgen.loading.inspection.pickles import scan
+from promptgen.loading.inspection.records import Call, Scan, Table
+from promptgen.loading.inspection.tensors import TensorEntry
+from promptgen.loading.inspection.torch_files import refused_globals
+from promptgen.loading.stack_machine import PickleError
+from promptgen.model_files.cards import Card, load_cards
+
+SHOWN = 5
+WIDTH, LONGEST = 100, 600
+"""Characters of a line, and of all lines of one item."""
+
+READ, REFUSED, UNREADABLE = 0, 1, 2
+"""Exit statuses: all files can be read; one would be refused; one could not be inspected."""
+
+PLAIN_WORDS = {
+    "torch zip": "tensors and plain containers alone",
+    "legacy torch pickle": "tensors and plain containers alone",
+    "safetensors": "numbers and text alone",
+    "npz arrays": "numbers alone",
+    "JSON": "text alone",
+    "zip archive": "nothing leaves its folder; inspect what comes out of it as well",
+    "tar archive": "nothing leaves its folder; inspect what comes out of it as well",
+}
+"""Why a container without faults is safe."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a file is.
+
+    Attributes:
+        path: the file.
+        size: bytes.
+        sha256: of the whole file.
+        container: name of its format.
+        entries: names at its top level.
+        tensors: number of its tensors.
+        numbers: how many numbers they hold, each tensor counted once.
+        dtypes: how many tensors there are of each type.
+        largest: the tensors with the most numbers.
+        allowed: functions and classes that reading its pickles names, and that are let through.
+        refused: those that are not.
+        nested: number of pickles inside its pickle.
+        network: what its network looks like, if it is known.
+        cards: names of the cards it belongs to, and why.
+        safe: whether this library reads such a file.
+        verdict: the same in a sentence.
+    """
+
+    path: str
+    size: int
+    sha256: str
+    container: str
+    entries: list[str]
+    tensors: int
+    numbers: int
+    dtypes: dict[str, int]
+    largest: list[TensorEntry]
+    allowed: list[str]
+    refused: list[str]
+    nested: int
+    network: str | None
+    cards: dict[str, str]
+    safe: bool
+    verdict: str
+
+
+def inspect_file(path: Path, cards: Mapping[str, Card] | None = None) -> Inspection:
+    """Say what a file is.
+
+    Args:
+        path: the file.
+        cards: the cards that it is looked for in; None means those of this package.
+
+    Raises:
+        ConfigError: a card of this package is not one.
+        ModelFileError: it is missing, is not a file, or may not be read.
+    """
+    try:
+        if not path.is_file():
+            raise ModelFileError(f"{path}: {'not a file but a folder' if path.is_dir() else 'no such file'}")
+        with path.open("rb") as file:
+            found = look_into(file)
+        digest, size = sha256_of(path), path.stat().st_size
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read ({error.strerror or error})") from error
+    inner = list(_inner_scans(found.scan)) if found.scan else []
+    allowed, refused = _judge_globals(found, inner)
+    network = name_network(found)
+    safe, verdict = _judge(found, refused, network)
+    distinct = [tensor for tensor in found.tensors if not tensor.again]
+    return Inspection(
+        path=str(path),
+        size=size,
+        sha256=digest,
+        container=found.container,
+        entries=_entries(found),
+        tensors=len(found.tensors),
+        numbers=sum(tensor.count for tensor in distinct),
+        dtypes=dict(Counter(tensor.dtype for tensor in found.tensors)),
+        largest=sorted(distinct, key=lambda tensor: (-tensor.count, tensor.key))[:SHOWN],
+        allowed=allowed,
+        refused=refused,
+        nested=len(inner),
+        network=network,
+        cards=_matching(load_cards() if cards is None else cards, path, digest),
+        safe=safe,
+        verdict=verdict,
+    )
+
+
+def _entries(found: Contents) -> list[str]:
+    """Return the names at the top level of a file."""
+    root = found.scan.root if found.scan else None
+    if isinstance(root, Table | Call) and root.pairs:
+        return [str(key)[:80] for key, _ in root.pairs]
+    return found.entries or [tensor.key for tensor in found.tensors]
+
+
+def _inner_scans(found: Scan, depth: int = 3) -> Iterator[Scan]:
+    """Yield what the pickles would do that lie as bytes inside a pickle, and those inside them, down to a depth."""
+    for piece in found.embedded if depth else ():
+        stream = BoundedFile(io.BytesIO(piece))
+        while stream.tell() < stream.size:
+            try:
+                inner = scan(stream)
+            except PickleError:  # numbers follow, or it only began like a pickle
+                break
+            yield inner
+            yield from _inner_scans(inner, depth - 1)
+
+
+def _judge_globals(found: Contents, inner: list[Scan]) -> tuple[list[str], list[str]]:
+    """Return what the pickles of a file name: what a safe reading lets through, and what it refuses."""
+    scans = [*([found.scan] if found.scan else []), *inner]
+    named = dict.fromkeys(path for one in scans for path in one.globals)
+    refused = dict.fromkeys(path for one in scans for path in refused_globals(one))
+    if is_persistent(found.scan):
+        refused = dict.fromkeys(path for path in refused if path not in STYLENERF)
+    return [path for path in named if path not in refused], list(refused)
+
+
+def _judge(found: Contents, refused: list[str], network: str | None) -> tuple[bool, str]:
+    """Say whether a file is read, and why, or why not."""
+    own_reader = found.container == "torch zip" and network is not None and network.startswith(DIFFAE)
+    if refused and not own_reader:
+        return False, f"would run {_some(refused)}: refused"
+    if found.faults:
+        way_out = found.way_out or "fetch it again"
+        return False, f"refused: {_some(found.faults, '; ')}; {way_out}"
+    if refused:
+        return True, f"safe to read by its own reader alone, which leaves out {_some(refused)}; others would run that"
+    if is_persistent(found.scan):
+        return True, "safe to read by its own reader alone: the source text in it is never run"
+    if found.container not in PLAIN_WORDS:
+        return False, "refused: no reader here takes a plain pickle; save its tensors as safetensors"
+    return True, f"safe to read: {PLAIN_WORDS[found.container]}"
+
+
+def _matching(cards: Mapping[str, Card], path: Path, digest: str) -> dict[str, str]:
+    """Return the cards that a file belongs to, with the reason: its content is known, or only its name is."""
+    content = {name: card for name, card in cards.items() if digest in {wanted.sha256 for wanted in card.files}}
+    if content:
+        return dict.fromkeys(content, "by its sha256")
+    named = {name: card for name, card in cards.items() if path.name in {wanted.file for wanted in card.files}}
+    if path.parent.name in named:  # the folder in which `fetch` puts the model's files
+        named = {path.parent.name: named[path.parent.name]}
+    known = {wanted.file for card in named.values() for wanted in card.files if wanted.sha256}
+    return dict.fromkeys(named, "by its name; the sha256 is another" if path.name in known else "by its name alone")
+
+
+def to_text(found: Inspection) -> str:
+    """Return what a file is as lines for a terminal; control characters in its names are made visible."""
+    dtypes = ", ".join(f"{count} {dtype}" if len(found.dtypes) > 1 else dtype for dtype, count in found.dtypes.items())
+    rows = {
+        "container": [f"{found.container}, {found.size:,} bytes"],
+        "sha256": [found.sha256],
+        "entries": [_some(found.entries)],
+        "tensors": [f"{found.tensors:,} with {found.numbers:,} numbers ({dtypes})" if found.tensors else ""],
+        "largest": [f"{tensor.key}  {tuple(tensor.shape)}" for tensor in found.largest],
+        "allowed": found.allowed,
+        "refused": found.refused,
+        "nested": [f"{found.nested} pickles inside the pickle" if found.nested else ""],
+        "looks like": [found.network or ""],
+        "cards": [_some(f"{name} ({reason})" for name, reason in found.cards.items())],
+        "verdict": [found.verdict],
+    }
+    lines = [visible(found.path)]
+    for name, texts in rows.items():
+        wrapped = [line for text in texts for line in textwrap.wrap(visible(text, LONGEST), WIDTH)]
+        lines += [f"  {'' if number else name:<12}{line}" for number, line in enumerate(wrapped)]
+    return "\n".join(lines)
+
+
+def _some(words: Iterable[str], separator: str = ", ") -> str:
+    """Return the first words, and how many more there are."""
+    listed = list(words)
+    more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
+    return separator.join(listed[:SHOWN]) + more
+
+
+def main(paths: list[Path], as_json: bool) -> int:
+    """Print what each file is; return the exit status, the worst of all files."""
+    status, results, cards = READ, [], load_cards(Path.cwd() / "models")
+    for path in paths:
+        try:
+            found = inspect_file(path, cards)
+        except ModelFileError as error:
+            print(visible(str(error)), file=sys.stderr)
+            status = UNREADABLE
+            continue
+        status = max(status, READ if found.safe else REFUSED)
+        results.append(found)
+    if as_json:
+        print(json.dumps([asdict(found) for found in results], indent=2))
+    elif results:
+        print("\n\n".join(map(to_text, results)))
+    return status

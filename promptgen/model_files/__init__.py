@@ -1,0 +1,1 @@
+"""Model files: cards, downloads and checksums. Imports no torch."""

@@ -1,0 +1,233 @@
+"""Weight files: where they come from, and whether they are still what they were.
+
+A file is taken from the first URL of its card that gives it, into ``models/NAME/``. It is used only if its sha256 is
+the card's or, where the card has none, the one that its first fetch recorded in ``models.lock``.
+
+    package:PATH             a file shipped inside this package
+    file:PATH                a file on this machine; a relative path starts at the folder of models/
+    https://...              the network; a broken transfer goes on where it stopped
+    hub:OWNER/REPO/PATH      the Hugging Face hub
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from promptgen.errors import ChecksumError, ModelFileError
+from promptgen.files import atomic_path, folder_lock, sha256_of
+from promptgen.model_files.addresses import shown
+from promptgen.model_files.cards import CARDS_NAME, CardFile, find_card
+from promptgen.model_files.downloads import PATIENCE, Patience, looks_like_page
+from promptgen.model_files.pins import PINS_NAME, Pin, read_pins, record
+from promptgen.model_files.sources import PARTIAL, Source, copy
+
+logger = logging.getLogger("promptgen")
+
+
+def resolve(name: str, models: Path) -> list[Path]:
+    """Return the files of the model `name` in the folder `models`, in the card's order, if they are what they were.
+
+    Raises:
+        ConfigError: there is no such card.
+        ModelFileError: a file is missing, or was never recorded.
+        ChecksumError: a file is damaged, or is another one.
+    """
+    files = _files(name, models)
+    for file in files:
+        file.require_sound()
+    return [file.path for file in files]
+
+
+def digests(name: str, models: Path) -> dict[str, str]:
+    """Return the sha256 that each file of the model `name` must have, by ``NAME/FILE``.
+
+    Raises:
+        ConfigError: there is no such card.
+        ModelFileError: neither the card nor an earlier fetch tells it.
+    """
+    return {file.key: file.require_sha256() for file in _files(name, models)}
+
+
+def fetch(name: str, models: Path, patience: Patience = PATIENCE) -> list[Path]:
+    """Put the files of the model `name` into the folder `models`, unless they are there and sound; return their paths.
+
+    Args:
+        name: name of the card.
+        models: folder of the weight files.
+        patience: how long servers are waited for.
+
+    Raises:
+        ConfigError: there is no such card.
+        ModelFileError: no URL gave a file; the message has each one's reason.
+        ChecksumError: the only fault was that what came is not what the card or ``models.lock`` says.
+        StorageError: a file cannot be written, or another run is fetching it.
+    """
+    files = _files(name, models)
+    with folder_lock(models / PARTIAL / name):
+        missing = [file for file in files if not file.is_sound()]
+        if missing:
+            logger.info("%s: licence: %s", name, find_card(name, models).licence)
+        for file in missing:
+            file.fetch(patience)
+    return [file.path for file in files]
+
+
+def adopt(name: str, models: Path, source: Path) -> list[Path]:
+    """Copy the files of the model `name` from this machine into the folder `models`; return their paths.
+
+    Args:
+        name: name of the card.
+        models: folder of the weight files.
+        source: the file; or a folder that has the model's files, called as the card calls them.
+
+    Raises:
+        ConfigError: there is no such card.
+        ModelFileError: `source` lacks a file.
+        ChecksumError: a file is not what the card or ``models.lock`` says.
+        StorageError: a file cannot be written, or another run is fetching it.
+    """
+    files = _files(name, models)
+    if len(files) > 1 and not source.is_dir():
+        names = " and ".join(file.wanted.file for file in files)
+        raise ModelFileError(f"{name} has several files, but {source} is not a folder; give the folder of {names}")
+    with folder_lock(models / PARTIAL / name):
+        for file in files:
+            origin = source / file.wanted.file if source.is_dir() else source
+            with atomic_path(file.path) as temporary:
+                copy(origin, temporary)
+                file.accept(temporary, str(origin))
+    return [file.path for file in files]
+
+
+@dataclass(frozen=True)
+class _File:
+    """One file of a model.
+
+    Attributes:
+        name: name of the card.
+        models: folder of the weight files.
+        wanted: what the card says of the file.
+        pin: what was recorded of it; None before the first fetch, and where the card has a sha256.
+    """
+
+    name: str
+    models: Path
+    wanted: CardFile
+    pin: Pin | None
+
+    @property
+    def key(self) -> str:
+        return f"{self.name}/{self.wanted.file}"
+
+    @property
+    def path(self) -> Path:
+        return self.models / self.name / self.wanted.file
+
+    @property
+    def sha256(self) -> str | None:
+        return self.pin.sha256 if self.pin else self.wanted.sha256
+
+    @property
+    def size(self) -> int | None:
+        return self.pin.size if self.pin else self.wanted.size
+
+    def is_sound(self) -> bool:
+        return self.sha256 is not None and self.path.is_file() and _sha256_now(self.path) == self.sha256
+
+    def require_sound(self) -> None:
+        """Refuse a file that is missing, was never recorded, or is not what it was."""
+        command = f"`python -m steps.fetch {self.name}`"
+        if not self.path.is_file():
+            raise ModelFileError(f"{self.path} is missing; fetch it with {command}")
+        if (found := _sha256_now(self.path)) != self.require_sha256():
+            raise self._is_another(str(self.path), found, f"delete it and fetch it again with {command}")
+
+    def require_sha256(self) -> str:
+        """Return the sha256 that the file must have."""
+        if self.sha256 is None:
+            command = f"`python -m steps.fetch {self.name}`"
+            raise ModelFileError(f"the sha256 of {self.path} is not known yet; {command} fetches it and records it")
+        return self.sha256
+
+    def fetch(self, patience: Patience) -> None:
+        """Put the file in place, from the first URL that gives it; one that somebody put there is recorded."""
+        if self.sha256 is None and self.path.is_file():
+            self.accept(self.path, str(self.path))
+            return
+        if self.path.is_file() and not self.wanted.urls:
+            way_out = f"put the right file there or, to take this one, delete its entry in {PINS_NAME}"
+            raise self._is_another(str(self.path), _sha256_now(self.path), way_out)
+        faults: list[ModelFileError] = []
+        for url in self.wanted.urls:
+            if faults:
+                logger.warning("%s; trying the next address", faults[-1])
+            try:
+                with atomic_path(self.path) as temporary:
+                    self._bring(url, temporary, patience)
+                    self.accept(temporary, shown(url), shown(url))
+            except ModelFileError as error:
+                faults.append(error)
+            else:
+                return
+        raise self._not_fetched(faults)
+
+    def accept(self, path: Path, source: str, url: str | None = None) -> None:
+        """Hold what came from `source` against what is known of the file, and record it where nothing is."""
+        found, size = sha256_of(path), path.stat().st_size
+        with path.open("rb") as content:
+            if not size or looks_like_page(content.read(64)):
+                raise ModelFileError(f"{source} is {'a web page' if size else 'empty'}, expected {self.wanted.file}")
+        if self.size not in (None, size):
+            raise ChecksumError(f"{source} has {size} bytes, expected {self.size}; {self._way_to_accept()}")
+        if self.sha256 is None:
+            record(self.models, self.key, Pin(sha256=found, size=size, url=url))
+            logger.info("%s: sha256 %s, %d bytes, recorded in %s", self.key, found, size, PINS_NAME)
+        elif found != self.sha256:
+            raise self._is_another(source, found, self._way_to_accept())
+
+    def _bring(self, url: str, target: Path, patience: Patience) -> None:
+        try:
+            Source(url, self.wanted.member, self.size, self.models).bring(self.key, target, patience)
+        except ChecksumError as error:
+            raise ChecksumError(f"{error}; {self._way_to_accept()}") from error
+
+    def _way_to_accept(self) -> str:
+        if self.pin is None:
+            return "is the card up to date?"
+        return f"to take the new one, delete {self.path} and its entry in {PINS_NAME}, and fetch again"
+
+    def _is_another(self, source: str, found: str, way_out: str) -> ChecksumError:
+        said = f"{PINS_NAME} recorded" if self.pin else "expected"
+        return ChecksumError(f"{source} has sha256 {found[:12]}..., {said} {str(self.sha256)[:12]}...; {way_out}")
+
+    def _not_fetched(self, faults: list[ModelFileError]) -> ModelFileError:
+        if not faults:
+            own = self.models.parent / CARDS_NAME
+            return ModelFileError(
+                f"{self.name}: no direct link to {self.wanted.file} is published; put the file at {self.path} and run "
+                f"this again, or give its address on a card of your own in {own}"
+            )
+        kind = ChecksumError if all(isinstance(fault, ChecksumError) for fault in faults) else ModelFileError
+        return kind(f"cannot fetch {self.name}: {'; '.join(map(str, faults))}")
+
+
+def _files(name: str, models: Path) -> list[_File]:
+    pins = read_pins(models)
+    return [
+        _File(name, models, wanted, None if wanted.sha256 else pins.get(f"{name}/{wanted.file}"))
+        for wanted in find_card(name, models).files
+    ]
+
+
+def _sha256_now(path: Path) -> str:
+    """Return the sha256 of a file; within a process, a file that has not been touched is read once."""
+    status = path.stat()
+    return _sha256_of_state(path, status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+@functools.lru_cache
+def _sha256_of_state(path: Path, size: int, changed: int, inode: int) -> str:
+    return sha256_of(path)

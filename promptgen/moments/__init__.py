@@ -1,0 +1,1 @@
+"""Moments: the multipliers of a constraint on class shares."""

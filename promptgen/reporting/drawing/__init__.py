@@ -1,0 +1,1 @@
+"""Drawing: plots and picture grids of the report."""

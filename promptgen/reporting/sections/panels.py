@@ -1,0 +1,202 @@
+"""Which figures the report shows, with a title and one sentence of meaning each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from math import nan
+from typing import Any
+
+from promptgen.metrics.distances import noise_floor_kl
+from promptgen.records import SOURCES, Interval, Metrics, PassRecord
+from promptgen.reporting.drawing import figures
+from promptgen.reporting.drawing.history import Curve, History, column, columns
+from promptgen.reporting.sections import names as words
+from promptgen.reporting.sections.control import DIVERSITY, control_shares, measure_words, other_measures
+from promptgen.reporting.sections.watched import WatchedTable
+from promptgen.reporting.text.formats import class_name
+from promptgen.reporting.text.glossary import MEANINGS
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A figure with what it says.
+
+    Args:
+        title: what is drawn.
+        meaning: how to read it, one sentence.
+        svg: the drawing.
+        alternative: the drawing's content in words, for those who cannot see it.
+        labels: names of the curves, in the order of the series colours; empty when the marks are the sources.
+    """
+
+    title: str
+    meaning: str
+    svg: str
+    alternative: str
+    labels: Sequence[str] = ()
+
+
+def bias_panels(metrics: Metrics) -> list[Panel]:
+    """Return the shares of each class (of one, when there are but two) and the distance to the target, by pass."""
+    labels = [words.headline_label(metrics)] if len(metrics.target) == 2 else list(metrics.target)
+    panels = [
+        _pass_panel(
+            metrics,
+            f"share-{index}",
+            _title(class_name(metrics.attribute, label)),
+            "A whisker that crosses the dashed line cannot be told from the target.",
+            {source: [record.share(source, label) for record in metrics.passes] for source in metrics.sources},
+            target=metrics.target[label],
+        )
+        for index, label in enumerate(labels)
+    ]
+    return [
+        *panels,
+        _pass_panel(
+            metrics,
+            "kl",
+            "Distance to the target, KL in nats",
+            "0 is the target itself; the dotted line is what chance alone would show with as many samples.",
+            {source: [record.kl.get(source) for record in metrics.passes] for source in metrics.sources},
+            floor=[noise_floor_kl(len(metrics.target), record.n) for record in metrics.passes],
+            shares=False,
+        ),
+    ]
+
+
+def control_panels(metrics: Metrics) -> list[Panel]:
+    """Return what was asked for, and how a condition is followed, by pass; variety has panels of its own."""
+    shares = [control_shares(record) for record in metrics.passes]
+    others = [other_measures(record) for record in metrics.passes]
+    return [
+        *(
+            _pass_panel(
+                metrics,
+                f"control-{index}",
+                _title(class_name(*key)),
+                "What the control asked for; de-biasing should not lose it again.",
+                {source: [entry.get(key, {}).get(source) for entry in shares] for source in SOURCES},
+            )
+            for index, key in enumerate(_keys(shares))
+        ),
+        *(
+            _pass_panel(
+                metrics,
+                f"other-{index}",
+                *measure_words(name),
+                {"measure": [entry.get(name) for entry in others]},
+                shares=False,
+            )
+            for index, name in enumerate(_keys(others))
+        ),
+    ]
+
+
+def quality_panels(metrics: Metrics) -> list[Panel]:
+    """Return precision, recall, the variety of identities and the Frechet distance, by pass, as far as measured."""
+    qualities = [record.quality for record in metrics.passes]
+    diversity = [record.control.get(DIVERSITY) for record in metrics.passes]
+    draw = partial(_measure_panel, metrics)
+    return [
+        *draw("Precision", [each.precision if each else None for each in qualities]),
+        *draw("Recall", [each.recall if each else None for each in qualities]),
+        *draw("Identity diversity", diversity, shares=False),
+        *draw(
+            "Frechet distance",
+            [_without_width(each.frechet) if each else None for each in qualities],
+            floor=[each.frechet_chance if each else nan for each in qualities],
+            shares=False,
+        ),
+    ]
+
+
+def _measure_panel(metrics: Metrics, title: str, series: Sequence[Interval | None], **options: Any) -> list[Panel]:
+    """Return the panel of a measure that the glossary explains, or nothing where no pass has it."""
+    if not any(series):
+        return []
+    name, meaning = title.lower().replace(" ", "-"), MEANINGS[title]
+    dotted = " Dotted: by chance alone." if "floor" in options else ""
+    return [_pass_panel(metrics, name, title, f"{meaning}{dotted}", {"measure": series}, **options)]
+
+
+def _without_width(value: float) -> Interval:
+    return Interval(value=value, low=value, high=value)
+
+
+def watched_panel(metrics: Metrics, index: int, table: WatchedTable) -> Panel:
+    """Return the shares of an attribute that nobody moves: one of two by all who count, or the most moved of many."""
+    name, account = f"watched-{index}", table.accounts[0]
+    if table.is_pair:
+        title = _title(class_name(table.attribute, table.headline))
+        counted: figures.Series = {each.source: each.shares[table.headline] for each in table.accounts}
+        return _pass_panel(metrics, name, title, table.sentence, counted)
+    drawn = table.most_moved(len(figures.SERIES))
+    series = {label: account.shares[label] for label in drawn}
+    marks = figures.label_marks(drawn)
+    panel = _pass_panel(metrics, name, _title(table.attribute), table.sentence, series, marks=marks)
+    return replace(panel, labels=drawn)
+
+
+def _title(name: str) -> str:
+    return name[:1].upper() + name[1:]
+
+
+def _keys(tables: Sequence[Mapping[Any, Any]]) -> list[Any]:
+    """Return every key of the tables once, in order of appearance."""
+    return list(dict.fromkeys(key for table in tables for key in table))
+
+
+def _pass_panel(
+    metrics: Metrics,
+    name: str,
+    title: str,
+    meaning: str,
+    series: figures.Series,
+    **options: Any,
+) -> Panel:
+    ticks = [(str(record.number), words.pass_kind(record)) for record in metrics.passes]
+    svg = figures.pass_panel(name, ticks, series, **options)
+    return Panel(title, meaning, svg, f"{title}, by pass; the numbers are in the tables.")
+
+
+def training_panels(metrics: Metrics, record: PassRecord, history: History) -> list[Panel]:
+    """Return the loss, and then what was trained for: the held-out fit and energies, or the shares and multipliers."""
+    draw = partial(_curve_panel, f"train-{record.number}")
+    loss = {"training": column(history, "loss"), "held out": column(history, "validation/loss")}
+    if record.kind == "debias":
+        shares, beta = (_in_order(metrics, columns(history, prefix)) for prefix in ("share/", "beta/"))
+        return [
+            *draw("loss", "Loss, nats", "Comparable only once the multipliers are still; lower is then closer.", loss),
+            *draw("share", "Shares while training", "Dashed: the target.", shares, metrics.target),
+            *draw("beta", "Multipliers, nats", "How hard each class is pushed.", beta),
+        ]
+    ess, energies = {"held out": column(history, "validation/ess_fraction")}, columns(history, "energy/")
+    return [
+        *draw("loss", "Loss, nats", "Lower is closer to what was asked for.", loss),
+        *draw("ess", "Effective samples", "How much of the samples would count if they were made exact.", ess),
+        *draw("energy", "Energies, nats", "Mean of each thing asked for; lower is more of it.", energies),
+    ]
+
+
+def _in_order(metrics: Metrics, curves: Mapping[str, Curve]) -> dict[str, Curve]:
+    """Return the curves of the target's classes in the target's order; a history on disk has them in another."""
+    return {label: curves[label] for label in metrics.target if label in curves}
+
+
+def _curve_panel(
+    prefix: str,
+    name: str,
+    title: str,
+    meaning: str,
+    curves: Mapping[str, Curve],
+    targets: Mapping[str, float] | None = None,
+) -> list[Panel]:
+    """Return the panel of the curves that have any value, or nothing where none has."""
+    drawn = {label: curve for label, curve in curves.items() if curve}
+    if not drawn:
+        return []
+    svg = figures.curve_panel(f"{prefix}-{name}", drawn, targets, shares=name in ("ess", "share"))
+    alternative = f"{title}, up to training step {max(curve[-1][0] for curve in drawn.values())}."
+    return [Panel(title, meaning, svg, alternative, list(drawn) if len(drawn) > 1 else [])]

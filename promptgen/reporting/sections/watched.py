@@ -1,0 +1,155 @@
+"""What else changed: attributes that no flow was trained to move, in a sentence and a table each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from promptgen.labels import PRODUCT
+from promptgen.metrics.estimate import Difference
+from promptgen.records import TRUSTED, Interval, Metrics, Source, Watched
+from promptgen.reporting.changes import any_change, share_changes, tally
+from promptgen.reporting.sections.control import control_shares
+from promptgen.reporting.settings import Settings
+from promptgen.reporting.text.formats import class_name, listing, p_value, percent, points, wanted
+from promptgen.reporting.text.glossary import DISTANCES
+
+
+@dataclass(frozen=True)
+class Account:
+    """What one who counts has seen of an attribute, pass by pass; None where it did not look.
+
+    Attributes:
+        source: who counted.
+        shares: by label, in the order of the target.
+        distances: to the target, by name.
+        since_before: p-value of no share having changed since the pass before.
+        since_first: the same since the first pass.
+        moved: how far each share has moved from the first pass to the last one; empty where it did not look at both.
+    """
+
+    source: Source
+    shares: dict[str, list[Interval | None]]
+    distances: dict[str, list[Interval | None]]
+    since_before: list[float | None]
+    since_first: list[float | None]
+    moved: dict[str, Difference]
+
+
+@dataclass(frozen=True)
+class WatchedTable:
+    """An attribute that nobody moves.
+
+    Attributes:
+        attribute: attribute or product.
+        target: what it is held against.
+        accounts: by everyone who counted, the most trusted one first.
+        chance: what each distance would show by chance alone, by its name, pass by pass.
+        sentence: what became of it, in plain words.
+    """
+
+    attribute: str
+    target: dict[str, float]
+    accounts: list[Account]
+    chance: dict[str, list[float | None]]
+    sentence: str
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether there are but two classes, so that the share of one tells all."""
+        return len(self.target) == 2
+
+    @property
+    def headline(self) -> str:
+        """The class that moved most; of two, the last one."""
+        return self.most_moved(1)[0]
+
+    def most_moved(self, n: int) -> list[str]:
+        """Return the `n` classes that moved most, in the order of the target."""
+        return most_moved(self.target, self.accounts[0], n)
+
+
+def watched_tables(metrics: Metrics, settings: Settings) -> list[WatchedTable]:
+    """Return everything that was watched in at least one pass."""
+    attributes = dict.fromkeys(name for record in metrics.passes for name in record.watched)
+    return [_table(metrics, settings, attribute) for attribute in attributes]
+
+
+def _table(metrics: Metrics, settings: Settings, attribute: str) -> WatchedTable:
+    seen = [record.watched.get(attribute) for record in metrics.passes]
+    target = next(each.target for each in seen if each)
+    sources = [source for source in TRUSTED if any(each and source in each.by for each in seen)]
+    accounts = [_account(metrics, settings, seen, source) for source in sources]
+    names = [name for name in DISTANCES if any(each and name in each.chance for each in seen)]
+    return WatchedTable(
+        attribute=attribute,
+        target=target,
+        accounts=accounts,
+        chance={name: [each.chance.get(name) if each else None for each in seen] for name in names},
+        sentence=_sentence(metrics, settings, attribute, target, accounts[0]),
+    )
+
+
+def _account(metrics: Metrics, settings: Settings, seen: Sequence[Watched | None], source: Source) -> Account:
+    biases = [each.by.get(source) if each else None for each in seen]
+    looked = next(each for each in seen if each)
+    sizes = [record.n for record in metrics.passes]
+    tallies = [tally(bias.shares if bias else None, n) for bias, n in zip(biases, sizes, strict=True)]
+    return Account(
+        source=source,
+        shares={label: [bias.shares[label] if bias else None for bias in biases] for label in looked.target},
+        distances={name: [getattr(bias, name) if bias else None for bias in biases] for name in DISTANCES},
+        since_before=[None, *(any_change(*pair, settings) for pair in pairwise(tallies))],
+        since_first=[None, *(any_change(tallies[0], each, settings) for each in tallies[1:])],
+        moved=share_changes(tallies[0], tallies[-1], settings) if len(tallies) > 1 else {},
+    )
+
+
+def most_moved(target: Mapping[str, float], account: Account, n: int) -> list[str]:
+    """Return the `n` classes whose shares moved most; those that are furthest from the target where none moved."""
+
+    def distance(label: str) -> float:
+        if account.moved:
+            return abs(account.moved[label].value)
+        return max(abs(each.value - target[label]) for each in account.shares[label] if each)
+
+    labels = list(target)
+    chosen = sorted(labels, key=lambda label: (distance(label), labels.index(label)))[-n:]
+    return [label for label in labels if label in chosen]
+
+
+def _sentence(
+    metrics: Metrics, settings: Settings, attribute: str, target: Mapping[str, float], account: Account
+) -> str:
+    """Return what became of an attribute from the first pass to the last one."""
+    label = most_moved(target, account, 1)[0]
+    name, shares = class_name(attribute, label), [each for each in account.shares[label] if each]
+    p = account.since_first[-1]
+    if p is None:
+        found = f"{name} {percent(shares[-1].value)}, held against {wanted(target[label])}"
+        return f"{found[:1].upper()}{found[1:]}; there are no two passes to compare."
+    way = f"{name} {percent(shares[0].value)}\u00a0→\u00a0{percent(shares[-1].value)}"
+    change = account.moved[label]
+    pair = len(target) == 2
+    all_classes, this_one = ("", "") if pair else (" over all classes", "this one ")
+    told = f"({p_value(p)}{all_classes}; {this_one}{points(change.low)} to {points(change.high)} points)"
+    if p > 1 - settings.confidence:
+        return f"No more than chance explains: {way} {told}."
+    most = "" if pair else ", the most of its classes"
+    return f"Changed along: {way}{most} {told}.{_on_purpose(metrics, attribute)}"
+
+
+def _on_purpose(metrics: Metrics, attribute: str) -> str:
+    """Return what of a watched attribute was moved on purpose, as a sentence to put behind; nothing of nothing."""
+    asked = {name for record in metrics.passes for name, _ in control_shares(record)}
+    de_biased = any(record.kind == "debias" for record in metrics.passes)
+    steered = {*asked, *(metrics.attribute.split(PRODUCT) if de_biased else ())}
+    parts = [factor for factor in attribute.split(PRODUCT) if factor in steered]
+    return f" Of it, {listing(parts)} was moved on purpose." if parts else ""
+
+
+def held_against(target: Mapping[str, float]) -> str:
+    """Return what the distances of a watched attribute are to."""
+    equal = max(target.values()) - min(target.values()) < 1e-9
+    return f"equal shares of {wanted(next(iter(target.values())))}" if equal else "the shares of the Target column"

@@ -1,0 +1,1 @@
+"""Text: number formats and the glossary."""

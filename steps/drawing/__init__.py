@@ -1,0 +1,1 @@
+"""What `steps.draw` needs to draw from a pass."""

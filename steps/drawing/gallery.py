@@ -1,0 +1,73 @@
+"""A folder of pictures, NUMBER.png, with a table that has a row for each."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from promptgen.errors import StorageError
+from promptgen.files import atomic_write, storage_error, write_json
+from promptgen.reporting.drawing.pictures import png
+
+SAMPLES_NAME = "samples.csv"
+SUMMARY_NAME = "summary.json"
+DIGITS = 6
+"""Digits of a picture's number in its name, at least."""
+
+
+class Gallery:
+    """Pictures that come in batches. Each file is written whole or not at all, and the table last.
+
+    Args:
+        folder: the folder; made if it is not there. The table of an earlier run in it is removed.
+        n: number of pictures there will be.
+
+    Raises:
+        StorageError: the folder holds files that are not of such a gallery, or cannot be written.
+    """
+
+    def __init__(self, folder: Path, n: int) -> None:
+        self.folder = folder
+        self.digits = max(DIGITS, len(str(n - 1)))
+        self.rows: list[dict[str, Any]] = []
+        expected = {self._name(number) for number in range(n)} | {SAMPLES_NAME, SUMMARY_NAME}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if others := sorted(path.name for path in folder.iterdir() if path.name not in expected):
+                raise StorageError(f"{folder} holds other files, such as {others[0]}: choose an empty or a new folder")
+            (folder / SAMPLES_NAME).unlink(missing_ok=True)
+        except OSError as error:
+            raise storage_error(folder, error) from error
+
+    def add(self, images: Tensor, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Write images, (B, 3, H, W) in [0, 1], and take what the table is to say of them, B values per column.
+
+        Raises:
+            StorageError: a file cannot be written.
+        """
+        pixels = (images * 255).round().byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        for position, picture in enumerate(pixels):
+            file = self._name(len(self.rows))
+            atomic_write(self.folder / file, png(picture))
+            self.rows.append({"file": file, **{name: values[position] for name, values in columns.items()}})
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Write the summary, and then the table.
+
+        Raises:
+            StorageError: a file cannot be written.
+        """
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, list(self.rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_json(self.folder / SUMMARY_NAME, summary)
+        atomic_write(self.folder / SAMPLES_NAME, buffer.getvalue())
+
+    def _name(self, number: int) -> str:
+        return f"{number:0{self.digits}d}.png"

@@ -1,0 +1,1 @@
+"""Reading and counting the samples of a pass."""

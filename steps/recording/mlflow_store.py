@@ -1,0 +1,148 @@
+"""Where MLflow keeps its runs: a database in the project's mlruns/, or the server that MLFLOW_TRACKING_URI names.
+
+MLflow is imported only inside functions: it takes seconds, and a step that records nothing need not pay them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sqlite3
+import warnings
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import filelock
+
+from promptgen.errors import PromptGenError, StorageError
+from promptgen.files import atomic_path, storage_error
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+ROOT = Path(__file__).resolve().parents[2]
+TIMEOUT_SECONDS = 5
+
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    # The journal is the retry: a call that fails is made again with the next round, or by `python -m steps.sync`.
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": str(TIMEOUT_SECONDS),
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+}
+
+# Columns that hold an absolute place on disk, and so change when the checkout moves.
+_PLACES = [("experiments", "artifact_location"), ("runs", "artifact_uri")]
+
+
+class TrackingError(PromptGenError):
+    """MLflow cannot be told now; what it should hear is in the journal."""
+
+
+def tracking_uri(root: Path) -> str:
+    """Return the URI of the tracking store: MLFLOW_TRACKING_URI, or the project's own database."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlruns' / 'mlflow.db'}"
+
+
+def connect(root: Path) -> MlflowClient:
+    """Return a client that fails soon rather than late; makes the project's own database when it is the store.
+
+    Raises:
+        StorageError: mlruns/ cannot be written.
+    """
+    uri = tracking_uri(root)
+    if not _is_own(uri, root):
+        return _client(uri)
+    with _lock(root):
+        path = root / "mlruns" / "mlflow.db"
+        if path.exists():
+            _follow_move(path, artifact_location(root))
+        else:
+            make_database(path)
+        return _client(uri)
+
+
+def make_database(path: Path) -> None:
+    """Make an empty MLflow database, whole or not at all: MLflow makes it table by table and cannot mend half of one.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        _client(f"sqlite:///{temporary}")
+
+
+def _client(uri: str) -> MlflowClient:
+    """Import MLflow with its settings made, and without its chatter, and return a client."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    for noisy in ("mlflow.store.db.utils", "alembic"):  # after the import, which sets up its own logging
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    # MLflow says this of type hints of its own.
+    warnings.filterwarnings("ignore", ".*Any type hint is inferred as AnyType", UserWarning)
+    return MlflowClient(uri)
+
+
+def experiment_id(client: MlflowClient, root: Path, name: str) -> str:
+    """Return the id of the MLflow experiment called `name`, making it when it is new."""
+    with _lock(root):
+        found = client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        location = artifact_location(root) if _is_own(tracking_uri(root), root) else None
+        return str(client.create_experiment(name, artifact_location=location))
+
+
+def tracking_error(root: Path, error: Exception) -> TrackingError:
+    """Return the one-line error, with a way out, for a failed conversation with MLflow."""
+    message = f"MLflow at {tracking_uri(root)} cannot be told ({first_line(error)})"
+    without_password = re.sub(r"//[^/@\s]+@", "//", message)
+    return TrackingError(f"{without_password}: mend it, then run `python -m steps.sync`")
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its type when it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+
+
+def artifact_location(root: Path) -> str:
+    """Return the URI of the folder that holds the artifacts of the project's own database."""
+    return (root / "mlruns" / "artifacts").as_uri()
+
+
+def _is_own(uri: str, root: Path) -> bool:
+    return uri == f"sqlite:///{root / 'mlruns' / 'mlflow.db'}"
+
+
+def _lock(root: Path) -> filelock.FileLock:
+    """Return the lock that guards the making of databases and experiments: of two makers at once, one would fail."""
+    folder = root / "mlruns"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return filelock.FileLock(folder / ".lock", timeout=120)
+    except OSError as error:
+        raise storage_error(folder, error) from error
+
+
+def _follow_move(path: Path, location: str) -> None:
+    """Mend the absolute artifact places in the project's own database when the checkout has been moved or copied."""
+    try:
+        with closing(sqlite3.connect(path)) as database, database:
+            row = database.execute(
+                "select artifact_location from experiments where artifact_location like '%/mlruns/artifacts' limit 1"
+            ).fetchone()
+            if row is None or row[0] == location:
+                return
+            for table, column in _PLACES:
+                database.execute(
+                    f"update {table} set {column} = :new || substr({column}, length(:old) + 1)"
+                    f" where substr({column}, 1, length(:old)) = :old",
+                    {"new": location, "old": row[0]},
+                )
+    except sqlite3.Error as error:
+        raise StorageError(f"cannot read {path} ({error}): move it away, then run `python -m steps.sync`") from error

@@ -1,0 +1,83 @@
+"""Trained chains in MLflow's model registry: one version per pass, loadable anywhere, with nothing pickled."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import promptgen
+from promptgen.model_files.cards import CARDS_NAME
+from promptgen.model_files.pins import PINS_NAME
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+FOLDER = "model"
+PROJECT_NAME = "project"
+MODELS_NAME = "models"
+MODEL_CODE = Path(__file__).with_name("sampler_model.py")
+REQUIREMENTS = ("torch", "numpy", "scipy", "nflows", "pillow", "pydantic", "pyyaml", "safetensors", "filelock")
+
+
+def register(
+    client: MlflowClient,
+    run_id: str,
+    name: str,
+    checkpoint: Path,
+    weights: Sequence[Path],
+    tags: Mapping[str, str],
+    root: Path,
+) -> str:
+    """Log a checkpoint as a model of the run and register it under `name`; return the version, old or new.
+
+    Args:
+        client: where to.
+        run_id: the run that trained the checkpoint.
+        name: of the registered model, made when it is new.
+        checkpoint: a chain written by `promptgen.flows.chain_file.save_chain`.
+        weights: the weight files that the checkpoint's generator is built from.
+        tags: of the version; a version of the same run with the same tags is taken as this one.
+        root: folder of the project, in which the user's cards and what was recorded of fetched files may lie.
+    """
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name, description="Samplers that `make repro` trained, one version per pass")
+    for known in client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
+        if all(known.tags.get(key) == value for key, value in tags.items()):
+            return str(known.version)
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "model"
+        save(model, checkpoint, weights, root)
+        client.log_artifacts(run_id, str(model), FOLDER)
+    made = client.create_model_version(name, f"runs:/{run_id}/{FOLDER}", run_id, dict(tags))
+    return str(made.version)
+
+
+def save(folder: Path, checkpoint: Path, weights: Sequence[Path], root: Path) -> None:
+    """Write an MLflow model folder that holds everything but the installed packages; arguments as of `register`."""
+    from mlflow import pyfunc
+
+    with tempfile.TemporaryDirectory() as scratch:
+        library = Path(scratch) / "code" / "promptgen"
+        project = Path(scratch) / PROJECT_NAME
+        (project / MODELS_NAME).mkdir(parents=True)
+        for path in weights:
+            target = project / MODELS_NAME / path.parent.name / path.name
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, target)
+        for path in (root / CARDS_NAME, root / PINS_NAME):
+            if path.is_file():
+                shutil.copyfile(path, project / path.name)
+        shutil.copytree(
+            Path(promptgen.__file__).parent, library, ignore=shutil.ignore_patterns("__pycache__", "weights")
+        )
+        pyfunc.save_model(
+            folder,
+            python_model=str(MODEL_CODE),
+            artifacts={"checkpoint": str(checkpoint), PROJECT_NAME: str(project)},
+            code_paths=[str(library)],
+            pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
+        )

@@ -1,0 +1,271 @@
+"""What all steps share: where things lie, and when a step's work is already done."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import promptgen
+from promptgen.config.build import build_chain, build_generator, cards_of, identities
+from promptgen.config.params import Params, PassKind, load_params
+from promptgen.devices import find_device, placed
+from promptgen.errors import DataError
+from promptgen.experiments.presets import FOLDER_NAME, find_preset
+from promptgen.files import fingerprint, folder_lock, sha256_of, storage_error
+from promptgen.generators.base import Generator
+from promptgen.model_files.store import resolve
+from promptgen.seeding import derive
+from promptgen.tracking import Tracker
+from steps.shared.arguments import add_experiment, add_pass
+from steps.shared.command import command
+from steps.shared.manifest import StepFolder
+from steps.shared.progress import Bar
+
+FORMAT_VERSION = 1
+"""Of the files that steps leave for each other."""
+
+UNRELATED_CODE = {"reporting", "experiments"}
+"""Rooms of the library whose code does not change what a step of a pass computes."""
+
+SHARED_CODE = ("measuring", "shared")
+"""Rooms of steps/ whose code every step of a pass depends on."""
+
+CHAIN_NAME = "chain.safetensors"
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Project:
+    """An experiment and the folder that it lives in.
+
+    Attributes:
+        root: folder of params.yaml; models/, artifacts/ and reports/ lie in it.
+        params: content of params.yaml.
+    """
+
+    root: Path
+    params: Params
+
+    @classmethod
+    def load(cls, params_path: Path | str, experiment: str | None = None) -> Project:
+        """Read params.yaml; or take the ready-made experiment called `experiment`, whose folder is the current one.
+
+        Raises:
+            ConfigError: a key is unknown, missing, ill-typed or out of range, or there is no such experiment.
+        """
+        if experiment is not None:
+            return cls(Path.cwd(), find_preset(experiment, Path(FOLDER_NAME)).params())
+        path = Path(params_path).resolve()
+        return cls(path.parent, load_params(path))
+
+    def placed(self, model: Any) -> Any:
+        """Return a network on the device that the experiment runs on, what is no network as it is.
+
+        Raises:
+            ConfigError: there is no such device.
+        """
+        return placed(model, find_device(self.params.device))
+
+    @property
+    def models(self) -> Path:
+        """Folder of the weight files."""
+        return self.root / "models"
+
+    @property
+    def artifacts(self) -> Path:
+        """Folder of everything that the steps of this experiment write."""
+        return self.root / "artifacts" / self.params.experiment
+
+    @property
+    def reports(self) -> Path:
+        """Folder of what a run ends with."""
+        return self.root / "reports"
+
+    @property
+    def weights(self) -> list[Path]:
+        """Weight files of the generator; none for one of the user's own, or with random weights."""
+        return [path for name in cards_of(self.params.generator) for path in resolve(name, self.models)]
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over all that the outcome of the loop depends on."""
+        inputs = identities(self.params.specs, self.models) | {"code": _code_sha256()}
+        return fingerprint(self.params.model_dump(mode="json", exclude={"world", "device"}), inputs, FORMAT_VERSION)
+
+    def discard_passes_after(self, number: int) -> None:
+        """Remove the passes that an earlier run with other parameters had after pass `number`.
+
+        Raises:
+            StorageError: they cannot be removed.
+        """
+        for folder in self.artifacts.glob("pass-*"):
+            if int(folder.name.removeprefix("pass-")) > number:
+                try:
+                    shutil.rmtree(folder)
+                except OSError as error:
+                    raise storage_error(folder, error) from error
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass of the loop.
+
+    Attributes:
+        project: the experiment.
+        number: 0 for the generator itself, then one per trained flow.
+
+    Raises:
+        ConfigError: the experiment has no such pass.
+    """
+
+    project: Project
+    number: int
+
+    def __post_init__(self) -> None:
+        self.params.kind_of(self.number)  # raises if there is no such pass
+
+    @property
+    def params(self) -> Params:
+        """Content of params.yaml."""
+        return self.project.params
+
+    @property
+    def kind(self) -> PassKind:
+        """What the pass is about."""
+        return self.params.kind_of(self.number)
+
+    @property
+    def seed(self) -> int:
+        """Seed of the pass; those of two passes are independent."""
+        return derive(self.params.seed, "pass", self.number)
+
+    @property
+    def before(self) -> Pass:
+        """The pass before this one."""
+        return Pass(self.project, self.number - 1)
+
+    @property
+    def after(self) -> Pass:
+        """The pass after this one."""
+        return Pass(self.project, self.number + 1)
+
+    @property
+    def chain(self) -> Path:
+        """File of the flows trained so far, this pass's included; pass 0 has none."""
+        return self.folder("train_flow") / CHAIN_NAME
+
+    def folder(self, step: str) -> Path:
+        """Return the output folder of a step."""
+        return self.project.artifacts / f"pass-{self.number}" / step
+
+    def generator(self, *, sampling: bool = False) -> Generator:
+        """Return the generator as it is after this pass; `sampling` as of `build_generator`.
+
+        Raises:
+            CheckpointError: the flow of this pass is not trained yet.
+            ModelFileError: the generator's weight file is missing or damaged.
+        """
+        if self.number == 0:
+            generator = build_generator(self.params.generator, self.project.models, sampling=sampling)
+        else:
+            generator = build_chain(self.chain, self.project.models, sampling=sampling)
+        self.project.placed(generator.prior)  # a user's own generator may be no network, but flows meet its latents
+        placed: Generator = self.project.placed(generator)
+        return placed
+
+    def generator_inputs(self) -> dict[str, str]:
+        """Return the sha256 of the files that `generator` is made from.
+
+        Raises:
+            DataError: the flow of this pass is not trained yet.
+        """
+        files = identities([self.params.generator], self.project.models)
+        return files if self.number == 0 else {**files, CHAIN_NAME: self.sha256(self.chain)}
+
+    def sha256(self, path: Path) -> str:
+        """Return the sha256 of a file that an earlier step has written.
+
+        Raises:
+            DataError: it is not there.
+        """
+        if not path.is_file():
+            step, number = path.parent.name, path.parent.parent.name.removeprefix("pass-")
+            raise DataError(f"{path} is missing; write it with `python -m steps.{step} --pass {number}`")
+        return sha256_of(path)
+
+    def step(
+        self,
+        name: str,
+        params: Mapping[str, Any],
+        inputs: Mapping[str, str],
+        work: Callable[[StepFolder], Result],
+    ) -> Result:
+        """Do the work of a step, unless its folder says that it is done already.
+
+        Args:
+            name: name of the step and of its module.
+            params: all parameters that the outcome depends on.
+            inputs: sha256 of all files that it depends on.
+            work: writes files into the folder and returns what it found out. A `seconds` among that is the time over
+                all restarts; without one, the time is taken here.
+
+        Returns:
+            A small dict: `folder`, `fingerprint`, `seconds`, `result`.
+
+        Raises:
+            StorageError: another run holds the folder, or it cannot be written.
+        """
+        inputs = {**inputs, "code": _code_sha256(name)}
+        folder = StepFolder(self.folder(name), fingerprint(params, inputs, FORMAT_VERSION))
+        with folder_lock(folder.path):
+            if not folder.is_complete():
+                folder.begin()
+                started = time.perf_counter()
+                result = work(folder)
+                seconds = result.pop("seconds", time.perf_counter() - started)
+                folder.finish(result, seconds, {"params": params, "inputs": inputs})
+            manifest = folder.manifest()
+        place = folder.path.relative_to(self.project.root).as_posix()
+        return {"folder": place} | {key: manifest[key] for key in ("fingerprint", "seconds", "result")}
+
+
+@functools.cache
+def _code_sha256(step: str | None = None) -> str:
+    """Return the sha256 of the library's code, that of a step, and that of the rooms that all steps share."""
+    library, steps = Path(promptgen.__file__).parent, Path(__file__).parents[1]
+    related = [path for path in library.rglob("*.py") if path.relative_to(library).parts[0] not in UNRELATED_CODE]
+    shared = [path for room in SHARED_CODE for path in (steps / room).rglob("*.py")]
+    own = [steps / f"{step}.py"] if step else []
+    digest = hashlib.sha256()
+    for path in sorted([*related, *shared, *own]):
+        root = library if path.is_relative_to(library) else steps
+        digest.update(f"{root.name}/{path.relative_to(root).as_posix()} {sha256_of(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def pass_command(description: str | None, run: Callable[[Pass, Tracker], Result]) -> None:
+    """Be the command line of a step that belongs to a pass: `--params` or `--experiment`, and `--pass`."""
+
+    def main() -> None:
+        parser = argparse.ArgumentParser(description=description)
+        add_experiment(parser)
+        add_pass(parser)
+        given = parser.parse_args()
+        run_shown(Pass(Project.load(given.params, given.experiment), given.number), run)
+
+    command(main)
+
+
+def run_shown(this: Pass, run: Callable[[Pass, Tracker], Result]) -> None:
+    """Run a step of a pass in the terminal: show its progress, then say where its files are."""
+    with Bar() as bar:
+        done = run(this, bar)
+    print(f"{done['folder']}: {done['seconds']:.1f} s")

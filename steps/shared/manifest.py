@@ -1,0 +1,122 @@
+"""A step's output folder and its manifest: whether the work is done, sound, and what came of it.
+
+A folder holds the step's files, `manifest.json` once the step has ended well, and while it runs a folder `state/` from
+which a killed run goes on. Whoever works in a folder holds it with `promptgen.files.folder_lock`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from promptgen.errors import DataError
+from promptgen.files import LOCK_NAME, atomic_write, read_json, sha256_of, storage_error, write_json
+
+MANIFEST_NAME = "manifest.json"
+STATE_NAME = "state"
+STATE_FINGERPRINT_NAME = "fingerprint"
+
+
+class StepFolder:
+    """The output folder of one step.
+
+    Args:
+        path: the folder; it need not exist.
+        fingerprint: what the step's result depends on, from `fingerprint`.
+    """
+
+    def __init__(self, path: Path | str, fingerprint: str) -> None:
+        self.path = Path(path)
+        self.fingerprint = fingerprint
+
+    @property
+    def state(self) -> Path:
+        """The folder from which a killed run goes on; `begin` makes it and `finish` removes it."""
+        return self.path / STATE_NAME
+
+    def is_complete(self) -> bool:
+        """Say whether the step ended well, with this fingerprint, and each of its files is still what it wrote."""
+        try:
+            manifest = self.manifest()
+        except DataError:
+            return False
+        return manifest["fingerprint"] == self.fingerprint and all(
+            (self.path / name).is_file() and sha256_of(self.path / name) == expected
+            for name, expected in manifest["files"].items()
+        )
+
+    def begin(self) -> None:
+        """Make the folder ready for a run: only a held lock, and `state/` of this very fingerprint, stay.
+
+        Raises:
+            StorageError: something cannot be removed or written.
+        """
+        recorded = self.state / STATE_FINGERPRINT_NAME
+        resumable = recorded.is_file() and recorded.read_text() == self.fingerprint
+        keep = {LOCK_NAME, STATE_NAME} if resumable else {LOCK_NAME}
+        if self.path.is_dir():
+            for entry in self.path.iterdir():
+                if entry.name not in keep:
+                    _remove(entry)
+        if not resumable:
+            atomic_write(recorded, self.fingerprint)
+
+    def finish(
+        self, result: Mapping[str, Any], seconds: float, made_from: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Write the manifest over all files of the folder, then drop `state/`. Return the manifest.
+
+        Args:
+            result: what the step found out, as plain numbers, strings, lists and dicts.
+            seconds: how long the step took.
+            made_from: what the fingerprint is of, so that it can be told later what is different.
+
+        Raises:
+            DataError: `result` or `made_from` is not plain.
+            StorageError: the manifest cannot be written.
+        """
+        files = sorted(path for path in self.path.rglob("*") if path.is_file() and not self._is_private(path))
+        sums = {path.relative_to(self.path).as_posix(): sha256_of(path) for path in files}
+        manifest = {"fingerprint": self.fingerprint, "files": sums, "result": dict(result), "seconds": seconds}
+        write_json(self.path / MANIFEST_NAME, {**manifest, "made_from": dict(made_from or {})})
+        if self.state.exists():
+            _remove(self.state)
+        return self.manifest()
+
+    def manifest(self) -> dict[str, Any]:
+        """Return the manifest: fingerprint, files (sha256 by name), result, seconds, and what it was `made_from`.
+
+        Raises:
+            DataError: there is none, or it is damaged.
+        """
+        path = self.path / MANIFEST_NAME
+        manifest = read_json(path)
+        if not isinstance(manifest, dict) or not {"fingerprint", "files", "result", "seconds"} <= manifest.keys():
+            raise DataError(f"{path} is not the manifest of a step; delete it and run the step again")
+        return manifest
+
+    def result(self) -> dict[str, Any]:
+        """Return what the step found out.
+
+        Raises:
+            DataError: the step has not ended well.
+        """
+        result: dict[str, Any] = self.manifest()["result"]
+        return result
+
+    def _is_private(self, path: Path) -> bool:
+        """Say whether `path` is the manifest, the lock or in `state/`, which are no output."""
+        return path.relative_to(self.path).parts[0] in {MANIFEST_NAME, LOCK_NAME, STATE_NAME}
+
+
+def _remove(entry: Path) -> None:
+    """Remove a file, a link or a whole folder; what a link points at stays."""
+    try:
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink(missing_ok=True)
+    except OSError as error:
+        raise storage_error(entry, error) from error

@@ -1,0 +1,177 @@
+"""Files that claim what they do not hold are refused, and cost neither time nor memory."""
+
+import resource
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import hostile
+import pytest
+import torch
+from hostile import legacy_file, safetensors_file, state, tensor, text, zip_file
+from tests.hostile_files.loaders import refused
+
+from promptgen.flows.chain_file import load_chain
+from promptgen.loading.inspection.report import inspect_file
+from promptgen.loading.own_files import load_tensors
+from promptgen.loading.published import read_safetensors, read_torch
+from promptgen.perception.clip import load_open_clip
+
+ROOT = Path(__file__).parents[3]
+NUMBERS = torch.arange(4.0).numpy().tobytes()
+
+
+def keys():
+    return b"](" + text("0") + b"e"
+
+
+def old(count=4):
+    """Return the numbers of a storage as the old format has them."""
+    return count.to_bytes(8, "little", signed=True) + NUMBERS
+
+
+def test_the_honest_file_beside_the_absurd_ones_is_read(path):
+    for content in (
+        zip_file(state(tensor()), {"0": NUMBERS}),
+        legacy_file(state(tensor(last=b"N")), keys(), numbers=old()),
+    ):
+        path.write_bytes(content)
+        assert torch.equal(read_torch(path)["weight"], torch.arange(4.0))
+        assert inspect_file(path, {}).safe
+
+
+ABSURD = {
+    "elements over a small storage": tensor(shape=(10**12,)),
+    "elements and storage": tensor(count=10**12, shape=(10**12,)),
+    "huge number": tensor(count=10**30, shape=(10**30,)),
+    "negative stride": tensor(strides=(-1,)),
+    "negative size": tensor(shape=(-4,)),
+    "negative storage": tensor(count=-4),
+    "offset beyond the end": tensor(offset=1),
+    "negative offset": tensor(offset=-1),
+    "one number repeated": tensor(shape=(10**12,), strides=(0,)),
+    "one number repeated a little": tensor(shape=(8,), strides=(0,)),
+    "stride beyond the end": tensor(shape=(2, 2), strides=(3, 1)),
+    "strides of another rank": tensor(shape=(2, 2), strides=(1,)),
+    "empty with a huge size": tensor(shape=(0, 10**30), strides=(1, 1)),
+    "many dimensions": tensor(shape=(1,) * 100, strides=(1,) * 100),
+    "another storage": tensor(key="1"),
+    "path as a storage": tensor(key="../../data/0"),
+    "storage of objects": tensor(kind="ObjectStorage"),
+    "untyped storage": tensor(kind="UntypedStorage"),
+    "made tensor": hostile.call("torch", "FloatTensor", hostile.integer(10**12)),
+    "made storage": hostile.call("torch", "FloatStorage", hostile.integer(10**12)),
+    "made bytes": hostile.call("builtins", "bytearray", hostile.integer(10**12)),
+    "tensor without numbers": hostile.call(
+        "torch._utils", "_rebuild_meta_tensor_no_storage", b"N", b")", b")", b"\x89"
+    ),
+    "text decoded otherwise": hostile.call("_codecs", "encode", text("a"), text("rot13")),
+    "memory for a memo": b"Nr\xff\xff\xff\xff",
+    "nested tuples": b")" + b"\x85" * 100_000,
+    "tuples as keys": b"}" + b")" + b"q\x00h\x00h\x00\x86q\x00h\x00h\x00\x86" * 40 + b"Ns",
+    "colliding keys": b"}(" + b"".join(hostile.integer(k * (2**61 - 1)) + b"N" for k in range(1, 2000)) + b"u",
+    "number of many digits": tensor(shape=(1, 2)).replace(
+        hostile.integer(2), b"\x8b\x10\x27\x00\x00" + b"\x7f" * 10_000
+    ),
+    "calls with one long tuple": b"("
+    + b"N" * 10_000
+    + b"tq\x00"
+    + (hostile.name("torch", "device") + b"h\x00R0") * 500,
+    "empty stack": b"000",
+    "no mark": b"t",
+    "unknown memo": b"h\x63",
+    "cut off": b"}X\xff\xff\xff\x7fabc",
+}
+
+
+@pytest.mark.parametrize("absurd", ABSURD)
+@pytest.mark.parametrize("container", ["zip", "legacy"])
+def test_absurd_claims_are_refused(absurd, container, path):
+    body = state(ABSURD[absurd])
+    if container == "legacy":
+        body = body.replace(b"cpu\x8a\x01\x04t", b"cpu\x8a\x01\x04Nt").replace(b"cpu\x8a\x06", b"cpu\x8a\x06")
+    path.write_bytes(zip_file(body, {"0": NUMBERS}) if container == "zip" else legacy_file(body, keys(), numbers=old()))
+    refused(read_torch, path)
+    assert not inspect_file(path, {}).safe
+
+
+@pytest.mark.parametrize(
+    ("given", "numbers"),
+    [(b"]", b""), (b"]", old()), (keys(), old(10**12)), (keys(), old(-4)), (keys(), old()[:-1]), (keys(), b"")],
+)
+def test_an_old_file_must_bring_all_its_numbers(given, numbers, path):
+    """torch itself would use whatever was in memory for a storage that the file leaves out."""
+    path.write_bytes(legacy_file(state(tensor(last=b"N")), given, numbers=numbers))
+    refused(read_torch, path, "has no numbers for the storage 0|the file has")
+
+
+def test_a_zip_must_be_as_torch_writes_it(path):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x/data.pkl", hostile.plain_file(state(tensor(count=1 << 26, shape=(1 << 26,)))))
+        archive.writestr("x/data/0", bytes(1 << 28))
+    refused(read_torch, path, "compressed or encrypted, which torch.save never does")
+    twice = zip_file(b"}", **{"DATA.pkl": hostile.plain_file(hostile.programs("true")["REDUCE"])})
+    path.write_bytes(twice.replace(b"x/DATA.pkl", b"x/data.pkl"))
+    refused(read_torch, path, "has the member x/data.pkl twice")
+
+
+@pytest.mark.parametrize(
+    ("header", "numbers", "length"),
+    [
+        ('{"a":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4000000000000]}}', b"", None),
+        ('{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}', b"1234", None),
+        ('{"a":{"dtype":"F32","shape":[-4],"data_offsets":[0,16]}}', NUMBERS, None),
+        ('{"a":{"dtype":"F32","shape":[4],"data_offsets":[16,0]}}', NUMBERS, None),
+        ('{"a":{"dtype":"F32","shape":4}}', NUMBERS, None),
+        ('{"a":[]}', NUMBERS, None),
+        ('{"a":{"dtype":"F32","shape":[1e400],"data_offsets":[0,16]}}', NUMBERS, None),
+        ("{", b"", None),
+        ('{"a": "\xff"}', b"", None),
+        ("{}", b"", 1 << 43),
+        ("{}", b"", (1 << 64) - 1),
+        ('{"a":' * 50_000, b"", None),
+        ('{"a":{"dtype":"F32","shape":[' + "9" * 4000 + ',1],"data_offsets":[0,16]}}', NUMBERS, None),
+        ('{"a":{"dtype":"F32","shape":' + str([9] * 5000) + ',"data_offsets":[0,16]}}', NUMBERS, None),
+    ],
+)
+def test_absurd_safetensors_are_refused(header, numbers, length, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(safetensors_file(header, numbers, length))
+    for loader in (read_safetensors, load_tensors, load_chain, load_open_clip):
+        refused(loader, path)
+    assert not inspect_file(path, {}).safe
+
+
+def test_depth_and_repetition_cost_no_time(path):
+    """Lists in lists are data, however deep; what a thousandfold call would take is not worth following."""
+    path.write_bytes(zip_file(b"]" * 100_000 + b"a" * 99_999))
+    assert inspect_file(path, {}).safe
+    many = b"(" + b"N" * 200_000 + b"tq\x00" + (hostile.name("torch", "device") + b"h\x00R0") * 1000 + b"N"
+    path.write_bytes(zip_file(many))
+    refused(read_torch, path, "more arguments than it has instructions")
+
+
+LIMITED = """
+import resource, sys
+from promptgen.__main__ import main
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+sys.exit(main(["inspect", *sys.argv[1:]]))
+"""
+
+
+def test_claims_cost_no_memory(tmp_path):
+    """All absurd files are inspected by a process that may have one gigabyte."""
+    for number, body in enumerate(ABSURD.values()):
+        (tmp_path / f"{number}.pt").write_bytes(zip_file(state(body), {"0": NUMBERS}))
+        (tmp_path / f"{number}.old").write_bytes(legacy_file(state(body), keys(), numbers=old()))
+    (tmp_path / "a.safetensors").write_bytes(safetensors_file("{}", length=1 << 40))
+    (tmp_path / "long.tar").write_bytes(
+        hostile.tar_file(("x", {"type": b"L"})).replace(b"00000000007", b"77777777777", 1)
+    )
+    command = [sys.executable, "-c", LIMITED, *map(str, tmp_path.iterdir())]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert resource.getrlimit(resource.RLIMIT_AS)[0] != 1 << 30
+    assert done.stdout.count("verdict") == len([*tmp_path.iterdir()])
+    assert "safe to read" not in done.stdout

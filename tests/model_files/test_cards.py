@@ -1,0 +1,54 @@
+"""The user's own cards: what is refused, and with which words."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from tests.store.made_up_cards import card, pinned
+
+from promptgen.errors import ConfigError
+from promptgen.model_files import store
+from promptgen.model_files.cards import load_cards, read_cards
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sha256": "abc"}, r"card some: files.0.sha256: should match pattern"),
+        ({"urls": ["ftp://x/y"]}, r"card some: files.0.urls.0: should match pattern"),
+        ({"urls": ["https://me:secret@host/x"]}, r"card some: files.0.urls.0: should match pattern"),
+        ({"urls": ["https://host/with space"]}, r"card some: files.0.urls.0: should match pattern"),
+        ({"urls": ["hub:owner/file"]}, r"card some: files.0.urls.0: should match pattern"),
+        ({"file": "../x"}, r"card some: files.0.file: should match pattern"),
+        ({"sze": 3}, r"card some: files.0.sze is unknown; did you mean size\?"),
+    ],
+)
+def test_a_wrong_file_of_a_card_is_refused(tmp_path, change, message):
+    (tmp_path / "cards.yaml").write_text(yaml.safe_dump({"some": card(pinned("file:/x") | change)}))
+    with pytest.raises(ConfigError, match=message):
+        read_cards([tmp_path / "cards.yaml"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "voice"}, "card some: kind: should be 'generator'"),
+        ({"files": []}, "card some: files: "),
+        ({"license": "MIT"}, "card some: license is unknown; did you mean licence"),
+    ],
+)
+def test_a_wrong_card_is_refused(tmp_path, change, message):
+    (tmp_path / "cards.yaml").write_text(yaml.safe_dump({"some": card(pinned("file:/x"), **change)}))
+    with pytest.raises(ConfigError, match=message):
+        read_cards([tmp_path / "cards.yaml"])
+
+
+def test_a_name_on_two_cards_is_refused(models, cards):
+    cards(**{"world-judge": card(pinned("file:/x"))})
+    with pytest.raises(ConfigError, match="the card world-judge exists twice; rename one"):
+        load_cards(models)
+
+
+def test_an_unknown_model_gets_a_suggestion(models):
+    with pytest.raises(ConfigError, match="there is no model called 'world-jugde'; did you mean world-judge"):
+        store.fetch("world-jugde", models)
