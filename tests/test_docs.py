@@ -135,6 +135,16 @@ def test_yaml_blocks_are_read(page, tmp_path):
             class_index(ATTRIBUTES, attribute, label)
 
 
+def test_the_readme_is_short_and_its_example_prints_what_its_comment_says(capsys):
+    page = ROOT / "README.md"
+    assert len(page.read_text().splitlines()) <= 100
+    (example,) = blocks(page, "python")
+    promised = re.search(r"# before: ([\d.]+), after: ([\d.]+)", example)
+    exec(compile(example, page.name, "exec"), {"__name__": "example"})
+    printed = re.findall(r"mean blue ([\d.]+)", capsys.readouterr().out)
+    assert [float(value) for value in printed] == pytest.approx([float(value) for value in promised.groups()], abs=0.03)
+
+
 def test_every_parameter_is_explained():
     """docs/configure.md names each parameter, apart from those of the world."""
     found: set[type[BaseModel]] = set()
