@@ -1,6 +1,7 @@
 # Needs python3 (3.11 or newer), git and make; everything else is installed into .venv when it is first used.
 
 PYTHON ?= python3
+WORKERS ?= 2
 VENV := .venv
 INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
 
@@ -20,8 +21,8 @@ repro: $(VENV)/run.stamp  ## run the experiment of params.yaml, or what is left 
 	dvc repro $(ARGS)
 	@echo "The report is reports/index.html; \`make ui\` compares the passes."
 
-test: $(VENV)/dev.stamp  ## run the tests
-	python -m pytest -q $(ARGS)
+test: $(VENV)/dev.stamp  ## run the tests, in WORKERS processes
+	python -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
 
 lint: $(VENV)/dev.stamp  ## check style and types
 	ruff check .

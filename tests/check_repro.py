@@ -1,4 +1,12 @@
-"""Run the main job, and check that it shows what the default experiment must show: `python -m tests.check_repro`."""
+"""Run the main job, and check that it shows what the default experiment must show: `python -m tests.check_repro`.
+
+Rounding differs from machine to machine, so a training ends in slightly different places: where the share lands, and
+with it the number of passes, vary by chance. The bounds tell a miss by chance from a fault. An honest run meets them in
+99.9 %: simulated runs whose trained share has a standard deviation of 1.5 % around the target, counted on 2,048 samples
+by a judge with an error of its own, over three de-biasing passes of which the first whose interval contains the target
+is the last. About 1 % of them use up their passes; the others contain the target by the rule that stops them. A fault
+is larger: one de-biasing pass alone leaves 9 % of the 38 % that the control has brought.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +27,11 @@ from steps.shared.common import Project
 MAX_SECONDS = 15 * 60
 MAX_MEMORY_GB = 4.0
 MAX_OVERHEAD = 0.10
+
+MISS_BY_JUDGE = 0.05
+MISS_BY_TRUTH = 0.05
+MISS_AGAIN = 0.06
+"""How far the share of an honest run may be from its target: of the last pass, and counted once more."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +57,18 @@ class Check:
 
     def __str__(self) -> str:
         return (
-            f"{'ok' if self.holds else 'FAILED':<8}{self.what:<58}{self.found:>9.3f}  in [{self.low:g}, {self.high:g}]"
+            f"{'ok' if self.holds else 'FAILED':<8}{self.what:<62}{self.found:>9.3f}  in [{self.low:g}, {self.high:g}]"
         )
 
 
-def figures(metrics: dict[str, Any], long_hair: float) -> Iterator[Check]:
-    """Yield what the passes must show; `long_hair` is the share that the world was made with."""
+def figures(metrics: dict[str, Any], long_hair: float, last_pass: int) -> Iterator[Check]:
+    """Yield what the passes must show.
+
+    Args:
+        metrics: content of reports/metrics.json.
+        long_hair: the share that the world was made with.
+        last_pass: number of the last pass that the loop may train.
+    """
     passes = metrics["passes"]
     first, control, last = passes[0], passes[1], passes[-1]
 
@@ -63,17 +82,28 @@ def figures(metrics: dict[str, Any], long_hair: float) -> Iterator[Check]:
     yield Check("pass 1: share without make-up, by truth", bare(control), 0.95)
     yield Check("pass 1: hair skewed against pass 0, by truth", abs(hair(control) - hair(first)), 0.2)
     for label, target in metrics["target"].items():
-        share = last["shares"]["judge"][label]
-        yield Check(f"last pass: target share of {label}, in the judge's interval", target, share["low"], share["high"])
-        found = float(last["shares"]["truth"][label]["value"])
-        yield Check(f"last pass: share of {label}, by truth", found, target - 0.03, target + 0.03)
-        again = float(metrics["confirmation"]["shares"]["truth"][label]["value"])
-        yield Check(f"last pass, counted again: share of {label}, by truth", again, target - 0.04, target + 0.04)
+        shares = {
+            "by the judge": (last["shares"]["judge"], MISS_BY_JUDGE),
+            "by truth": (last["shares"]["truth"], MISS_BY_TRUTH),
+            "counted again, by truth": (metrics["confirmation"]["shares"]["truth"], MISS_AGAIN),
+        }
+        for reader, (counted, miss) in shares.items():
+            value = float(counted[label]["value"])
+            yield Check(f"last pass: share of {label}, {reader}", value, target - miss, target + miss)
+    *earlier, reached = [contains_target(entry, metrics["target"]) for entry in passes[2:]]
+    yield Check("earlier de-biasing passes at which the loop should have stopped", sum(earlier), high=0)
+    yield Check("the loop has reached the target, or used up its passes", reached or len(passes) > last_pass, 1)
     yield Check("last pass: share without make-up, by truth", bare(last), 0.93)
     corrected = [entry for entry in metrics["passes"] if "judge" in entry["corrected"]]
     yield Check("passes with shares corrected for the judge's errors", len(corrected), len(metrics["passes"]))
     diversity = [float(entry["control"]["identity.diversity"]["value"]) for entry in (first, last)]
     yield Check("last pass: distance of identities, relative to pass 0", diversity[1] / diversity[0], 0.8)
+
+
+def contains_target(entry: dict[str, Any], target: dict[str, float]) -> bool:
+    """Return whether the judge's interval of every share of a pass contains its target."""
+    shares = entry["shares"]["judge"]
+    return all(shares[label]["low"] <= share <= shares[label]["high"] for label, share in target.items())
 
 
 def products(project: Project, metrics: dict[str, Any]) -> Iterator[Check]:
@@ -118,7 +148,11 @@ def main() -> int:
     metrics = json.loads((project.reports / "metrics.json").read_text())
     world = project.params.world
     assert world is not None, "params.yaml has no world section"
-    checks = [*figures(metrics, world.scene.long_hair), *products(project, metrics), *costs(project, seconds)]
+    checks = [
+        *figures(metrics, world.scene.long_hair, project.params.last_pass),
+        *products(project, metrics),
+        *costs(project, seconds),
+    ]
     print(*checks, sep="\n")
     return 0 if all(check.holds for check in checks) else 1
 

@@ -5,8 +5,6 @@ Run as a program by test_training.py. Each attempt is a fork, so that the librar
 
 import hashlib
 import json
-import os
-import signal
 import sys
 from pathlib import Path
 
@@ -14,17 +12,13 @@ import torch
 from linear_gaussian import LinearGenerator, Quadratic
 from torch import nn
 
-from promptgen import files
 from promptgen.flows.flow import Flow, FlowConfig
-from promptgen.flows.training import TrainingConfig, train_flow
+from promptgen.flows.training import STATE_NAME, TrainingConfig, train_flow
+from tests.faults import die, die_when_replacing, is_killed
 
 CONFIG = TrainingConfig(
     steps=23, batch=8, checkpoint_every=5, validate_every=4, validation_samples=16, micro_batch=4, learning_rate=0.02
 )
-
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Deadly(nn.Module):
@@ -93,23 +87,12 @@ def train(folder, fatal_call=0):
 
 def attempt(result, folder, fatal_call=0, fatal_save=0, moment=""):
     """Train in a child process; return whether it was killed."""
-    child = os.fork()
-    if child == 0:
-        saves, replace = iter(range(1, 100)), os.replace
 
-        def deadly_replace(source, target):
-            fatal = Path(target).name == "training.pt" and next(saves) == fatal_save
-            if fatal and moment == "before":
-                die()
-            replace(source, target)
-            if fatal and moment == "after":
-                die()
-
-        files.os.replace = deadly_replace
+    def work():
+        die_when_replacing(STATE_NAME, fatal_save, moment)
         result.write_text(json.dumps(train(folder, fatal_call)))
-        os._exit(0)
-    status = os.waitpid(child, 0)[1]
-    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+
+    return is_killed(work)
 
 
 def warm_up():

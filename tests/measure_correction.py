@@ -34,8 +34,7 @@ from promptgen.world.generator import load_generator
 GENERATOR = Path(promptgen.world.__file__).parent / "weights" / "world-generator.safetensors"
 FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "correction.png"
 PICTURES = 4096
-LABELLED = 2048
-"""How many of them measure the confusion; samples come from the others."""
+"""Half of them measure the confusion; samples come from the others."""
 SAMPLE = 500
 SHARES = np.linspace(0.05, 0.95, 19)
 REPETITIONS = 20
@@ -61,11 +60,11 @@ class Trial:
     corrected: Estimate
 
 
-def read_pictures() -> tuple[Classes, Classes]:
-    """Return true and read hair, (PICTURES,) each, of pictures of the world's generator: 0 is short, 1 is long."""
+def read_pictures(n: int = PICTURES) -> tuple[Classes, Classes]:
+    """Return true and read hair, (n,) each, of pictures of the world's generator: 0 is short, 1 is long."""
     generator, classifier = load_generator(GENERATOR), ShortSighted()
     true, read = [], []
-    for sample in draw(generator, PICTURES, seed=0, stream="correction"):
+    for sample in draw(generator, n, seed=0, stream="correction"):
         true.append(generator.truth(sample.latent)["hair"])
         read.append(classifier(sample.image.clamp(0, 1))["hair"].argmax(dim=1))
     return torch.cat(true).numpy(), torch.cat(read).numpy()
@@ -84,7 +83,7 @@ def trials(true: Classes, read: Classes) -> list[Trial]:
 
 
 def _trial(share: float, true: Classes, read: Classes, rng: np.random.Generator) -> Trial:
-    labelled, pool = np.split(rng.permutation(len(true)), [LABELLED])
+    labelled, pool = np.split(rng.permutation(len(true)), 2)
     confusion = joint_table([true[labelled], read[labelled]], [2, 2])
     long = rng.binomial(SAMPLE, share)
     chosen = [rng.choice(pool[true[pool] == label], n, replace=False) for label, n in ((0, SAMPLE - long), (1, long))]

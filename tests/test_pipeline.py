@@ -1,42 +1,55 @@
-"""The loop as users start it: with a Prefect server and without, killed, interrupted, and with bad input."""
+"""The loop as users start it: with a Prefect server and without, killed, interrupted, and with bad input.
+
+Five runs are fresh processes. The others are forks of a process that has imported everything, which costs seconds.
+"""
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
-import socket
 import sqlite3
 import subprocess
-import sys
 import time
 import urllib.request
 from contextlib import closing
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from pipelines.servers import prefect_server
+from promptgen.flows.training import STATE_NAME
 from promptgen.records import Metrics
 from steps.recording.mlflow_store import ROOT
+from steps.shared.command import command
 from tests import tiny
+from tests.faults import HOLD, RUN_SECONDS, unused_port, wait_for, with_ctrl_c
 from tests.steps.test_arguments import write_presets
 
 pytestmark = [pytest.mark.slow, pytest.mark.server, pytest.mark.timeout(600)]
 
-RUN_SECONDS = 300
+FORKS = multiprocessing.get_context("forkserver")
+STATE = Path("artifacts/tiny/pass-1/train_flow/state")
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """The address of a Prefect server."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    """The address of a Prefect server, which forks talk to."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
+        port = unused_port()
         with prefect_server(port).running():
-            yield f"http://127.0.0.1:{port}/api"
+            address = f"http://127.0.0.1:{port}/api"
+            for name, value in environment(address).items():
+                patch.setenv(name, value)
+            patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+            FORKS.set_forkserver_preload(["pipelines.debias", "steps.report", "tests.test_pipeline"])
+            first = FORKS.Process(target=int)  # starts the process that forks come from, with this environment
+            first.start()
+            first.join()
+            yield address
 
 
 @pytest.fixture(scope="module")
@@ -62,16 +75,27 @@ def _leave_nothing_running():
         run.stdout.close()
 
 
-def start(folder: Path, server: str | None, pause: float = 0.0, *arguments: str) -> subprocess.Popen[str]:
-    """Start the loop of the project in `folder`, in a session of its own, so that it is killed with its children."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TINY_PAUSE": str(pause)}
-    for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
-        environment.pop(name, None)
-    environment |= {"PREFECT_API_URL": server} if server else {"PREFECT_HOME": str(folder / ".prefect")}
+def environment(server: str | None) -> dict[str, str]:
+    """Return what a run's environment has beside that of the tests."""
+    return {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | ({"PREFECT_API_URL": server} if server else {})
+
+
+def start(folder: Path, server: str | None, hold: Path | None = None) -> subprocess.Popen[str]:
+    """Start the loop of the project in `folder`, in a session of its own, so that it is killed with its children.
+
+    It stands still in its next energy once the path `hold` exists.
+    """
+    variables = {**os.environ, **environment(server)}
+    variables.pop("MLFLOW_TRACKING_URI", None)
+    if server is None:
+        variables.pop("PREFECT_API_URL", None)
+        variables["PREFECT_HOME"] = str(folder / ".prefect")
+    if hold:
+        variables[HOLD] = str(folder / hold)
     run = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.debias", *arguments],
+        with_ctrl_c("-m", "pipelines.debias"),
         cwd=folder,
-        env=environment,
+        env=variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -89,24 +113,36 @@ def end(process: subprocess.Popen[str], status: int = 0) -> str:
     return output
 
 
-def run_report(folder: Path) -> None:
-    """Write the report of the project in `folder`."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-m", "steps.report"], cwd=folder, env=environment, check=True)
+def run_fork(folder: Path, *arguments: str, module: str = "pipelines.debias", status: int = 0) -> str:
+    """Run a command of the project in `folder` in a fork, check how it ended, and return what it said."""
+    output = folder / "output.txt"
+    process = FORKS.Process(target=_work, args=(folder, output, module, arguments))
+    process.start()
+    process.join(RUN_SECONDS)
+    if process.exitcode is None:
+        process.kill()
+    process.join()
+    said = output.read_text()
+    assert process.exitcode == status, said
+    assert "Traceback" not in said
+    return said
+
+
+def _work(folder: Path, output: Path, module: str, arguments: tuple[str, ...]) -> None:
+    """Do what ``python -m module arguments`` does in `folder`."""
+    os.chdir(folder)
+    with output.open("wb") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", [module, *arguments])
+        command(import_module(module).main)
 
 
 def error_of(output: str) -> str:
     """Return the one line that says what is wrong."""
     (line,) = [line for line in output.splitlines() if line.startswith("error: ")]
     return line
-
-
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + RUN_SECONDS
-    while not path.exists():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def metrics_without_seconds(folder: Path) -> dict:
@@ -154,7 +190,7 @@ def test_it_is_counted_also_where_passes_run_out(server, tmp_path):
     content["debias"]["max_passes"] = 1
     content["evaluation"]["confidence"] = 0.001  # no interval is wide enough to contain anything
     tiny.write_params(tmp_path, content)
-    output = end(start(tmp_path, server))
+    output = run_fork(tmp_path)
     assert "stopped after pass 2: maximum of passes reached" in output
     assert "pass 2 counted again on 512 fresh samples" in output
     confirmation = confirmation_in(tmp_path)
@@ -197,11 +233,11 @@ def test_the_loop_ends_with_the_multipliers_where_no_flow_is_wanted(server, tmp_
     content = tiny.params()
     content["control"] = content["debias"]["training"] = None
     tiny.write_params(tmp_path, content)
-    output = end(start(tmp_path, server))
+    output = run_fork(tmp_path)
     assert "stopped after pass 0: only fitting the multipliers was asked for" in output
     assert sorted(path.name for path in (tmp_path / "artifacts/tiny/pass-1").iterdir()) == ["fit_moments"]
     assert confirmation_in(tmp_path) is None
-    run_report(tmp_path)
+    run_fork(tmp_path, module="steps.report")
     page = (tmp_path / "reports/index.html").read_text()
     assert "the multipliers that would move it were fitted, without a flow that follows them" in page
     assert "What de-biasing pushes" in page
@@ -211,17 +247,17 @@ def test_the_loop_ends_with_the_control_where_only_measuring_is_wanted(server, t
     content = tiny.params()
     content["debias"]["max_passes"] = 0
     tiny.write_params(tmp_path, content)
-    output = end(start(tmp_path, server))
+    output = run_fork(tmp_path)
     assert "stopped after pass 1: only measuring was asked for" in output
     assert confirmation_in(tmp_path) is None
     assert not list(tmp_path.glob("artifacts/tiny/pass-*/confirm"))
-    run_report(tmp_path)
+    run_fork(tmp_path, module="steps.report")
     assert "no de-biasing was asked for" in (tmp_path / "reports/index.html").read_text()
 
 
 def test_a_ready_made_experiment_runs_by_name(server, tmp_path):
     write_presets(tmp_path)
-    output = end(start(tmp_path, server, 0.0, "--experiment", "mine"))
+    output = run_fork(tmp_path, "--experiment", "mine")
     assert "Flow run 'mine'" in output
     assert json.loads((tmp_path / "reports/metrics.json").read_text())["experiment"] == "mine"
 
@@ -230,31 +266,33 @@ def test_a_second_run_does_nothing_again(finished, server):
     folder, _ = finished
     content = (folder / "reports/metrics.json").read_bytes()
     before = {path: path.stat().st_mtime_ns for path in folder.glob("artifacts/tiny/pass-*/*/*")}
-    end(start(folder, server))
+    run_fork(folder)
     assert (folder / "reports/metrics.json").read_bytes() == content
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+@pytest.mark.faults
 def test_a_killed_run_ends_with_the_same_numbers(finished, server, tmp_path):
     """SIGKILL in the middle of a training, then the same command: what was done stays, and nothing else differs."""
     tiny.write_params(tmp_path)
-    run = start(tmp_path, server, pause=0.1)
-    wait_for(tmp_path / "artifacts/tiny/pass-1/train_flow/state/training.pt", run)
+    run = start(tmp_path, server, hold=STATE / STATE_NAME)
+    wait_for(tmp_path / STATE / STATE_NAME, run)
     os.killpg(run.pid, signal.SIGKILL)
     run.communicate()
     assert not (tmp_path / "artifacts/tiny/pass-1/train_flow/manifest.json").exists()
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("artifacts/tiny/pass-0/*/manifest.json")}
     assert len(before) == 3
-    end(start(tmp_path, server))
+    run_fork(tmp_path)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert metrics_without_seconds(tmp_path) == metrics_without_seconds(finished[0])
 
 
+@pytest.mark.faults
 def test_one_folder_has_one_run_and_ctrl_c_is_quick(server, tmp_path):
     tiny.write_params(tmp_path)
-    first = start(tmp_path, server, pause=0.5)
-    wait_for(tmp_path / "artifacts/tiny/pass-1/train_flow/state", first)
-    error = error_of(end(start(tmp_path, server), status=2))
+    first = start(tmp_path, server, hold=STATE)
+    wait_for(tmp_path / STATE, first)
+    error = error_of(run_fork(tmp_path, status=2))
     assert "artifacts/tiny is held by another run: wait for it to end, or stop it" in error
     asked = time.monotonic()
     os.killpg(first.pid, signal.SIGINT)
@@ -264,10 +302,11 @@ def test_one_folder_has_one_run_and_ctrl_c_is_quick(server, tmp_path):
     assert time.monotonic() - asked < 30
 
 
+@pytest.mark.faults
 def test_without_a_server_the_history_is_kept_and_ctrl_c_is_quick(tmp_path):
     tiny.write_params(tmp_path)
-    run = start(tmp_path, None, pause=0.5)
-    wait_for(tmp_path / "artifacts/tiny/pass-1/train_flow/state", run)
+    run = start(tmp_path, None, hold=STATE)
+    wait_for(tmp_path / STATE, run)
     asked = time.monotonic()
     os.killpg(run.pid, signal.SIGINT)
     output, _ = run.communicate(timeout=RUN_SECONDS)
@@ -288,11 +327,11 @@ def test_without_a_server_the_history_is_kept_and_ctrl_c_is_quick(tmp_path):
         ("debias", "judge", "world-judge", "world-judge.safetensors is missing; fetch it with"),
     ],
 )
-def test_bad_input_is_one_line_before_anything_starts(tmp_path, section, key, value, message):
+def test_bad_input_is_one_line_before_anything_starts(server, tmp_path, section, key, value, message):
     content = tiny.params()
     content[section][key] = value
     tiny.write_params(tmp_path, content)
-    output = end(start(tmp_path, None), status=2)
+    output = run_fork(tmp_path, status=2)
     assert output.count("\n") == 1
     assert output.startswith("error: ")
     assert message in output
@@ -305,5 +344,5 @@ def test_an_error_in_a_step_ends_the_run_with_one_line(server, tmp_path):
     content["control"] = None
     content["debias"]["classifier"]["factory"] = "tests.tiny:short_only"
     tiny.write_params(tmp_path, content)
-    assert "cannot be reached, observed share" in error_of(end(start(tmp_path, server), status=2))
+    assert "cannot be reached, observed share" in error_of(run_fork(tmp_path, status=2))
     assert not (tmp_path / "reports/metrics.json").exists()

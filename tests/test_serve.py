@@ -16,18 +16,31 @@ from contextlib import contextmanager
 import pytest
 import yaml
 
+from pipelines import serve, ui
 from pipelines.servers import prefect_server
 from promptgen.config.params import load_params
 from promptgen.errors import PromptGenError
 from steps.recording.mlflow_store import ROOT
+from steps.shared.command import command
 from steps.shared.common import Project
 from tests import tiny
+from tests.faults import unused_port
+from tests.steps.test_arguments import typed
 
+EVERY_MINUTE = {"cron": "* * * * *", "timezone": "UTC"}
+SOON = """
+from datetime import datetime, timedelta, timezone
+from prefect.schedules import Interval
+from pipelines import serve
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def soon(params, schedule_of=serve.schedule_of):
+    assert schedule_of(params).cron == params.schedule.cron
+    return Interval(timedelta(minutes=1), anchor_date=datetime.now(timezone.utc) + timedelta(seconds=10))
+
+serve.schedule_of = soon
+serve.command(serve.main)
+"""
+"""`pipelines.serve`, whose first run is due in ten seconds instead of at the next full minute."""
 
 
 def write_experiment(folder, **changes):
@@ -35,13 +48,13 @@ def write_experiment(folder, **changes):
 
 
 @contextmanager
-def started(module, folder, *arguments):
-    """Run a command of the project in the background, with Prefect's files and the output in `folder`."""
-    environment = {**os.environ, "PREFECT_HOME": str(folder / "prefect"), "OMP_NUM_THREADS": "1"}
+def started(folder, *command):
+    """Run Python in the background, with Prefect's files and the output in `folder`."""
+    environment = {**os.environ, "PREFECT_HOME": str(folder / "prefect"), "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
     for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
         environment.pop(name, None)
     with (folder / "output.txt").open("w") as output:
-        command = [sys.executable, "-m", module, *arguments]
+        command = [sys.executable, *command]
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
         try:
             yield process
@@ -61,7 +74,7 @@ def wait_for(condition, seconds, folder):
         found = condition()
         if found:
             return found
-        time.sleep(1)
+        time.sleep(0.2)
     pytest.fail(f"not within {seconds} s:\n{(folder / 'output.txt').read_text()[-4000:]}")
 
 
@@ -84,9 +97,9 @@ def finished_runs(port):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_scheduled_run_fires_and_finishes(tmp_path):
-    params = write_experiment(tmp_path, schedule={"cron": "* * * * *", "timezone": "UTC"})
-    port = free_port()
-    with started("pipelines.serve", tmp_path, "--params", str(params), "--prefect-port", str(port)):
+    params = write_experiment(tmp_path, schedule=EVERY_MINUTE)
+    port = unused_port()
+    with started(tmp_path, "-c", SOON, "--params", str(params), "--prefect-port", str(port)):
         (run, *_) = wait_for(lambda: finished_runs(port), 500, tmp_path)
     assert run["name"] == "tiny"
     metrics = json.loads((tmp_path / "reports" / "metrics.json").read_text())
@@ -99,10 +112,10 @@ def test_a_scheduled_run_fires_and_finishes(tmp_path):
 @pytest.mark.timeout(600)
 def test_the_pages_start_and_end_together(tmp_path):
     params = write_experiment(tmp_path)
-    mlflow, prefect = free_port(), free_port()
+    mlflow, prefect = unused_port(), unused_port()
     arguments = ["--params", str(params), "--mlflow-port", str(mlflow), "--prefect-port", str(prefect)]
     output = tmp_path / "output.txt"
-    with started("pipelines.ui", tmp_path, *arguments):
+    with started(tmp_path, "-m", "pipelines.ui", *arguments):
         wait_for(lambda: "Ctrl-C ends them" in output.read_text(), 500, tmp_path)
         for port in (mlflow, prefect):
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:
@@ -113,18 +126,25 @@ def test_the_pages_start_and_end_together(tmp_path):
             urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5)
 
 
-@pytest.mark.parametrize("module", ["pipelines.serve", "pipelines.ui"])
-def test_a_port_in_use_is_one_clear_line(tmp_path, module):
-    params = write_experiment(tmp_path, schedule={"cron": "* * * * *", "timezone": "UTC"})
+@pytest.mark.parametrize("module", [serve, ui])
+def test_a_port_in_use_is_one_clear_line(tmp_path, monkeypatch, capsys, module):
+    params = write_experiment(tmp_path, schedule=EVERY_MINUTE)
+    monkeypatch.setattr(module, "end_on_sigterm", lambda: None)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         arguments = ["--params", str(params), "--prefect-port", str(port)]
-        if module == "pipelines.ui":
+        if module is ui:
             arguments += ["--mlflow-port", str(port)]
-        with started(module, tmp_path, *arguments) as process:
-            assert process.wait(120) == 2
-    last = (tmp_path / "output.txt").read_text().splitlines()[-1]
-    assert re.fullmatch(rf"error: port {port} is in use, .* ARGS='--(prefect|mlflow)-port NUMBER'", last)
+        assert typed(monkeypatch, lambda: command(module.main), *arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(rf"error: port {port} is in use, .* ARGS='--(prefect|mlflow)-port NUMBER'", line)
+
+
+def test_the_schedule_is_that_of_the_params(tmp_path):
+    schedule = {"cron": "0 3 * * 1", "timezone": "Europe/Berlin"}
+    made = serve.schedule_of(Project.load(write_experiment(tmp_path, schedule=schedule)).params)
+    assert (made.cron, made.timezone) == ("0 3 * * 1", "Europe/Berlin")
 
 
 @pytest.mark.parametrize(
@@ -136,11 +156,9 @@ def test_a_port_in_use_is_one_clear_line(tmp_path, module):
     ],
 )
 def test_a_schedule_that_means_no_time_is_rejected(tmp_path, schedule, message):
-    from pipelines.serve import schedule_of
-
     project = Project.load(write_experiment(tmp_path, schedule=schedule))
     with pytest.raises(PromptGenError, match=message):
-        schedule_of(project.params)
+        serve.schedule_of(project.params)
 
 
 def test_the_pool_has_the_schedule_and_the_prefect_of_the_project():

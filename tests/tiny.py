@@ -6,8 +6,6 @@ of green. The control asks for green and, as a bias of its own, a little for red
 
 from __future__ import annotations
 
-import os
-import time
 from pathlib import Path
 
 import torch
@@ -16,6 +14,7 @@ from torch import Tensor
 
 from promptgen.generators.base import GaussianPrior
 from promptgen.rotations import euler_rotation
+from tests.faults import hold_point
 
 ATTRIBUTES = {"hair": ("short", "long"), "makeup": ("without", "with")}
 
@@ -63,7 +62,7 @@ def colours() -> object:
 
 
 def wish(images: Tensor, latents: Tensor, context: Tensor | None) -> Tensor:
-    time.sleep(float(os.environ.get("TINY_PAUSE", "0")))  # so that a test can end a run in the middle
+    hold_point()  # so that a test can end a run in the middle
     colour = images.mean(dim=(2, 3))
     return -6.0 * colour[:, 1] - 4.0 * colour[:, 0]
 

@@ -8,7 +8,6 @@ import re
 import numpy as np
 import pytest
 import yaml
-from tests.store.made_up_cards import card, file
 
 from promptgen.audit.confusion import Confusion, card_confusions, read_confusion
 from promptgen.audit.figures import Audit, Sampling, audit
@@ -21,6 +20,7 @@ from promptgen.config.specs import CardModel, ClipLabelsModel, JointModel
 from promptgen.errors import ConfigError, DataError, TooFewSamplesError
 from promptgen.metrics.correction import corrected_shares
 from promptgen.metrics.shares import wilson
+from tests.model_files.made_up_cards import card, file
 
 HAIR, GLASSES = ("short", "long"), ("without", "with")
 QUICK = Sampling(resamples=200)

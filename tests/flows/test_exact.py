@@ -140,25 +140,25 @@ def test_corrected_samples_of_the_embedded_world_meet_the_constraint_better(tmp_
     for name in ("world-generator", "world-classifier"):
         store.fetch(name, tmp_path)
     generator = load_model("world-generator", tmp_path, "generator", truncation=1.0)
-    classifier, target = load_model("world-classifier", tmp_path, "classifier"), [0.25, 0.75]
+    classifier, target, n = load_model("world-classifier", tmp_path, "classifier"), [0.25, 0.75], 384
 
     def shares(sampler, latents):
         with torch.inference_mode():
             parts = [features(classifier(sampler(part)), ["hair"], "soft") for part in latents.split(64)]
         return torch.cat(parts).double()
 
-    prior = shares(generator, torch.cat(list(latent_blocks(generator.prior, 1024, 0, "moments"))))
+    prior = shares(generator, torch.cat(list(latent_blocks(generator.prior, n, 0, "moments"))))
     energy = MomentEnergy(classifier, "hair", kind="soft")
     energy.set_beta(fit_moments(prior.numpy(), target, names=energy.names).beta)
     flow = Flow(generator.prior.dim, FlowConfig(blocks=2, hidden=32), scale=generator.prior.scale)
     config = TrainingConfig(steps=12, batch=32, learning_rate=0.005, clip=50.0, validation_samples=32)
     chain = ChainedGenerator(generator, train_flow(generator, energy, flow, config, seed=0, fit_samples=32).flow)
-    eps = torch.cat(list(latent_blocks(chain.prior, 1024, 0, "proposals")))
+    eps = torch.cat(list(latent_blocks(chain.prior, n, 0, "proposals")))
     raw, log_weights = shares(chain, eps)[:, 1], chain_log_weights(chain, energy, eps, seed=0)
     assert float(prior[:, 1].mean()) < 0.5
     assert fit_statistics(log_weights).trust == "good"
     for method in ("resample", "metropolis"):
-        found = correct(log_weights, 1024, method, stream(0, method))
+        found = correct(log_weights, n, method, stream(0, method))
         off = abs(float(raw[found.chosen].mean()) - 0.75)
         assert off < abs(float(raw.mean()) - 0.75) / 2
-        assert off < 4 * (0.75 * 0.25 * (2 / found.effective + 1 / 1024)) ** 0.5  # multipliers have an error, too
+        assert off < 4 * (0.75 * 0.25 * (2 / found.effective + 1 / n)) ** 0.5  # multipliers have an error, too

@@ -286,6 +286,7 @@ def test_multipliers_that_never_stop_are_fixed_before_the_choice():
     assert [row["step"] for row in training.history if "validation/loss" in row] == [6]
 
 
+@pytest.mark.faults
 def test_killed_trainings_end_with_the_same_numbers(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)])}
     done = subprocess.run(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from tests.store.made_up_cards import CONTENT
+
+from tests.model_files.made_up_cards import CONTENT
 
 
 @pytest.fixture

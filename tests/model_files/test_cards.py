@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from tests.store.made_up_cards import card, pinned
 
 from promptgen.errors import ConfigError
 from promptgen.model_files import store
 from promptgen.model_files.cards import load_cards, read_cards
+from tests.model_files.made_up_cards import card, pinned
 
 
 @pytest.mark.parametrize(

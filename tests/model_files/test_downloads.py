@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import email.utils
-import errno
 import io
 import shutil
 import sys
 import time
 import urllib.request
 from email.message import Message
-from pathlib import Path
 
 import pytest
 
 from promptgen.errors import ChecksumError, ModelFileError, StorageError
 from promptgen.model_files import addresses, downloads, meter
 from promptgen.model_files.downloads import Patience, download
+from tests.faults import dead_server, full_disk
 from tests.web import Answer
 
 CONTENT = bytes(range(256)) * 400
@@ -155,11 +154,14 @@ def test_a_refusal_is_final(web, get, status, hint):
     assert len(web.requests) == 1
 
 
+@pytest.mark.faults
 def test_a_dead_server_is_named(get):
-    with pytest.raises(ModelFileError, match=r"http://127.0.0.1:1/x: no answer \(.*refused\); run again"):
-        get("http://127.0.0.1:1/x")
+    url = f"{dead_server()}/x"
+    with pytest.raises(ModelFileError, match=rf"{url}: no answer \(.*refused\); run again"):
+        get(url)
 
 
+@pytest.mark.faults
 def test_a_stalled_transfer_ends_and_goes_on(web, get, caplog):
     url = web.serve("/file", Answer(CONTENT, sent=5000, stalls=True), Answer(CONTENT))
     assert get(url, Patience(timeout=0.3, tries=2, pause=0.0)) == CONTENT
@@ -241,42 +243,20 @@ def test_a_file_that_does_not_fit_is_not_begun(web, get, monkeypatch, tmp_path):
         get(web.serve("/file", Answer(CONTENT)))
 
 
-def test_a_disk_that_fills_up_keeps_what_came(web, get, monkeypatch, tmp_path):
+@pytest.mark.faults
+def test_a_disk_that_fills_up_keeps_what_came(web, get, tmp_path):
     large = CONTENT * 30
     url = web.serve("/file", Answer(large))
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "open", filled_after(2, Path.open))
-        with pytest.raises(StorageError, match=r"cannot write .*: no space is left: free some"):
-            get(url)
+    room = len(large) * 2 // 3
+    with (
+        full_disk(tmp_path, room),
+        pytest.raises(StorageError, match=r"cannot write .*: no space is left: free some"),
+    ):
+        get(url)
     kept = sum(path.stat().st_size for path in tmp_path.iterdir() if path.suffix != ".json")
     assert 0 < kept < len(large)
     assert get(url) == large
     assert web.ranges == [None, f"bytes={kept}-"]
-
-
-def filled_after(chunks: int, real):
-    """Return an `open` whose files for bytes take some chunks, and then find the disk full."""
-
-    def opened(self, mode="r", *arguments, **more):
-        file = real(self, mode, *arguments, **more)
-        if mode != "ab":
-            return file
-        left = iter(range(chunks))
-        write = file.write
-
-        class Full(io.BufferedIOBase):
-            def write(self, chunk):
-                if next(left, None) is None:
-                    raise OSError(errno.ENOSPC, "No space left on device")
-                return write(chunk)
-
-            def close(self):
-                file.close()
-                super().close()
-
-        return Full()
-
-    return opened
 
 
 def test_progress_is_logged_where_there_is_no_terminal(web, get, monkeypatch, caplog):

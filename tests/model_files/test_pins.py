@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.store.made_up_cards import CONTENT, OTHER, QUICK, card, file, sha256
 
 from promptgen.errors import ChecksumError, ConfigError, ModelFileError
 from promptgen.model_files import store
 from promptgen.model_files.pins import PINS_NAME, Pin, read_pins, record
+from tests.model_files.made_up_cards import CONTENT, OTHER, QUICK, card, file, sha256
 from tests.web import Answer
 
 ROOT = Path(__file__).parents[2]

@@ -6,12 +6,12 @@ import shutil
 import zipfile
 
 import pytest
-from tests.store.made_up_cards import CONTENT, QUICK, card, file, sha256
 
 from promptgen.errors import ConfigError, ModelFileError
 from promptgen.model_files import store
 from promptgen.model_files.pins import read_pins
 from promptgen.model_files.sources import ARCHIVES
+from tests.model_files.made_up_cards import CONTENT, QUICK, card, file, sha256
 from tests.web import Answer
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import shutil
 from pathlib import Path
 
 import pytest
-from tests.store.made_up_cards import CONTENT, OTHER, QUICK, card, file, pinned, sha256
 
 import promptgen
 from promptgen.errors import ChecksumError, ModelFileError, StorageError
@@ -17,6 +15,8 @@ from promptgen.model_files import store
 from promptgen.model_files.downloads import Patience
 from promptgen.model_files.pins import PINS_NAME
 from promptgen.model_files.sources import PARTIAL
+from tests.faults import full_disk
+from tests.model_files.made_up_cards import CONTENT, OTHER, QUICK, card, file, pinned, sha256
 from tests.web import Answer
 
 
@@ -136,14 +136,12 @@ def test_a_model_is_fetched_by_one_run_at_a_time(models, cards, source):
     store.fetch("some", models)
 
 
-def test_a_full_disk_leaves_no_file(models, cards, source, monkeypatch):
+@pytest.mark.faults
+def test_a_full_disk_leaves_no_file(models, cards, source):
     cards(some=card(pinned(f"file:{source}")))
-
-    def full(source, target):
-        Path(target).write_bytes(CONTENT[:100])
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(shutil, "copyfile", full)
-    with pytest.raises(StorageError, match=r"cannot write .*some.bin: no space is left: free some"):
+    with (
+        full_disk(models, room=100),
+        pytest.raises(StorageError, match=r"cannot write .*some.bin: no space is left: free some"),
+    ):
         store.fetch("some", models)
     assert list((models / "some").iterdir()) == []

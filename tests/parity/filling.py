@@ -51,8 +51,8 @@ class Fixture:
 
     def section(self, name):
         """Return the tensors of a section by key, checked against their checksums."""
-        entries = {entry["key"]: entry for entry in self.manifest["sections"][name]}
-        return {key: torch.from_numpy(self._filled(entry, entries)) for key, entry in entries.items()}
+        entries, filled = {entry["key"]: entry for entry in self.manifest["sections"][name]}, {}
+        return {key: torch.from_numpy(self._filled(key, entries, filled)) for key in entries}
 
     def file_content(self, index=0):
         """Return the content of a published file."""
@@ -76,17 +76,22 @@ class Fixture:
             return tensors[key] if key else tensors
         return node
 
-    def _filled(self, entry, entries):
-        numbers = self._numbers(entry, entries)
+    def _filled(self, key, entries, filled):
+        """Return the array of an entry, taken from `filled` where another entry has needed it before."""
+        if key not in filled:
+            filled[key] = self._checked(entries[key], self._numbers(entries[key], entries, filled))
+        return filled[key]
+
+    def _checked(self, entry, numbers):
         if "plus" in entry:
             np.add.at(numbers.reshape(-1), entry["plus"]["index"], entry["plus"]["value"])
         array = np.asarray(numbers).astype(entry["dtype"])
         if "crc32" in entry:
-            little = array.astype(array.dtype.newbyteorder("<")).tobytes()
+            little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
             assert zlib.crc32(little) == entry["crc32"], f"{self.network}: checksum of {entry['key']}"
         return array
 
-    def _numbers(self, entry, entries):
+    def _numbers(self, entry, entries, filled):
         """Return the float64 numbers of an entry, as its fill rule says."""
         shape = tuple(entry["shape"])
         match entry["fill"]:
@@ -99,14 +104,14 @@ class Fixture:
             case "values":
                 return np.array(entry["values"], dtype=np.float64).reshape(shape)
             case "alias":
-                return self._filled(entries[entry["of"]], entries).astype(np.float64)
+                return self._filled(entry["of"], entries, filled).astype(np.float64)
             case "power_u" | "power_v":
-                return self._power(entry, entries)
+                return self._power(entry, entries, filled)
         raise ValueError(f"unknown fill rule {entry['fill']!r} of {entry['key']!r}")
 
-    def _power(self, entry, entries):
+    def _power(self, entry, entries, filled):
         """Return a spectral-norm vector after one power step from the start of the "u" key."""
-        weight = self._filled(entries[entry["weight"]], entries).astype(np.float64)
+        weight = self._filled(entry["weight"], entries, filled).astype(np.float64)
         matrix = weight.reshape(len(weight), -1)
         v = matrix.T @ self._normals(entry["u"], (len(matrix),))
         v /= np.linalg.norm(v)

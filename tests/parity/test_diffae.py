@@ -26,10 +26,13 @@ def paths(fixture, tmp_path_factory):
     """Both files, the first as a training leaves it: with weights before averaging, and objects of its framework."""
     folder = tmp_path_factory.mktemp("published")
     names = [file["name"] for file in fixture.manifest["files"]]
-    weights = fixture.file_content()["state_dict"]
+    content = fixture.file_content()
+    weights = content["state_dict"]
     trained = {key.removeprefix("ema_"): torch.zeros_like(weights[key]) for key in weights if key.startswith("ema_")}
     extra = {"state_dict": weights | trained, "callbacks": {Callback: {"monitor": None}, "best": Callback()}}
-    yield fixture.write_file(folder / names[0], 0, **extra), fixture.write_file(folder / names[1], 1)
+    torch.save(content | extra, folder / names[0])
+    del content, weights, trained, extra
+    yield folder / names[0], fixture.write_file(folder / names[1], 1)
     for name in names:
         (folder / name).unlink()
 

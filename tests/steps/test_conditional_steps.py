@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +17,14 @@ from promptgen.conditions import Condition
 from promptgen.config.build import build_chain
 from promptgen.files import sha256_of
 from promptgen.flows.sampling import condition_blocks, draw
+from promptgen.flows.training import STATE_NAME
 from promptgen.tracking import NullTracker
 from steps import check, sample, train_flow
 from steps.measuring.records import pass_record
 from steps.recording.facts import figures
 from steps.shared.common import Pass, Project
 from tests import tiny
+from tests.faults import HOLD, wait_for
 from tests.steps.projects import project_in, run_pass
 
 ROOT = Path(__file__).parents[2]
@@ -122,16 +123,15 @@ def test_another_range_is_other_work(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.faults
 def test_a_killed_training_ends_with_the_same_numbers(done, tmp_path):
     """The control's training is killed after a state was written, and run again; the pass on top then agrees, too."""
     path = tiny.write_params(tmp_path, tiny.conditional_params())
+    state = Pass(Project.load(path), 1).folder("train_flow") / "state" / STATE_NAME
     command = [sys.executable, "-m", "steps.train_flow", "--params", str(path), "--pass", "1"]
-    with subprocess.Popen(
-        command, cwd=ROOT, env=os.environ | {"TINY_PAUSE": "0.03"}, stdout=subprocess.DEVNULL
-    ) as child:
-        deadline = time.monotonic() + 120
-        while not list(tmp_path.rglob("training.pt")) and child.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
+    environment = os.environ | {HOLD: str(state)}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as child:
+        wait_for(state, child)
         child.kill()
     project = Project.load(path)
     assert not Pass(project, 1).chain.exists()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-from pathlib import Path
-
 import pytest
 
 from promptgen.errors import (
@@ -17,6 +14,7 @@ from steps import evaluate, fit_moments, sample, train_flow
 from steps.shared import common
 from steps.shared.common import Pass
 from tests import tiny
+from tests.faults import full_disk
 from tests.steps.projects import project_in, run_pass
 
 
@@ -62,20 +60,16 @@ def test_a_damaged_output_is_made_again(tmp_path):
     assert samples.read_bytes() == content
 
 
-def test_a_full_disk_leaves_no_half_step(tmp_path, monkeypatch):
-    def full(path: Path, content: bytes) -> int:
-        if path.suffix == ".npz":
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return real(path, content)
-
-    real = Path.write_bytes
+@pytest.mark.faults
+def test_a_full_disk_leaves_no_half_step(tmp_path):
     project = project_in(tmp_path)
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(StorageError, match=r"cannot write .*samples.npz: no space is left: free some"):
+    with (
+        full_disk(tmp_path, suffix=".npz"),
+        pytest.raises(StorageError, match=r"cannot write .*samples.npz: no space is left: free some"),
+    ):
         sample.run(Pass(project, 0), NullTracker())
     folder = Pass(project, 0).folder("sample")
     assert not [path for path in folder.iterdir() if path.suffix in (".npz", ".png", ".json")]
-    monkeypatch.undo()
     sample.run(Pass(project, 0), NullTracker())
     assert (folder / "manifest.json").exists()
 

@@ -17,7 +17,7 @@ from promptgen.world.scene import Scene
 
 WEIGHTS = Path(promptgen.world.__file__).parent / "weights"
 CARDS = {name: card for name, card in load_cards().items() if name.startswith("world-")}
-N = 768
+N = 512
 
 
 @pytest.fixture(scope="module")

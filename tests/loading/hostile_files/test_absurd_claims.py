@@ -10,13 +10,13 @@ import hostile
 import pytest
 import torch
 from hostile import legacy_file, safetensors_file, state, tensor, text, zip_file
-from tests.hostile_files.loaders import refused
 
 from promptgen.flows.chain_file import load_chain
 from promptgen.loading.inspection.report import inspect_file
 from promptgen.loading.own_files import load_tensors
 from promptgen.loading.published import read_safetensors, read_torch
 from promptgen.perception.clip import load_open_clip
+from tests.loading.hostile_files.loaders import refused
 
 ROOT = Path(__file__).parents[3]
 NUMBERS = torch.arange(4.0).numpy().tobytes()

@@ -6,11 +6,11 @@ from contextlib import suppress
 
 import hostile
 import pytest
-from tests.hostile_files.loaders import refused
 
 from promptgen.errors import ModelFileError
 from promptgen.loading.inspection.report import inspect_file
 from promptgen.model_files.archives import extract
+from tests.loading.hostile_files.loaders import refused
 
 
 @pytest.mark.parametrize(

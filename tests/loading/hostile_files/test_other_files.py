@@ -7,10 +7,10 @@ import stat
 import hostile
 import pytest
 import torch
-from tests.hostile_files.loaders import LOADERS, SMALL, every, refused
 
 from promptgen.generators.stylegan2 import StyleGAN2, StyleGAN2Config, load_stylegan2
 from promptgen.perception.deca import load_deca
+from tests.loading.hostile_files.loaders import LOADERS, SMALL, every, refused
 
 PAGE = b"<!DOCTYPE html><html><body>Sign in to download</body></html>"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n"

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from tests.hostile_files.loaders import refused
 
 from promptgen.errors import ModelFileError
 from promptgen.flows.chain_file import load_chain, save_chain
@@ -13,6 +12,7 @@ from promptgen.loading.own_files import load_tensors, save_tensors
 from promptgen.perception.clip import load_open_clip
 from promptgen.world.generator import load_generator
 from promptgen.world.networks import load_network
+from tests.loading.hostile_files.loaders import refused
 
 
 @pytest.mark.parametrize(

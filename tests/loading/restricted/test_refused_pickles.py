@@ -8,11 +8,11 @@ import struct
 import numpy as np
 import pytest
 import torch
-from tests.restricted.classes import CLASSES, Box
 
 from promptgen.errors import ModelFileError
 from promptgen.loading import restricted
 from promptgen.loading.restricted import Record, Reference
+from tests.loading.restricted.classes import CLASSES, Box
 
 DATA = dict | list | tuple | Record | Reference | str | bytes | int | float | torch.Tensor | None
 

@@ -7,7 +7,8 @@ import warnings
 
 import pytest
 import torch
-from tests.restricted.classes import Box
+
+from tests.loading.restricted.classes import Box
 
 
 def storage(numbers=4, claimed=None, dtype=torch.float32):

@@ -6,10 +6,10 @@ from collections import OrderedDict, defaultdict
 import numpy as np
 import pytest
 import torch
-from tests.restricted.classes import CLASSES, Box, Numbers, Words
 
 from promptgen.errors import ModelFileError
 from promptgen.loading.restricted import Reference, read_pickle
+from tests.loading.restricted.classes import CLASSES, Box, Numbers, Words
 
 
 @pytest.mark.parametrize("protocol", [3, 4, 5])
