@@ -180,3 +180,27 @@ def test_the_own_experiment_shown_is_one(tmp_path):
     (tmp_path / "defaults.yaml").write_text((ROOT / "experiments" / "defaults.yaml").read_text())
     (tmp_path / "mine.yaml").write_text(family)
     assert find_preset("text-smile", tmp_path).params().debias.max_passes == 1
+
+
+def test_architecture_names_every_room_and_no_other():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rooms = {
+        path.parent.relative_to(ROOT).as_posix() + "/"
+        for package in ("promptgen", "steps")
+        for path in (ROOT / package).glob("*/__init__.py")
+    }
+    assert set(re.findall(r"^\| `((?:promptgen|steps)/\w+/)` \|", page, re.MULTILINE)) == rooms
+    drawing = (ROOT / "docs" / "figures" / "architecture.svg").read_text()
+    assert [room for room in rooms if not re.search(rf">{room.split('/')[1]}\b", drawing)] == []
+
+
+def test_architecture_lists_the_library_in_the_order_of_its_imports():
+    """A room imports no room above it in the table, save the command line's own modules, which are in none."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    order = re.findall(r"^\| `promptgen/(\w+)/` \|", page, re.MULTILINE)
+    upward = []
+    for number, room in enumerate(order):
+        for path in (ROOT / "promptgen" / room).rglob("*.py"):
+            imported = re.findall(r"^\s*(?:from|import) promptgen\.(\w+)", path.read_text(), re.MULTILINE)
+            upward += [f"{path.relative_to(ROOT)} imports {name}" for name in imported if name in order[:number]]
+    assert upward == []
