@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from promptgen.errors import DataError
+
+if TYPE_CHECKING:  # params.yaml is read without torch
+    import torch
+    from torch import Tensor
+
+EULER = ("pitch", "yaw", "roll")
+"""Names of the Euler angles XYZ of a head: about X, about Y, about Z."""
 
 Range = tuple[float, float]
 """Lowest and highest value of a coordinate."""
@@ -62,6 +67,8 @@ class Condition:
 
     def sample(self, n: int, rng: torch.Generator) -> Tensor:
         """Draw conditions, (n, C) float64, uniformly from the box."""
+        import torch
+
         low, high = self._ends()
         return low + (high - low) * torch.rand(n, len(self), generator=rng, dtype=torch.float64)
 
@@ -71,6 +78,8 @@ class Condition:
         Args:
             steps: conditions per coordinate, from the lowest value to the highest.
         """
+        import torch
+
         lines = torch.zeros(len(self), steps, len(self), dtype=torch.float64)
         for index, (low, high) in enumerate(self.ranges.values()):
             lines[index, :, index] = torch.linspace(low, high, steps, dtype=torch.float64)
@@ -90,6 +99,8 @@ class Condition:
         return context
 
     def _ends(self) -> tuple[Tensor, Tensor]:
+        import torch
+
         ends = torch.tensor(list(self.ranges.values()), dtype=torch.float64).reshape(-1, 2)
         return ends[:, 0], ends[:, 1]
 

@@ -11,14 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import reduce
 from itertools import product
-from typing import Literal
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from promptgen.errors import ConfigError
+
+if TYPE_CHECKING:  # names of classes are read without torch
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
 
 PRODUCT = " x "
 """Joins the factors of a product, in the names of attributes and of classes."""
@@ -98,6 +98,8 @@ def features(logits: Mapping[str, Tensor], chosen: Sequence[str], kind: FeatureK
         chosen: attributes or products; K is the sum of their numbers of classes.
         kind: hard one-hot vectors (without gradient) or soft probabilities.
     """
+    import torch
+
     parts: Callable[[Tensor], Tensor] = _one_hot if kind == "hard" else lambda factor: factor.softmax(dim=1)
     return torch.cat([_outer(logits, attribute, parts) for attribute in chosen], dim=1)
 
@@ -108,6 +110,8 @@ def target_shares(known: Sequence[str], target: Mapping[str, float] | None = Non
     Raises:
         ConfigError: `target` names other classes, misses one, has a negative share or does not sum to one.
     """
+    import numpy as np
+
     if target is None:
         return np.full(len(known), 1 / len(known))
     for label in target:
@@ -125,7 +129,9 @@ def _listed(reader: tuple[str, Mapping[str, object]]) -> str:
 
 
 def _one_hot(logits: Tensor) -> Tensor:
-    return torch.nn.functional.one_hot(logits.argmax(dim=1), logits.shape[1]).to(logits.dtype)
+    from torch.nn.functional import one_hot
+
+    return one_hot(logits.argmax(dim=1), logits.shape[1]).to(logits.dtype)
 
 
 def _outer(logits: Mapping[str, Tensor], attribute: str, simplex: Callable[[Tensor], Tensor]) -> Tensor:

@@ -8,10 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from promptgen.conditions import EULER as EULER
 from promptgen.errors import DataError
-
-EULER = ("pitch", "yaw", "roll")
-"""What the Euler angles XYZ of a head are called: about X, about Y, about Z."""
 
 
 def pose_angles(context: Tensor, names: Sequence[str]) -> Tensor:

@@ -15,37 +15,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Annotated
 
 import torch
 from nflows.transforms.base import CompositeTransform, Transform
 from nflows.transforms.coupling import AffineCouplingTransform
 from nflows.transforms.standard import PointwiseAffineTransform
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from promptgen.conditions import Condition
 from promptgen.errors import DataError
+from promptgen.flows.config import FlowConfig as FlowConfig
 from promptgen.seeding import stream
-from promptgen.strict import Section
-
-
-class FlowConfig(Section):
-    """Size of a flow.
-
-    Attributes:
-        blocks: number of blocks.
-        hidden: width of the one hidden layer in each coupling's network.
-        log_scale_bound: largest absolute log-scale of a coupling, nats per dimension.
-        parts: sizes of the parts of the latent that have flows of their own, independent of each other, each of
-            `blocks` blocks; they sum to the latent's dimension. None means one flow for the whole latent.
-    """
-
-    blocks: int = Field(default=8, ge=1)
-    hidden: int = Field(default=256, ge=1)
-    log_scale_bound: float = Field(default=2.0, gt=0)
-    parts: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=2)] | None = None
 
 
 class Flow(nn.Module):

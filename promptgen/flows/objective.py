@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +22,9 @@ from torch import Tensor, nn
 from promptgen.conditions import split_context
 from promptgen.energies.base import Energy, Sample, WeightedSum
 from promptgen.errors import DataError, NonFiniteEnergyError
+from promptgen.flows.config import Estimator as Estimator
 from promptgen.flows.flow import Flow, standard_log_prob
 from promptgen.generators.base import Generator, conditioned_images
-
-Estimator = Literal["path", "plain"]
 
 
 @dataclass(frozen=True)

@@ -16,48 +16,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from promptgen.energies.base import Energy, Sample
 from promptgen.errors import CheckpointError, NonFiniteEnergyError
 from promptgen.files import atomic_write
 from promptgen.flows.batches import Batches
+from promptgen.flows.config import TrainingConfig as TrainingConfig
 from promptgen.flows.fit import Fit, fit_statistics
 from promptgen.flows.flow import Flow
-from promptgen.flows.objective import Estimator, Loss, join, non_finite
+from promptgen.flows.objective import Loss, join, non_finite
 from promptgen.generators.base import Generator
-from promptgen.strict import Section
 from promptgen.tracking import NullTracker, Tracker
 
 STATE_NAME = "training.pt"
-
-
-class TrainingConfig(Section):
-    """How a flow is trained.
-
-    Attributes:
-        steps: number of optimiser steps.
-        batch: samples per step.
-        learning_rate: of Adam, at the first step; falls linearly to zero.
-        clip: largest norm of the gradient; a longer one is scaled down.
-        estimator: of the gradient, "path" or "plain".
-        checkpoint_every: steps between two states on disk.
-        validate_every: steps between two held-out estimates of the loss.
-        validation_samples: samples of each, always from the same noise.
-        micro_batch: samples that go through the generator at a time; null means the whole batch. It bounds the memory
-            and changes the result by rounding only, unless an energy draws.
-    """
-
-    steps: int = Field(ge=1)
-    batch: int = Field(ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    clip: float = Field(default=1.0, gt=0)
-    estimator: Estimator = "path"
-    checkpoint_every: int = Field(default=50, ge=1)
-    validate_every: int = Field(default=50, ge=1)
-    validation_samples: int = Field(default=256, ge=1)
-    micro_batch: int | None = Field(default=None, ge=1)
 
 
 class Multipliers(Protocol):
@@ -140,8 +112,7 @@ def train_flow(
         CheckpointError: the state in `state_dir` is damaged or belongs to another training.
         StorageError: the state cannot be written.
     """
-    size = min(config.micro_batch or config.batch, config.batch)
-    run = _Run(Batches(flow, generator, energy, seed, size), config, multipliers)
+    run = _Run(Batches(flow, generator, energy, seed, config.at_once), config, multipliers)
     state = None if state_dir is None else state_dir / STATE_NAME
     if state is not None and state.exists():
         run.load(state)
@@ -215,7 +186,7 @@ class _Run:
     def select(self) -> dict[str, float]:
         """Keep the flow if its held-out loss is the lowest so far; nothing happens while that is not due."""
         record, config = self.record, self.config
-        due = record.step % config.validate_every == 0 or record.step == config.steps or record.best is None
+        due = config.validates(record.step) or record.best is None
         if not due or (self.multipliers is not None and not self.multipliers.fixed):
             return {}
         held_out = fit_statistics(self.fresh_log_weights(config.validation_samples, "validate"))

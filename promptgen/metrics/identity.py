@@ -15,9 +15,7 @@ from numpy.typing import ArrayLike
 from promptgen.errors import DataError
 from promptgen.metrics.diversity import unit_vectors
 from promptgen.metrics.estimate import Estimate, Vector, mean_interval
-
-PAIRS = 2048
-"""Pairs that a distance is averaged over, as in the publication."""
+from promptgen.metrics.sizes import PAIRS as PAIRS
 
 
 def identity_distances(first: ArrayLike, second: ArrayLike) -> Vector:

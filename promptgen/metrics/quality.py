@@ -36,17 +36,10 @@ from promptgen.errors import DataError, TooFewSamplesError
 from promptgen.metrics.estimate import Estimate
 from promptgen.metrics.features import FeatureStatistics, check_features
 from promptgen.metrics.shares import wilson
+from promptgen.metrics.sizes import LEAST_SAMPLES as LEAST_SAMPLES
+from promptgen.metrics.sizes import NEIGHBOURS, SUBSET_SIZE, SUBSETS
 from promptgen.seeding import stream
 from promptgen.torchvision_ops import import_torchvision
-
-NEIGHBOURS = 3
-"""Which nearest neighbour a ball of precision and recall reaches to, as in the publication."""
-
-SUBSETS, SUBSET_SIZE = 10, 1000
-"""Fewest subsets that a standard error is taken from, and most samples in one."""
-
-LEAST_SAMPLES = SUBSETS * (NEIGHBOURS + 1)
-"""Fewest samples of a set that `compare` takes."""
 
 DISTANCES = 1 << 24
 """Distances held at a time: 64 MiB, and a few times that in all."""

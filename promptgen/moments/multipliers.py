@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from promptgen.energies.base import Sample
 from promptgen.energies.moment import MomentEnergy
 from promptgen.errors import DataError
 from promptgen.metrics.estimate import Vector, resample_shares
+from promptgen.moments.config import DualConfig as DualConfig
 from promptgen.moments.dual import solve_dual
 from promptgen.moments.feasibility import Moments, checked_arrays
 
@@ -132,25 +132,6 @@ def fit_moments(
     )
 
 
-class DualConfig(BaseModel):
-    """How the multipliers move while a flow is trained.
-
-    Attributes:
-        rate: part of a Newton step that one training step makes, at first; decays linearly to zero.
-        average_last: part of the ascent, at its end, whose multipliers are averaged.
-        warm_up: part of the training, at its start, during which the multipliers stay as fitted. The flow first has to
-            follow them; moved meanwhile, they would overshoot by all that it still lacks.
-        hold: part of the training, at its end, during which they stay fixed.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    rate: float = Field(default=0.05, gt=0)
-    average_last: float = Field(default=0.3, gt=0, le=1)
-    warm_up: float = Field(default=0.2, ge=0, lt=0.5)
-    hold: float = Field(default=0.2, ge=0, lt=0.5)
-
-
 class MomentAscent:
     """Dual ascent on the flow's own samples: ``beta_k += rate (mu_k - s_k) / (weight mu_k)``, s the batch's shares.
 
@@ -178,8 +159,7 @@ class MomentAscent:
             raise DataError(f"the target has {self.target.numel()} shares, expected one for each of {energy.names}")
         if not bool((self.target > 0).all()):
             raise DataError(f"wanted shares must be positive, got {self.target.tolist()}")
-        self.first = round(steps * self.config.warm_up)
-        self.end = max(self.first + 1, round(steps * (1 - self.config.hold)))
+        self.first, self.end = self.config.phases(steps)
         self.averaged_from = self.end - max(1, round((self.end - self.first) * self.config.average_last))
         self.beta = energy.beta.detach().cpu().double()
         self.total = torch.zeros_like(self.beta)

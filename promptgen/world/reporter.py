@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from typing import Final
 
 import torch
-from pydantic import BaseModel, ConfigDict, model_validator
 from torch import Tensor
 
-from promptgen.world.scene import ATTRIBUTES
+from promptgen.world.config import ATTRIBUTES
+from promptgen.world.config import ReporterConfig as ReporterConfig
 
 AGE_WORDS: Final = {"young": "a young person", "middle": "a middle-aged person", "old": "an old person"}
 
@@ -24,37 +24,6 @@ WORDS: Final = (
     *("short", "long", "hair", "glasses", "makeup"),
 )
 """All words of all captions."""
-
-
-class ReporterConfig(BaseModel):
-    """Probabilities that the reporter mentions an attribute.
-
-    Attributes:
-        hair, glasses, age: P(mentioned | label), by label.
-        makeup: P(mentioned | make-up label, hair label), by make-up label and then by hair label.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    hair: dict[str, float] = {"short": 0.30, "long": 0.30}
-    glasses: dict[str, float] = {"without": 0.20, "with": 0.50}
-    age: dict[str, float] = {"young": 0.20, "middle": 0.20, "old": 0.40}
-    makeup: dict[str, dict[str, float]] = {
-        "without": {"short": 0.04, "long": 0.60},
-        "with": {"short": 0.50, "long": 0.50},
-    }
-
-    @model_validator(mode="after")
-    def _tables_are_complete(self) -> ReporterConfig:
-        tables = {"hair": self.hair, "glasses": self.glasses, "age": self.age}
-        tables |= {f"makeup.{label}": table for label, table in self.makeup.items()}
-        for name, table in tables.items():
-            labels = ATTRIBUTES["hair" if name.startswith("makeup.") else name]
-            if set(table) != set(labels) or not all(0 <= p <= 1 for p in table.values()):
-                raise ValueError(f"{name} needs a probability in [0, 1] for each of {labels}, got {table}")
-        if set(self.makeup) != set(ATTRIBUTES["makeup"]):
-            raise ValueError(f"makeup needs a table for each of {ATTRIBUTES['makeup']}, got {tuple(self.makeup)}")
-        return self
 
 
 class Reporter:

@@ -13,84 +13,17 @@ over a short ramp, so that a generator can follow it; on either side it still va
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy.stats import beta as beta_distribution
 from torch import Tensor
 
 from promptgen.seeding import stream
-
-ATTRIBUTES: Final[dict[str, tuple[str, ...]]] = {
-    "hair": ("short", "long"),
-    "glasses": ("without", "with"),
-    "makeup": ("without", "with"),
-    "skin": ("1", "2", "3", "4", "5", "6"),
-    "age": ("young", "middle", "old"),
-}
-"""Class labels of every attribute of the world, in the order of all logits."""
-
-CONTINUOUS: Final[tuple[str, ...]] = (
-    "face_width",
-    "jaw",
-    "eye_spacing",
-    "eye_size",
-    "nose",
-    "mouth_width",
-    "brows",
-    "eye_colour",
-    "hair_colour",
-    "yaw",
-    "pitch",
-    "light",
-    "background_hue",
-    "background_value",
-    "clothes",
-)
-"""Coordinates without classes: identity (the first nine), pose, light, surroundings."""
-
-IDENTITY: Final[tuple[str, ...]] = CONTINUOUS[:9]
-COORDINATES: Final[tuple[str, ...]] = (*ATTRIBUTES, *CONTINUOUS)
-
-
-class SceneConfig(BaseModel):
-    """The joint distribution of the world's attributes.
-
-    Attributes:
-        latent_dim: dimension D of the latent.
-        seed: seed of the rotation R.
-        long_hair: P(hair = long).
-        makeup: P(makeup = with | hair), by hair label.
-        glasses: P(glasses = with).
-        skin: shares of the six skin tones, light to dark.
-        age: shares of young, middle, old.
-        ramp: half width, in units of u, over which the look changes from one class to the next.
-        yaw, pitch: standard deviation of the head's pose, radians.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    latent_dim: int = Field(64, ge=len(COORDINATES))
-    seed: int = 7
-    long_hair: float = Field(0.42, gt=0, lt=1)
-    makeup: dict[str, float] = {"short": 0.15, "long": 0.60}
-    glasses: float = Field(0.30, gt=0, lt=1)
-    skin: tuple[float, ...] = (0.26, 0.22, 0.18, 0.14, 0.11, 0.09)
-    age: tuple[float, ...] = (0.45, 0.35, 0.20)
-    ramp: float = Field(0.10, gt=0, lt=1)
-    yaw: float = Field(0.16, gt=0, lt=0.6)
-    pitch: float = Field(0.08, gt=0, lt=0.4)
-
-    @model_validator(mode="after")
-    def _shares_are_distributions(self) -> SceneConfig:
-        for name in ("skin", "age"):
-            shares = getattr(self, name)
-            if len(shares) != len(ATTRIBUTES[name]) or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
-                raise ValueError(f"{name} needs {len(ATTRIBUTES[name])} positive shares that sum to 1, got {shares}")
-        if set(self.makeup) != set(ATTRIBUTES["hair"]):
-            raise ValueError(f"makeup needs a share for each of {ATTRIBUTES['hair']}, got {tuple(self.makeup)}")
-        return self
+from promptgen.world.config import ATTRIBUTES as ATTRIBUTES
+from promptgen.world.config import CONTINUOUS as CONTINUOUS
+from promptgen.world.config import COORDINATES as COORDINATES
+from promptgen.world.config import IDENTITY as IDENTITY
+from promptgen.world.config import SceneConfig as SceneConfig
 
 
 class Scene:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from promptgen.metrics.identity import PAIRS
-from promptgen.metrics.quality import NEIGHBOURS, SUBSET_SIZE, SUBSETS
+from promptgen.metrics.sizes import NEIGHBOURS, SUBSET_SIZE, SUBSETS
 from promptgen.reporting.run import Run
 from promptgen.reporting.sections.control import DIVERSITY, other_measures
 from promptgen.reporting.text.formats import ABSENT, count, listing
