@@ -12,7 +12,6 @@ import io
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -31,11 +30,11 @@ def hold_point() -> None:
         time.sleep(0.02)
 
 
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    """Wait until a process has written `path`."""
+def wait_for(path: Path, runs: Callable[[], bool]) -> None:
+    """Wait until a process, as long as it runs, has written `path`."""
     deadline = time.monotonic() + RUN_SECONDS
     while not path.exists():
-        assert process.poll() is None, f"the process ended before it wrote {path}: {process.communicate()[0]}"
+        assert runs(), f"the process ended before it wrote {path}"
         assert time.monotonic() < deadline, f"{path} was not written within {RUN_SECONDS} s"
         time.sleep(0.02)
 

@@ -1,6 +1,6 @@
 """The loop as users start it: with a Prefect server and without, killed, interrupted, and with bad input.
 
-Five runs are fresh processes. The others are forks of a process that has imported everything, which costs seconds.
+Three runs are fresh processes. The others are forks of one that has imported everything, which costs seconds.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import os
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 import urllib.request
 from contextlib import closing
 from importlib import import_module
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -57,34 +59,68 @@ def finished(server, tmp_path_factory):
     """The folder of a project whose loop has run to its end, and what the run said."""
     folder = tmp_path_factory.mktemp("finished")
     tiny.write_params(folder)
-    return folder, end(start(folder, server))
+    return folder, start(folder, server).end()
 
 
-RUNS: list[subprocess.Popen[str]] = []
+class Run:
+    """A running command, in a session of its own, so that it is killed with its children."""
+
+    def __init__(self, process: subprocess.Popen[bytes] | BaseProcess, output: Path) -> None:
+        self.process, self.output = process, output
+        RUNS.append(self)
+
+    @property
+    def status(self) -> int | None:
+        """Exit status, minus a signal's number where one ended it; None while it runs."""
+        if isinstance(self.process, subprocess.Popen):
+            return self.process.poll()
+        return self.process.exitcode
+
+    def wait_for(self, path: Path) -> None:
+        """Wait until it has written a path of its project."""
+        wait_for(self.output.parent / path, lambda: self.status is None)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to it and its children."""
+        os.killpg(self.process.pid, number)
+
+    def wait(self) -> str:
+        """Wait for its end and return what it said."""
+        deadline = time.monotonic() + RUN_SECONDS
+        while self.status is None:
+            assert time.monotonic() < deadline, self.output.read_text()
+            time.sleep(0.05)
+        return self.output.read_text()
+
+    def end(self, status: int = 0) -> str:
+        """Wait for its end, check it, and return what it said."""
+        said = self.wait()
+        assert self.status == status, said
+        assert "Traceback" not in said
+        return said
+
+
+RUNS: list[Run] = []
 
 
 @pytest.fixture(autouse=True)
 def _leave_nothing_running():
-    """Kill what a failed test has left, with its children."""
+    """Kill what a failed test has left."""
     yield
     while RUNS:
         run = RUNS.pop()
-        if run.poll() is None:
-            os.killpg(run.pid, signal.SIGKILL)
+        if run.status is None:
+            run.signal(signal.SIGKILL)
             run.wait()
-        run.stdout.close()
 
 
 def environment(server: str | None) -> dict[str, str]:
     """Return what a run's environment has beside that of the tests."""
-    return {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | ({"PREFECT_API_URL": server} if server else {})
+    return {"PYTHONPATH": str(ROOT)} | ({"PREFECT_API_URL": server} if server else {})
 
 
-def start(folder: Path, server: str | None, hold: Path | None = None) -> subprocess.Popen[str]:
-    """Start the loop of the project in `folder`, in a session of its own, so that it is killed with its children.
-
-    It stands still in its next energy once the path `hold` exists.
-    """
+def start(folder: Path, server: str | None, hold: Path | None = None) -> Run:
+    """Start the loop of the project in `folder`; it stands still in its next energy once the path `hold` exists."""
     variables = {**os.environ, **environment(server)}
     variables.pop("MLFLOW_TRACKING_URI", None)
     if server is None:
@@ -92,51 +128,39 @@ def start(folder: Path, server: str | None, hold: Path | None = None) -> subproc
         variables["PREFECT_HOME"] = str(folder / ".prefect")
     if hold:
         variables[HOLD] = str(folder / hold)
-    run = subprocess.Popen(
-        with_ctrl_c("-m", "pipelines.debias"),
-        cwd=folder,
-        env=variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    RUNS.append(run)
-    return run
-
-
-def end(process: subprocess.Popen[str], status: int = 0) -> str:
-    """Wait for a run, check how it ended, and return what it said."""
-    output, _ = process.communicate(timeout=RUN_SECONDS)
-    assert process.returncode == status, output
-    assert "Traceback" not in output
-    return output
-
-
-def run_fork(folder: Path, *arguments: str, module: str = "pipelines.debias", status: int = 0) -> str:
-    """Run a command of the project in `folder` in a fork, check how it ended, and return what it said."""
     output = folder / "output.txt"
-    process = FORKS.Process(target=_work, args=(folder, output, module, arguments))
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            with_ctrl_c("-m", "pipelines.debias"),
+            cwd=folder,
+            env=variables,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+    return Run(process, output)
+
+
+def fork(folder: Path, *arguments: str, module: str = "pipelines.debias", hold: Path | None = None) -> Run:
+    """Start a command of the project in `folder` in a fork; `hold` as in `start`."""
+    output = folder / f"output-{len(list(folder.iterdir()))}.txt"
+    process = FORKS.Process(target=_work, args=(folder, output, module, arguments, hold))
     process.start()
-    process.join(RUN_SECONDS)
-    if process.exitcode is None:
-        process.kill()
-    process.join()
-    said = output.read_text()
-    assert process.exitcode == status, said
-    assert "Traceback" not in said
-    return said
+    return Run(process, output)
 
 
-def _work(folder: Path, output: Path, module: str, arguments: tuple[str, ...]) -> None:
+def _work(folder: Path, output: Path, module: str, arguments: tuple[str, ...], hold: Path | None) -> None:
     """Do what ``python -m module arguments`` does in `folder`."""
+    os.setsid()
     os.chdir(folder)
     with output.open("wb") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", [module, *arguments])
-        command(import_module(module).main)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hold:
+        os.environ[HOLD] = str(folder / hold)
+    sys.argv = [module, *arguments]
+    command(import_module(module).main)
 
 
 def error_of(output: str) -> str:
@@ -190,7 +214,7 @@ def test_it_is_counted_also_where_passes_run_out(server, tmp_path):
     content["debias"]["max_passes"] = 1
     content["evaluation"]["confidence"] = 0.001  # no interval is wide enough to contain anything
     tiny.write_params(tmp_path, content)
-    output = run_fork(tmp_path)
+    output = fork(tmp_path).end()
     assert "stopped after pass 2: maximum of passes reached" in output
     assert "pass 2 counted again on 512 fresh samples" in output
     confirmation = confirmation_in(tmp_path)
@@ -233,11 +257,11 @@ def test_the_loop_ends_with_the_multipliers_where_no_flow_is_wanted(server, tmp_
     content = tiny.params()
     content["control"] = content["debias"]["training"] = None
     tiny.write_params(tmp_path, content)
-    output = run_fork(tmp_path)
+    output = fork(tmp_path).end()
     assert "stopped after pass 0: only fitting the multipliers was asked for" in output
     assert sorted(path.name for path in (tmp_path / "artifacts/tiny/pass-1").iterdir()) == ["fit_moments"]
     assert confirmation_in(tmp_path) is None
-    run_fork(tmp_path, module="steps.report")
+    fork(tmp_path, module="steps.report").end()
     page = (tmp_path / "reports/index.html").read_text()
     assert "the multipliers that would move it were fitted, without a flow that follows them" in page
     assert "What de-biasing pushes" in page
@@ -247,17 +271,17 @@ def test_the_loop_ends_with_the_control_where_only_measuring_is_wanted(server, t
     content = tiny.params()
     content["debias"]["max_passes"] = 0
     tiny.write_params(tmp_path, content)
-    output = run_fork(tmp_path)
+    output = fork(tmp_path).end()
     assert "stopped after pass 1: only measuring was asked for" in output
     assert confirmation_in(tmp_path) is None
     assert not list(tmp_path.glob("artifacts/tiny/pass-*/confirm"))
-    run_fork(tmp_path, module="steps.report")
+    fork(tmp_path, module="steps.report").end()
     assert "no de-biasing was asked for" in (tmp_path / "reports/index.html").read_text()
 
 
 def test_a_ready_made_experiment_runs_by_name(server, tmp_path):
     write_presets(tmp_path)
-    output = run_fork(tmp_path, "--experiment", "mine")
+    output = fork(tmp_path, "--experiment", "mine").end()
     assert "Flow run 'mine'" in output
     assert json.loads((tmp_path / "reports/metrics.json").read_text())["experiment"] == "mine"
 
@@ -266,7 +290,7 @@ def test_a_second_run_does_nothing_again(finished, server):
     folder, _ = finished
     content = (folder / "reports/metrics.json").read_bytes()
     before = {path: path.stat().st_mtime_ns for path in folder.glob("artifacts/tiny/pass-*/*/*")}
-    run_fork(folder)
+    fork(folder).end()
     assert (folder / "reports/metrics.json").read_bytes() == content
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
@@ -275,14 +299,14 @@ def test_a_second_run_does_nothing_again(finished, server):
 def test_a_killed_run_ends_with_the_same_numbers(finished, server, tmp_path):
     """SIGKILL in the middle of a training, then the same command: what was done stays, and nothing else differs."""
     tiny.write_params(tmp_path)
-    run = start(tmp_path, server, hold=STATE / STATE_NAME)
-    wait_for(tmp_path / STATE / STATE_NAME, run)
-    os.killpg(run.pid, signal.SIGKILL)
-    run.communicate()
+    run = fork(tmp_path, hold=STATE / STATE_NAME)
+    run.wait_for(STATE / STATE_NAME)
+    run.signal(signal.SIGKILL)
+    run.wait()
     assert not (tmp_path / "artifacts/tiny/pass-1/train_flow/manifest.json").exists()
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("artifacts/tiny/pass-0/*/manifest.json")}
     assert len(before) == 3
-    run_fork(tmp_path)
+    fork(tmp_path).end()
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert metrics_without_seconds(tmp_path) == metrics_without_seconds(finished[0])
 
@@ -290,15 +314,13 @@ def test_a_killed_run_ends_with_the_same_numbers(finished, server, tmp_path):
 @pytest.mark.faults
 def test_one_folder_has_one_run_and_ctrl_c_is_quick(server, tmp_path):
     tiny.write_params(tmp_path)
-    first = start(tmp_path, server, hold=STATE)
-    wait_for(tmp_path / STATE, first)
-    error = error_of(run_fork(tmp_path, status=2))
+    first = fork(tmp_path, hold=STATE)
+    first.wait_for(STATE)
+    error = error_of(fork(tmp_path).end(2))
     assert "artifacts/tiny is held by another run: wait for it to end, or stop it" in error
     asked = time.monotonic()
-    os.killpg(first.pid, signal.SIGINT)
-    output, _ = first.communicate(timeout=RUN_SECONDS)
-    assert first.returncode == 130, output
-    assert "interrupted; the same command goes on from here" in output
+    first.signal(signal.SIGINT)
+    assert "interrupted; the same command goes on from here" in first.end(130)
     assert time.monotonic() - asked < 30
 
 
@@ -306,13 +328,13 @@ def test_one_folder_has_one_run_and_ctrl_c_is_quick(server, tmp_path):
 def test_without_a_server_the_history_is_kept_and_ctrl_c_is_quick(tmp_path):
     tiny.write_params(tmp_path)
     run = start(tmp_path, None, hold=STATE)
-    wait_for(tmp_path / STATE, run)
+    run.wait_for(STATE)
     asked = time.monotonic()
-    os.killpg(run.pid, signal.SIGINT)
-    output, _ = run.communicate(timeout=RUN_SECONDS)
-    assert run.returncode == 130, output
+    run.signal(signal.SIGINT)
+    run.wait()
+    assert run.status == 130, run.output.read_text()
     assert time.monotonic() - asked < 30
-    end(start(tmp_path, None))
+    start(tmp_path, None).end()
     with closing(sqlite3.connect(tmp_path / ".prefect/prefect.db")) as database:
         states = [state for (state,) in database.execute("select state_type from flow_run where name = 'tiny'")]
     assert len(states) == 2
@@ -331,7 +353,7 @@ def test_bad_input_is_one_line_before_anything_starts(server, tmp_path, section,
     content = tiny.params()
     content[section][key] = value
     tiny.write_params(tmp_path, content)
-    output = run_fork(tmp_path, status=2)
+    output = fork(tmp_path).end(2)
     assert output.count("\n") == 1
     assert output.startswith("error: ")
     assert message in output
@@ -344,5 +366,5 @@ def test_an_error_in_a_step_ends_the_run_with_one_line(server, tmp_path):
     content["control"] = None
     content["debias"]["classifier"]["factory"] = "tests.tiny:short_only"
     tiny.write_params(tmp_path, content)
-    assert "cannot be reached, observed share" in error_of(run_fork(tmp_path, status=2))
+    assert "cannot be reached, observed share" in error_of(fork(tmp_path).end(2))
     assert not (tmp_path / "reports/metrics.json").exists()

@@ -47,10 +47,16 @@ def write_experiment(folder, **changes):
     return tiny.write_params(folder, {**tiny.params(), **changes})
 
 
+@pytest.fixture(scope="module")
+def prefect(tmp_path_factory):
+    """A folder for Prefect's database, which takes seconds to make."""
+    return tmp_path_factory.mktemp("prefect")
+
+
 @contextmanager
-def started(folder, *command):
-    """Run Python in the background, with Prefect's files and the output in `folder`."""
-    environment = {**os.environ, "PREFECT_HOME": str(folder / "prefect"), "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
+def started(folder, prefect, *command):
+    """Run Python in the background, with Prefect's files in the folder `prefect` and the output in `folder`."""
+    environment = {**os.environ, "PREFECT_HOME": str(prefect), "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
     for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
         environment.pop(name, None)
     with (folder / "output.txt").open("w") as output:
@@ -96,10 +102,10 @@ def finished_runs(port):
 @pytest.mark.server
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_scheduled_run_fires_and_finishes(tmp_path):
+def test_a_scheduled_run_fires_and_finishes(tmp_path, prefect):
     params = write_experiment(tmp_path, schedule=EVERY_MINUTE)
     port = unused_port()
-    with started(tmp_path, "-c", SOON, "--params", str(params), "--prefect-port", str(port)):
+    with started(tmp_path, prefect, "-c", SOON, "--params", str(params), "--prefect-port", str(port)):
         (run, *_) = wait_for(lambda: finished_runs(port), 500, tmp_path)
     assert run["name"] == "tiny"
     metrics = json.loads((tmp_path / "reports" / "metrics.json").read_text())
@@ -110,12 +116,12 @@ def test_a_scheduled_run_fires_and_finishes(tmp_path):
 @pytest.mark.server
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_pages_start_and_end_together(tmp_path):
+def test_the_pages_start_and_end_together(tmp_path, prefect):
     params = write_experiment(tmp_path)
     mlflow, prefect = unused_port(), unused_port()
     arguments = ["--params", str(params), "--mlflow-port", str(mlflow), "--prefect-port", str(prefect)]
     output = tmp_path / "output.txt"
-    with started(tmp_path, "-m", "pipelines.ui", *arguments):
+    with started(tmp_path, prefect, "-m", "pipelines.ui", *arguments):
         wait_for(lambda: "Ctrl-C ends them" in output.read_text(), 500, tmp_path)
         for port in (mlflow, prefect):
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:

@@ -130,8 +130,8 @@ def test_a_killed_training_ends_with_the_same_numbers(done, tmp_path):
     state = Pass(Project.load(path), 1).folder("train_flow") / "state" / STATE_NAME
     command = [sys.executable, "-m", "steps.train_flow", "--params", str(path), "--pass", "1"]
     environment = os.environ | {HOLD: str(state)}
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as child:
-        wait_for(state, child)
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as child:
+        wait_for(state, lambda: child.poll() is None)
         child.kill()
     project = Project.load(path)
     assert not Pass(project, 1).chain.exists()

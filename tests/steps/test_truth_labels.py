@@ -3,13 +3,13 @@
 from typing import ClassVar
 
 import pytest
-from tests.test_chained import make_flow
 
 from promptgen.flows.chained import ChainedGenerator
 from promptgen.generators.base import truth_classes
 from promptgen.world.generator import WorldGenerator
 from promptgen.world.scene import ATTRIBUTES
 from tests import tiny
+from tests.flows.test_chained import make_flow
 from tests.steps.projects import project_in, run_pass
 
 WORDS = {"hair": ("short", "long"), "makeup": ("without", "with")}
