@@ -65,6 +65,7 @@ def test_a_file_in_the_place_of_a_folder(tmp_path):
         files.atomic_write(tmp_path / "a" / "b", "x")
 
 
+@pytest.mark.faults
 def test_a_full_disk_is_a_storage_error():
     if not os.path.exists("/dev/full"):
         pytest.skip("needs /dev/full, which Linux has")

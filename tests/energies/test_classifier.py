@@ -27,10 +27,10 @@ def test_a_hopeless_image_still_has_a_gradient():
 @pytest.mark.parametrize(
     ("wanted", "weights", "message"),
     [
-        ({"beard": "with"}, None, "unknown attribute 'beard', expected one of hair, age"),
-        ({"hair": "lnog"}, None, "unknown class of 'hair' 'lnog', expected one of short, long; did you mean 'long'"),
-        ({"hair": "long"}, {"age": 1.0}, "weights are given for age, wanted are hair"),
-        ({}, None, "no attribute is wanted"),
+        ({"beard": "with"}, None, "'beard'.*hair, age"),
+        ({"hair": "lnog"}, None, "'hair'.*'lnog'.*short, long.*'long'"),
+        ({"hair": "long"}, {"age": 1.0}, "weights.*age.*hair"),
+        ({}, None, "attribute"),
     ],
 )
 def test_unknown_names_are_refused(wanted, weights, message):

@@ -148,8 +148,8 @@ def test_two_conditional_flows_take_their_own_columns():
 def test_conditions_of_another_size_are_refused():
     conditional, plain = ChainedGenerator(LinearGenerator(), make_flow(context_dim=2)), LinearGenerator()
     for chain in (conditional, ChainedGenerator(plain, make_flow())):
-        with pytest.raises(DataError, match=r"takes conditions of shape \(16, [02]\), got \(16, 3\)"):
+        with pytest.raises(DataError, match=r"\(16, [02]\).*\(16, 3\)"):
             chain(normal(), context=normal(16, 3))
-    with pytest.raises(DataError, match=r"takes conditions of shape \(16, 0\)"):
+    with pytest.raises(DataError, match=r"\(16, 0\)"):
         conditioned_images(plain, normal(), normal(16, 2))
     assert condition_of(plain) == Condition()

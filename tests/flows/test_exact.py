@@ -124,7 +124,7 @@ def test_doubts_are_told():
 
 @pytest.mark.parametrize("n", [0, 11])
 def test_a_number_that_proposals_cannot_give_is_refused(n):
-    with pytest.raises(TooFewSamplesError, match=f"cannot choose {n} of 10 proposals"):
+    with pytest.raises(TooFewSamplesError, match=rf"\b{n} of 10 proposals"):
         correct(torch.zeros(10), n, "resample", stream(0, "a"))
 
 

@@ -143,9 +143,9 @@ def test_null_context_is_zeros_of_the_right_shape():
 def test_wrong_shapes_are_refused(context_dim, shape, context_shape):
     flow = Flow(4, SMALL, box(context_dim))
     context = None if context_shape is None else torch.zeros(context_shape)
-    with pytest.raises(DataError, match="this flow takes"):
+    with pytest.raises(DataError, match=r"conditions?"):
         flow(torch.zeros(shape), context)
-    with pytest.raises(DataError, match="this flow takes"):
+    with pytest.raises(DataError, match=r"conditions?"):
         flow.inverse(torch.zeros(shape), context)
 
 
@@ -210,7 +210,7 @@ def test_every_part_listens_to_the_condition():
 
 
 def test_parts_that_do_not_fit_are_refused():
-    with pytest.raises(DataError, match=r"the latent has 6 dimensions, flow.parts has 2 \+ 3 = 5: make them agree"):
+    with pytest.raises(DataError, match=r"6 dimensions.*2 \+ 3 = 5"):
         Flow(6, PARTS)
     for bad in ((5,), (1, 4), ()):
         with pytest.raises(ValidationError):

@@ -170,7 +170,7 @@ def test_energy_parts_are_named_and_weighted():
 def test_an_energy_of_a_wrong_shape_is_named(shape):
     eps = normal(8, "eps")
     energy = WeightedSum({"good": Term(Quadratic()), "odd": Term(lambda sample: sample.latent.new_zeros(shape))})
-    with pytest.raises(DataError, match="energy odd must return one number per sample"):
+    with pytest.raises(DataError, match="energy odd"):
         reverse_kl(make_flow(), LinearGenerator(DIM), energy, eps)
 
 

@@ -96,7 +96,7 @@ def test_given_coordinates_are_the_same_for_all_samples():
     assert torch.equal(sample.context[:, 1], free.context[:, 1])
     ((_, image),) = generate(Tinted(), 20, seed=3, stream="a", given={"tint": 0.5})
     assert torch.equal(image, sample.image)
-    with pytest.raises(DataError, match="there is no condition tint, expected one of none"):
+    with pytest.raises(DataError, match=r"tint.*none"):
         next(draw(Square(), 20, seed=3, stream="a", given={"tint": 0.5}))
 
 

@@ -314,9 +314,9 @@ def test_a_finished_state_gives_the_same_result_again(tmp_path):
 
 def test_a_state_of_another_training_is_refused(tmp_path):
     quick(state_dir=tmp_path)
-    with pytest.raises(CheckpointError, match="belongs to another training"):
+    with pytest.raises(CheckpointError, match="another training"):
         quick(state_dir=tmp_path, seed=2)
-    with pytest.raises(CheckpointError, match="belongs to another training"):
+    with pytest.raises(CheckpointError, match="another training"):
         quick(QUICK.model_copy(update={"learning_rate": 0.01}), state_dir=tmp_path)
 
 
@@ -330,7 +330,7 @@ def test_a_damaged_state_is_refused_in_one_line(tmp_path, content):
         torch.save([1, 2], path)
     else:
         path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="delete it to train from the start") as caught:
+    with pytest.raises(CheckpointError, match="delete it") as caught:
         quick(state_dir=tmp_path)
     assert "\n" not in str(caught.value)
 

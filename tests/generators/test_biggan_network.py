@@ -204,7 +204,7 @@ def test_half_precision_is_read_as_single_before_a_norm_is_computed(tmp_path):
         (None, None, "expected the network's config.json"),
         (None, [1], "expected a JSON object, got list"),
         (None, small.BIGGAN | {"layers": 3}, "layers: Input should be"),
-        (None, small.BIGGAN | {"output_dim": 32}, "images of 16 pixels, expected output_dim = 32"),
+        (None, small.BIGGAN | {"output_dim": 32}, "16 pixels.*output_dim = 32"),
         (None, small.BIGGAN | {"num_classes": 8}, "of another shape: embeddings.weight"),
     ],
 )
@@ -216,7 +216,7 @@ def test_a_damaged_or_foreign_file_is_named(tmp_path, refused, state, config, me
 
 def test_a_file_of_any_name_needs_its_size(tmp_path):
     path = write(tmp_path).rename(tmp_path / "weights.pt")
-    with pytest.raises(ModelFileError, match=r"weights.pt: say which size it has, or where its config.json is"):
+    with pytest.raises(ModelFileError, match=r"weights.pt: .*size.*config.json"):
         load_biggan(path)
-    with pytest.raises(ModelFileError, match="does the configured size belong to this file"):
+    with pytest.raises(ModelFileError, match="size"):
         load_biggan(path, size=128)

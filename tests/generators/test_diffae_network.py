@@ -72,7 +72,7 @@ def test_steps_are_evenly_spaced_in_the_schedule():
     assert schedule.spaced(5) == [0, 200, 400, 600, 800]
     assert schedule.spaced(6) == [0, 167, 334, 501, 668, 835]
     assert schedule.spaced(1000) == list(range(1000))
-    with pytest.raises(ValueError, match=r"no stride gives 300 steps of 1000; possible are \[250, 334\] and others"):
+    with pytest.raises(ValueError, match=r"300 steps.*1000.*\[250, 334\]"):
         schedule.spaced(300)
 
 
@@ -138,13 +138,13 @@ def test_published_sizes():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"multipliers": None}, "only 128 and 256 pixels have published ones"),
-        ({"image_size": 10}, "image_size must be a multiple of 4, got 10"),
-        ({"base_channels": 40}, "lead to 40 channels, not a multiple of 32"),
+        ({"multipliers": None}, "128 and 256"),
+        ({"image_size": 10}, "image_size.*multiple of 4.*10"),
+        ({"base_channels": 40}, "40 channels.*multiple of 32"),
         ({"base_channels": 7}, "multiple of 2"),
         ({"multipliers": []}, "at least 1"),
-        ({"image_steps": 300}, "no stride gives 300 steps"),
-        ({"latent_steps": 1}, "no stride gives 1 steps"),
+        ({"image_steps": 300}, "300 steps"),
+        ({"latent_steps": 1}, r"\b1 steps"),
         ({"latent": "noise"}, "'code' or 'code_and_noise'"),
         ({"latent_network": {"layers": 1}}, "greater than or equal to 2"),
         ({"latent_network": {"layers": 3, "skip_layers": [3]}}, "skip_layers must be less than 3"),
@@ -168,7 +168,7 @@ def test_other_latent_networks_compute(other):
 
 
 def test_images_of_a_wrong_shape_are_refused():
-    with pytest.raises(DataError, match=r"expected images of shape \(B, 3, 8, 8\), got \(3, 3, 8, 9\)"):
+    with pytest.raises(DataError, match=r"\(B, 3, 8, 8\).*\(3, 3, 8, 9\)"):
         small.diffae().encode(torch.zeros(3, 3, 8, 9))
 
 

@@ -18,6 +18,8 @@ from promptgen.model_files.downloads import Patience, download
 from tests.faults import dead_server, full_disk
 from tests.web import Answer
 
+pytestmark = pytest.mark.faults
+
 CONTENT = bytes(range(256)) * 400
 OTHER = bytes(reversed(CONTENT))
 QUICK = Patience(timeout=5.0, tries=3, pause=0.0, longest_pause=1.0)
@@ -154,14 +156,12 @@ def test_a_refusal_is_final(web, get, status, hint):
     assert len(web.requests) == 1
 
 
-@pytest.mark.faults
 def test_a_dead_server_is_named(get):
     url = f"{dead_server()}/x"
     with pytest.raises(ModelFileError, match=rf"{url}: no answer \(.*refused\); run again"):
         get(url)
 
 
-@pytest.mark.faults
 def test_a_stalled_transfer_ends_and_goes_on(web, get, caplog):
     url = web.serve("/file", Answer(CONTENT, sent=5000, stalls=True), Answer(CONTENT))
     assert get(url, Patience(timeout=0.3, tries=2, pause=0.0)) == CONTENT
@@ -243,7 +243,6 @@ def test_a_file_that_does_not_fit_is_not_begun(web, get, monkeypatch, tmp_path):
         get(web.serve("/file", Answer(CONTENT)))
 
 
-@pytest.mark.faults
 def test_a_disk_that_fills_up_keeps_what_came(web, get, tmp_path):
     large = CONTENT * 30
     url = web.serve("/file", Answer(large))

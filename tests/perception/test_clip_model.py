@@ -61,9 +61,9 @@ def test_fit_keeps_the_middle_of_the_longer_side():
 
 def test_the_vocabulary_is_the_given_words(model):
     assert model.network.token_embedding.num_embeddings == model.tokens.size < 16
-    with pytest.raises(ConfigError, match=r"has glasses, this CLIP model only knows: a, person"):
+    with pytest.raises(ConfigError, match=r"glasses.*: a, person"):
         model.text_features(["a person with glasses"])
-    with pytest.raises(ConfigError, match="has 7 tokens, this CLIP model reads 6; shorten it"):
+    with pytest.raises(ConfigError, match=r"7 tokens.*\b6\b"):
         model.text_features(["a person " * 3 + "a"])
 
 
@@ -156,12 +156,12 @@ def test_wrong_files_and_architectures_are_named(architecture, model, tmp_path):
     save_clip(path, model)
     with pytest.raises(ModelFileError, match=r"missing: .*unexpected: network"):
         load_open_clip(path, architecture)
-    with pytest.raises(ConfigError, match="no architecture 'ViT-B-33'"):
+    with pytest.raises(ConfigError, match="'ViT-B-33'"):
         load_open_clip(path, "ViT-B-33")
-    with pytest.raises(ConfigError, match="reads texts with another tokeniser"):
+    with pytest.raises(ConfigError, match="tokeniser"):
         load_open_clip(path, "ViT-B-16-SigLIP")
     save_module(path, torch.nn.Linear(2, 2), {"kind": "chain"})
-    with pytest.raises(CheckpointError, match="holds chain, expected a CLIP model"):
+    with pytest.raises(CheckpointError, match=r"chain.*CLIP"):
         load_open_clip(path)
     path.write_bytes(b"damaged")
     with pytest.raises(ModelFileError, match="fetch it again"):
@@ -181,7 +181,7 @@ def test_a_list_is_no_model(architecture, tmp_path):
 
 
 def test_a_tag_that_cannot_be_had_is_named(architecture):
-    with pytest.raises(ModelFileError, match=r"cannot get tiny-test somewhere .*; load a local file"):
+    with pytest.raises(ModelFileError, match=r"tiny-test somewhere .*local file"):
         download_open_clip(architecture, "somewhere")
 
 

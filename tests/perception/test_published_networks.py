@@ -119,7 +119,7 @@ def test_a_file_of_something_else_is_refused(name, file):
 
 
 def test_unknown_architecture():
-    with pytest.raises(ConfigError, match="unknown architecture 'resnet20', expected one of resnet18, resnet34"):
+    with pytest.raises(ConfigError, match=r"'resnet20'.*resnet18, resnet34"):
         FairFace(architecture="resnet20")
 
 
@@ -136,7 +136,7 @@ def test_one_logit_makes_two_classes():
     worn, bare = (ClassifierEnergy(model, {"glasses": label})(Sample(image, image)) for label in ("worn", "bare"))
     torch.testing.assert_close((-worn).exp() + (-bare).exp(), torch.ones(2))
     torch.testing.assert_close(bare - worn, model(image)["glasses"][:, 1])
-    with pytest.raises(ConfigError, match="expected two labels, got worn"):
+    with pytest.raises(ConfigError, match=r"two labels.*worn"):
         CelebaAttribute("glasses", ("worn",), SMALL)
 
 
@@ -156,7 +156,7 @@ def test_arcface_cuts_out_the_face_before_pooling():
 
 
 def test_deca_needs_square_images():
-    with pytest.raises(DataError, match=r"needs square images, got \(1, 3, 8, 9\)"):
+    with pytest.raises(DataError, match=r"square.*\(1, 3, 8, 9\)"):
         DecaPose.preprocess(torch.zeros(1, 3, 8, 9))
 
 
@@ -166,7 +166,7 @@ def test_the_code_is_split_without_a_gap():
     assert list(parts) == list(CODE)
     assert torch.equal(torch.cat([part.flatten(1) for part in parts.values()], dim=1), code)
     assert parts["light"].shape == (1, 9, 3)
-    with pytest.raises(DataError, match="has 236 numbers, got 128"):
+    with pytest.raises(DataError, match=r"236.*128"):
         split_code(torch.zeros(1, 128))
 
 

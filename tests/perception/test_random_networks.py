@@ -43,9 +43,9 @@ def test_random_networks(name):
 
 
 def test_wrong_shapes_are_refused():
-    with pytest.raises(ConfigError, match="unknown architecture 'resnet7'"):
+    with pytest.raises(ConfigError, match="'resnet7'"):
         random_fairface(architecture="resnet7")
-    with pytest.raises(ConfigError, match="depht is unknown; did you mean depth"):
+    with pytest.raises(ConfigError, match=r"depht.*depth"):
         random_arcface(depht=50)
-    with pytest.raises(ConfigError, match="has its shape in its file; random weights need an architecture"):
+    with pytest.raises(ConfigError, match=r"needs? an architecture"):
         random_open_clip()

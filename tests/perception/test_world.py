@@ -104,7 +104,7 @@ def test_a_file_of_something_else_is_named(tmp_path):
 
     path = tmp_path / "other.safetensors"
     save_module(path, torch.nn.Linear(2, 2), {"kind": "chain"})
-    with pytest.raises(CheckpointError, match="holds chain, expected one of world-classifier"):
+    with pytest.raises(CheckpointError, match=r"chain.*world-classifier"):
         load_network(path)
 
 

@@ -68,7 +68,7 @@ def test_gradient_reaches_the_image_and_no_weight(classifier):
 
 
 def test_one_label_is_no_attribute(clip):
-    with pytest.raises(ConfigError, match="the attribute 'season' needs texts for two labels at least, got 1"):
+    with pytest.raises(ConfigError, match=r"'season'.*got 1"):
         ZeroShotClassifier(clip, {"season": {"winter": "winter scene"}})
 
 

@@ -72,6 +72,7 @@ def test_the_same_experiment_gives_the_same_bytes(done, again):
     assert content_of(again) == content_of(done)
 
 
+@pytest.mark.faults
 def test_a_killed_count_ends_with_the_same_bytes(done, again, monkeypatch):
     def killed(self: Reading, sample: object) -> None:
         if self.n >= 192:

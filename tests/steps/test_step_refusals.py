@@ -25,9 +25,9 @@ def test_steps_out_of_order_are_refused(tmp_path):
         sample.run(Pass(project, 1), NullTracker())
     with pytest.raises(DataError, match=r"moments.json is missing|chain.safetensors is missing"):
         train_flow.run(Pass(project, 2), NullTracker())
-    with pytest.raises(ConfigError, match="pass 0 is the generator as it is, and trains nothing"):
+    with pytest.raises(ConfigError, match="pass 0"):
         train_flow.run(Pass(project, 0), NullTracker())
-    with pytest.raises(ConfigError, match="pass 1 is no de-biasing pass; these start at 2"):
+    with pytest.raises(ConfigError, match=r"pass 1 .*2"):
         fit_moments.run(Pass(project, 1), NullTracker())
 
 
@@ -45,7 +45,7 @@ def test_unreachable_target_names_the_class(tmp_path):
     content["debias"]["classifier"]["factory"] = "tests.tiny:short_only"
     project = project_in(tmp_path, content)
     run_pass(project, 0)
-    with pytest.raises(InfeasibleTargetError, match=r"target 0.5 of 'hair:\w+' cannot be reached, observed share [01]"):
+    with pytest.raises(InfeasibleTargetError, match=r"target 0.5 of 'hair:\w+'.*[01]"):
         fit_moments.run(Pass(project, 1), NullTracker())
 
 

@@ -71,5 +71,5 @@ def test_another_file_is_refused(tmp_path):
     from promptgen.loading.own_files import save_tensors
 
     save_tensors(tmp_path / "other.safetensors", {"x": torch.zeros(1)}, {"kind": "chain"})
-    with pytest.raises(CheckpointError, match="holds chain, expected a world-generator"):
+    with pytest.raises(CheckpointError, match=r"chain.*world-generator"):
         load_generator(tmp_path / "other.safetensors")

@@ -42,6 +42,7 @@ def run(net, lesson, state):
     return optimise(net, lesson, Recipe(steps=6, batch=8, learning_rate=1e-3), name="test", seed=1, state=state)
 
 
+@pytest.mark.faults
 def test_a_killed_training_ends_with_the_same_weights(scene, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "SAVE_EVERY", 2)
     net = small_net()
