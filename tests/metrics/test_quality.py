@@ -1,12 +1,14 @@
 """Distances of two sets of images, against closed forms, and what they cost."""
 
-import subprocess
-import sys
+import weakref
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from promptgen.errors import DataError, TooFewSamplesError
+from promptgen.metrics import quality
 from promptgen.metrics.features import FeatureStatistics, image_features
 from promptgen.metrics.quality import LEAST_SAMPLES, compare, frechet_distance, kernel_distance, precision_recall
 from promptgen.metrics.shares import wilson
@@ -195,18 +197,34 @@ def test_features_come_batch_by_batch_of_images_as_a_viewer_sees_them():
         next(image_features(lambda images: images, batches))
 
 
-@pytest.mark.slow
-def test_distances_are_held_block_by_block():
-    """All distances of 5,000 samples would take 100 MB, and finding neighbours three times as much again."""
-    code = """
-import resource, torch
-from promptgen.metrics import quality
-assert quality.DISTANCES * 4 == 64 * 2**20
-quality.DISTANCES = 2**19
-quality.precision_recall(torch.randn(100, 4), torch.randn(100, 4))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-quality.precision_recall(torch.randn(5000, 4), torch.randn(5000, 4))
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 60
+class Memory(TorchDispatchMode):
+    """Counts the bytes of the tensors that are alive, of those made within it, and keeps the most as `peak`."""
+
+    def __init__(self):
+        super().__init__()
+        self.peak, self.alive = 0, {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                if storage._cdata not in self.alive:
+                    weakref.finalize(storage, self.alive.pop, storage._cdata)
+                self.alive[storage._cdata] = storage.nbytes()
+        self.peak = max(self.peak, sum(self.alive.values()))
+        return result
+
+
+def test_distances_are_held_block_by_block(monkeypatch):
+    """All distances of 2,000 samples take 16 MB, and finding neighbours takes more."""
+    assert quality.DISTANCES * 4 == 64 * 2**20
+    rows, found, peaks = (normal(2000), normal(2000, name="second")), {}, {}
+    for distances in (2**16, 2**22):
+        monkeypatch.setattr(quality, "DISTANCES", distances)
+        with Memory() as memory:
+            found[distances] = precision_recall(*rows)
+        peaks[distances] = memory.peak
+    assert found[2**16] == found[2**22]
+    assert peaks[2**22] > 16e6
+    assert peaks[2**16] < 2e6

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_shares_of_a_weak_classifier_are_corrected():
-    true, read = read_pictures(2400)
+    true, read = read_pictures(2880)
     short, long, both = accuracies(true, read)
     assert 0.70 < both < 0.85
     assert long - short > 0.1  # so the count is off on one side
