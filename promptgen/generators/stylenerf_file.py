@@ -15,26 +15,9 @@ from typing import Any
 from torch import Tensor
 
 from promptgen.errors import ModelFileError
-from promptgen.loading.restricted import Record, read_pickle
-
-PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
-"""What an object that brings its source text is stored as a call of."""
-
-CLASSES = frozenset(
-    {
-        PERSISTENT,
-        "dnnlib.util.EasyDict",
-        *(f"torch.nn.modules.container.{name}" for name in ("ModuleDict", "ModuleList", "Sequential")),
-        *(f"torch.nn.modules.activation.{name}" for name in ("LeakyReLU", "ReLU", "Sigmoid", "Tanh")),
-        *("torch.nn.modules.linear.Linear", "torch.nn.modules.linear.Identity", "torch.nn.modules.conv.Conv2d"),
-        *("torch.Size", "torch.device", "typing.Any"),
-        *("numpy.ndarray", "numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"),
-        *("omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig"),
-        *("omegaconf.base.ContainerMetadata", "omegaconf.base.Metadata"),
-        *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "Boolean", "Bytes", "Enum", "Float", "Integer", "String")),
-    }
-)
-"""What such a file may name beside plain data and tensors."""
+from promptgen.loading.inspection.persistent import CLASSES, attributes
+from promptgen.loading.restricted import read_pickle
+from promptgen.loading.stack_machine import Record
 
 MAX_MODULES = 10_000
 MAX_DEPTH = 32
@@ -56,7 +39,7 @@ def read_generator(path: Path, entry: str = "G_ema") -> tuple[dict[str, Any], di
     if not isinstance(content, dict) or not isinstance(content.get(entry), Record):
         found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise ModelFileError(f"{path}: expected a network under {entry!r}, found {found}; is it another model's file?")
-    state = _attributes(content[entry])
+    state = attributes(content[entry])
     try:
         settings = _Plain()(state.get("_init_kwargs"))
         tensors = dict(_tensors(content[entry]))
@@ -67,22 +50,13 @@ def read_generator(path: Path, entry: str = "G_ema") -> tuple[dict[str, Any], di
     return settings, tensors
 
 
-def _attributes(record: Any) -> dict[Any, Any]:
-    """Return the attributes of a stored object, none if it has none."""
-    state = record.state if isinstance(record, Record) else None
-    if isinstance(record, Record) and record.name == PERSISTENT and record.arguments:
-        meta = record.arguments[0]
-        state = meta.get("state") if isinstance(meta, dict) else None
-    return state if isinstance(state, dict) else {}
-
-
 def _tensors(root: Any) -> Iterator[tuple[str, Tensor]]:
     """Yield the parameters and buffers of a module and of all below it, by dotted name."""
     todo = [("", root, 0)]
     for visited, (prefix, module, depth) in enumerate(_consumed(todo)):
         if visited > MAX_MODULES or depth > MAX_DEPTH:
             raise ValueError(f"it has more than {MAX_MODULES} modules, or one within itself")
-        state = _attributes(module)
+        state = attributes(module)
         for group in ("_parameters", "_buffers"):
             for name, value in _named(state, group):
                 if not isinstance(value, Tensor):
@@ -145,12 +119,12 @@ class _Plain:
         if match is None:
             return value
         for _ in range(MAX_DEPTH):  # up to the outermost container
-            outer = _attributes(state.get("_parent"))
+            outer = attributes(state.get("_parent"))
             if not outer:
                 break
             state = outer
         found: Any = state.get("_content")
         for key in match[1].split("."):
-            found = _attributes(found).get("_content") if isinstance(found, Record) else found
+            found = attributes(found).get("_content") if isinstance(found, Record) else found
             found = found.get(key) if isinstance(found, dict) else None
         return value if found is None else found

@@ -24,27 +24,17 @@ from torch import Tensor, nn
 
 from promptgen.errors import ModelFileError
 from promptgen.loading.inspection.bounded import visible
-from promptgen.loading.inspection.containers import Contents, look_into
-from promptgen.loading.inspection.torch_files import refused_globals
+from promptgen.loading.inspection.containers import look_into
+from promptgen.loading.inspection.torch_files import LEGACY, ZIP, Contents, refused_names
+from promptgen.loading.restricted import DTYPES
 
 SHOWN = 3
-
-TORCH = ("torch zip", "legacy torch pickle")
-"""Containers that ``torch.save`` has written."""
 
 DAMAGE = (
     *(RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, MemoryError),
     *(OSError, EOFError, struct.error, pickle.UnpicklingError, zipfile.BadZipFile, SafetensorError),
 )
 """Whatever torch, safetensors and the standard library raise at damaged files."""
-
-DTYPES = frozenset(
-    {
-        *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
-        *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
-    }
-)
-"""Types of numbers that weights may have."""
 
 HALVES = frozenset({torch.float16, torch.bfloat16})
 """Types of numbers that are read as float32."""
@@ -92,16 +82,16 @@ def _examine(path: Path, *, foreign: bool = False) -> Contents:
             raise ModelFileError(f"{path}: expected {wanted}, got a folder or a device; name the file")
         with path.open("rb") as file:
             found = look_into(file)
-    refused = refused_globals(found.scan) if found.scan and not foreign else []
-    if refused and found.container in TORCH:
+    refused = refused_names(found.scan) if found.scan and not foreign else []
+    if refused and found.container in (ZIP, LEGACY):
         named = ", ".join(refused[:SHOWN])
         raise ModelFileError(
             f"{path}: refused, since reading it the usual way would run {named}; get it as plain tensors or safetensors"
         )
     if found.faults:
         fault = visible("; ".join(found.faults[:SHOWN]))
-        raise ModelFileError(f"{path}: expected {wanted}, but {fault}; {found.way_out or 'fetch it again'}")
-    if found.container not in TORCH:
+        raise ModelFileError(f"{path}: expected {wanted}, but {fault}; {found.way_out}")
+    if found.container not in (ZIP, LEGACY):
         raise ModelFileError(f"{path}: expected {wanted}, found: {found.container}; is it another model's file?")
     return found
 
@@ -174,7 +164,7 @@ def read_training(path: Path) -> Any:
     Raises:
         ModelFileError: the file is missing or damaged.
     """
-    if _examine(path, foreign=True).container != "torch zip":
+    if _examine(path, foreign=True).container != ZIP:
         return read_torch(path)
     unpickling = ModuleType("unpickling")
     unpickling.Unpickler = _TensorUnpickler  # type: ignore[attr-defined]

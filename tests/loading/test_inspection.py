@@ -19,14 +19,13 @@ from promptgen.__main__ import main
 from promptgen.errors import ModelFileError
 from promptgen.flows.chain_file import save_chain
 from promptgen.flows.flow import Flow, FlowConfig
-from promptgen.generators.stylenerf_file import CLASSES
 from promptgen.loading.inspection.bounded import BoundedFile
-from promptgen.loading.inspection.networks import STYLENERF
-from promptgen.loading.inspection.pickles import MAX_OPERATIONS, scan
+from promptgen.loading.inspection.persistent import MADE
+from promptgen.loading.inspection.pickles import scan
 from promptgen.loading.inspection.report import inspect_file, to_text
-from promptgen.loading.inspection.torch_files import refused_globals
-from promptgen.loading.restricted import INERT
-from promptgen.loading.stack_machine import PickleError
+from promptgen.loading.inspection.torch_files import refused_names
+from promptgen.loading.restricted import MAKERS
+from promptgen.loading.stack_machine import MAX_STEPS, PickleError
 
 ROOT = Path(__file__).parents[2]
 WORLD = ROOT / "promptgen" / "world" / "weights"
@@ -78,19 +77,19 @@ def test_the_same_globals_as_torch_finds(tmp_path):
 def test_every_protocol_is_followed(protocol):
     content = {"a": [1, 2.5, True, None, (1, (2,)), {"x"}, frozenset({3}), b"raw", "long" * 300, 1 << 80], "b": print}
     found = scan(io.BytesIO(pickle.dumps(content, protocol)))
-    assert "builtins.print" in found.globals
-    assert [key for key, _ in found.root.pairs] == ["a", "b"]
-    assert found.root.pairs[0][1].items[:4] == [1, 2.5, True, None]
+    assert "builtins.print" in found.names
+    assert list(found.root) == ["a", "b"]
+    assert found.root["a"][:4] == [1, 2.5, True, None]
 
 
 @pytest.mark.parametrize("program", hostile.programs("true"))
 def test_all_programs_are_seen_through(program):
-    assert refused_globals(scan(io.BytesIO(hostile.plain_file(hostile.programs("true")[program]))))
+    assert refused_names(scan(io.BytesIO(hostile.plain_file(hostile.programs("true")[program]))))
 
 
 def test_names_hidden_behind_the_stack_the_memo_and_codes_are_found():
     programs = hostile.programs("true")
-    named = {name: refused_globals(scan(io.BytesIO(hostile.plain_file(body)))) for name, body in programs.items()}
+    named = {name: refused_names(scan(io.BytesIO(hostile.plain_file(body)))) for name, body in programs.items()}
     for name in ("REDUCE", "INST", "STACK_GLOBAL", "memo", "BUILD", "NEWOBJ", "NEWOBJ_EX"):
         assert "os.system" in named[name]
     assert named["EXT"] == ["copyreg.extension.240"]
@@ -176,7 +175,7 @@ def test_a_trainings_own_objects_are_left_out_by_the_reader_of_autoencoders_alon
 
 
 def test_what_a_stylenerf_may_name_is_what_its_reader_takes():
-    assert CLASSES | INERT <= STYLENERF
+    assert MAKERS.keys() == MADE
 
 
 def test_own_files_tell_their_config_and_their_cards(tmp_path):
@@ -232,7 +231,7 @@ sys.exit(status)
 
 def test_a_pickle_without_end_is_given_up():
     with pytest.raises(PickleError, match="more than 2000000 steps"):
-        scan(io.BytesIO(b"\x80\x02" + b"N0" * (MAX_OPERATIONS // 2) + b"N."))
+        scan(io.BytesIO(b"\x80\x02" + b"N0" * (MAX_STEPS // 2) + b"N."))
 
 
 def test_a_read_never_asks_for_more_than_there_is(tmp_path):

@@ -1,4 +1,4 @@
-"""Reading strangers' files with bounds, so that a length which a file merely claims costs no memory."""
+"""Reading strangers' files within bounds, so that a length which a file merely claims costs no memory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import IO
 
 MAX_DIRECTORY = 32 << 20
@@ -15,7 +16,13 @@ MAX_MEMBER = 64 << 20
 """Bytes of a member that is read as a whole, such as the pickle of a torch file."""
 
 MAX_LINE = 1 << 16
-"""Bytes of a line of a pickle's first protocols: a name, or a number in digits."""
+"""Bytes of a line of a pickle: a name, or a number in digits."""
+
+MAX_RATIO = 200
+"""How many times larger than its compressed form a member may be."""
+
+LINK = 0o12
+"""Kind of a symbolic link, in the mode that a Unix archive gives a member."""
 
 
 class ArchiveError(ValueError):
@@ -25,11 +32,11 @@ class ArchiveError(ValueError):
 class BoundedFile(io.RawIOBase):
     """A file, or a part of it, in which no single read asks the system for more than there is.
 
-    Python reserves memory for all that a read asks for, before it looks how long the file is.
+    Python reserves memory for all that a read asks for before it looks how long the file is.
 
     Args:
         file: an open binary file.
-        largest: bytes that a single read may return; more is an error.
+        largest: bytes that a single read may return; more is an `OSError`.
     """
 
     def __init__(self, file: IO[bytes], largest: int | None = None) -> None:
@@ -53,11 +60,6 @@ class BoundedFile(io.RawIOBase):
         return self._file.tell()
 
     def read(self, size: int | None = -1) -> bytes:
-        """Return at most `size` bytes, or all that are left.
-
-        Raises:
-            OSError: that would be more than the largest piece.
-        """
         left = max(self.size - self._file.tell(), 0)
         wanted = left if size is None or size < 0 else min(size, left)
         if self._largest is not None and wanted > self._largest:
@@ -65,13 +67,12 @@ class BoundedFile(io.RawIOBase):
         return self._file.read(wanted)
 
     def readline(self, size: int | None = -1) -> bytes:
-        """Return bytes up to the end of the line, of which a pickle's names and numbers have one each."""
         return self._file.readline(MAX_LINE if size is None or size < 0 else min(size, MAX_LINE))
 
 
 @contextmanager
 def open_zip(file: IO[bytes]) -> Iterator[zipfile.ZipFile]:
-    """Give a zip archive whose list of members is of a sane length.
+    """Open a zip archive whose list of members is of a sane length.
 
     Raises:
         ArchiveError: it is not a zip, is damaged, or unreasonable; also for what is read from it inside the block.
@@ -85,17 +86,32 @@ def open_zip(file: IO[bytes]) -> Iterator[zipfile.ZipFile]:
         raise ArchiveError(f"it is a damaged zip archive ({error})") from error
 
 
-def read_member(archive: zipfile.ZipFile, name: str, largest: int = MAX_MEMBER) -> bytes:
-    """Return a member's content.
-
-    Raises:
-        ArchiveError: it is larger than `largest`.
-    """
+def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Return a member's content, which may have `MAX_MEMBER` bytes."""
     with archive.open(name) as member:
-        content = member.read(largest + 1)
-    if len(content) > largest:
-        raise ArchiveError(f"its member {name} has more than {largest >> 20} MB")
+        content = member.read(MAX_MEMBER + 1)
+    if len(content) > MAX_MEMBER:
+        raise ArchiveError(f"its member {name} has more than {MAX_MEMBER >> 20} MB")
     return content
+
+
+def path_fault(name: str) -> str | None:
+    """Return why a member of an archive must not be extracted under its name, or None."""
+    posix, windows = PurePosixPath(name), PureWindowsPath(name)
+    if posix.is_absolute() or windows.drive or windows.root:
+        return f"its member {name!r} has an absolute path"
+    if ".." in posix.parts or ".." in windows.parts:
+        return f"its member {name!r} leads out of its folder"
+    return None
+
+
+def zip_member_fault(member: zipfile.ZipInfo) -> str | None:
+    """Return why a member of a zip archive must not be extracted, or None."""
+    if member.external_attr >> 28 == LINK:
+        return f"its member {member.filename!r} is a link"
+    if member.file_size > MAX_RATIO * max(member.compress_size, 1 << 10):
+        return f"its member {member.filename!r} claims {member.file_size} bytes out of {member.compress_size}"
+    return path_fault(member.filename)
 
 
 def visible(text: str, length: int = 300) -> str:

@@ -1,41 +1,69 @@
-"""What a pickle would do, found without doing it.
-
-A pickle is a program for a machine with a stack, and reading it the usual way runs it. Here its instructions are
-followed with inert records in place of objects: nothing is imported, called or built, and a record never takes more
-memory than the bytes that describe it.
-"""
+"""What a pickle would do, found without doing it: the names that it uses, the calls, and what they are made of."""
 
 from __future__ import annotations
 
 import _compat_pickle
-from typing import IO, Any, Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import IO, Any
 
 from promptgen.loading.inspection.bounded import BoundedFile, visible
-from promptgen.loading.inspection.records import COMPUTED, Call, Global, Items, Persistent, Scan, Table, is_plain
-from promptgen.loading.stack_machine import STEPS, PickleError, StackMachine, Step, split_name
-
-MAX_OPERATIONS = 2_000_000
-"""Instructions followed in one pickle; a state dict has about forty for each tensor."""
+from promptgen.loading.stack_machine import (
+    MAX_STEPS,
+    SET,
+    STEPS,
+    PickleError,
+    Record,
+    Reference,
+    StackMachine,
+    kind_of,
+    split_name,
+)
 
 MAX_MEMO = 1 << 22
-"""Largest number under which a pickle may remember an object: some readers make a table as long as that."""
+"""Highest number under which a pickle may remember an object: some readers make a table of that length."""
 
-MAX_DEPTH = 64
-"""Tuples inside tuples; deeper ones break readers that compute their hash."""
+COMPUTED, OUTSIDE = "(computed)", "(outside)"
+"""Names of a record whose function only running the pickle would give, and of an object outside the pickle (in a torch
+file, numbers). No file can have them, since a name has a dot."""
+
+HASHING = frozenset({SET, "collections.Counter", "collections.OrderedDict"})
+"""What puts its argument's elements into a set or dict."""
+
+
+@dataclass
+class Scan:
+    """What a pickle would do.
+
+    Attributes:
+        root: what stands for the object that it would make.
+        names: functions and classes that it names, in the order of their first mention.
+        calls: all calls, in order.
+        outside: records of the objects outside the pickle that it asks for.
+        states: each object that it gives a state, and the state.
+        embedded: pieces of bytes inside it that begin like a pickle.
+    """
+
+    root: Any = None
+    names: dict[str, None] = field(default_factory=dict)
+    calls: list[Record] = field(default_factory=list)
+    outside: list[Record] = field(default_factory=list)
+    states: list[tuple[Any, Any]] = field(default_factory=list)
+    embedded: list[bytes] = field(default_factory=list)
 
 
 def scan(file: IO[bytes] | BoundedFile) -> Scan:
     """Follow one pickle, from the file's present position to the end of the pickle.
 
     Args:
-        file: what to read; `BoundedFile` keeps lengths that the pickle merely claims from costing memory.
+        file: what to read; a `BoundedFile` keeps lengths that the pickle merely claims from costing memory.
 
     Raises:
         PickleError: it is not a pickle, or is broken, or needs more than the limits of this module.
     """
     machine = _Scanner()
     try:
-        machine.result.root = machine.run(file, MAX_OPERATIONS)
+        machine.result.root = machine.run(file)
     except (IndexError, KeyError) as error:
         raise PickleError("its instructions take more than they have put down") from error
     except (ValueError, OverflowError, MemoryError) as error:
@@ -44,107 +72,78 @@ def scan(file: IO[bytes] | BoundedFile) -> Scan:
 
 
 class _Scanner(StackMachine):
-    """Puts down records in place of objects, and keeps a list of what would happen."""
+    """Records everything, of every protocol, and refuses only what would cost memory or time."""
 
     def __init__(self) -> None:
-        super().__init__(STEPS | _OTHER_STEPS)
+        super().__init__()
         self.result = Scan()
-        self.left = 2 * MAX_OPERATIONS
+        self.arguments_left = 2 * MAX_STEPS
 
     def constant(self, value: Any) -> Any:
         if isinstance(value, bytes | bytearray) and len(value) > 3 and value[0] == 0x80 and 2 <= value[1] <= 5:
             self.result.embedded.append(bytes(value))
         return value
 
-    def empty(self, kind: Literal["dict", "list", "set"]) -> Items | Table:
-        return Table() if kind == "dict" else Items([], kind)
-
-    def tuple_of(self, items: list[Any]) -> Items:
-        depth = 1 + max((item.depth for item in items if isinstance(item, Items)), default=0)
-        if depth > MAX_DEPTH:
-            raise PickleError(f"it has tuples nested deeper than {MAX_DEPTH}")
-        return Items(items, "tuple", depth)
-
     def remember(self, index: int) -> None:
         if not 0 <= index <= MAX_MEMO:
             raise PickleError(f"it remembers an object under the number {index}")
         super().remember(index)
 
-    def named(self, module: Any, name: Any) -> Global:
-        """Return a function or class, by the name that it has today."""
+    def named(self, module: Any, name: Any) -> Reference:
+        """Return a function or class, under the name that it has in Python 3."""
         if not (isinstance(module, str) and isinstance(name, str)):
             module, name = COMPUTED, COMPUTED
         module, name = _compat_pickle.NAME_MAPPING.get((module, name), (module, name))
         path = visible(f"{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{name}")
-        self.result.globals[path] = None
-        return Global(path)
+        self.result.names[path] = None
+        return Reference(path)
 
-    def called(self, function: Any, arguments: Any) -> Call:
-        made = Call(function, arguments.items if isinstance(arguments, Items) else [arguments])
-        self.spend(len(made.arguments))
-        if made.path in _HASHING:
-            self._move_items(made)
-        self.result.calls.append(made)
-        return made
+    def called(self, function: Any, arguments: Any) -> Record:
+        arguments = arguments if isinstance(arguments, tuple) else (arguments,)
+        record = Record(function.name if isinstance(function, Reference) else COMPUTED, arguments)
+        self._spend(len(arguments))
+        if record.name in HASHING:
+            for argument in arguments:
+                self._hash(record, argument)
+        self.result.calls.append(record)
+        return record
 
-    def spend(self, count: int) -> None:
-        """Count the arguments of calls: a pickle can call with one long tuple again and again."""
-        self.left -= count
-        if self.left < 0:
+    def _spend(self, count: int) -> None:
+        """Count what calls are given: a pickle can call with one long tuple again and again."""
+        self.arguments_left -= count
+        if self.arguments_left < 0:
             raise PickleError("its calls have more arguments than it has instructions")
 
-    def _move_items(self, made: Call) -> None:
-        """Make the argument of a set, or of a dict given as pairs, its content."""
-        for argument in made.arguments:
-            items = argument.items if isinstance(argument, Items) else []
-            self.spend(len(items))
-            if made.path == "builtins.set":
-                self.check_keys(items)
-                continue
-            pairs = [pair.items for pair in items if isinstance(pair, Items) and len(pair.items) == 2]
-            if len(pairs) < len(items) or not isinstance(argument, Items | Table):
-                raise PickleError(f"it gives {made.path} what is not pairs")
-            self.check_keys([key for key, _ in pairs])
-            made.pairs += [(key, value) for key, value in pairs]
-
-    def check_keys(self, keys: list[Any]) -> None:
-        """Refuse keys other than plain values and tuples of them; the hash of deep ones can take for ever."""
-        for key in keys:
-            inner = key.items if isinstance(key, Items) and key.kind == "tuple" else [key]
-            if not all(map(is_plain, inner)):
-                raise PickleError("it has a dict or set with a key that is not a plain value")
-
-    def extend(self, items: list[Any]) -> None:
-        """Put items into a list or set, or into what a call would return."""
-        target = self.stack[-1]
-        if isinstance(target, Items):
-            if target.kind == "set":
-                self.check_keys(items)
-            target.items += items
-        elif isinstance(target, Call):
-            target.content += items
+    def _hash(self, record: Record, argument: Any) -> None:
+        """Make the argument of what makes a set or dict the record's content."""
+        if not isinstance(argument, list | tuple | dict):
+            raise PickleError(f"it makes a {record.name} of a {kind_of(argument)}")
+        self._spend(len(argument))
+        if isinstance(argument, dict):  # its keys have been checked
+            record.items.update(argument)
+        elif record.name == SET:
+            self.check_keys(list(argument))
+            record.elements.extend(argument)
         else:
-            raise PickleError("it appends to what is not a list")
-
-    def update(self, flat: list[Any]) -> None:
-        """Put keys and values, in turn, into a dict, or into what a call would return."""
-        target = self.stack[-1]
-        if len(flat) % 2 or not isinstance(target, Table | Call):
-            raise PickleError("it sets items of what is not a dict")
-        self.check_keys(flat[::2])
-        target.pairs += zip(flat[::2], flat[1::2], strict=True)
+            for pair in argument:
+                if not isinstance(pair, list | tuple) or len(pair) != 2:
+                    raise PickleError(f"it gives {record.name} what is not pairs")
+                self.check_keys([pair[0]])
+                record.items[pair[0]] = pair[1]
 
     def build(self, state: Any) -> None:
-        target = self.stack[-1]
-        if not isinstance(target, Call):
-            raise PickleError("it sets the state of what is not an object")
-        target.states.append(state)
+        super().build(state)
+        self.result.states.append((self.stack[-1], state))
 
-    def outside(self, identity: Any) -> Persistent:
-        """Return an object outside the pickle."""
-        made = Persistent(identity)
-        self.result.persistent.append(made)
-        return made
+    def put_outside(self, identity: Any) -> None:
+        self.put(Record(OUTSIDE, (identity,)))
+        self.result.outside.append(self.stack[-1])
+
+    def put_filled(self, container: Any, fill: Callable[[list[Any]], None]) -> None:
+        """Put down a container that has everything above the last mark in it."""
+        content = self.take_to_mark()
+        self.put(container)
+        fill(content)
 
     def pop(self) -> None:
         """Drop the uppermost object, or the mark if nothing lies on it."""
@@ -153,46 +152,38 @@ class _Scanner(StackMachine):
         else:
             self.take_to_mark()
 
-    def frozen_set(self, items: list[Any]) -> Items:
-        self.check_keys(items)
-        return Items(items, "set")
-
-    def put_dict(self, flat: list[Any]) -> None:
-        self.put(Table())
-        self.update(flat)
-
-    def put_with_keywords(self, function: Any, arguments: Any, keywords: Any) -> None:
+    def call_with_keywords(self, function: Any, arguments: Any, keywords: Any) -> None:
         self.put(self.called(function, arguments))
-        self.stack[-1].content.append(keywords)
+        self.stack[-1].elements.append(keywords)
 
-    def call_above_mark(self) -> Call:
+    def call_above_mark(self) -> None:
         function, *arguments = self.take_to_mark()
-        return self.called(function, Items(arguments))
+        self.put(self.called(function, tuple(arguments)))
 
-
-_HASHING = frozenset({"builtins.set", "collections.Counter", "collections.OrderedDict"})
-_OTHER_VALUES = ("INT", "LONG", "FLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BYTEARRAY8")
-_OTHER_STEPS: dict[str, Step] = {
-    **dict.fromkeys(_OTHER_VALUES, STEPS["BINBYTES"]),
-    **dict.fromkeys(
-        ("EXT1", "EXT2", "EXT4"), lambda machine, code: machine.put(machine.named("copyreg.extension", str(code)))
-    ),
-    "GET": STEPS["BINGET"],
-    "PUT": STEPS["BINPUT"],
-    "POP": lambda machine, _: machine.pop(),
-    "POP_MARK": lambda machine, _: machine.take_to_mark(),
-    "DUP": lambda machine, _: machine.put(machine.stack[-1]),
-    "LIST": lambda machine, _: machine.put(Items(machine.take_to_mark())),
-    "FROZENSET": lambda machine, _: machine.put(machine.frozen_set(machine.take_to_mark())),
-    "DICT": lambda machine, _: machine.put_dict(machine.take_to_mark()),
-    "NEWOBJ_EX": lambda machine, _: machine.put_with_keywords(*machine.take(3)),
-    "OBJ": lambda machine, _: machine.put(machine.call_above_mark()),
-    "INST": lambda machine, line: machine.put(
-        machine.called(machine.named(*split_name(line)), Items(machine.take_to_mark()))
-    ),
-    "PERSID": lambda machine, identity: machine.put(machine.outside(identity)),
-    "BINPERSID": lambda machine, _: machine.put(machine.outside(*machine.take(1))),
-    "NEXT_BUFFER": lambda machine, _: machine.put(Persistent(None)),
-    "READONLY_BUFFER": lambda machine, _: None,
-}
-"""The steps of protocols 0 and 1, and those that files of weights do without."""
+    steps = STEPS | {
+        **dict.fromkeys(
+            ("INT", "LONG", "FLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BYTEARRAY8"),
+            STEPS["BINBYTES"],
+        ),
+        **dict.fromkeys(
+            ("EXT1", "EXT2", "EXT4"), lambda machine, code: machine.put(machine.named("copyreg.extension", str(code)))
+        ),
+        "GET": STEPS["BINGET"],
+        "PUT": STEPS["BINPUT"],
+        "POP": lambda machine, _: machine.pop(),
+        "POP_MARK": lambda machine, _: machine.take_to_mark(),
+        "DUP": lambda machine, _: machine.put(machine.stack[-1]),
+        "LIST": lambda machine, _: machine.put_filled([], machine.extend),
+        "DICT": lambda machine, _: machine.put_filled({}, machine.update),
+        "FROZENSET": lambda machine, _: machine.put_filled(Record(SET), machine.extend),
+        "NEWOBJ_EX": lambda machine, _: machine.call_with_keywords(*machine.take(3)),
+        "OBJ": lambda machine, _: machine.call_above_mark(),
+        "INST": lambda machine, line: machine.put(
+            machine.called(machine.named(*split_name(line)), tuple(machine.take_to_mark()))
+        ),
+        "PERSID": lambda machine, identity: machine.put_outside(identity),
+        "BINPERSID": lambda machine, _: machine.put_outside(*machine.take(1)),
+        "NEXT_BUFFER": lambda machine, _: machine.put_outside(None),
+        "READONLY_BUFFER": lambda machine, _: None,
+    }
+    """With the steps of protocols 0 and 1, and those that weight files do without."""

@@ -1,4 +1,4 @@
-"""`python -m promptgen inspect`: says what files are, for people and for programs; it changes and runs nothing."""
+"""`promptgen inspect`: says what files are, for people and for programs; it changes and runs nothing."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from pathlib import Path
 from promptgen.errors import ModelFileError
 from promptgen.files import sha256_of
 from promptgen.loading.inspection.bounded import BoundedFile, visible
-from promptgen.loading.inspection.containers import Contents, look_into
-from promptgen.loading.inspection.networks import DIFFAE, STYLENERF, is_persistent, name_network
-from promptgen.loading.inspection.pickles import scan
-from promptgen.loading.inspection.records import Call, Scan, Table
-from promptgen.loading.inspection.tensors import TensorEntry
-from promptgen.loading.inspection.torch_files import refused_globals
-from promptgen.loading.stack_machine import PickleError
+from promptgen.loading.inspection.containers import look_into
+from promptgen.loading.inspection.networks import DIFFAE, name_network
+from promptgen.loading.inspection.persistent import CLASSES, MADE, PERSISTENT, PLAIN_NAMES, STYLENERF
+from promptgen.loading.inspection.pickles import Scan, scan
+from promptgen.loading.inspection.torch_files import LEGACY, ZIP, Contents, TensorEntry, refused_names
+from promptgen.loading.stack_machine import PickleError, Record
 from promptgen.model_files.cards import Card, load_cards
 
 SHOWN = 5
@@ -30,14 +29,12 @@ WIDTH, LONGEST = 100, 600
 READ, REFUSED, UNREADABLE = 0, 1, 2
 """Exit statuses: all files can be read; one would be refused; one could not be inspected."""
 
-PLAIN_WORDS = {
-    "torch zip": "tensors and plain containers alone",
-    "legacy torch pickle": "tensors and plain containers alone",
+SAFE = {
+    **dict.fromkeys((ZIP, LEGACY), "tensors and plain containers alone"),
     "safetensors": "numbers and text alone",
     "npz arrays": "numbers alone",
     "JSON": "text alone",
-    "zip archive": "nothing leaves its folder; inspect what comes out of it as well",
-    "tar archive": "nothing leaves its folder; inspect what comes out of it as well",
+    **dict.fromkeys(("zip archive", "tar archive"), "nothing leaves its folder; inspect what comes out of it as well"),
 }
 """Why a container without faults is safe."""
 
@@ -103,22 +100,26 @@ def inspect_file(path: Path, cards: Mapping[str, Card] | None = None) -> Inspect
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read ({error.strerror or error})") from error
     inner = list(_inner_scans(found.scan)) if found.scan else []
-    allowed, refused = _judge_globals(found, inner)
+    scans = [found.scan, *inner] if found.scan else []
+    read_as_records = CLASSES | MADE | PLAIN_NAMES if found.scan and PERSISTENT in found.scan.names else ()
+    refused = dict.fromkeys(name for one in scans for name in refused_names(one) if name not in read_as_records)
     network = name_network(found)
-    safe, verdict = _judge(found, refused, network)
+    safe, verdict = _judge(found, list(refused), network or "")
+    root = found.scan.root if found.scan else None
+    names = root.items if isinstance(root, Record) else root if isinstance(root, dict) else {}
     distinct = [tensor for tensor in found.tensors if not tensor.again]
     return Inspection(
         path=str(path),
         size=size,
         sha256=digest,
         container=found.container,
-        entries=_entries(found),
+        entries=[str(name)[:80] for name in names] or found.entries or [tensor.key for tensor in found.tensors],
         tensors=len(found.tensors),
         numbers=sum(tensor.count for tensor in distinct),
         dtypes=dict(Counter(tensor.dtype for tensor in found.tensors)),
         largest=sorted(distinct, key=lambda tensor: (-tensor.count, tensor.key))[:SHOWN],
-        allowed=allowed,
-        refused=refused,
+        allowed=[name for name in dict.fromkeys(name for one in scans for name in one.names) if name not in refused],
+        refused=list(refused),
         nested=len(inner),
         network=network,
         cards=_matching(load_cards() if cards is None else cards, path, digest),
@@ -127,17 +128,9 @@ def inspect_file(path: Path, cards: Mapping[str, Card] | None = None) -> Inspect
     )
 
 
-def _entries(found: Contents) -> list[str]:
-    """Return the names at the top level of a file."""
-    root = found.scan.root if found.scan else None
-    if isinstance(root, Table | Call) and root.pairs:
-        return [str(key)[:80] for key, _ in root.pairs]
-    return found.entries or [tensor.key for tensor in found.tensors]
-
-
-def _inner_scans(found: Scan, depth: int = 3) -> Iterator[Scan]:
+def _inner_scans(outer: Scan, depth: int = 3) -> Iterator[Scan]:
     """Yield what the pickles would do that lie as bytes inside a pickle, and those inside them, down to a depth."""
-    for piece in found.embedded if depth else ():
+    for piece in outer.embedded if depth else ():
         stream = BoundedFile(io.BytesIO(piece))
         while stream.tell() < stream.size:
             try:
@@ -148,36 +141,25 @@ def _inner_scans(found: Scan, depth: int = 3) -> Iterator[Scan]:
             yield from _inner_scans(inner, depth - 1)
 
 
-def _judge_globals(found: Contents, inner: list[Scan]) -> tuple[list[str], list[str]]:
-    """Return what the pickles of a file name: what a safe reading lets through, and what it refuses."""
-    scans = [*([found.scan] if found.scan else []), *inner]
-    named = dict.fromkeys(path for one in scans for path in one.globals)
-    refused = dict.fromkeys(path for one in scans for path in refused_globals(one))
-    if is_persistent(found.scan):
-        refused = dict.fromkeys(path for path in refused if path not in STYLENERF)
-    return [path for path in named if path not in refused], list(refused)
-
-
-def _judge(found: Contents, refused: list[str], network: str | None) -> tuple[bool, str]:
+def _judge(found: Contents, refused: list[str], network: str) -> tuple[bool, str]:
     """Say whether a file is read, and why, or why not."""
-    own_reader = found.container == "torch zip" and network is not None and network.startswith(DIFFAE)
+    own_reader = found.container == ZIP and network.startswith(DIFFAE)
     if refused and not own_reader:
         return False, f"would run {_some(refused)}: refused"
     if found.faults:
-        way_out = found.way_out or "fetch it again"
-        return False, f"refused: {_some(found.faults, '; ')}; {way_out}"
+        return False, f"refused: {_some(found.faults, '; ')}; {found.way_out}"
     if refused:
         return True, f"safe to read by its own reader alone, which leaves out {_some(refused)}; others would run that"
-    if is_persistent(found.scan):
+    if found.container in SAFE:
+        return True, f"safe to read: {SAFE[found.container]}"
+    if network.startswith(STYLENERF):
         return True, "safe to read by its own reader alone: the source text in it is never run"
-    if found.container not in PLAIN_WORDS:
-        return False, "refused: no reader here takes a plain pickle; save its tensors as safetensors"
-    return True, f"safe to read: {PLAIN_WORDS[found.container]}"
+    return False, "refused: no reader here takes such a pickle; save its tensors as safetensors"
 
 
 def _matching(cards: Mapping[str, Card], path: Path, digest: str) -> dict[str, str]:
     """Return the cards that a file belongs to, with the reason: its content is known, or only its name is."""
-    content = {name: card for name, card in cards.items() if digest in {wanted.sha256 for wanted in card.files}}
+    content = [name for name, card in cards.items() if digest in {wanted.sha256 for wanted in card.files}]
     if content:
         return dict.fromkeys(content, "by its sha256")
     named = {name: card for name, card in cards.items() if path.name in {wanted.file for wanted in card.files}}
@@ -187,23 +169,24 @@ def _matching(cards: Mapping[str, Card], path: Path, digest: str) -> dict[str, s
     return dict.fromkeys(named, "by its name; the sha256 is another" if path.name in known else "by its name alone")
 
 
-def to_text(found: Inspection) -> str:
+def to_text(result: Inspection) -> str:
     """Return what a file is as lines for a terminal; control characters in its names are made visible."""
-    dtypes = ", ".join(f"{count} {dtype}" if len(found.dtypes) > 1 else dtype for dtype, count in found.dtypes.items())
+    several = len(result.dtypes) > 1
+    dtypes = ", ".join(f"{count} {dtype}" if several else dtype for dtype, count in result.dtypes.items())
     rows = {
-        "container": [f"{found.container}, {found.size:,} bytes"],
-        "sha256": [found.sha256],
-        "entries": [_some(found.entries)],
-        "tensors": [f"{found.tensors:,} with {found.numbers:,} numbers ({dtypes})" if found.tensors else ""],
-        "largest": [f"{tensor.key}  {tuple(tensor.shape)}" for tensor in found.largest],
-        "allowed": found.allowed,
-        "refused": found.refused,
-        "nested": [f"{found.nested} pickles inside the pickle" if found.nested else ""],
-        "looks like": [found.network or ""],
-        "cards": [_some(f"{name} ({reason})" for name, reason in found.cards.items())],
-        "verdict": [found.verdict],
+        "container": [f"{result.container}, {result.size:,} bytes"],
+        "sha256": [result.sha256],
+        "entries": [_some(result.entries)],
+        "tensors": [f"{result.tensors:,} with {result.numbers:,} numbers ({dtypes})" if result.tensors else ""],
+        "largest": [f"{tensor.key}  {tuple(tensor.shape)}" for tensor in result.largest],
+        "allowed": result.allowed,
+        "refused": result.refused,
+        "nested": [f"{result.nested} pickles inside the pickle" if result.nested else ""],
+        "looks like": [result.network or ""],
+        "cards": [_some(f"{name} ({reason})" for name, reason in result.cards.items())],
+        "verdict": [result.verdict],
     }
-    lines = [visible(found.path)]
+    lines = [visible(result.path)]
     for name, texts in rows.items():
         wrapped = [line for text in texts for line in textwrap.wrap(visible(text, LONGEST), WIDTH)]
         lines += [f"  {'' if number else name:<12}{line}" for number, line in enumerate(wrapped)]
@@ -222,15 +205,14 @@ def main(paths: list[Path], as_json: bool) -> int:
     status, results, cards = READ, [], load_cards(Path.cwd() / "models")
     for path in paths:
         try:
-            found = inspect_file(path, cards)
+            results.append(inspect_file(path, cards))
         except ModelFileError as error:
             print(visible(str(error)), file=sys.stderr)
             status = UNREADABLE
-            continue
-        status = max(status, READ if found.safe else REFUSED)
-        results.append(found)
+    if not all(result.safe for result in results):
+        status = max(status, REFUSED)
     if as_json:
-        print(json.dumps([asdict(found) for found in results], indent=2))
+        print(json.dumps([asdict(result) for result in results], indent=2))
     elif results:
         print("\n\n".join(map(to_text, results)))
     return status

@@ -87,7 +87,7 @@ def test_a_file_of_a_training_cannot_change_what_rebuilds_tensors(path):
     rebuild = hostile.name("torch._utils", "_rebuild_tensor_v2")
     path.write_bytes(zip_file(b"}" + text("a") + rebuild + b"N}" + text("__defaults__") + b"Ns\x86b" + b"s"))
     before = torch._utils._rebuild_tensor_v2.__defaults__
-    refused(read_training, path, "sets the state of what is not an object")
+    refused(read_training, path, "gives attributes to a Reference")
     assert torch._utils._rebuild_tensor_v2.__defaults__ == before
 
 

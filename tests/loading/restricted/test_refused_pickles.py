@@ -11,7 +11,7 @@ import torch
 
 from promptgen.errors import ModelFileError
 from promptgen.loading import restricted
-from promptgen.loading.restricted import Record, Reference
+from promptgen.loading.stack_machine import Record, Reference
 from tests.loading.restricted.classes import CLASSES, Box
 
 DATA = dict | list | tuple | Record | Reference | str | bytes | int | float | torch.Tensor | None
@@ -81,7 +81,7 @@ def test_a_name_with_other_characters_is_shown_in_ascii(refused):
     ],
 )
 def test_steps_that_plain_data_do_without(refused, step, content):
-    assert f"it has the step {step}, which files of weights do without" in refused(content)
+    assert f"it has the step {step}, which weight files do without" in refused(content)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_steps_that_plain_data_do_without(refused, step, content):
         (b"\x80\x03cnumpy.core.multiarray\nscalar\nNN\x86R.", "arguments|state"),
         (b"\x80\x03\xff.", "unknown"),
         (b"PK\x03\x04", "PERSID|newline"),
-        (b"", "ends after 0 bytes"),
+        (b"", "exhausted"),
     ],
 )
 def test_programs_that_make_no_sense(refused, content, message):

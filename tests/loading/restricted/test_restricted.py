@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from promptgen.errors import ModelFileError
-from promptgen.loading.restricted import Reference, read_pickle
+from promptgen.loading.restricted import read_pickle
+from promptgen.loading.stack_machine import Reference
 from tests.loading.restricted.classes import CLASSES, Box, Numbers, Words
 
 
