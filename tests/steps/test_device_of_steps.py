@@ -40,7 +40,7 @@ def small_world():
         content[section]["training"] |= SMALL
     content["debias"] |= {"samples": 64, "bootstrap": 10, "ess_floor": 0.001}
     content["flow"] |= {"blocks": 1, "hidden": 8}
-    content["evaluation"] |= {"samples": 48, "batch": 40, "fit_samples": 30, "bootstrap": 100, "grid": 4}
+    content["evaluation"] |= {"samples": 80, "batch": 72, "fit_samples": 30, "bootstrap": 100, "grid": 4}
     return content
 
 

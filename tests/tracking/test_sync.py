@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ from promptgen.files import sha256_of
 from steps import sync
 from steps.recording.journal import Journal
 from steps.recording.mlflow_store import ROOT, TrackingError, connect
+from tests.faults import dead_server, silent_server
 from tests.tracking.recorded_loop import run_loop, runs_of
 
 
@@ -25,11 +25,9 @@ def test_a_run_made_just_before_a_kill_is_found_again(root):
     assert sorted(runs_of(root)) == ["0 generator", "tiny"]
 
 
+@pytest.mark.faults
 def test_a_dead_server_costs_no_time_and_the_journal_replays(root, monkeypatch, caplog):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", dead_server())
     connect(root)  # pays for the import, so that the time below is the recording's own
     start = time.monotonic()
     folder = run_loop(root, interval=0.01)
@@ -41,9 +39,10 @@ def test_a_dead_server_costs_no_time_and_the_journal_replays(root, monkeypatch, 
     assert sync.push(folder, root) == 0
 
 
+@pytest.mark.faults
 def test_a_server_that_never_answers_holds_nothing_up(root, monkeypatch):
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
+    with silent_server() as silent:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", silent)
         connect(root)
         start = time.monotonic()
         run_loop(root, interval=0.01, patience=0.5)
