@@ -140,7 +140,7 @@ def _readers(this: Pass) -> dict[str, Classifier]:
 def _plain(this: Pass, generator: Generator, wanted: Request) -> Iterator[_Batch]:
     """Yield samples as the flow gives them."""
     batch, done = this.params.evaluation.batch, 0
-    for sample in draw(generator, wanted.n, seed=wanted.seed, stream=STREAM, batch=batch, given=wanted.given):
+    for sample in draw(generator, wanted.n, seed=wanted.seed, stream=STREAM, batch=batch, condition=wanted.given):
         yield _Batch(sample, list(range(done, done + len(sample.latent))))
         done += len(sample.latent)
 

@@ -18,7 +18,7 @@ from promptgen.flows.chain_file import load_chain, save_chain
 from promptgen.flows.flow import Flow
 from promptgen.flows.training import TrainingConfig, train_flow
 from promptgen.labels import classes, feature_names, target_shares
-from promptgen.moments.multipliers import MomentAscent
+from promptgen.moments.ascent import MomentAscent
 from promptgen.tracking import Tracker
 from steps.fit_moments import MOMENTS_NAME
 from steps.plans import planned, preset_lines

@@ -18,7 +18,7 @@ from promptgen.flows.sampling import draw, latent_blocks, sweep
 from promptgen.flows.training import TrainingConfig, train_flow
 from promptgen.metrics.features import image_features
 from promptgen.model_files.store import fetch
-from promptgen.moments.multipliers import MomentAscent
+from promptgen.moments.ascent import MomentAscent
 from promptgen.perception.arcface import ArcFace, ArcFaceConfig
 from promptgen.perception.celeba import CelebaAttribute
 from promptgen.perception.deca import DecaPose
@@ -204,7 +204,7 @@ def test_a_conditional_chain(models, tmp_path):
     energy = energies(models, "pose", "identity")
     trained = train(models, energy, condition=POSE).flow
     chain = ChainedGenerator(generator(models), trained)
-    for sample in draw(chain, 3, seed=1, stream="draw", batch=2, given={"yaw": 0.1}):
+    for sample in draw(chain, 3, seed=1, stream="draw", batch=2, condition={"yaw": 0.1}):
         assert isinstance(sample.image, Pretended)
     images, _ = sweep(chain, 1, seed=1, stream="sweep", steps=2)
     assert isinstance(images, Pretended)

@@ -27,7 +27,7 @@ from promptgen.errors import ConfigError, DataError
 from promptgen.flows.flow import FlowConfig
 from promptgen.flows.training import TrainingConfig
 from promptgen.metrics.quality import LEAST_SAMPLES
-from promptgen.moments.multipliers import DualConfig
+from promptgen.moments.config import DualConfig
 from promptgen.rotations import EULER
 from promptgen.strict import Section, read_yaml, validate
 from promptgen.world.config import WorldConfig

@@ -4,7 +4,7 @@ gamma is always the vector of class *probabilities*, also where the constraint i
 gradient, and an energy whose gradient is not that of its value would define no distribution that the flow could
 be measured against. So the controlled distribution is ``p(x) exp(weight * beta . P(class | x))`` in both cases, and
 `kind` says which shares this family is fitted by: those of hard labels (what is counted in the end) or mean
-probabilities. `promptgen.moments.multipliers.MomentAscent` moves beta until they are met.
+probabilities. `promptgen.moments.ascent.MomentAscent` moves beta until they are met.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from promptgen.config.specs import (
 )
 from promptgen.flows.training import TrainingConfig
 from promptgen.metrics.identity import PAIRS
-from promptgen.moments.multipliers import DualConfig
+from promptgen.moments.config import DualConfig
 
 SWEEP_IMAGES = 42
 """Pictures that show one coordinate of a condition: so many latents by so many values, see `steps.sample`."""

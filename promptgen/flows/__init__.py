@@ -1,1 +1,1 @@
-"""Flows: the invertible network, its objective, its training, and sampling through it."""
+"""Flows: the invertible network, its training objective, its training, and sampling from it."""

@@ -1,6 +1,6 @@
-"""Samples of a flow in batches that fit into memory: losses to train on, log weights to choose and report by.
+"""Samples of a flow in batches that fit into memory: losses for training, log weights for selection and reports.
 
-Every draw is addressed by the seed and the names of its stream, so the same names give the same samples again.
+Every draw is addressed by the seed and the names of its stream, so the same names reproduce the same samples.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from promptgen.seeding import stream
 
 @dataclass(frozen=True)
 class Batches:
-    """What a flow is sampled for.
+    """A flow, its target, and the size of the batches.
 
     Attributes:
-        flow: the flow; its device and type are those of all samples.
+        flow: the flow; samples have its device and floating-point type.
         generator: the frozen generator.
-        energy: what is wanted, nats.
+        energy: control energy, nats.
         seed: seed of the experiment.
-        size: most samples that go through the generator at a time.
+        size: largest number of samples per pass through the generator.
     """
 
     flow: Flow
@@ -39,16 +39,16 @@ class Batches:
 
     @property
     def condition(self) -> Condition:
-        """What is drawn besides the noise: the conditions that the generator takes, and then those of the flow."""
+        """Coordinates that are drawn besides the noise: the generator's, followed by the flow's."""
         return condition_of(self.generator) + self.flow.condition
 
     @property
     def images_per_sample(self) -> int:
-        """How many images a sample takes: two if an energy compares it with the null condition."""
+        """Number of images per sample: two if an energy compares it with the null condition, else one."""
         return 2 if getattr(self.energy, "needs_anchor", False) else 1
 
     def losses(self, n: int, *names: str | int, estimator: Estimator = "path") -> Iterator[Loss]:
-        """Yield the losses of `n` samples from the stream called `names`, batch by batch.
+        """Yield the losses of `n` samples from the stream `names`, batch by batch.
 
         Raises:
             NonFiniteEnergyError: an energy or the flow's density is NaN or infinite.
@@ -57,7 +57,7 @@ class Batches:
             yield reverse_kl(self.flow, self.generator, self.energy, eps, context=context, estimator=estimator, rng=rng)
 
     def log_weights(self, n: int, *names: str | int) -> Tensor:
-        """Return the log weights, nats, (n,), of samples from the stream called `names`.
+        """Return the log weights, nats, (n,), of samples from the stream `names`.
 
         Raises:
             NonFiniteEnergyError: an energy or the flow's density is NaN or infinite.
@@ -70,7 +70,7 @@ class Batches:
         )
 
     def bad_gradients(self, n: int, *names: str | int) -> list[str]:
-        """Return the terms of the energy whose gradient by latents or anchors is not finite for some sample."""
+        """Return the names of energy terms whose gradient at the latents or anchors is not finite for some sample."""
         bad: set[str] = set()
         for eps, context, rng in self._draws(n, *names):
             below, own = split_context(context, self.flow.context_dim)
@@ -86,7 +86,7 @@ class Batches:
     def _draws(self, n: int, *names: str | int) -> Iterator[tuple[Tensor, Tensor | None, torch.Generator]]:
         """Yield noise (B, D), conditions (B, C) and the energies' random stream, batch by batch.
 
-        Noise and conditions do not depend on the size of the batches: they are drawn on the CPU all at once.
+        Noise and conditions are drawn on the CPU all at once, so they do not depend on the batch size.
         """
         like, condition = next(self.flow.parameters()), self.condition
         eps = torch.randn(n, self.flow.dim, generator=stream(self.seed, *names), dtype=like.dtype).to(like.device)
@@ -98,7 +98,7 @@ class Batches:
 
 
 def _has_finite_gradients(part: Tensor, inputs: list[Tensor]) -> bool:
-    """Say whether one term, (B,), has finite gradients by all `inputs`; a term may depend on none of them."""
+    """Return whether a term, (B,), has finite gradients at all `inputs`; it need not depend on them."""
     if not part.requires_grad:
         return True
     gradients = torch.autograd.grad(part.sum(), inputs, retain_graph=True, allow_unused=True)

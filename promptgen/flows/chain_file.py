@@ -1,7 +1,7 @@
 """Chains of trained flows in one file: safetensors with a JSON description inside.
 
-The file holds the flows with the names and ranges of their conditions, how to build the generator under them, and where
-they come from. It is loaded and sampled without any control model and without params.yaml.
+The file holds the flows, the names and ranges of their conditions, the specification of the generator under them, and
+their origin. Loading and sampling it needs no control model and no params.yaml.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from promptgen.loading.published import DAMAGE
 
 @dataclass(frozen=True)
 class Chain:
-    """Flows that were trained one on top of the other.
+    """Flows that were trained one on top of another.
 
     Attributes:
-        flows: the flows; the first one is the one on the generator itself.
-        generator_spec: how to build the generator, as in params.yaml.
-        info: where the flows come from: plain numbers, strings, lists and dicts.
+        flows: the flows, starting with the one on the generator itself.
+        generator_spec: specification of the generator, as in params.yaml.
+        info: origin of the flows, as plain numbers, strings, lists and dicts.
     """
 
     flows: list[Flow]
@@ -37,7 +37,7 @@ class Chain:
     info: dict[str, Any]
 
     def on(self, generator: Generator) -> Generator:
-        """Return `generator` with all flows of the chain on it."""
+        """Return `generator` with all flows of the chain on top."""
         for flow in self.flows:
             generator = ChainedGenerator(generator, flow)
         return generator
@@ -46,13 +46,13 @@ class Chain:
 def save_chain(
     path: Path | str, flows: Sequence[Flow], generator_spec: Mapping[str, Any], info: Mapping[str, Any]
 ) -> None:
-    """Write a chain to one file; equal chains make equal bytes.
+    """Write a chain to one file; equal chains give identical bytes.
 
     Args:
-        path: the file, by custom `*.safetensors`.
-        flows: the flows, the one on the generator itself first.
-        generator_spec: how to build the generator.
-        info: where the flows come from.
+        path: the file, conventionally `*.safetensors`.
+        flows: the flows, starting with the one on the generator itself.
+        generator_spec: specification of the generator.
+        info: origin of the flows.
 
     Raises:
         DataError: `generator_spec` or `info` is not plain JSON.
@@ -65,7 +65,7 @@ def save_chain(
 
 
 def load_chain(path: Path | str) -> Chain:
-    """Read a chain.
+    """Read a chain that `save_chain` wrote.
 
     Raises:
         CheckpointError: the file is missing, damaged, or not a chain of this project.
@@ -85,17 +85,17 @@ def load_chain(path: Path | str) -> Chain:
 
 
 def _describe(flow: Flow) -> dict[str, Any]:
-    """Return what `_rebuild` needs to make a flow of the same shape."""
+    """Return the description from which `_rebuild` makes a flow of the same shape."""
     dtype = str(next(flow.parameters()).dtype).removeprefix("torch.")
-    condition = [[name, *ends] for name, ends in flow.condition.ranges.items()]  # in order, which JSON objects lose
+    condition = [[name, *ends] for name, ends in flow.condition.ranges.items()]  # a list, since its order matters
     return {"dim": flow.dim, "condition": condition, "dtype": dtype, "config": flow.config.model_dump()}
 
 
 def _check_flow(described: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Path | str) -> None:
-    """Refuse a flow of more numbers than its file holds, before it is built: a file of a kilobyte may describe any.
+    """Refuse, before building it, a flow with more numbers than its file holds: a tiny file can describe a huge one.
 
     Raises:
-        CheckpointError: a rotation and the outer layers of a coupling in each block would already be more.
+        CheckpointError: the rotation and the coupling network of each block would already need more numbers.
     """
     config = FlowConfig.model_validate(described["config"])
     sizes = config.parts or (int(described["dim"]),)
@@ -108,7 +108,7 @@ def _check_flow(described: Mapping[str, Any], tensors: Mapping[str, Tensor], pat
 
 
 def _rebuild(described: Mapping[str, Any]) -> Flow:
-    """Return a flow of the described shape, whose numbers are still to be filled in."""
+    """Return a flow of the described shape, before its numbers are loaded."""
     config, dtype = FlowConfig.model_validate(described["config"]), DTYPES[described["dtype"]]
     condition = Condition({str(name): (float(low), float(high)) for name, low, high in described["condition"]})
     return Flow(int(described["dim"]), config, condition, dtype=dtype)

@@ -1,4 +1,4 @@
-"""A flow on a generator, which is a generator again: ``G'(eps) = G(f(eps))`` with prior N(0, I)."""
+"""A flow on a generator is itself a generator: ``G'(eps) = G(f(eps))`` with prior N(0, I)."""
 
 from __future__ import annotations
 
@@ -25,26 +25,38 @@ from promptgen.generators.base import (
 
 
 class ChainedGenerator(FrozenModule):
-    """Images of a generator whose latents are drawn by a flow. Chains of chains are chains.
+    """A generator whose latents are drawn by a flow. The base may be a chain itself.
 
-    It keeps its own copy of the flow, so that training the original further does not change it. On a generator with
-    known attributes, `truth` is there too. What the flows of a chain can be told, wherever they are in it, the chain
-    can be told: its `condition` has the coordinates of the lowest conditional flow first.
+    The chain keeps a copy of the flow, so training the original further does not change the chain. It has `truth` if
+    its base has. Its `condition` collects the coordinates of all its conditional flows, the lowest flow first.
 
     Args:
         base: the generator, which may be a chain.
-        flow: the flow of the base's latents.
+        flow: flow that draws the base's latents.
 
     Raises:
-        DataError: the flow and the generator's latents differ in dimension, or two conditions have the same name.
+        DataError: the flow and the generator's latents differ in dimension, or two coordinates have the same name.
+
+    Example:
+        >>> from promptgen.flows.flow import FlowConfig
+        >>> class Brightness:
+        ...     prior, image_shape = GaussianPrior.standard(2), (3, 1, 1)
+        ...     def __call__(self, latent, *, noise=None):
+        ...         return latent[:, :1, None, None].expand(-1, 3, 1, 1)
+        >>> flow = Flow(2, FlowConfig(blocks=1, hidden=4), scale=torch.tensor([2.0, 1.0]))
+        >>> chain = ChainedGenerator(Brightness(), flow)  # a new flow only scales
+        >>> round(float(chain(torch.tensor([[0.25, 1.0]]))[0, 0, 0, 0]), 4)
+        0.5
     """
 
     image_shape: tuple[int, int, int]
     condition: Condition
 
     def __new__(cls, base: object = None, flow: object = None) -> ChainedGenerator:
-        """Make a chain that has `truth` if, and only if, its base has: `isinstance(chain, HasTruth)` must not lie."""
-        # Without arguments when a chain is copied, whose class has been chosen already.
+        """Choose the class with `truth` if, and only if, the base has it, so that `isinstance(chain, HasTruth)` holds.
+
+        Copying a chain calls this without arguments, on the class that was chosen before.
+        """
         return super().__new__(_TruthfulChain if isinstance(base, HasTruth) else cls)
 
     def __init__(self, base: Generator, flow: Flow) -> None:
@@ -63,17 +75,17 @@ class ChainedGenerator(FrozenModule):
 
         Args:
             latent: latents of the chain, standard normal under its prior.
-            noise: as of the base.
-            context: conditions, (B, C), with the columns of `condition`; None means the null condition.
+            noise: random stream for noise inside the base; None means its fixed noise.
+            context: conditions, (B, C), one column per coordinate of `condition`; None means the null condition.
         """
         below, _ = split_context(context, self.flow.context_dim)
         return conditioned_images(self.base, self.latent(latent, context), below, noise=noise)
 
     def latent(self, eps: Tensor, context: Tensor | None = None) -> Tensor:
-        """Return the base's latents, (B, D), of the chain's own latents `eps`, (B, D).
+        """Return the base's latents, (B, D), for latents `eps` of the chain, (B, D).
 
         Raises:
-            DataError: the conditions are not those that the chain takes.
+            DataError: the conditions have the wrong shape for this chain.
         """
         if context is not None and context.shape != (expected := (len(eps), len(self.condition))):
             raise DataError(f"this chain takes conditions of shape {expected}, got {tuple(context.shape)}")
@@ -83,11 +95,11 @@ class ChainedGenerator(FrozenModule):
 
 
 class _TruthfulChain(ChainedGenerator):
-    """A chain on a generator whose latents have known attributes."""
+    """A chain on a generator that knows the true attributes of its latents."""
 
     @property
     def attributes(self) -> Mapping[str, Sequence[str]] | None:
-        """Class labels of each attribute, in the order of the true indices; None if the base does not tell."""
+        """Class labels of each attribute, in the order of the true indices; None if the base does not name them."""
         return truth_classes(cast(HasTruth, self.base))
 
     def truth(self, latent: Tensor, context: Tensor | None = None) -> Mapping[str, Tensor]:

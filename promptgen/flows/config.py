@@ -1,4 +1,4 @@
-"""How large a flow is, and how it is trained: the `flow` and `training` sections of params.yaml."""
+"""Architecture and training of a flow: the `flow` and `training` sections of params.yaml."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ Estimator = Literal["path", "plain"]
 
 
 class FlowConfig(Section):
-    """Size of a flow.
+    """Architecture of a flow.
 
     Attributes:
         blocks: number of blocks.
-        hidden: width of the one hidden layer in each coupling's network.
+        hidden: width of the hidden layer in each coupling network.
         log_scale_bound: largest absolute log-scale of a coupling, nats per dimension.
-        parts: sizes of the parts of the latent that have flows of their own, independent of each other, each of
-            `blocks` blocks; they sum to the latent's dimension. None means one flow for the whole latent.
+        parts: sizes of the parts of the latent, which sum to its dimension. Each part gets an independent flow of
+            `blocks` blocks. None means one flow for the whole latent.
     """
 
     blocks: int = Field(default=8, ge=1)
@@ -29,19 +29,19 @@ class FlowConfig(Section):
 
 
 class TrainingConfig(Section):
-    """How a flow is trained.
+    """How to train a flow.
 
     Attributes:
         steps: number of optimiser steps.
         batch: samples per step.
-        learning_rate: of Adam, at the first step; falls linearly to zero.
-        clip: largest norm of the gradient; a longer one is scaled down.
-        estimator: of the gradient, "path" or "plain".
+        learning_rate: learning rate of Adam at the first step; decays linearly to zero.
+        clip: largest gradient norm; longer gradients are scaled down.
+        estimator: gradient estimator, "path" or "plain"; see `promptgen.flows.objective.reverse_kl`.
         checkpoint_every: steps between two states on disk.
         validate_every: steps between two held-out estimates of the loss.
-        validation_samples: samples of each, always from the same noise.
-        micro_batch: samples that go through the generator at a time; null means the whole batch. It bounds the memory
-            and changes the result by rounding only, unless an energy draws.
+        validation_samples: samples per held-out estimate, always from the same noise.
+        micro_batch: samples per pass through the generator; null means the whole batch. It bounds the memory
+            and changes the result by rounding only, unless an energy is stochastic.
     """
 
     steps: int = Field(ge=1)
@@ -56,7 +56,7 @@ class TrainingConfig(Section):
 
     @property
     def at_once(self) -> int:
-        """Samples that go through the generator at a time."""
+        """Number of samples per pass through the generator."""
         return min(self.micro_batch or self.batch, self.batch)
 
     def validates(self, step: int) -> bool:
@@ -64,11 +64,11 @@ class TrainingConfig(Section):
         return step % self.validate_every == 0 or step == self.steps
 
     def samples(self, fit_samples: int, fixed_from: int = 0) -> dict[str, int]:
-        """Return how many samples a training draws, by their purpose.
+        """Return the number of samples that a training draws, by purpose.
 
         Args:
             fit_samples: samples of the final fit.
-            fixed_from: step from which the energy no longer changes; the first held-out loss is that of this step.
+            fixed_from: step from which the energy no longer changes; the first held-out loss is estimated there.
         """
         first = min(fixed_from, self.steps)
         validations = sum(step == first or self.validates(step) for step in range(first, self.steps + 1))

@@ -1,13 +1,13 @@
-"""How well a flow fits what it was trained for, from the log importance weights of fresh samples.
+"""How well a flow fits its target, from the log importance weights of fresh samples.
 
 With ``w = p(z) exp(-E) / q(z)`` at z ~ q, so that ``E[w] = Z``:
 
     log Z estimate = log mean(w)         bound = mean(log w) <= log Z
     KL(q || p*) ~ log Z - bound          effective sample size = (sum w)^2 / sum w^2
 
-Each comes with its standard error, by linear expansion (the delta method). Estimates and errors rest on the largest
-weights, so `tail_index` tells how heavy the weights' tail is: beyond about 0.7 no number of samples that anybody draws
-makes them reliable.
+Each has a standard error by the delta method. Estimates and errors depend mostly on the largest weights, so
+`tail_index` measures how heavy the tail of the weights is: above about 0.7, no practical number of samples makes them
+reliable.
 
 A. Vehtari, D. Simpson, A. Gelman, Y. Yao, J. Gabry, "Pareto smoothed importance sampling", JMLR 2024,
 https://arxiv.org/abs/1507.02646
@@ -31,35 +31,35 @@ from promptgen.metrics.estimate import Estimate
 Trust = Literal["good", "usable", "not to be trusted"]
 
 GOOD_TAIL = 0.5
-"""Up to this tail index the weights have a finite variance."""
+"""Up to this tail index, the weights have a finite variance."""
 
 USABLE_TAIL = 0.7
-"""Up to this tail index importance sampling converges fast enough to be of use; lower for few samples."""
+"""Up to this tail index, importance sampling converges fast enough to be useful; lower for few samples."""
 
 LEAST_TAIL = 5
-"""Fewest weights that a tail is fitted to."""
+"""Smallest number of weights that a tail is fitted to."""
 
 LEAST_WEIGHT = 1e-300
-"""Where weights differ by so many nats that all but a few vanish beside the largest, they are taken for this small."""
+"""Weights that underflow beside the largest one are raised to this value."""
 
 LEAST_SAMPLES = 5 * LEAST_TAIL
-"""Fewest weights whose tail can be judged: a fifth of them make the tail."""
+"""Smallest number of weights whose tail can be judged: a fifth of them form the tail."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How well a flow fits its target. Every `..._error` is a standard error.
+    """How well a flow fits its target.
 
     Attributes:
         log_z: estimate of ``log Z``, nats.
-        log_z_error: of `log_z`, nats.
+        log_z_error: standard error of `log_z`, nats.
         log_z_bound: lower bound of ``log Z``: the mean log weight, nats.
-        kl_gap: estimate of ``KL(q || p*)``: the difference of the two, nats.
-        kl_gap_error: of `kl_gap`, nats.
-        ess_fraction: effective sample size over the number of samples, in (0, 1].
-        ess_error: of `ess_fraction`.
-        tail_index: shape k of the generalised Pareto distribution of the largest weights; None where too many of the
-            largest weights are alike, or they are too few to say.
+        kl_gap: estimate of ``KL(q || p*)``: `log_z` minus `log_z_bound`, nats.
+        kl_gap_error: standard error of `kl_gap`, nats.
+        ess_fraction: effective sample size divided by the number of samples, in (0, 1].
+        ess_error: standard error of `ess_fraction`.
+        tail_index: shape k of the generalised Pareto distribution of the largest weights; None if there are too few
+            weights, or too many of the largest ones are equal.
         n: number of samples.
     """
 
@@ -76,14 +76,14 @@ class Fit:
     @property
     def trust(self) -> Trust:
         """How far these figures, and samples corrected by the weights, can be trusted."""
-        if self.tail_index is None:  # whether all are alike or few outweigh them, the effective sample size tells
+        if self.tail_index is None:  # the effective sample size is small if a few weights outweigh the rest
             return "good" if round(self.ess_fraction * self.n) >= LEAST_SAMPLES else "not to be trusted"
         if self.n < LEAST_SAMPLES or self.tail_index > usable_tail(self.n):
             return "not to be trusted"
         return "good" if self.tail_index <= GOOD_TAIL else "usable"
 
     def intervals(self, confidence: float = 0.95) -> dict[str, Estimate]:
-        """Return `log_z`, `kl_gap` and `ess_fraction` with normal intervals, cut off where no value can lie."""
+        """Return `log_z`, `kl_gap` and `ess_fraction` with normal intervals, cut off at the limits of their range."""
         half = NormalDist().inv_cdf(0.5 + confidence / 2)
 
         def around(value: float, error: float, least: float, largest: float) -> Estimate:
@@ -96,7 +96,7 @@ class Fit:
         }
 
     def as_dict(self, confidence: float = 0.95) -> dict[str, Any]:
-        """Return the numbers by name as plain ones, those with an interval as `Estimate.as_dict` gives them."""
+        """Return plain numbers by name; a number with an interval is a dict as from `Estimate.as_dict`."""
         intervals = {name: estimate.as_dict() for name, estimate in self.intervals(confidence).items()}
         return {**intervals, "tail_index": self.tail_index, "trust": self.trust, "n": self.n}
 
@@ -105,7 +105,14 @@ def fit_statistics(log_w: Tensor) -> Fit:
     """Summarise log importance weights, nats, (n,), of fresh samples from the flow.
 
     Raises:
-        DataError: there are none, or one is NaN or infinite.
+        DataError: there are no weights, or one is NaN or infinite.
+
+    Example:
+        Equal weights mean a perfect fit:
+
+        >>> fit = fit_statistics(torch.full((100,), 2.0))
+        >>> round(fit.log_z, 6), round(fit.kl_gap, 6), round(fit.ess_fraction, 6), fit.trust
+        (2.0, 0.0, 1.0, 'good')
     """
     log_w = log_w.detach().double().cpu()
     if log_w.numel() == 0 or not bool(log_w.isfinite().all()):
@@ -128,16 +135,16 @@ def fit_statistics(log_w: Tensor) -> Fit:
 
 
 def tail_index(log_w: Tensor) -> float | None:
-    """Return the shape k of the generalised Pareto distribution that the largest weights follow.
+    """Return the shape k of the generalised Pareto distribution fitted to the largest weights.
 
-    Moments of the weights up to the order 1 / k are finite. A weak prior draws the estimate of few weights towards 0.5,
-    as in the source.
+    The weights have finite moments up to order 1 / k. As in the source, a weak prior pulls the estimate from few
+    weights towards 0.5.
 
     Args:
-        log_w: log weights, nats, (n,); a common constant changes nothing.
+        log_w: log weights, nats, (n,); a constant added to all of them changes nothing.
 
     Returns:
-        None where there are fewer than `LEAST_TAIL` weights in the tail, or more than a quarter of it are alike.
+        The shape, or None if the tail has fewer than `LEAST_TAIL` weights or more than a quarter of it is equal.
     """
     n = len(log_w)
     size = math.ceil(min(0.2 * n, 3 * math.sqrt(n)))
@@ -153,14 +160,14 @@ def tail_index(log_w: Tensor) -> float | None:
 
 
 def usable_tail(n: int) -> float:
-    """Return the largest tail index at which `n` weights are of use."""
+    """Return the largest tail index at which `n` weights are useful."""
     return min(1 - 1 / math.log10(n), USABLE_TAIL) if n > 10 else 0.0
 
 
 def _pareto_shape(excess: Tensor) -> float:
-    """Return the shape of the generalised Pareto distribution of `excess`, (m,), ascending, all positive.
+    """Return the shape of the generalised Pareto distribution fitted to `excess`, (m,), ascending and positive.
 
-    The profile likelihood of theta = -shape / scale is averaged over a grid that spans its plausible values.
+    The profile likelihood of theta = -shape / scale is averaged over a grid of its plausible values.
     """
     m = len(excess)
     grid = torch.arange(1, 30 + math.isqrt(m) + 1, dtype=torch.float64) - 0.5
@@ -173,5 +180,5 @@ def _pareto_shape(excess: Tensor) -> float:
 
 
 def _standard_error(terms: Tensor) -> float:
-    """Return the standard error of the mean of independent terms, (n,); zero where there is just one."""
+    """Return the standard error of the mean of independent terms, (n,); zero for a single term."""
     return float(terms.std(correction=min(1, len(terms) - 1))) / math.sqrt(len(terms))

@@ -1,12 +1,12 @@
-"""The invertible network that reshapes a generator's latents: ``z = f(eps; c)`` with an exact density.
+"""The invertible network that transforms noise into a generator's latents: ``z = f(eps; c)`` with an exact density.
 
 Each block is a scale and shift per dimension, a fixed random rotation and an affine coupling,
 
     ``x -> exp(s) x + t``,    ``x -> Q x``,    ``(x_1, x_2) -> (x_1, exp(a(x_1, c)) x_2 + b(x_1, c))``,
 
-where the log-scale `a` is bounded. A last rotation undoes all the others, so that a new flow leaves its input as it is.
-A latent of several parts, such as BigGAN's z and class embedding, may have a flow of its own for each part.
-The blocks are nflows transforms; the couplings of nflows themselves can only contract, hence the subclass.
+where the log-scale `a` is bounded. A final rotation undoes all the others, so a new flow is the identity.
+A latent made of several parts, such as BigGAN's z and class embedding, can have a separate flow for each part.
+The blocks are nflows transforms. The coupling is a subclass, because the affine coupling of nflows can only contract.
 
 L. Dinh, J. Sohl-Dickstein, S. Bengio, "Density estimation using Real NVP", 2017, https://arxiv.org/abs/1605.08803
 """
@@ -32,19 +32,28 @@ from promptgen.seeding import stream
 class Flow(nn.Module):
     """An invertible map from noise `eps` to latents `z`, both (B, D), under an optional condition `c`, (B, C).
 
-    A new flow is the identity times `scale`, for every condition.
+    A new flow multiplies its input by `scale`, whatever the condition.
 
     Args:
         dim: number of dimensions D, at least 2.
-        config: size of the network.
-        condition: coordinates of the condition; none, the default, means an unconditional flow.
-        scale: standard deviations of the generator's prior, (D,), so that a new flow turns N(0, I) into the prior;
+        config: architecture of the network.
+        condition: coordinates of the condition; without any, the default, the flow is unconditional.
+        scale: standard deviations of the generator's prior, (D,), so that a new flow maps N(0, I) to the prior;
             None means ones.
-        seed: chooses the rotations and the first weights.
-        dtype: floating type of all parameters and buffers; casting a flow later leaves its rotations less exact.
+        seed: seed of the rotations and the initial weights.
+        dtype: floating-point type of all parameters and buffers. Casting a flow later makes its rotations less exact.
 
     Raises:
-        DataError: there are fewer than 2 dimensions, or the parts or the scale do not fit them.
+        DataError: there are fewer than 2 dimensions, or the parts or the scale do not match them.
+
+    Example:
+        >>> eps = torch.tensor([[0.5, -1.0, 2.0]])
+        >>> flow = Flow(3, FlowConfig(blocks=2, hidden=8))
+        >>> latent, log_det = flow(eps)
+        >>> torch.allclose(latent, eps, atol=1e-5), torch.allclose(log_det, torch.zeros(1))  # the identity at first
+        (True, True)
+        >>> torch.allclose(flow.inverse(latent)[0], eps, atol=1e-5)
+        True
     """
 
     context_scale: Tensor
@@ -60,7 +69,7 @@ class Flow(nn.Module):
     ) -> None:
         super().__init__()
         if dim < 2:
-            raise DataError(f"a flow couples dimensions with each other and needs at least 2, got {dim}")
+            raise DataError(f"a flow couples dimensions with one another, so it needs at least 2, got {dim}")
         if scale is not None and scale.shape != (dim,):
             raise DataError(f"scale must be one number per dimension, ({dim},), got {tuple(scale.shape)}")
         self.dim = dim
@@ -81,7 +90,7 @@ class Flow(nn.Module):
         """Return latents, (B, D), and ``log|det dz/deps|``, (B,), of noise (B, D) under conditions (B, C).
 
         Raises:
-            DataError: a shape is wrong, or a condition is missing or not expected.
+            DataError: a shape is wrong, or a condition is missing or unexpected.
         """
         latent, log_det = self.transform(eps, self._scaled(eps, context))
         return latent, log_det
@@ -90,7 +99,7 @@ class Flow(nn.Module):
         """Return the noise, (B, D), and ``log|det deps/dz|``, (B,), of latents (B, D) under conditions (B, C).
 
         Raises:
-            DataError: a shape is wrong, or a condition is missing or not expected.
+            DataError: a shape is wrong, or a condition is missing or unexpected.
         """
         eps, log_det = self.transform.inverse(latent, self._scaled(latent, context))
         return eps, log_det
@@ -108,17 +117,17 @@ class Flow(nn.Module):
         return parameter.new_zeros(n, self.context_dim)
 
     def _scaled(self, points: Tensor, context: Tensor | None) -> Tensor | None:
-        """Return conditions as the couplings take them: in units of their ranges, for small angles are hard to learn.
+        """Return conditions in units of their ranges, as the couplings expect: small angles are hard to learn.
 
         Raises:
-            DataError: points or conditions have a wrong shape, which would broadcast silently further in.
+            DataError: points or conditions have a wrong shape, which would otherwise broadcast silently.
         """
         if points.ndim != 2 or points.shape[1] != self.dim:
             raise DataError(f"this flow takes points of shape (B, {self.dim}), got {tuple(points.shape)}")
         expected = (len(points), self.context_dim) if self.context_dim else None
-        given = None if context is None else tuple(context.shape)
-        if given != expected:
-            raise DataError(f"this flow takes conditions of shape {expected}, got {given}")
+        shape = None if context is None else tuple(context.shape)
+        if shape != expected:
+            raise DataError(f"this flow takes conditions of shape {expected}, got {shape}")
         return None if context is None else context / self.context_scale
 
 
@@ -128,14 +137,14 @@ def standard_log_prob(eps: Tensor) -> Tensor:
 
 
 def _blocks(dim: int, config: FlowConfig, context_dim: int, rng: torch.Generator) -> list[nn.Module]:
-    """Return the blocks of a flow that is the identity, the closing rotation included."""
+    """Return the blocks of a flow and the final rotation, which together are the identity at first."""
     blocks: list[nn.Module] = []
-    mixed = torch.eye(dim, dtype=torch.float64)
+    product = torch.eye(dim, dtype=torch.float64)
     for _ in range(config.blocks):
         rotation = _random_rotation(dim, rng)
-        mixed = rotation @ mixed
+        product = rotation @ product
         blocks += [_ScaleShift(dim), _Rotation(rotation), _BoundedCoupling(dim, config, context_dim, rng)]
-    return [*blocks, _Rotation(mixed.T)]
+    return [*blocks, _Rotation(product.T)]
 
 
 def _random_rotation(dim: int, rng: torch.Generator) -> Tensor:
@@ -146,7 +155,7 @@ def _random_rotation(dim: int, rng: torch.Generator) -> Tensor:
 
 
 class _Parts(Transform):  # type: ignore[misc]
-    """A flow for each part of the dimensions, none of which sees another part; all see the condition."""
+    """Independent flows for the parts of the dimensions; all of them see the condition."""
 
     def __init__(
         self, dim: int, config: FlowConfig, sizes: tuple[int, ...], context_dim: int, rng: torch.Generator
@@ -174,7 +183,7 @@ class _Parts(Transform):  # type: ignore[misc]
 
 
 class _ScaleShift(Transform):  # type: ignore[misc]
-    """``x -> exp(s) x + t`` with learned `s` and `t` per dimension, zero at first."""
+    """``x -> exp(s) x + t`` with learned `s` and `t` per dimension, initially zero."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -205,7 +214,7 @@ class _Rotation(Transform):  # type: ignore[misc]
 
 
 class _BoundedCoupling(AffineCouplingTransform):  # type: ignore[misc]
-    """Scales and shifts the second half of the dimensions by functions of the first half and of the condition."""
+    """Scales and shifts the second half of the dimensions as functions of the first half and the condition."""
 
     def __init__(self, dim: int, config: FlowConfig, context_dim: int, rng: torch.Generator) -> None:
         def network(inputs: int, outputs: int) -> nn.Module:
@@ -228,7 +237,7 @@ class _BoundedCoupling(AffineCouplingTransform):  # type: ignore[misc]
 
 
 class _CouplingNetwork(nn.Module):
-    """One hidden layer; the outputs are zero at first, whatever the inputs."""
+    """One hidden layer, with outputs that are initially zero for all inputs."""
 
     def __init__(self, inputs: int, hidden: int, outputs: int, rng: torch.Generator) -> None:
         super().__init__()

@@ -1,10 +1,10 @@
-"""What a flow is trained for, and how well it fits.
+"""The training objective: the reverse KL from the flow's distribution to the controlled one.
 
-With ``z = f(eps)``, ``eps ~ N(0, I)``, image ``x = G(z)`` and the wanted density ``p*(z) = p(z) exp(-E(x, z)) / Z``,
+With ``z = f(eps)``, ``eps ~ N(0, I)``, image ``x = G(z)`` and the target density ``p*(z) = p(z) exp(-E(x, z)) / Z``,
 
     ``log w = log p(z) - E(x, z) - log q(z)``,    ``KL(q || p*) = log Z - E_q[log w]``,
 
-so minus the mean of ``log w`` is the reverse KL up to a constant, and the spread of ``log w`` tells how far `q` is
+so minus the mean of ``log w`` is the reverse KL up to a constant, and the spread of ``log w`` measures how far `q` is
 from `p*`.
 
 Wu, Motamed, Srivastava, De la Torre, "Generative Visual Prompt: Unifying Distributional Control of Pre-Trained
@@ -34,8 +34,8 @@ class Loss:
     Attributes:
         value: reverse KL minus ``log Z``, nats, scalar.
         log_w: log importance weights, nats, (B,).
-        parts: each weighted term of the energy, nats, (B,), by name.
-        sample: what the energies looked at.
+        parts: the weighted terms of the energy, nats, (B,), by name.
+        sample: the samples that the energies were evaluated on.
     """
 
     value: Tensor
@@ -57,18 +57,18 @@ def reverse_kl(
     """Compute ``mean(log q(z) - log p(z) + E(G(z)))`` at ``z = f(eps; c)``; the prior `p` is the generator's.
 
     Both estimators have the same value and the same mean gradient. "plain" differentiates through everything. "path"
-    leaves out the derivative of ``log q`` by the flow's own parameters, whose mean is zero, so that its variance
+    omits the derivative of ``log q`` with respect to the flow's parameters, whose mean is zero, so its variance
     vanishes as `q` approaches `p*` (Roeder, Wu, Duvenaud, "Sticking the landing", 2017,
     https://arxiv.org/abs/1703.09194; Vaitl, Nicoli, Nakajima, Kessel, 2022, https://arxiv.org/abs/2207.08219).
 
     Args:
-        flow: the flow `f`, whose parameters get the gradient.
+        flow: the flow `f`, whose parameters receive the gradient.
         generator: the frozen generator `G`.
-        energy: what is wanted, nats.
+        energy: control energy, nats.
         eps: standard normal noise, (B, D).
-        context: conditions, (B, C): those that the generator takes, if any, and then those of a conditional flow.
+        context: conditions, (B, C): the generator's coordinates, if any, followed by the flow's.
         estimator: "path" or "plain".
-        rng: random stream for energies that draw.
+        rng: random stream for stochastic energies.
 
     Raises:
         NonFiniteEnergyError: a term of the energy, or the flow's density, is NaN or infinite for a sample.
@@ -80,7 +80,10 @@ def reverse_kl(
     parts = energy_parts(energy, sample)
     log_q = _path_log_prob(flow, latent, own) if estimator == "path" else standard_log_prob(eps) - log_det
     log_w = generator.prior.log_prob(latent) - torch.stack(list(parts.values())).sum(dim=0) - log_q
-    loss = Loss(-log_w.mean(), log_w.detach(), {name: part.detach() for name, part in parts.items()}, _detached(sample))
+    # Without its graph, a sample that is kept does not keep the generator's activations.
+    anchor = None if sample.anchor is None else sample.anchor.detach()
+    detached = Sample(sample.latent.detach(), sample.image.detach(), sample.context, anchor, sample.rng)
+    loss = Loss(-log_w.mean(), log_w.detach(), {name: part.detach() for name, part in parts.items()}, detached)
     _require_finite(loss)
     return loss
 
@@ -94,13 +97,13 @@ def log_weight(
     context: Tensor | None = None,
     rng: torch.Generator | None = None,
 ) -> Tensor:
-    """Return ``log w``, nats, (B,), at ``z = f(eps; c)``, without gradients; the arguments are `reverse_kl`'s."""
+    """Return ``log w``, nats, (B,), at ``z = f(eps; c)``, without gradients; see `reverse_kl` for the arguments."""
     with torch.no_grad():
         return reverse_kl(flow, generator, energy, eps, context=context, estimator="plain", rng=rng).log_w
 
 
 def join(losses: Sequence[Loss]) -> Loss:
-    """Return the losses of several batches as that of one; its `value` is for reading only."""
+    """Return the losses of several batches as the loss of one; its `value` carries no gradient."""
     if len(losses) == 1:
         return losses[0]
     log_w = torch.cat([loss.log_w for loss in losses])
@@ -116,17 +119,17 @@ def join(losses: Sequence[Loss]) -> Loss:
 
 
 def anchor_images(flow: Flow, generator: Generator, energy: Energy, eps: Tensor) -> Tensor | None:
-    """Return the images of the same noise at the null condition, (B, 3, H, W), if the energy asks for them."""
+    """Return the images of the same noise under the null condition, (B, 3, H, W), if the energy needs them."""
     if not getattr(energy, "needs_anchor", False):
         return None
     return generator(flow(eps, flow.null_context(len(eps)))[0])
 
 
 def energy_parts(energy: Energy, sample: Sample) -> dict[str, Tensor]:
-    """Return the terms of a weighted sum by name, nats, (B,); any other energy is one term called "energy".
+    """Return the terms of a weighted sum by name, nats, (B,); any other energy is a single term named "energy".
 
     Raises:
-        DataError: a term is not one number per sample, which would broadcast silently.
+        DataError: a term is not one number per sample, which would otherwise broadcast silently.
     """
     parts = energy.parts(sample) if isinstance(energy, WeightedSum) and energy.terms else {"energy": energy(sample)}
     expected = (len(sample.latent),)
@@ -137,12 +140,12 @@ def energy_parts(energy: Energy, sample: Sample) -> dict[str, Tensor]:
 
 
 def non_finite(names: list[str]) -> NonFiniteEnergyError:
-    """Return the error for what is called `names`."""
+    """Return the error that says which quantities, by `names`, are not finite."""
     return NonFiniteEnergyError(f"{' and '.join(names)} became NaN or infinite: lower the learning rate or the weight")
 
 
 def _require_finite(loss: Loss) -> None:
-    """Refuse a batch whose weights are not finite, and say which term made them so."""
+    """Raise an error that names the cause if a weight of the batch is not finite."""
     if bool(loss.log_w.isfinite().all()):
         return
     bad = [f"energy {name}" for name, part in loss.parts.items() if not bool(part.isfinite().all())]
@@ -152,7 +155,7 @@ def _require_finite(loss: Loss) -> None:
 
 
 class _LogProb(nn.Module):
-    """A flow's log density as a module of its own, which is what `functional_call` can call."""
+    """A flow's log density as the `forward` of a module, which `functional_call` requires."""
 
     def __init__(self, flow: Flow) -> None:
         super().__init__()
@@ -171,12 +174,6 @@ def _path_log_prob(flow: Flow, latent: Tensor, context: Tensor | None) -> Tensor
 
 
 def _cat(tensors: Sequence[Tensor | None]) -> Tensor | None:
-    """Join what either all batches have or none."""
-    given = [tensor for tensor in tensors if tensor is not None]
-    return torch.cat(given) if given else None
-
-
-def _detached(sample: Sample) -> Sample:
-    """Return the sample without its graph, so that keeping it does not keep the generator's activations."""
-    anchor = None if sample.anchor is None else sample.anchor.detach()
-    return Sample(sample.latent.detach(), sample.image.detach(), sample.context, anchor, sample.rng)
+    """Concatenate a field that is present in all batches or in none."""
+    present = [tensor for tensor in tensors if tensor is not None]
+    return torch.cat(present) if present else None

@@ -1,1 +1,1 @@
-"""Moments: the multipliers of a constraint on class shares."""
+"""Moments: fitting and adjusting the multipliers of a constraint on class shares."""

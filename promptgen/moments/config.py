@@ -1,4 +1,4 @@
-"""How multipliers follow a flow that is being trained: the `dual` section of params.yaml."""
+"""How the multipliers are adjusted while a flow is trained: the `dual` section of params.yaml."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class DualConfig(BaseModel):
-    """How the multipliers move while a flow is trained.
+    """How the multipliers are adjusted while a flow is trained.
 
     Attributes:
-        rate: part of a Newton step that one training step makes, at first; decays linearly to zero.
-        average_last: part of the ascent, at its end, whose multipliers are averaged.
-        warm_up: part of the training, at its start, during which the multipliers stay as fitted. The flow first has to
-            follow them; moved meanwhile, they would overshoot by all that it still lacks.
-        hold: part of the training, at its end, during which they stay fixed.
+        rate: fraction of a Newton step per training step, initially; decays linearly to zero.
+        average_last: final fraction of the ascent whose multipliers are averaged.
+        warm_up: initial fraction of the training during which the multipliers stay as fitted. Moving them before the
+            flow has caught up with them would overshoot.
+        hold: final fraction of the training during which the multipliers stay fixed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

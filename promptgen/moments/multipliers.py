@@ -1,32 +1,23 @@
-"""The smallest change of a distribution that meets wanted moments: ``E[gamma(x)] = mu``.
+"""Multipliers of a moment constraint: the smallest change of a distribution such that ``E[gamma(x)] = mu``.
 
 The distribution closest in KL to the generator's own p is ``q(x) proportional to p(x) exp(beta . gamma(x))``, and
 beta minimises the convex dual ``log E_p[exp(beta . (gamma - mu))]``. `fit_moments` solves it on features that are drawn
 once.
 
-A flow trained on that tilt still falls short of mu: it cannot follow a steep energy exactly, and mean probabilities
-are not shares of labels. `MomentAscent` therefore moves beta during training by what the flow's own samples lack.
-
-Source: Wu et al., *Generative Visual Prompt*, NeurIPS 2022, section 3.3, arXiv 2209.06970. Deviations: the reference
-minimises a squared error by 500 gradient steps, each on newly generated images, and has no ascent but a factor 2.
+Source: Wu et al., *Generative Visual Prompt*, NeurIPS 2022, section 3.3, arXiv 2209.06970. Deviation: the reference
+minimises a squared error by 500 gradient steps, each on newly generated images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
-from torch import Tensor
 
-from promptgen.energies.base import Sample
-from promptgen.energies.moment import MomentEnergy
-from promptgen.errors import DataError
 from promptgen.metrics.estimate import Vector, resample_shares
-from promptgen.moments.config import DualConfig as DualConfig
 from promptgen.moments.dual import solve_dual
 from promptgen.moments.feasibility import Moments, checked_arrays
 
@@ -37,14 +28,15 @@ class MomentFit:
 
     Attributes:
         names: name of each feature.
-        target: wanted moments mu, (K,).
-        observed: moments of the samples as they are, (K,).
-        achieved: moments of the tilted samples, (K,); the target up to rounding.
+        target: target moments mu, (K,).
+        observed: moments of the original samples, (K,).
+        achieved: moments of the tilted samples, (K,); equal to the target up to rounding.
         beta: multipliers, (K,), with mean zero in each simplex.
-        beta_low: lower ends of their bootstrap intervals, (K,), or None; infinite if too many resamples are infeasible.
-        beta_high: upper ends, (K,), or None.
-        kl: KL(tilted || original), nats: how far the generator has to be moved.
-        ess_fraction: effective sample size of the tilted samples as a part of n, in (0, 1].
+        beta_low: lower ends of their bootstrap intervals, (K,); infinite if too many resamples are infeasible. None
+            without a bootstrap.
+        beta_high: upper ends, (K,), likewise.
+        kl: KL(tilted || original), nats: how far the generator has to move.
+        ess_fraction: effective sample size of the tilted samples divided by n, in (0, 1].
         n: number of samples.
     """
 
@@ -60,7 +52,7 @@ class MomentFit:
     n: int
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fit as plain numbers, lists and mappings from name to number."""
+        """Return the fit as plain numbers, and the vectors as dicts from name to number."""
 
         def by_name(values: Vector | None) -> dict[str, float] | None:
             return None if values is None else dict(zip(self.names, values.tolist(), strict=True))
@@ -85,22 +77,32 @@ def fit_moments(
 ) -> MomentFit:
     """Fit the multipliers that move the mean of `features` to `target`.
 
-    The solution is the shortest one, which has mean zero in each simplex among the features: adding a constant to the
-    multipliers of a simplex changes nothing, and the shortest vector has no such part.
+    Adding a constant to the multipliers of a simplex changes nothing. The solution returned is the shortest vector,
+    whose mean is zero in each simplex.
 
     Args:
-        features: gamma of N samples of the generator, (N, K): simplices side by side, or any numbers.
-        target: wanted means mu, (K,).
+        features: features gamma of N samples of the generator, (N, K): simplices side by side, or any numbers.
+        target: target means mu, (K,).
         names: name of each feature, for errors and records.
-        ess_floor: least effective sample size of the tilted samples, as a part of N.
-        bootstrap: resamples for the intervals of beta; 0 for no intervals.
-        confidence: probability that an interval covers.
+        ess_floor: smallest effective sample size of the tilted samples that is accepted, as a fraction of N.
+        bootstrap: number of resamples for the intervals of beta; 0 means no intervals.
+        confidence: coverage probability of the intervals.
         seed: seed of the resamples.
 
     Raises:
-        DataError: shapes do not fit together, or a number is not finite.
-        TooFewSamplesError: fewer than two samples.
-        InfeasibleTargetError: no tilt reaches the target, or only one that rests on too few samples.
+        DataError: shapes do not match, or a number is not finite.
+        TooFewSamplesError: there are fewer than two samples.
+        InfeasibleTargetError: no tilt reaches the target, or the tilt rests on too few samples.
+
+    Example:
+        Of 100 labels, 80 are "short". Equal shares need ``beta = log(target / share)``, up to a constant:
+
+        >>> labels = np.repeat([[1.0, 0.0], [0.0, 1.0]], [80, 20], axis=0)
+        >>> fit = fit_moments(labels, [0.5, 0.5], names=["short", "long"])
+        >>> fit.beta.round(4).tolist()  # -log(2), log(2)
+        [-0.6931, 0.6931]
+        >>> fit.achieved.round(4).tolist(), round(fit.ess_fraction, 4)
+        ([0.5, 0.5], 0.64)
     """
     gamma, mu = checked_arrays(features, target, names)
     rows, counts = np.unique(gamma, axis=0, return_counts=True)  # hard labels have few distinct rows
@@ -132,96 +134,10 @@ def fit_moments(
     )
 
 
-class MomentAscent:
-    """Dual ascent on the flow's own samples: ``beta_k += rate (mu_k - s_k) / (weight mu_k)``, s the batch's shares.
-
-    This is the Newton direction of the dual for hard labels once the shares are mu, so that one rate suits any number
-    of classes, rare ones too. The mean of each simplex is taken out again.
-
-    It starts at the multipliers that the energy has (the dual solution), lets the flow come near, moves them with a
-    decaying step, then fixes them at the average of the last ones. From there on the flow is trained on one
-    distribution, the one its fit is measured against. Losses from before `fixed` turns true belong to other ones.
-
-    Args:
-        energy: the tilt; its beta is moved.
-        target: wanted shares, (K,).
-        steps: number of training steps in all.
-        config: step size and phases.
-    """
-
-    def __init__(
-        self, energy: MomentEnergy, target: ArrayLike, *, steps: int, config: DualConfig | None = None
-    ) -> None:
-        self.energy = energy
-        self.config = config or DualConfig()
-        self.target = torch.as_tensor(target, dtype=torch.float64)
-        if self.target.shape != energy.beta.shape:
-            raise DataError(f"the target has {self.target.numel()} shares, expected one for each of {energy.names}")
-        if not bool((self.target > 0).all()):
-            raise DataError(f"wanted shares must be positive, got {self.target.tolist()}")
-        self.first, self.end = self.config.phases(steps)
-        self.averaged_from = self.end - max(1, round((self.end - self.first) * self.config.average_last))
-        self.beta = energy.beta.detach().cpu().double()
-        self.total = torch.zeros_like(self.beta)
-        self.averaged = 0
-        self.fixed = False
-        energy.forget_shares()
-
-    def update(self, sample: Sample, log_w: Tensor, step: int) -> Mapping[str, float]:
-        """Move the multipliers by what the shares of the training step just done lack.
-
-        Args:
-            sample: samples of the step; not looked at, for the energy has counted all micro-batches itself.
-            log_w: their log weights, nats; not used, the constraint is on the flow's own samples.
-            step: index of the step, from 0.
-
-        Returns:
-            The shares of the step and the multipliers, under ``share/NAME`` and ``beta/NAME``.
-        """
-        shares = self.energy.take_shares()
-        if step >= self.first and not self.fixed:
-            self._move(shares, step)
-        if step + 1 >= self.end:
-            self.finalise()
-        numbers = {"share": shares, "beta": self.beta}
-        return {
-            f"{kind}/{name}": float(value)
-            for kind, values in numbers.items()
-            for name, value in zip(self.energy.names, values, strict=True)
-        }
-
-    def finalise(self) -> None:
-        """Fix the multipliers at the average of the last ones; a second call changes nothing."""
-        if self.averaged and not self.fixed:
-            self.beta = self.total / self.averaged
-            self.energy.set_beta(self.beta)
-        self.fixed = True
-
-    def _move(self, shares: Tensor, step: int) -> None:
-        rate = self.config.rate * (1 - (step - self.first) / (self.end - self.first)) / self.energy.weight
-        parts = torch.split(rate * (self.target - shares) / self.target, list(self.energy.sizes))
-        self.beta = self.beta + torch.cat([part - part.mean() for part in parts])
-        self.energy.set_beta(self.beta)
-        if step >= self.averaged_from:
-            self.total = self.total + self.beta
-            self.averaged += 1
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a restarted training needs to go on with the same numbers."""
-        return {"beta": self.beta, "total": self.total, "averaged": self.averaged, "fixed": self.fixed}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state_dict` and hand its multipliers to the energy."""
-        self.beta, self.total = state["beta"].clone(), state["total"].clone()
-        self.averaged, self.fixed = int(state["averaged"]), bool(state["fixed"])
-        self.energy.set_beta(self.beta)
-        self.energy.forget_shares()
-
-
 def _interval(
     deviations: Vector, basis: Vector, start: Vector, resamples: Vector, confidence: float
 ) -> tuple[Vector, Vector]:
-    """Return the ends, (K,) each, between which the middle part `confidence` of the resampled multipliers lies.
+    """Return the lower and upper ends, both (K,), of the central `confidence` interval of the resampled multipliers.
 
     A resample that cannot reach the target counts as unbounded on both sides.
     """
@@ -233,5 +149,5 @@ def _interval(
         low.append(np.full(len(basis), -np.inf) if beta is None else beta)
         high.append(np.full(len(basis), np.inf) if beta is None else beta)
     tail = (1 - confidence) / 2
-    # Order statistics, not interpolated ones: between a number and infinity there is no mean.
+    # Order statistics instead of interpolation, which has no value between a number and infinity.
     return np.quantile(low, tail, axis=0, method="lower"), np.quantile(high, 1 - tail, axis=0, method="higher")

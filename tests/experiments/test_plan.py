@@ -20,7 +20,7 @@ from promptgen.flows.flow import Flow, FlowConfig
 from promptgen.flows.training import TrainingConfig
 from promptgen.model_files.cards import Cost, load_cards
 from promptgen.model_files.pins import Pin, record
-from promptgen.moments.multipliers import DualConfig
+from promptgen.moments.config import DualConfig
 from promptgen.strict import validate
 from promptgen.tracking import NullTracker
 from steps import confirm, fit_moments, sample, train_flow

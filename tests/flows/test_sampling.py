@@ -3,15 +3,8 @@ import torch
 
 from promptgen.conditions import Condition
 from promptgen.errors import DataError, NonFiniteEnergyError, TooFewSamplesError
-from promptgen.flows.sampling import (
-    condition_blocks,
-    draw,
-    generate,
-    importance_resample,
-    latent_blocks,
-    metropolis,
-    sweep,
-)
+from promptgen.flows.exact import importance_resample, metropolis
+from promptgen.flows.sampling import condition_blocks, draw, generate, latent_blocks, sweep
 from promptgen.generators.base import GaussianPrior
 from promptgen.seeding import stream
 
@@ -90,14 +83,14 @@ def test_conditions_do_not_depend_on_the_batch_or_the_number(batch):
 
 
 def test_given_coordinates_are_the_same_for_all_samples():
-    (sample,) = draw(Tinted(), 20, seed=3, stream="a", given={"tint": 0.5})
+    (sample,) = draw(Tinted(), 20, seed=3, stream="a", condition={"tint": 0.5})
     (free,) = draw(Tinted(), 20, seed=3, stream="a")
     assert sample.context[:, 0].tolist() == [0.5] * 20
     assert torch.equal(sample.context[:, 1], free.context[:, 1])
-    ((_, image),) = generate(Tinted(), 20, seed=3, stream="a", given={"tint": 0.5})
+    ((_, image),) = generate(Tinted(), 20, seed=3, stream="a", condition={"tint": 0.5})
     assert torch.equal(image, sample.image)
     with pytest.raises(DataError, match=r"tint.*none"):
-        next(draw(Square(), 20, seed=3, stream="a", given={"tint": 0.5}))
+        next(draw(Square(), 20, seed=3, stream="a", condition={"tint": 0.5}))
 
 
 def test_a_plain_generator_is_told_nothing():

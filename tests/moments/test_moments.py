@@ -8,7 +8,9 @@ import torch
 from promptgen.energies.base import Sample
 from promptgen.energies.moment import MomentEnergy
 from promptgen.errors import DataError, InfeasibleTargetError, TooFewSamplesError
-from promptgen.moments.multipliers import DualConfig, MomentAscent, fit_moments
+from promptgen.moments.ascent import MomentAscent
+from promptgen.moments.config import DualConfig
+from promptgen.moments.multipliers import fit_moments
 from promptgen.seeding import stream
 
 LABELS = ("a", "b", "c", "d", "e")

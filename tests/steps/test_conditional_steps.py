@@ -73,7 +73,7 @@ def test_a_chain_says_what_it_can_be_told_and_samples_by_itself(done):
     assert chain.condition == YAW
     seen = {}
     for yaw in (-0.2, 0.2):
-        (batch,) = draw(chain, 32, seed=5, stream="mine", given={"yaw": yaw})
+        (batch,) = draw(chain, 32, seed=5, stream="mine", condition={"yaw": yaw})
         seen[yaw] = tiny.pose_estimator()(batch.image)[:, 0, 2]  # the sine of the yaw
     assert bool((seen[-0.2] < seen[0.2]).all())
 

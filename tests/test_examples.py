@@ -1,0 +1,42 @@
+"""The examples in the docstrings of the library run and print what they say, and the public API has one each."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+from pathlib import Path
+
+import pytest
+
+from promptgen.flows.chained import ChainedGenerator
+from promptgen.flows.exact import correct
+from promptgen.flows.flow import Flow
+from promptgen.flows.sampling import draw, generate
+from promptgen.flows.training import train_flow
+from promptgen.metrics.bias import BiasCounter
+from promptgen.moments.ascent import MomentAscent
+from promptgen.moments.multipliers import fit_moments
+
+ROOT = Path(__file__).parents[1]
+MODULES = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in sorted((ROOT / "promptgen").rglob("*.py"))
+    if path.name != "__main__.py"
+]
+PUBLIC = (Flow, train_flow, ChainedGenerator, draw, generate, correct, fit_moments, MomentAscent, BiasCounter)
+
+
+def has_examples(module: str) -> bool:
+    path = ROOT.joinpath(*module.split("."))
+    return ">>> " in (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text()
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if has_examples(name)])
+def test_examples_of_a_module_print_what_they_say(module):
+    for test in doctest.DocTestFinder().find(importlib.import_module(module)):
+        assert doctest.DocTestRunner().run(test).failed == 0, test.name
+
+
+@pytest.mark.parametrize("item", PUBLIC, ids=lambda item: item.__name__)
+def test_public_api_has_an_example(item):
+    assert doctest.DocTestFinder(recurse=False).find(item)[0].examples, item
