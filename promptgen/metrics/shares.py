@@ -76,7 +76,7 @@ def wilson(count: float, n: float, confidence: float = 0.95) -> Estimate:
 def share_estimates(counts: ArrayLike, confidence: float = 0.95) -> list[Estimate]:
     """Return the share of each class with its Wilson interval, from counts (K,)."""
     checked = check_counts(counts)
-    return [wilson(count, checked.sum(), confidence) for count in checked]
+    return [wilson(float(count), float(checked.sum()), confidence) for count in checked]
 
 
 def soft_share_estimates(probabilities: ArrayLike, confidence: float = 0.95) -> list[Estimate]:
