@@ -5,7 +5,11 @@ Run it with ``python -m pipelines.debias [--params params.yaml | --experiment NA
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":  # before the imports below, so that help and wrong arguments are answered at once
+    from promptgen.command_line import run_as
+
+    run_as("run")
+
 import time
 from typing import Any
 
@@ -20,8 +24,6 @@ from pipelines.tasks import confirm, estimate_bias, evaluate, fit_moments, quiet
 from promptgen.errors import PromptGenError
 from steps import check
 from steps.measuring.records import write_timing
-from steps.shared.arguments import add_experiment
-from steps.shared.command import command
 from steps.shared.common import Project
 
 
@@ -61,21 +63,22 @@ def debias(params_path: str = "params.yaml", experiment: str | None = None) -> d
         return loop.finish(this, stop)
 
 
-def main() -> None:
-    """Run the flow from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    add_experiment(parser)
-    given = parser.parse_args()
-    project = Project.load(given.params, given.experiment)
+def run(params_path: str, experiment: str | None) -> None:
+    """Check the experiment, run the loop, and record how long it took.
+
+    Raises:
+        PromptGenError: the experiment has a mistake, or Prefect's server does not answer.
+    """
+    project = Project.load(params_path, experiment)
     check.run(project)  # before Prefect starts, which takes seconds
     quiet_errors()
     end_on_sigterm()
     try:
-        done = debias(given.params, given.experiment)
+        outcome = debias(params_path, experiment)
     except (httpx.HTTPError, RuntimeError) as error:
         _explain(error)
         raise
-    write_timing(project, time.monotonic() - pipelines.STARTED, done["spent"])
+    write_timing(project, time.monotonic() - pipelines.STARTED, outcome["spent"])
 
 
 def _explain(error: Exception) -> None:
@@ -88,7 +91,3 @@ def _explain(error: Exception) -> None:
     if isinstance(error, httpx.HTTPError) or "reach API" in str(error):
         message = f"Prefect's server does not answer ({error}); when it does, the same command goes on"
         raise PromptGenError(message) from error
-
-
-if __name__ == "__main__":
-    command(main)

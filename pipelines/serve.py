@@ -6,7 +6,11 @@ is late when it comes back.
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":  # before the imports below, so that help and wrong arguments are answered at once
+    from promptgen.command_line import run_as
+
+    run_as("serve")
+
 import multiprocessing
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -16,7 +20,6 @@ from pipelines.servers import STOP_SECONDS, Server, end_on_sigterm, prefect_serv
 from promptgen.config.params import Params
 from promptgen.errors import ConfigError
 from steps import check
-from steps.shared.command import command
 from steps.shared.common import Project
 
 if TYPE_CHECKING:
@@ -70,19 +73,11 @@ def start(stack: ExitStack, server: Server) -> None:
     use_prefect(server)
 
 
-def main() -> None:
+def run(params_path: str, prefect_port: int) -> None:
     """Serve the schedule until Ctrl-C."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--params", default="params.yaml", help="the experiment (default: params.yaml)")
-    parser.add_argument("--prefect-port", type=int, default=4200)
-    given = parser.parse_args()
-    project = Project.load(given.params)
+    project = Project.load(params_path)
     check.run(project)
     end_on_sigterm()
     with ExitStack() as stack:
-        start(stack, prefect_server(given.prefect_port))
-        serve(project, given.params)
-
-
-if __name__ == "__main__":
-    command(main)
+        start(stack, prefect_server(prefect_port))
+        serve(project, params_path)

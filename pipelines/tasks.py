@@ -16,6 +16,7 @@ from prefect.cache_policies import NO_CACHE
 from pipelines.loop import PassTracker
 from pipelines.summary import artifact_key
 from promptgen.errors import PromptGenError
+from promptgen.progress import Bar
 from promptgen.tracking import Tracker
 from steps import confirm as _confirm
 from steps import estimate_bias as _estimate_bias
@@ -24,7 +25,6 @@ from steps import fit_moments as _fit_moments
 from steps import sample as _sample
 from steps import train_flow as _train_flow
 from steps.shared.common import Pass, Result
-from steps.shared.progress import Bar
 
 logger = logging.getLogger("promptgen")
 

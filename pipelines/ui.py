@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":  # before the imports below, so that help and wrong arguments are answered at once
+    from promptgen.command_line import run_as
+
+    run_as("ui")
+
 import threading
 from contextlib import ExitStack
 
 from pipelines.servers import Server, end_on_sigterm, mlflow_server, prefect_server
 from steps.recording import links
 from steps.recording.mlflow_store import connect, tracking_uri
-from steps.shared.command import command
 from steps.shared.common import Project
 
 
@@ -38,15 +41,10 @@ def needed(prefect: Server, mlflow: Server, uri: str) -> list[Server]:
     return servers
 
 
-def main() -> None:
+def run(params_path: str, mlflow_port: int, prefect_port: int) -> None:
     """Start both servers, say where to look, and wait for Ctrl-C."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--params", default="params.yaml", help="the experiment (default: params.yaml)")
-    parser.add_argument("--mlflow-port", type=int, default=5000)
-    parser.add_argument("--prefect-port", type=int, default=4200)
-    given = parser.parse_args()
-    project = Project.load(given.params)
-    prefect, mlflow = prefect_server(given.prefect_port), mlflow_server(given.mlflow_port, project.root)
+    project = Project.load(params_path)
+    prefect, mlflow = prefect_server(prefect_port), mlflow_server(mlflow_port, project.root)
     uri = tracking_uri(project.root)
     end_on_sigterm()
     with ExitStack() as stack:
@@ -58,7 +56,3 @@ def main() -> None:
         lines = [f"Prefect              {prefect.url}", f"MLflow               {base}", *comparison(project, base)]
         print("\n".join([*lines, "Ctrl-C ends them"]), flush=True)
         threading.Event().wait()
-
-
-if __name__ == "__main__":
-    command(main)

@@ -6,6 +6,11 @@ expect aligned faces, and nothing here aligns them.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports below, so that help and wrong arguments are answered at once
+    from promptgen.command_line import run_as
+
+    run_as("audit")
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +20,7 @@ from promptgen.audit.figures import audit
 from promptgen.audit.images import ImageBatch, Unread, find_files, read_batches
 from promptgen.audit.labelling import Labeller, Labels, read_labels
 from promptgen.audit.page import render
-from promptgen.audit.request import Request, Targets, parse, parse_targets, reader_spec
+from promptgen.audit.request import Request, Targets, parse_targets, reader_spec
 from promptgen.audit.tables import text
 from promptgen.audit.words import AuditRun, ImageSet
 from promptgen.config.build import build_classifier
@@ -23,8 +28,7 @@ from promptgen.errors import ConfigError, DataError
 from promptgen.files import atomic_write, write_json
 from promptgen.labels import classes, target_shares
 from promptgen.perception.base import Classifier
-from steps.shared.command import command
-from steps.shared.progress import Bar
+from promptgen.progress import Bar
 
 JSON_NAME = "audit.json"
 PAGE_NAME = "index.html"
@@ -174,12 +178,7 @@ def _confusions(
     return cards | given
 
 
-def main() -> None:
-    """Run the step from the command line."""
-    request, out = parse(description=__doc__)
+def run_and_print(request: Request, out: Path) -> None:
+    """Write the files of an audit, then print its table and where the page is."""
     print(text(run(request, out)))
     print(out / PAGE_NAME)
-
-
-if __name__ == "__main__":
-    command(main)

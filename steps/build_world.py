@@ -5,11 +5,14 @@ It needs hours on a few cores; every training goes on where it was when it is st
 
 from __future__ import annotations
 
-import argparse
-import logging
+if __name__ == "__main__":  # before the imports below, so that help and wrong arguments are answered at once
+    from promptgen.command_line import run_as
+
+    run_as("build-world")
+
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, cast, get_args
+from typing import Any, Final, cast
 
 import torch
 import yaml
@@ -28,11 +31,9 @@ from promptgen.world.networks import save_network
 from promptgen.world.quality import measure
 from promptgen.world.renderer import render
 from promptgen.world.scene import Scene
-from steps.shared.command import command
 from steps.shared.common import Project
 
 WORLD: Final = Path(promptgen.world.__file__).parent
-NAMES: Final[tuple[ModelName, ...]] = get_args(ModelName)
 KINDS: Final[Mapping[ModelName, str]] = {"judge": "classifier"}
 TYPES: Final[Mapping[ModelName, str]] = {"generator": "world-generator", "clip": "open-clip"}
 NOTES: Final[Mapping[ModelName, str]] = {
@@ -132,17 +133,3 @@ def card(name: ModelName, path: Path, config: WorldConfig, quality: dict[str, An
         },
         "quality": quality,
     }
-
-
-def main() -> None:
-    """Run the step from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--params", default="params.yaml", help="where the world is described (default: params.yaml)")
-    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="models to make (default: all)")
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    run(Project.load(arguments.params), tuple(arguments.only))
-
-
-if __name__ == "__main__":
-    command(main)

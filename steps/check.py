@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":  # before the imports below, so that help and wrong arguments are answered at once
+    from promptgen.command_line import run_as
+
+    run_as("check")
+
 import logging
 import tempfile
 from pathlib import Path
@@ -14,8 +18,6 @@ from promptgen.flows.flow import Flow
 from promptgen.labels import agreed_classes, class_index, classes, target_shares
 from steps.list_models import idle, lacking
 from steps.measuring.counting import COUNTERS
-from steps.shared.arguments import add_experiment
-from steps.shared.command import command
 from steps.shared.common import Project
 
 logger = logging.getLogger("promptgen")
@@ -68,16 +70,3 @@ def _check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise storage_error(folder, error) from error
-
-
-def main() -> None:
-    """Run the step from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_experiment(parser)
-    given = parser.parse_args()
-    run(Project.load(given.params, given.experiment))
-    print("the experiment can run")
-
-
-if __name__ == "__main__":
-    command(main)

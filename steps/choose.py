@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":  # before the imports below, so that help and wrong arguments are answered at once
+    from promptgen.command_line import run_as
+
+    run_as("experiments", "choose")
+
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,7 +16,6 @@ import yaml
 from promptgen.errors import StorageError
 from promptgen.experiments.presets import FOLDER_NAME, Preset, find_preset, read_presets
 from promptgen.files import atomic_write, storage_error
-from steps.shared.command import command
 
 PARAMS_NAME = "params.yaml"
 
@@ -42,7 +45,7 @@ def params_text(preset: Preset) -> str:
     """Return the content of a params.yaml of a ready-made experiment."""
     head = (
         f"# {preset.name}: {preset.about}\n"
-        f"# From {FOLDER_NAME}/{preset.origin.name}, by `python -m steps.choose {preset.name}`.\n"
+        f"# From {FOLDER_NAME}/{preset.origin.name}, by `promptgen experiments choose {preset.name}`.\n"
         "# Every key is explained in docs/configure.md; an unknown one is an error.\n"
     )
     return head + yaml.dump(preset.content(), Dumper=_Plain, sort_keys=False, allow_unicode=True, width=110)
@@ -89,18 +92,3 @@ class _Plain(yaml.SafeDumper):
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
-
-
-def main() -> None:
-    """Run the step from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", metavar="NAME", help="name of the experiment; `python -m steps.train_flow --list`")
-    name = parser.parse_args().name
-    kept = run(name, Path.cwd())
-    if kept is not None:
-        print(f"the former {PARAMS_NAME} is now {kept.name}")
-    print(f"{PARAMS_NAME} is now {name}; `dvc repro` runs it, `python -m steps.train_flow --dry-run` shows its plan")
-
-
-if __name__ == "__main__":
-    command(main)

@@ -6,13 +6,18 @@ favourable. This one was not chosen: its samples are of a stream of their own, a
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports below, so that help and wrong arguments are answered at once
+    from promptgen.command_line import run_as
+
+    run_as("step", "confirm")
+
 import torch
 
 from promptgen.files import write_json
 from promptgen.tracking import Tracker
 from steps.measuring.counting import count_target, counting_params, judged
 from steps.measuring.reading import Reading, reading_inputs, reading_params
-from steps.shared.common import Pass, Result, pass_command
+from steps.shared.common import Pass, Result
 from steps.shared.manifest import StepFolder
 
 CONFIRMATION_NAME = "confirmation.json"
@@ -49,7 +54,3 @@ def _confirm(this: Pass, folder: StepFolder, tracker: Tracker) -> Result:
         "confirmation": confirmation,
         "generator_evaluations": {"forward": reading.images, "backward": 0},
     }
-
-
-if __name__ == "__main__":
-    pass_command(__doc__, run)

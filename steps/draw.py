@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":  # before the imports below, so that help and wrong arguments are answered at once
+    from promptgen.command_line import run_as
+
+    run_as("draw")
+
 import logging
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,14 +25,12 @@ from promptgen.flows.sampling import draw, latent_blocks
 from promptgen.generators.base import Generator, condition_of, conditioned_images
 from promptgen.labels import hard_labels
 from promptgen.perception.base import Classifier
+from promptgen.progress import Bar
 from promptgen.seeding import stream
 from promptgen.tracking import Tracker
 from steps.drawing.gallery import Gallery
 from steps.drawing.purpose import check_purpose
-from steps.shared.arguments import add_experiment, add_pass
-from steps.shared.command import command
-from steps.shared.common import Pass, Project
-from steps.shared.progress import Bar
+from steps.shared.common import Pass
 from steps.train_flow import trained_energy
 
 STREAM = "draw"
@@ -226,45 +227,12 @@ def described(correction: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _condition(text: str) -> dict[str, float]:
-    """Read ``yaw=0.1,pitch=0`` on a command line."""
-    found = {}
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*([^=\s]+)\s*=\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*", part)
-        if not match:
-            raise argparse.ArgumentTypeError(f"expected NAME=NUMBER,..., got {part!r}")
-        found[match[1]] = float(match[2])
-    return found
-
-
-def main() -> None:
-    """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_experiment(parser)
-    add_pass(parser)
-    parser.add_argument("--n", type=int, required=True, help="number of pictures")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for them")
-    parser.add_argument("--seed", type=int, help="of the noise, the same in every pass (default: the experiment's)")
-    parser.add_argument("--exact", choices=get_args(Method), help="correct the flow's samples by their weights")
-    parser.add_argument(
-        "--proposals", type=int, metavar="M", help="samples of the flow that exact ones are chosen from"
-    )
-    parser.add_argument("--condition", type=_condition, default={}, metavar="NAME=VALUE,...", help="such as yaw=0.1")
-    parser.add_argument("--labels", action="store_true", help="say what the classifier and the judge see")
-    given = parser.parse_args()
-    if given.proposals is not None and given.exact is None:
-        parser.error("--proposals is for --exact")
-    this = Pass(Project.load(given.params, given.experiment), given.number)
-    seed = this.params.seed if given.seed is None else given.seed
-    wanted = Request(given.n, given.out, seed, given.exact, given.proposals, given.condition, given.labels)
+def run_and_print(this: Pass, request: Request) -> None:
+    """Draw images with a progress bar, then print how exact they are and where they lie."""
     with Bar() as bar:
-        summary = run(this, wanted, bar)
+        summary = run(this, request, bar)
     if summary["exact"]:
         print(described(summary["exact"]))
         for doubt in summary["exact"]["doubts"]:
             logger.warning("%s", doubt)
-    print(f"{given.out}: {given.n} pictures")
-
-
-if __name__ == "__main__":
-    command(main)
+    print(f"{request.out}: {request.n} pictures")

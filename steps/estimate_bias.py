@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports below, so that help and wrong arguments are answered at once
+    from promptgen.command_line import run_as
+
+    run_as("step", "estimate_bias")
+
 from promptgen.files import write_json
 from promptgen.metrics.bias import Bias
 from promptgen.metrics.shares import share_difference
 from promptgen.tracking import Tracker
 from steps.measuring.counting import judged
 from steps.sample import SAMPLES_NAME, load_samples
-from steps.shared.common import Pass, Result, pass_command
+from steps.shared.common import Pass, Result
 from steps.shared.manifest import StepFolder
 
 BIAS_NAME = "bias.json"
@@ -80,7 +85,3 @@ def decide(this: Pass, contains_target: bool) -> str | None:
 def _judged(this: Pass) -> Bias:
     """Return the judge's figures of a pass, labels in the order of the target."""
     return judged(this, *load_samples(this.folder("sample")))
-
-
-if __name__ == "__main__":
-    pass_command(__doc__, run)

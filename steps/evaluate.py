@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports below, so that help and wrong arguments are answered at once
+    from promptgen.command_line import run_as
+
+    run_as("step", "evaluate")
+
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,7 +34,7 @@ from steps.measuring.counting import (
     options_of,
 )
 from steps.sample import SAMPLES_NAME, load_samples
-from steps.shared.common import Pass, Result, pass_command
+from steps.shared.common import Pass, Result
 from steps.shared.manifest import StepFolder
 
 RECORD_NAME = "record.json"
@@ -162,7 +167,3 @@ def _condition(this: Pass, arrays: Arrays) -> dict[str, dict[str, float]]:
         if len(views) == 2:
             found["identity.within"] = identity_within(*views, **options)
     return {name: estimate.as_dict() for name, estimate in found.items()}
-
-
-if __name__ == "__main__":
-    pass_command(__doc__, run)

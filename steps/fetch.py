@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from promptgen.command import Parser, run_command
 from promptgen.errors import ModelFileError, PromptGenError
 from promptgen.model_files import store
-from steps.shared.command import command
 
 
 def run(name: str, models: Path, source: Path | None = None) -> list[Path]:
@@ -47,19 +47,23 @@ def run_all(names: list[str], models: Path, source: Path | None = None) -> None:
         raise ModelFileError(f"{len(failed)} of {len(names)} models were not fetched: {', '.join(failed)}; see above")
 
 
-def main() -> None:
-    """Run the step from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(words: Sequence[str]) -> None:
+    """Run `promptgen fetch`."""
+    parser = Parser(
+        "fetch",
+        "Download the weight files of models, and verify them by their cards or by models.lock.",
+        "promptgen fetch stylegan2-ffhq-1024 clip-vit-b-32",
+    )
     parser.add_argument("names", nargs="+", metavar="MODEL", help="name of a model's card")
     parser.add_argument("--models", default="models", type=Path, help="folder of the weight files (default: models)")
     parser.add_argument(
         "--from", dest="source", type=Path, metavar="PATH", help="copy the model's file, or the folder of its files"
     )
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     if arguments.source and len(arguments.names) > 1:
-        parser.error("--from is for one model")
+        parser.error(f"--from is for one model, got {len(arguments.names)}: fetch each by itself")
     run_all(arguments.names, arguments.models, arguments.source)
 
 
 if __name__ == "__main__":
-    command(main)
+    sys.exit(run_command(main, sys.argv[1:]))

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports below, so that help and wrong arguments are answered at once
+    from promptgen.command_line import run_as
+
+    run_as("step", "fit_moments")
+
 import torch
 
 from promptgen.config.build import build_classifier, identities
@@ -11,7 +16,7 @@ from promptgen.flows.sampling import generate
 from promptgen.labels import classes, feature_names, features, target_shares
 from promptgen.moments.multipliers import fit_moments
 from promptgen.tracking import Tracker
-from steps.shared.common import Pass, Result, pass_command
+from steps.shared.common import Pass, Result
 from steps.shared.manifest import StepFolder
 
 MOMENTS_NAME = "moments.json"
@@ -57,7 +62,3 @@ def _fit(this: Pass, folder: StepFolder, tracker: Tracker) -> Result:
     )
     write_json(folder.path / MOMENTS_NAME, fit.as_dict())
     return {**fit.as_dict(), "generator_evaluations": {"forward": debias.samples, "backward": 0}}
-
-
-if __name__ == "__main__":
-    pass_command(__doc__, run)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":  # before the imports below, so that help and wrong arguments are answered at once
+    from promptgen.command_line import run_as
+
+    run_as("list-models")
+
 import logging
 from pathlib import Path
 
 from promptgen.config.build import cards_of
-from promptgen.config.params import Params, load_params
+from promptgen.config.params import Params
 from promptgen.errors import ConfigError
 from promptgen.files import write_json
 from promptgen.model_files.cards import find_card
-from steps.shared.command import command
 
 logger = logging.getLogger("promptgen")
 
@@ -47,15 +50,3 @@ def run(params: Params, models: Path) -> None:
     if fault := idle(params):
         logger.warning("%s", fault)
     write_json(models / LIST_NAME, {name: find_card(name, models).licence for name in used(params)})
-
-
-def main() -> None:
-    """Run the step from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--params", default="params.yaml", type=Path, help="the experiment (default: params.yaml)")
-    path = parser.parse_args().params
-    run(load_params(path), path.parent / "models")
-
-
-if __name__ == "__main__":
-    command(main)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":  # before the imports below, so that help and wrong arguments are answered at once
+    from promptgen.command_line import run_as
+
+    run_as("report")
+
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,8 +27,6 @@ from steps.measuring.records import METRICS_NAME
 from steps.recording.mlflow_store import tracking_uri
 from steps.recording.recorder import attach, journal_folder
 from steps.sample import load_samples
-from steps.shared.arguments import add_experiment
-from steps.shared.command import command
 from steps.shared.common import Pass, Project
 from steps.shared.manifest import StepFolder
 from steps.sync import STATE_NAME
@@ -146,17 +148,9 @@ def _mlflow_runs(project: Project) -> dict[str, str]:
     return dict(known.get(tracking_uri(project.root), {}).get("runs", {}))
 
 
-def main() -> None:
-    """Run the step from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_experiment(parser)
-    given = parser.parse_args()
-    project = Project.load(given.params, given.experiment)
+def run_and_attach(project: Project) -> None:
+    """Write the report, print where it is, and attach it to the runs in MLflow."""
     page = run(project)
     print(page)
     if _journal(project).is_dir():
         attach(project.root, project.params.experiment, project.fingerprint, page)
-
-
-if __name__ == "__main__":
-    command(main)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports below, so that help and wrong arguments are answered at once
+    from promptgen.command_line import run_as
+
+    run_as("step", "sample")
+
 import io
 import json
 import math
@@ -25,7 +30,7 @@ from promptgen.metrics.features import image_features
 from promptgen.metrics.identity import PAIRS
 from promptgen.tracking import Tracker
 from steps.measuring.reading import Reading, reading_inputs, reading_params
-from steps.shared.common import Pass, Result, pass_command
+from steps.shared.common import Pass, Result
 from steps.shared.manifest import StepFolder
 
 SAMPLES_NAME = "samples.npz"
@@ -185,7 +190,3 @@ def _png(picture: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
-
-
-if __name__ == "__main__":
-    pass_command(__doc__, run)

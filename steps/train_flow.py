@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":  # before the imports below, so that help and wrong arguments are answered at once
+    from promptgen.command_line import run_as
+
+    run_as("step", "train_flow")
+
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,10 +25,7 @@ from promptgen.labels import classes, feature_names, target_shares
 from promptgen.moments.ascent import MomentAscent
 from promptgen.tracking import Tracker
 from steps.fit_moments import MOMENTS_NAME
-from steps.plans import planned, preset_lines
-from steps.shared.arguments import add_experiment, add_pass
-from steps.shared.command import command
-from steps.shared.common import Pass, Project, Result, run_shown
+from steps.shared.common import Pass, Result
 from steps.shared.manifest import StepFolder
 
 HISTORY_NAME = "history.json"
@@ -167,26 +168,3 @@ def _train(this: Pass, plan: Plan, folder: StepFolder, tracker: Tracker) -> Resu
     if multipliers is not None:
         found["beta"] = dict(zip(multipliers.energy.names, multipliers.beta.tolist(), strict=True))
     return {**found, "generator_evaluations": training.evaluations}
-
-
-def main() -> None:
-    """Run the step from the command line, or show what it would do."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_experiment(parser)
-    add_pass(parser, required=False)
-    parser.add_argument("--list", action="store_true", help="list the ready-made experiments")
-    parser.add_argument("--dry-run", action="store_true", help="show the plan of the pass, or of all, and do nothing")
-    parser.add_argument("--json", action="store_true", help="with --dry-run: the plan for programs")
-    given = parser.parse_args()
-    if given.list:
-        print(preset_lines())
-    elif given.dry_run:
-        print(planned(Project.load(given.params, given.experiment), given.experiment, given.number, as_json=given.json))
-    elif given.number is None:
-        parser.error("say which pass with --pass NUMBER; --dry-run shows the plan of all")
-    else:
-        run_shown(Pass(Project.load(given.params, given.experiment), given.number), run)
-
-
-if __name__ == "__main__":
-    command(main)

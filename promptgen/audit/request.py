@@ -1,10 +1,9 @@
-"""What `steps.audit` is asked for: its command line, and the words in it for classifiers and wanted shares."""
+"""What an audit is asked for, and the words of its command line for classifiers and target shares."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from promptgen.audit.figures import SAMPLING, Sampling
@@ -49,86 +48,6 @@ class Request:
     models: Path = Path("models")
     sampling: Sampling = SAMPLING
     groups: bool | str = False
-
-
-def parse(words: Sequence[str] | None = None, description: str | None = None) -> tuple[Request, Path]:
-    """Return what a command line asks for, and the folder for it; one that contradicts itself ends with status 2."""
-    parser = _parser(description)
-    given = parser.parse_args(words)
-    if given.images and not given.classifier:
-        parser.error("--images needs a --classifier, such as fairface")
-    if given.labels and (given.classifier or given.judge):
-        parser.error("--labels has labels already: leave --classifier and --judge out")
-    if given.groups is not False and isinstance(given.groups, str) != bool(given.labels):
-        parser.error("--groups takes a column with --labels, and nothing with --images")
-    if not 0 < given.confidence < 1:
-        parser.error("--confidence lies between 0 and 1, such as 0.95")
-    same = {field.name for field in fields(Request)}
-    request = Request(
-        source=given.images or given.labels,
-        sampling=Sampling(given.confidence, given.resamples, given.seed),
-        **{name: value for name, value in vars(given).items() if name in same},
-    )
-    return request, given.out
-
-
-def _parser(description: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--images", type=Path, metavar="DIR", help="folder of images, with all folders below it")
-    source.add_argument("--labels", type=Path, metavar="CSV", help="labels: a column per attribute, a row per image")
-    parser.add_argument("--classifier", metavar="NAME", help="card, module:factory or YAML file of a classifier")
-    parser.add_argument("--judge", metavar="NAME", help="another classifier, whose opinion is shown beside")
-    parser.add_argument("--compare", type=Path, metavar="PATH", help="another folder, or CSV file, to compare with")
-    parser.add_argument(
-        "--attribute",
-        dest="attributes",
-        nargs="+",
-        default=[],
-        metavar="NAME",
-        help='such as gender, or "race x gender" (default: all)',
-    )
-    parser.add_argument(
-        "--target",
-        dest="targets",
-        action="append",
-        default=[],
-        metavar="SHARES",
-        help='"Male=0.4, Female=0.6", "gender: ..." (default: uniform)',
-    )
-    parser.add_argument(
-        "--confusion",
-        dest="confusions",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="CSV",
-        help="how often a class is read as which",
-    )
-    parser.add_argument(
-        "--groups",
-        nargs="?",
-        const=True,
-        default=False,
-        metavar="COLUMN",
-        help="compare groups, such as occupations: each direct sub-folder is one; of --labels, each label of a column",
-    )
-    parser.add_argument("--size", type=positive, help="resize images to so many pixels (default: leave them)")
-    parser.add_argument("--batch", type=positive, default=32, help="images at a time (default: 32)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, auto (default: cpu)")
-    parser.add_argument("--models", type=Path, default=Path("models"), help="folder of weight files (default: models)")
-    parser.add_argument("--confidence", type=float, default=0.95, help="of every interval (default: 0.95)")
-    parser.add_argument("--resamples", type=positive, default=1000, help="simulations per interval (default: 1000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the simulations (default: 0)")
-    parser.add_argument("--out", type=Path, default=Path("reports/audit"), help="folder (default: reports/audit)")
-    return parser
-
-
-def positive(word: str) -> int:
-    """Return a whole number from 1 on; for argparse."""
-    if (number := int(word)) < 1:
-        raise argparse.ArgumentTypeError(f"{word} is not positive")
-    return number
 
 
 class _HasReader(Section):

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 from promptgen.errors import ChecksumError, DataError, ModelFileError
 from promptgen.files import read_json, require_space, storage_error, write_json
 from promptgen.model_files.addresses import opener, request, shown
-from promptgen.model_files.meter import megabytes, meter
+from promptgen.progress import Bar
 
 logger = logging.getLogger("promptgen")
 
@@ -172,15 +172,16 @@ def _attempt(asked: urllib.request.Request, part: _Part, title: str, size: int |
             _require_file(url, response, first, total)
             part.begin(version, total)
         require_space(part.path, (total or size or 0) - have)
-        with _appended(part.path) as file, meter(title, total or size, have) as tell:
+        with _appended(part.path) as file, Bar(title, unit="B") as bar:
+            bar.progress(have, total or size)
             for chunk in itertools.chain([first], chunks):
                 file.write(chunk)
-                tell(len(chunk))
                 have += len(chunk)
+                bar.progress(have, total or size)
                 if size is not None and have > size:
                     raise ChecksumError(f"{url} has more than the expected {size} bytes")
     if total is not None and part.length() < total:
-        raise _PassingError(f"broke off after {megabytes(part.length())} of {megabytes(total)}")
+        raise _PassingError(f"broke off after {part.length() / 1e6:.1f} MB of {total / 1e6:.1f} MB")
     _require_size(url, part.length(), size)
     part.end()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import functools
 import hashlib
 import shutil
@@ -22,17 +21,16 @@ from promptgen.files import fingerprint, folder_lock, sha256_of, storage_error
 from promptgen.generators.base import Generator
 from promptgen.model_files.store import resolve
 from promptgen.seeding import derive
-from promptgen.tracking import Tracker
-from steps.shared.arguments import add_experiment, add_pass
-from steps.shared.command import command
 from steps.shared.manifest import StepFolder
-from steps.shared.progress import Bar
 
 FORMAT_VERSION = 1
 """Of the files that steps leave for each other."""
 
-UNRELATED_CODE = {"reporting", "experiments"}
-"""Rooms of the library whose code does not change what a step of a pass computes."""
+UNRELATED_CODE = {
+    *("reporting", "experiments", "__main__.py", "command.py", "command_line.py", "commands.py"),
+    *("doctor.py", "progress.py"),
+}
+"""Rooms and files of the library whose code does not change what a step of a pass computes."""
 
 SHARED_CODE = ("measuring", "shared")
 """Rooms of steps/ whose code every step of a pass depends on."""
@@ -249,23 +247,3 @@ def _code_sha256(step: str | None = None) -> str:
         root = library if path.is_relative_to(library) else steps
         digest.update(f"{root.name}/{path.relative_to(root).as_posix()} {sha256_of(path)}\n".encode())
     return digest.hexdigest()
-
-
-def pass_command(description: str | None, run: Callable[[Pass, Tracker], Result]) -> None:
-    """Be the command line of a step that belongs to a pass: `--params` or `--experiment`, and `--pass`."""
-
-    def main() -> None:
-        parser = argparse.ArgumentParser(description=description)
-        add_experiment(parser)
-        add_pass(parser)
-        given = parser.parse_args()
-        run_shown(Pass(Project.load(given.params, given.experiment), given.number), run)
-
-    command(main)
-
-
-def run_shown(this: Pass, run: Callable[[Pass, Tracker], Result]) -> None:
-    """Run a step of a pass in the terminal: show its progress, then say where its files are."""
-    with Bar() as bar:
-        done = run(this, bar)
-    print(f"{done['folder']}: {done['seconds']:.1f} s")

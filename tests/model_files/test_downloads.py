@@ -13,7 +13,8 @@ from email.message import Message
 import pytest
 
 from promptgen.errors import ChecksumError, ModelFileError, StorageError
-from promptgen.model_files import addresses, downloads, meter
+from promptgen import progress
+from promptgen.model_files import addresses, downloads
 from promptgen.model_files.downloads import Patience, download
 from tests.faults import dead_server, full_disk
 from tests.web import Answer
@@ -260,9 +261,9 @@ def test_a_disk_that_fills_up_keeps_what_came(web, get, tmp_path):
 
 def test_progress_is_logged_where_there_is_no_terminal(web, get, monkeypatch, caplog):
     caplog.set_level("INFO", "promptgen")
-    monkeypatch.setattr(meter, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     get(web.serve("/file", Answer(CONTENT)))
-    assert "some/file: 0.1 MB of 0.1 MB, 0 s left, " in caplog.text
+    assert "some/file: 100% 102k/102k " in caplog.text
 
 
 def test_progress_is_quiet_in_between(web, get, caplog):

@@ -1,0 +1,279 @@
+"""The commands of the steps. Arguments are read first; what a command needs is imported afterwards."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from promptgen.command import Parser, whole_number
+from promptgen.commands import add_device, add_models
+
+STEPS = {
+    "fit_moments": "fit the multipliers that give an attribute its target shares",
+    "train_flow": "train the flow",
+    "sample": "draw the samples that the pass is measured on",
+    "evaluate": "measure the samples",
+    "estimate_bias": "compare the shares with the target, and decide whether the loop stops",
+    "confirm": "measure the last pass again on fresh samples",
+}
+"""The steps of a pass, each the module of that name in this package, in the order in which they run."""
+
+EXACT_METHODS = ("resample", "metropolis")
+WORLD_MODELS = ("generator", "classifier", "judge", "clip", "pose", "identity")
+
+
+def add_experiment(parser: argparse.ArgumentParser) -> None:
+    """Add `--params FILE` and `--experiment NAME`, which exclude each other."""
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument(
+        "--params", default="params.yaml", metavar="FILE", help="file of the experiment (default: params.yaml)"
+    )
+    either.add_argument("--experiment", metavar="NAME", help="a ready-made experiment; `promptgen experiments list`")
+
+
+def add_pass(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """Add `--pass NUMBER`, which is read into `number`."""
+    parser.add_argument(
+        "--pass", dest="number", type=whole_number(0), required=required, metavar="NUMBER", help="the pass, from 0"
+    )
+
+
+def step(words: Sequence[str]) -> None:
+    """Run `promptgen step`."""
+    width = max(map(len, STEPS))
+    listing = "\n".join(f"  {name:<{width}}  {about}" for name, about in STEPS.items())
+    parser = Parser(
+        "step",
+        f"Run one step of one pass, unless its result is there already. The steps, in their order:\n\n{listing}",
+        "promptgen step sample --pass 0",
+    )
+    parser.add_argument("name", choices=STEPS, metavar="STEP", help="one of the steps above")
+    add_pass(parser)
+    add_experiment(parser)
+    options = parser.parse_args(words)
+    from promptgen.progress import Bar
+    from steps.shared.common import Pass, Project
+
+    run_pass = Pass(Project.load(options.params, options.experiment), options.number)
+    with Bar() as bar:
+        result = importlib.import_module(f"steps.{options.name}").run(run_pass, bar)
+    print(f"{result['folder']}: {result['seconds']:.1f} s")
+
+
+def check(words: Sequence[str]) -> None:
+    """Run `promptgen check`."""
+    parser = Parser("check", "Find mistakes in an experiment that would otherwise show after minutes.")
+    add_experiment(parser)
+    options = parser.parse_args(words)
+    from steps import check
+    from steps.shared.common import Project
+
+    check.run(Project.load(options.params, options.experiment))
+    print("the experiment can run")
+
+
+def report(words: Sequence[str]) -> None:
+    """Run `promptgen report`."""
+    parser = Parser("report", "Write the report of the last run of an experiment from the files that it left.")
+    add_experiment(parser)
+    options = parser.parse_args(words)
+    from steps import report
+    from steps.shared.common import Project
+
+    report.run_and_attach(Project.load(options.params, options.experiment))
+
+
+def list_models(words: Sequence[str]) -> None:
+    """Run `promptgen list-models`."""
+    parser = Parser(
+        "list-models",
+        "Compare `models` in a params.yaml, which are fetched, with the models that the experiment uses.\n"
+        "Writes the licences of the latter to models/used.json.",
+    )
+    parser.add_argument(
+        "--params",
+        default=Path("params.yaml"),
+        type=Path,
+        metavar="FILE",
+        help="file of the experiment (default: params.yaml)",
+    )
+    path = parser.parse_args(words).params
+    from promptgen.config.params import load_params
+    from steps import list_models
+
+    list_models.run(load_params(path), path.parent / "models")
+
+
+def build_world(words: Sequence[str]) -> None:
+    """Run `promptgen build-world`."""
+    parser = Parser(
+        "build-world",
+        "Train the models of the embedded world again, from nothing: render images, train, measure, write weights and\n"
+        "cards. Takes hours on a few cores; a training that was interrupted continues.",
+        "promptgen build-world --only classifier judge",
+    )
+    parser.add_argument(
+        "--params", default="params.yaml", metavar="FILE", help="where the world is described (default: params.yaml)"
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=WORLD_MODELS, default=WORLD_MODELS, metavar="MODEL", help="models (default: all)"
+    )
+    options = parser.parse_args(words)
+    from steps import build_world
+    from steps.shared.common import Project
+
+    build_world.run(Project.load(options.params), tuple(options.only))
+
+
+def draw(words: Sequence[str]) -> None:
+    """Run `promptgen draw`."""
+    parser = Parser(
+        "draw",
+        "Draw images from a pass into a folder: as its flow gives them, or exactly as its energies ask.",
+        "promptgen draw --pass 2 --n 500 --out images\n"
+        "promptgen draw --pass 2 --n 500 --out exact --exact metropolis --proposals 20000",
+    )
+    add_experiment(parser)
+    add_pass(parser)
+    parser.add_argument("--n", type=whole_number(1), required=True, metavar="N", help="number of images")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for them")
+    parser.add_argument("--seed", type=int, help="of the noise, the same in every pass (default: the experiment's)")
+    parser.add_argument("--exact", choices=EXACT_METHODS, help="correct the flow's samples by their weights")
+    parser.add_argument(
+        "--proposals",
+        type=whole_number(1),
+        metavar="M",
+        help="samples of the flow that exact ones are chosen from (default: ten per image, at least 1000)",
+    )
+    parser.add_argument(
+        "--condition", type=_condition, default={}, metavar="NAME=VALUE,...", help="such as yaw=0.1 (default: random)"
+    )
+    parser.add_argument("--labels", action="store_true", help="label the images with the classifier and the judge")
+    options = parser.parse_args(words)
+    if options.proposals is not None and options.exact is None:
+        parser.error("--proposals is for --exact: add --exact metropolis, or leave --proposals out")
+    from steps import draw
+    from steps.shared.common import Pass, Project
+
+    run_pass = Pass(Project.load(options.params, options.experiment), options.number)
+    request = draw.Request(
+        n=options.n,
+        out=options.out,
+        seed=run_pass.params.seed if options.seed is None else options.seed,
+        exact=options.exact,
+        proposals=options.proposals,
+        given=options.condition,
+        labels=options.labels,
+    )
+    draw.run_and_print(run_pass, request)
+
+
+def audit(words: Sequence[str]) -> None:
+    """Run `promptgen audit`."""
+    parser = Parser(
+        "audit",
+        "Measure the bias of images, or of labels in a CSV file: a table, JSON and an HTML page.\n"
+        "An image that is not square is cropped to the square in its centre. The published classifiers expect aligned\n"
+        "faces; this command aligns none.",
+        "promptgen audit --images FOLDER --classifier fairface\n"
+        'promptgen audit --labels labels.csv --attribute gender "race x gender"',
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--images", type=Path, metavar="DIR", help="folder of images, with all folders below it")
+    source.add_argument("--labels", type=Path, metavar="CSV", help="labels: a column per attribute, a row per image")
+    parser.add_argument("--classifier", metavar="NAME", help="card, module:factory or YAML file of a classifier")
+    parser.add_argument("--judge", metavar="NAME", help="a second classifier, whose counts are shown beside")
+    parser.add_argument("--compare", type=Path, metavar="PATH", help="another folder, or CSV file, to compare with")
+    parser.add_argument(
+        "--attribute", nargs="+", default=[], metavar="NAME", help='such as gender, or "race x gender" (default: all)'
+    )
+    parser.add_argument(
+        "--target",
+        action="append",
+        default=[],
+        metavar="SHARES",
+        help='"Male=0.4, Female=0.6", "gender: ..." (default: uniform)',
+    )
+    parser.add_argument(
+        "--confusion",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="CSV",
+        help="a confusion table: how often each class is read as which",
+    )
+    parser.add_argument(
+        "--groups",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="COLUMN",
+        help="compare groups, such as occupations: each direct sub-folder is one; of --labels, each label of a column",
+    )
+    parser.add_argument(
+        "--size", type=whole_number(1), metavar="PIXELS", help="resize images to this side (default: keep their size)"
+    )
+    parser.add_argument("--batch", type=whole_number(1), default=32, metavar="N", help="images at a time (default: 32)")
+    add_device(parser)
+    add_models(parser)
+    parser.add_argument("--confidence", type=float, default=0.95, help="of every interval (default: 0.95)")
+    parser.add_argument(
+        "--resamples", type=whole_number(1), default=1000, metavar="N", help="simulations per interval (default: 1000)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the simulations (default: 0)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("reports/audit"), metavar="DIR", help="folder (default: reports/audit)"
+    )
+    options = parser.parse_args(words)
+    if options.images and not options.classifier:
+        parser.error("--images needs a --classifier, such as fairface")
+    if options.labels and (options.classifier or options.judge):
+        parser.error("--labels has labels already: leave --classifier and --judge out")
+    if options.groups is not False and isinstance(options.groups, str) != bool(options.labels):
+        parser.error("--groups takes a column with --labels, and nothing with --images")
+    if not 0 < options.confidence < 1:
+        parser.error(f"--confidence: expected a number between 0 and 1, such as 0.95, got {options.confidence:g}")
+    from promptgen.audit.figures import Sampling
+    from promptgen.audit.request import Request
+    from steps import audit
+
+    request = Request(
+        source=options.images or options.labels,
+        classifier=options.classifier,
+        judge=options.judge,
+        compare=options.compare,
+        attributes=options.attribute,
+        targets=options.target,
+        confusions=options.confusion,
+        size=options.size,
+        batch=options.batch,
+        device=options.device,
+        models=options.models,
+        sampling=Sampling(options.confidence, options.resamples, options.seed),
+        groups=options.groups,
+    )
+    audit.run_and_print(request, options.out)
+
+
+def sync(words: Sequence[str]) -> int:
+    """Run `promptgen sync`."""
+    parser = Parser("sync", "Send MLflow what it has missed, after its server was away or its database was deleted.")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="the project's folder (default: that of this code)")
+    options = parser.parse_args(words)
+    from steps import sync
+
+    return sync.main([] if options.root is None else ["--root", str(options.root)])
+
+
+def _condition(text: str) -> dict[str, float]:
+    """Read ``yaw=0.1,pitch=0``."""
+    values = {}
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([^=\s]+)\s*=\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*", part)
+        if not match:
+            raise argparse.ArgumentTypeError(f"expected NAME=NUMBER,..., got {part!r}")
+        values[match[1]] = float(match[2])
+    return values
