@@ -18,29 +18,29 @@ export MLFLOW_DISABLE_TELEMETRY ?= true
 .PHONY: repro test lint world ui serve sync doctor clean
 
 repro: $(VENV)/run.stamp  ## run the experiment of params.yaml, or what is left of it
-	dvc repro $(ARGS)
+	python -m dvc repro $(ARGS)
 	@echo "The report is reports/index.html; \`make ui\` compares the passes."
 
 test: $(VENV)/dev.stamp  ## run the tests, in WORKERS processes
 	python -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
 
 lint: $(VENV)/dev.stamp  ## check style and types
-	ruff check .
-	ruff format --check .
-	mypy
+	python -m ruff check .
+	python -m ruff format --check .
+	python -m mypy
 
 world: $(VENV)/run.stamp  ## make the embedded world's models again, from nothing
-	python -m steps.build_world $(ARGS)
+	python -m promptgen build-world $(ARGS)
 
 ui: $(VENV)/run.stamp  ## start the pages of MLflow and Prefect on this machine
-	python -m pipelines.ui $(ARGS)
+	python -m promptgen ui $(ARGS)
 
 serve: $(VENV)/run.stamp  ## run the experiment on the schedule of params.yaml
-	dvc repro --quiet list_models fetch
-	python -m pipelines.serve $(ARGS)
+	python -m dvc repro --quiet list_models fetch
+	python -m promptgen serve $(ARGS)
 
 sync: $(VENV)/run.stamp  ## tell MLflow what it has missed
-	python -m steps.sync
+	python -m promptgen sync
 
 doctor: $(VENV)/run.stamp  ## say what is wrong with this machine, and what to do
 	python -m promptgen doctor
@@ -54,8 +54,9 @@ $(VENV)/bin/python:
 		|| { echo "error: $(PYTHON) is older than 3.11; say PYTHON=python3.11 (or newer) after make" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/run.stamp: requirements.txt | $(VENV)/bin/python
+$(VENV)/run.stamp: requirements.txt pyproject.toml | $(VENV)/bin/python
 	$(INSTALL) -r requirements.txt
+	$(INSTALL) --no-deps --editable .
 	@touch $@
 
 $(VENV)/dev.stamp: requirements-dev.txt $(VENV)/run.stamp

@@ -12,8 +12,8 @@ def run(words: Sequence[str]) -> None:
     """Run `promptgen run`."""
     parser = Parser(
         "run",
-        "Run the loop of an experiment, or what is left of it: control the generator, measure the bias that this brings,\n"
-        "train against it, until it is gone. An interrupted run continues where it was.",
+        "Run the loop of an experiment, or what is left of it: control the generator, measure the bias that this\n"
+        "brings, train against it, until it is gone. An interrupted run continues where it was.",
         "promptgen run\npromptgen run --experiment text-baby",
     )
     add_experiment(parser)

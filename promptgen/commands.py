@@ -10,7 +10,9 @@ from promptgen.command import Parser, whole_number
 
 def doctor(words: Sequence[str]) -> int:
     """Run `promptgen doctor`."""
-    parser = Parser("doctor", "Find what is wrong with this machine or installation, and how to fix it. Changes nothing.")
+    parser = Parser(
+        "doctor", "Find what is wrong with this machine or installation, and how to fix it; change nothing."
+    )
     parser.add_argument(
         "--root", type=Path, default=Path.cwd(), metavar="DIR", help="the project's folder (default: the current one)"
     )

@@ -1,6 +1,6 @@
-"""Says what is wrong with a machine or an installation, and what to do about it; it changes nothing.
+"""Checks of a machine and an installation: what is wrong and how to fix it. Nothing is changed.
 
-Packages are looked up by name only, so this works where half of them are missing.
+Packages are looked up by name and not imported, so the checks work where packages are missing.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ LIBRARY = (
     "pillow",
 )
 WORKFLOW = ("prefect", "mlflow", "dvc")
+SCRIPTS = ("dvc", "promptgen", "pip")
 BAD_PAIRS = (
     ("prefect", (3, 8), "fastapi", (0, 151), "every flow dies at its start"),
     ("prefect", (3, 8), "sqlalchemy", (2, 1), "scheduled runs are never created"),
@@ -51,26 +52,27 @@ BAD_PAIRS = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The outcome of one check.
 
     Attributes:
-        name: what was looked at.
-        found: what was found.
-        remedy: what to do; empty when all is well.
+        name: what was checked.
+        state: how it is.
+        remedy: how to fix it; empty if nothing is wrong.
     """
 
     name: str
-    found: str
+    state: str
     remedy: str = ""
 
     def __str__(self) -> str:
-        line = f"{'WRONG' if self.remedy else 'ok':<6}{self.name:<24}{self.found}"
+        line = f"{'WRONG' if self.remedy else 'ok':<6}{self.name:<24}{self.state}"
         return f"{line}\n{'':<6}-> {self.remedy}" if self.remedy else line
 
 
 def examine(root: Path) -> Iterator[Finding]:
-    """Yield everything that there is to say about this machine and the project in `root`."""
+    """Check this machine and the project in the folder `root`; yield the outcomes."""
     yield python()
+    yield environment()
     yield from packages(LIBRARY, "the library needs it")
     yield from packages(WORKFLOW, "`make repro` needs it")
     yield from bad_pairs()
@@ -85,13 +87,34 @@ def examine(root: Path) -> Iterator[Finding]:
 
 
 def python() -> Finding:
-    """Look at the version of Python."""
+    """Check the version of Python."""
     remedy = "" if sys.version_info >= MIN_PYTHON else "install Python 3.11 or newer"
     return Finding("python", f"{platform.python_version()} on {platform.system()}", remedy)
 
 
+def environment(scripts: Path | None = None) -> Finding:
+    """Check that the scripts beside this Python run it: those of a virtual environment that was moved do not.
+
+    Args:
+        scripts: the folder of the scripts and of Python; None means that of this process.
+    """
+    scripts = scripts or Path(sys.executable).parent
+    for path in (scripts / name for name in SCRIPTS):
+        interpreter = _interpreter(path) if path.is_file() else None
+        if interpreter and not (interpreter.exists() and interpreter.parent.samefile(scripts)):
+            remedy = f"the virtual environment was moved or copied: delete {scripts.parent} and run make again"
+            return Finding("virtual environment", f"{path} runs {interpreter}", remedy)
+    return Finding("virtual environment", str(scripts.parent) if sys.prefix != sys.base_prefix else "not used")
+
+
+def _interpreter(script: Path) -> Path | None:
+    """Return the Python that a script names in its first lines; None if it names none."""
+    match = re.search(r"(/[^\n'\"]*/python[\w.]*)", script.read_bytes()[:1000].decode(errors="replace"))
+    return Path(match[1]) if match else None
+
+
 def packages(names: tuple[str, ...], reason: str) -> Iterator[Finding]:
-    """Look whether packages are installed."""
+    """Check that packages are installed."""
     for name in names:
         version = installed(name)
         remedy = "" if version else f"{reason}: pip install -r requirements.txt"
@@ -99,19 +122,19 @@ def packages(names: tuple[str, ...], reason: str) -> Iterator[Finding]:
 
 
 def bad_pairs() -> Iterator[Finding]:
-    """Look for packages that are known not to work together."""
+    """Check for versions of packages that do not work together."""
     for name, since, other, limit, symptom in BAD_PAIRS:
-        mine, theirs = installed(name), installed(other)
-        if mine is None or theirs is None:
+        version, other_version = installed(name), installed(other)
+        if version is None or other_version is None:
             continue
-        bad = numbers(mine) >= since and numbers(theirs) >= limit
+        bad = numbers(version) >= since and numbers(other_version) >= limit
         below = ".".join(map(str, limit))
-        remedy = f"together {symptom}: pip install '{other}<{below}'" if bad else ""
-        yield Finding(f"{other} for {name}", theirs, remedy)
+        remedy = f"with {name} {version}, {symptom}: pip install '{other}<{below}'" if bad else ""
+        yield Finding(f"{other} for {name}", other_version, remedy)
 
 
 def torch_pair() -> Finding:
-    """Look whether torchvision was built for the installed torch."""
+    """Check that torchvision was built for the installed torch."""
     torch, torchvision = installed("torch"), installed("torchvision")
     if torch is None or torchvision is None:
         return Finding("torchvision for torch", "not both installed", "pip install -r requirements.txt")
@@ -124,57 +147,56 @@ def torch_pair() -> Finding:
 
 
 def git() -> Finding:
-    """Look for git, which DVC and the records of a run need."""
-    place = shutil.which("git")
-    return Finding("git", "found" if place else "not found", "" if place else "install git")
+    """Check for git, which DVC and the records of a run need."""
+    path = shutil.which("git")
+    return Finding("git", path or "not installed", "" if path else "install git")
 
 
 def folder(path: Path) -> Finding:
-    """Look whether files can be written into a folder, or the folder be made."""
+    """Check that a folder can be written, or else be created."""
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
     if existing == path and not path.is_dir():
         return Finding(f"{path.name}/", "is a file", f"move {path} away")
     writable = os.access(existing, os.W_OK | os.X_OK) and not _is_read_only(existing)
     remedy = "" if writable else f"change the owner or the mode of {existing}, or use a clone on another disk"
-    return Finding(f"{path.name}/", "can be written" if writable else "cannot be written", remedy)
+    return Finding(f"{path.name}/", "writable" if writable else "not writable", remedy)
 
 
 def disk(root: Path) -> Finding:
-    """Look how much space is left beside the project."""
+    """Check the free space on the disk of the project."""
     free = shutil.disk_usage(root).free / 1e9
-    remedy = "" if free >= MIN_DISK_GB else f"free some: a run needs {MIN_DISK_GB:.0f} GB"
+    remedy = "" if free >= MIN_DISK_GB else f"free some space: a run needs {MIN_DISK_GB:.0f} GB"
     return Finding("disk", f"{free:.1f} GB free", remedy)
 
 
 def memory() -> Finding:
-    """Look how much memory the machine has."""
+    """Check the size of the machine's memory."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    remedy = (
-        "" if total >= MIN_MEMORY_GB else f"a run needs {MIN_MEMORY_GB:.0f} GB: make the batches in params.yaml smaller"
-    )
+    enough = total >= MIN_MEMORY_GB
+    remedy = "" if enough else f"a run needs {MIN_MEMORY_GB:.0f} GB: make the batches in params.yaml smaller"
     return Finding("memory", f"{total:.1f} GB", remedy)
 
 
 def port(number: int, program: str, path: str) -> Finding:
-    """Look whether the port of a program's pages is free, or who answers there."""
+    """Check that a port is free for the pages of a program, or that the program itself answers there."""
+    name = f"port {number}"
     with socket.socket() as probe:
         probe.settimeout(1.0)
         if probe.connect_ex(("127.0.0.1", number)):
-            return Finding(f"port {number}", f"free for {program}")
+            return Finding(name, f"free for {program}")
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{number}{path}", timeout=2) as answer:
-            known = answer.status == 200
+            runs = answer.status == 200
     except (urllib.error.URLError, OSError, ValueError):
-        known = False
-    if known:
-        return Finding(f"port {number}", f"{program} runs there")
-    return Finding(
-        f"port {number}", "used by another program", f"stop it, or: make ui ARGS='--{program.lower()}-port NUMBER'"
-    )
+        runs = False
+    if runs:
+        return Finding(name, f"{program} runs there")
+    remedy = f"stop that program, or choose another port: make ui ARGS='--{program.lower()}-port NUMBER'"
+    return Finding(name, "used by another program", remedy)
 
 
 def installed(name: str) -> str | None:
-    """Return the version of an installed package, None when it is not there."""
+    """Return the version of an installed package; None if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -183,20 +205,19 @@ def installed(name: str) -> str | None:
 
 def numbers(version: str) -> tuple[int, ...]:
     """Return the leading numbers of a version: (2, 13, 0) of "2.13.0+cpu"."""
-    found = re.match(r"\d+(\.\d+)*", version)
-    return tuple(int(part) for part in found[0].split(".")) if found else ()
+    match = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(part) for part in match[0].split(".")) if match else ()
 
 
 def _is_read_only(path: Path) -> bool:
-    """Say whether a folder lies on a read-only file system, which permissions do not show to the superuser."""
+    """Tell whether a folder is on a read-only file system, which permissions do not show to the superuser."""
     return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 
 def main(root: Path) -> int:
-    """Print all findings; return the exit status: 1 when something is wrong."""
+    """Print all findings; return the exit status: 1 if something is wrong."""
     findings = list(examine(root))
-    for finding in findings:
-        print(finding)
+    print(*findings, sep="\n")
     wrong = sum(bool(finding.remedy) for finding in findings)
-    print(f"\n{wrong} of {len(findings)} things are wrong" if wrong else "\nall is well")
+    print(f"\n{wrong} of {len(findings)} checks failed" if wrong else "\nall checks passed")
     return 1 if wrong else 0

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from promptgen import doctor
-from promptgen.__main__ import main
+from promptgen.command_line import main
 
 
 @pytest.fixture
@@ -37,8 +37,8 @@ def test_known_bad_pairs_are_named_with_the_way_out(versions):
     versions.update(prefect="3.8.8", fastapi="0.151.0", sqlalchemy="2.1.0b1")
     remedies = [finding.remedy for finding in doctor.bad_pairs()]
     assert remedies == [
-        "together every flow dies at its start: pip install 'fastapi<0.151'",
-        "together scheduled runs are never created: pip install 'sqlalchemy<2.1'",
+        "with prefect 3.8.8, every flow dies at its start: pip install 'fastapi<0.151'",
+        "with prefect 3.8.8, scheduled runs are never created: pip install 'sqlalchemy<2.1'",
     ]
     versions.update(fastapi="0.150.9", sqlalchemy="2.0.58")
     assert not any(finding.remedy for finding in doctor.bad_pairs())
@@ -55,7 +55,7 @@ def test_a_torchvision_for_another_torch_is_wrong(versions):
 def test_a_missing_package_is_wrong(versions):
     versions["mlflow"] = None
     (finding,) = doctor.packages(("mlflow",), "`make repro` needs it")
-    assert (finding.found, finding.remedy) == (
+    assert (finding.state, finding.remedy) == (
         "not installed",
         "`make repro` needs it: pip install -r requirements.txt",
     )
@@ -84,8 +84,8 @@ def test_little_disk_or_memory_is_wrong(tmp_path, monkeypatch):
     assert doctor.memory().remedy
 
 
-@pytest.mark.parametrize(("status", "found"), [(200, "Prefect runs there"), (404, "used by another program")])
-def test_a_port_in_use_says_by_whom(status, found):
+@pytest.mark.parametrize(("status", "state"), [(200, "Prefect runs there"), (404, "used by another program")])
+def test_a_port_in_use_says_by_whom(status, state):
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(status)
@@ -100,9 +100,9 @@ def test_a_port_in_use_says_by_whom(status, found):
         finding = doctor.port(server.server_port, "Prefect", "/api/health")
         server.shutdown()
         thread.join()
-    assert finding.found == found
+    assert finding.state == state
     assert bool(finding.remedy) == (status != 200)
-    assert doctor.port(server.server_port, "Prefect", "/api/health").found == "free for Prefect"
+    assert doctor.port(server.server_port, "Prefect", "/api/health").state == "free for Prefect"
 
 
 def test_the_command_ends_with_1_when_something_is_wrong(tmp_path, capsys):
@@ -111,6 +111,19 @@ def test_the_command_ends_with_1_when_something_is_wrong(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "WRONG reports/" in printed
     assert "-> move" in printed
+
+
+def test_a_virtual_environment_that_was_moved_is_wrong(tmp_path):
+    scripts = tmp_path / "new" / "bin"
+    scripts.mkdir(parents=True)
+    (scripts / "python").touch()
+    assert not doctor.environment(scripts).remedy  # no script beside it
+    (scripts / "dvc").write_text(f"#!{scripts}/python\nimport dvc\n")
+    assert not doctor.environment(scripts).remedy
+    (scripts / "dvc").write_text(f"#!{tmp_path}/old/bin/python3\nimport dvc\n")
+    assert f"delete {tmp_path / 'new'}" in doctor.environment(scripts).remedy
+    (scripts / "dvc").write_text(f'#!/bin/sh\n\'\'\'exec\' "{tmp_path}/a long name/bin/python" "$0" "$@"\n')
+    assert f"{tmp_path}/a long name/bin/python" in doctor.environment(scripts).state
 
 
 def test_versions_are_compared_as_numbers():

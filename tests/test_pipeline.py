@@ -15,17 +15,16 @@ import sys
 import time
 import urllib.request
 from contextlib import closing
-from importlib import import_module
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 
 from pipelines.servers import prefect_server
+from promptgen.command_line import main
 from promptgen.flows.training import STATE_NAME
 from promptgen.records import Metrics
 from steps.recording.mlflow_store import ROOT
-from steps.shared.command import command
 from tests import tiny
 from tests.faults import HOLD, RUN_SECONDS, unused_port, wait_for, with_ctrl_c
 from tests.steps.test_arguments import write_presets
@@ -141,16 +140,16 @@ def start(folder: Path, server: str | None, hold: Path | None = None) -> Run:
     return Run(process, output)
 
 
-def fork(folder: Path, *arguments: str, module: str = "pipelines.debias", hold: Path | None = None) -> Run:
+def fork(folder: Path, *arguments: str, command: str = "run", hold: Path | None = None) -> Run:
     """Start a command of the project in `folder` in a fork; `hold` as in `start`."""
     output = folder / f"output-{len(list(folder.iterdir()))}.txt"
-    process = FORKS.Process(target=_work, args=(folder, output, module, arguments, hold))
+    process = FORKS.Process(target=_work, args=(folder, output, command, arguments, hold))
     process.start()
     return Run(process, output)
 
 
-def _work(folder: Path, output: Path, module: str, arguments: tuple[str, ...], hold: Path | None) -> None:
-    """Do what ``python -m module arguments`` does in `folder`."""
+def _work(folder: Path, output: Path, command: str, arguments: tuple[str, ...], hold: Path | None) -> None:
+    """Do what ``promptgen command arguments`` does in `folder`."""
     os.setsid()
     os.chdir(folder)
     with output.open("wb") as file:
@@ -159,8 +158,7 @@ def _work(folder: Path, output: Path, module: str, arguments: tuple[str, ...], h
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if hold:
         os.environ[HOLD] = str(folder / hold)
-    sys.argv = [module, *arguments]
-    command(import_module(module).main)
+    sys.exit(main([command, *arguments]))
 
 
 def error_of(output: str) -> str:
@@ -261,7 +259,7 @@ def test_the_loop_ends_with_the_multipliers_where_no_flow_is_wanted(server, tmp_
     assert "stopped after pass 0: only fitting the multipliers was asked for" in output
     assert sorted(path.name for path in (tmp_path / "artifacts/tiny/pass-1").iterdir()) == ["fit_moments"]
     assert confirmation_in(tmp_path) is None
-    fork(tmp_path, module="steps.report").end()
+    fork(tmp_path, command="report").end()
     page = (tmp_path / "reports/index.html").read_text()
     assert "the multipliers that would move it were fitted, without a flow that follows them" in page
     assert "What de-biasing pushes" in page
@@ -275,7 +273,7 @@ def test_the_loop_ends_with_the_control_where_only_measuring_is_wanted(server, t
     assert "stopped after pass 1: only measuring was asked for" in output
     assert confirmation_in(tmp_path) is None
     assert not list(tmp_path.glob("artifacts/tiny/pass-*/confirm"))
-    fork(tmp_path, module="steps.report").end()
+    fork(tmp_path, command="report").end()
     assert "no de-biasing was asked for" in (tmp_path / "reports/index.html").read_text()
 
 
@@ -320,7 +318,7 @@ def test_one_folder_has_one_run_and_ctrl_c_is_quick(server, tmp_path):
     assert "artifacts/tiny is held by another run: wait for it to end, or stop it" in error
     asked = time.monotonic()
     first.signal(signal.SIGINT)
-    assert "interrupted; the same command goes on from here" in first.end(130)
+    assert "interrupted; run the same command again" in first.end(130)
     assert time.monotonic() - asked < 30
 
 

@@ -21,24 +21,25 @@ from pipelines.servers import prefect_server
 from promptgen.config.params import load_params
 from promptgen.errors import PromptGenError
 from steps.recording.mlflow_store import ROOT
-from steps.shared.command import command
 from steps.shared.common import Project
 from tests import tiny
+from tests.commands import typed
 from tests.faults import unused_port
-from tests.steps.test_arguments import typed
 
 EVERY_MINUTE = {"cron": "* * * * *", "timezone": "UTC"}
 SOON = """
+import sys
 from datetime import datetime, timedelta, timezone
 from prefect.schedules import Interval
 from pipelines import serve
+from promptgen.command_line import main
 
 def soon(params, schedule_of=serve.schedule_of):
     assert schedule_of(params).cron == params.schedule.cron
     return Interval(timedelta(minutes=1), anchor_date=datetime.now(timezone.utc) + timedelta(seconds=10))
 
 serve.schedule_of = soon
-serve.command(serve.main)
+sys.exit(main(["serve", *sys.argv[1:]]))
 """
 """`pipelines.serve`, whose first run is due in ten seconds instead of at the next full minute."""
 
@@ -143,7 +144,7 @@ def test_a_port_in_use_is_one_clear_line(tmp_path, monkeypatch, capsys, module):
         arguments = ["--params", str(params), "--prefect-port", str(port)]
         if module is ui:
             arguments += ["--mlflow-port", str(port)]
-        assert typed(monkeypatch, lambda: command(module.main), *arguments) == 2
+        assert typed(module.__name__.removeprefix("pipelines."), *arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert re.fullmatch(rf"error: port {port} is in use, .* ARGS='--(prefect|mlflow)-port NUMBER'", line)
 

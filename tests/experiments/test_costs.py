@@ -10,7 +10,7 @@ import yaml
 from torch import nn
 from torch.nn import functional as F
 
-from promptgen.__main__ import main
+from promptgen.command_line import main
 from promptgen.errors import ConfigError, DataError
 from promptgen.experiments.costs import Subject, measure, multiply_accumulates, peak_in_fresh_process, subject
 from promptgen.model_files.cards import Cost, load_cards

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -24,9 +23,9 @@ from promptgen.moments.config import DualConfig
 from promptgen.strict import validate
 from promptgen.tracking import NullTracker
 from steps import confirm, fit_moments, sample, train_flow
-from steps.shared.command import command
 from steps.shared.common import Pass, Project
 from tests import tiny
+from tests.commands import typed
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "experiments"
@@ -208,43 +207,38 @@ def test_custom_models_have_a_plan_too(tmp_path):
     assert "de-bias hair (at the most)" in text
 
 
-def typed(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
-    """Return status, output and errors of `python -m steps.train_flow` in the project's folder."""
+@pytest.fixture
+def here(monkeypatch):
+    """The project's folder as the current one."""
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", ["steps.train_flow", *arguments])
-    status = 0
-    try:
-        command(train_flow.main)
-    except SystemExit as end:
-        status = int(end.code or 0)
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
 
 
-def test_the_command_lists_one_preset_a_line(monkeypatch, capsys):
-    _, output, _ = typed(monkeypatch, capsys, "--list")
-    names, abouts = zip(*(line.split("  ", 1) for line in output.splitlines()), strict=True)
+@pytest.mark.usefixtures("here")
+def test_the_command_lists_one_preset_a_line(capsys):
+    assert typed("experiments", "list") == 0
+    names, abouts = zip(*(line.split("  ", 1) for line in capsys.readouterr().out.splitlines()), strict=True)
     assert list(names) == list(PRESETS)
     assert [about.strip() for about in abouts] == [preset.about for preset in PRESETS.values()]
 
 
-def test_the_command_plans_by_name(monkeypatch, capsys):
-    _, output, _ = typed(monkeypatch, capsys, "--experiment", "text-baby", "--dry-run")
-    assert output.startswith("text-baby: ")
-    _, output, _ = typed(monkeypatch, capsys, "--experiment", "text-baby", "--dry-run", "--pass", "1", "--json")
-    assert [each["number"] for each in json.loads(output)["passes"]] == [1]
+@pytest.mark.usefixtures("here")
+def test_the_command_plans_by_name(capsys):
+    assert typed("experiments", "plan", "--experiment", "text-baby") == 0
+    assert capsys.readouterr().out.startswith("text-baby: ")
+    assert typed("experiments", "plan", "--experiment", "text-baby", "--pass", "1", "--json") == 0
+    assert [each["number"] for each in json.loads(capsys.readouterr().out)["passes"]] == [1]
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--experiment", "text-babe", "--dry-run"], "there is no experiment called 'text-babe'; did you mean text-ba"),
-        (["--experiment", "text-baby"], "say which pass with --pass NUMBER; --dry-run shows the plan of all"),
+        (["--experiment", "text-babe"], "there is no experiment called 'text-babe'; did you mean text-ba"),
         (["--experiment", "text-baby", "--params", "x.yaml"], "not allowed with argument"),
-        (["--experiment", "text-baby", "--dry-run", "--pass", "7"], "pass 7 is not in this experiment"),
+        (["--experiment", "text-baby", "--pass", "7"], "pass 7 is not in this experiment"),
     ],
 )
-def test_the_command_refuses_in_a_line(monkeypatch, capsys, arguments, message):
-    status, _, error = typed(monkeypatch, capsys, *arguments)
-    assert status == 2
-    assert message in error.splitlines()[-1]
+def test_the_command_refuses_in_a_line(capsys, arguments, message):
+    assert typed("experiments", "plan", *arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line

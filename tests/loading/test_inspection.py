@@ -15,7 +15,7 @@ import pytest
 import torch
 from hostile import text, zip_file
 
-from promptgen.__main__ import main
+from promptgen.command_line import main
 from promptgen.errors import ModelFileError
 from promptgen.flows.chain_file import save_chain
 from promptgen.flows.flow import Flow, FlowConfig
@@ -221,7 +221,7 @@ def test_the_command_has_three_exit_statuses(tmp_path, capsys):
 def test_torch_is_not_needed_to_inspect():
     code = """
 import sys
-from promptgen.__main__ import main
+from promptgen.command_line import main
 status = main(["inspect", sys.argv[1]])
 assert "torch" not in sys.modules
 sys.exit(status)

@@ -12,8 +12,8 @@ from email.message import Message
 
 import pytest
 
-from promptgen.errors import ChecksumError, ModelFileError, StorageError
 from promptgen import progress
+from promptgen.errors import ChecksumError, ModelFileError, StorageError
 from promptgen.model_files import addresses, downloads
 from promptgen.model_files.downloads import Patience, download
 from tests.faults import dead_server, full_disk

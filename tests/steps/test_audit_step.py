@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import torch
 from PIL import Image
 
 from promptgen.audit.figures import Sampling
-from promptgen.audit.request import Request, parse, parse_targets, reader_spec
+from promptgen.audit.request import Request, parse_targets, reader_spec
 from promptgen.audit.tables import text
 from promptgen.config.specs import CustomModel
 from promptgen.errors import ConfigError, DataError, ModelFileError
@@ -23,7 +22,7 @@ from promptgen.world.renderer import render
 from promptgen.world.scene import ATTRIBUTES, Scene, SceneConfig
 from steps import audit
 from steps.audit import run
-from steps.shared.command import command
+from tests.commands import typed
 
 QUICK = Sampling(resamples=200)
 HEADS = 96
@@ -292,12 +291,21 @@ def test_targets_are_parsed():
     assert parse_targets(["a x b: 1 x 2=1"], ["hair", "a x b"]) == {"a x b": {"1 x 2": 1.0}}
 
 
-def test_every_argument_reaches_the_audit():
+@pytest.fixture
+def asked(monkeypatch):
+    """What the command asked for, with its folder; no audit is made."""
+    asked = []
+    monkeypatch.setattr(audit, "run_and_print", lambda *request: asked.append(request))
+    return asked
+
+
+def test_every_argument_reaches_the_audit(asked):
     words = (
         "--images a --classifier b --judge c --compare d --attribute e f --target g --target h --confusion i --groups"
     )
     numbers = "--size 64 --batch 2 --device cuda --models m --confidence 0.9 --resamples 99 --seed 3 --out o"
-    request, out = parse([*words.split(), *numbers.split()])
+    assert typed("audit", *words.split(), *numbers.split()) == 0
+    request, out = asked.pop()
     assert out == Path("o")
     assert request == Request(
         Path("a"),
@@ -314,24 +322,21 @@ def test_every_argument_reaches_the_audit():
         sampling=Sampling(0.9, 99, 3),
         groups=True,
     )
-    assert parse(["--labels", "a", "--groups", "job"])[0].groups == "job"
+    assert typed("audit", "--labels", "a", "--groups", "job") == 0
+    assert asked.pop()[0].groups == "job"
 
 
-def test_a_folder_without_images_ends_with_status_2(place, tmp_path, monkeypatch, capsys):
+def test_a_folder_without_images_ends_with_status_2(place, tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("no image")
     words = ["--images", str(tmp_path), "--classifier", "world-classifier", "--models", str(place[0] / "models")]
-    monkeypatch.setattr(sys, "argv", ["audit", *words])
-    with pytest.raises(SystemExit) as ended:
-        command(audit.main)
-    assert ended.value.code == 2
+    assert typed("audit", *words) == 2
     assert "has no image among 1 files, notes.txt: no image that Pillow can read" in capsys.readouterr().err
 
 
-def test_the_command_prints_the_table_and_says_where_the_page_is(tmp_path, monkeypatch, capsys):
+def test_the_command_prints_the_table_and_says_where_the_page_is(tmp_path, capsys):
     path = write(tmp_path / "a.csv", ["Male,x"] * 30 + ["Female,y"] * 10)
     words = ["--labels", str(path), "--attribute", "gender", "--resamples", "200", "--out", str(tmp_path / "out")]
-    monkeypatch.setattr(sys, "argv", ["audit", *words])
-    audit.main()
+    assert typed("audit", *words) == 0
     printed = capsys.readouterr().out
     assert "75.0\u202f%" in printed
     assert printed.splitlines()[-1] == str(tmp_path / "out" / "index.html")
@@ -349,8 +354,8 @@ def test_the_command_prints_the_table_and_says_where_the_page_is(tmp_path, monke
         ["--images", "x", "--classifier", "y", "--groups", "z"],
     ],
 )
-def test_contradicting_arguments_are_refused(words, capsys):
-    with pytest.raises(SystemExit) as ended:
-        parse(words)
-    assert ended.value.code == 2
-    assert "error:" in capsys.readouterr().err
+def test_contradicting_arguments_are_refused(words, asked, capsys):
+    assert typed("audit", *words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert not asked

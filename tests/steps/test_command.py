@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
+from promptgen.command import run_command
 from promptgen.errors import DataError
-from steps.shared.command import command
 
 
 def ended(body: str, shell: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     """Return how a command whose `main` has this body ends, its output piped through `shell` if that is given."""
-    code = f"from steps.shared.command import command\ndef main():\n    {body}\ncommand(main)"
+    code = f"import sys\nfrom promptgen.command import run_command\nsys.exit(run_command(lambda words: {body}, []))"
     pipe = f'set -o pipefail; "$0" -c "$1" {shell}'
     return subprocess.run(
         ["bash", "-c", pipe, sys.executable, code], capture_output=True, text=True, check=False, env=environment
@@ -32,9 +32,8 @@ def test_what_the_terminal_cannot_show_is_a_question_mark():
 
 
 def test_an_error_of_the_project_is_one_line_and_status_2(capsys):
-    def fail() -> None:
+    def fail(words: object) -> None:
         raise DataError("no\nimages")
 
-    with pytest.raises(SystemExit, match="2"):
-        command(fail)
+    assert run_command(fail, []) == 2
     assert capsys.readouterr().err == "error: no images\n"

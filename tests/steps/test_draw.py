@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import runpy
 import shutil
-import sys
 
 import numpy as np
 import pytest
@@ -26,6 +24,7 @@ from steps.drawing.gallery import SAMPLES_NAME, SUMMARY_NAME
 from steps.shared.common import Pass, Project
 from steps.shared.manifest import StepFolder
 from tests import tiny
+from tests.commands import typed
 
 
 def trained(folder, content=None, passes=3):
@@ -352,15 +351,10 @@ def test_a_condition_is_given_to_all_pictures(tmp_path, caplog):
     assert caplog.messages == ["yaw = 0.5 is outside -0.2 to 0.2, for which the flow was trained"]
 
 
-def command(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["steps.draw", *map(str, arguments)])
-    runpy.run_module("steps.draw", run_name="__main__", alter_sys=False)
-
-
-@pytest.mark.filterwarnings("ignore:'steps.draw' found in sys.modules")
-def test_the_command_tells_and_warns(done, tmp_path, monkeypatch, capsys, caplog):
+def test_the_command_tells_and_warns(done, tmp_path, capsys, caplog):
     common = ("--params", done.root / "params.yaml", "--pass", 1)
-    command(monkeypatch, *common, "--n", 20, "--out", tmp_path / "out", "--exact", "metropolis", "--proposals", 20)
+    exact = ("--exact", "metropolis", "--proposals", 20)
+    assert typed("draw", *common, "--n", 20, "--out", tmp_path / "out", *exact) == 0
     told = capsys.readouterr().out
     assert "% accepted, effective sample size" in told
     assert f"{tmp_path / 'out'}: 20 pictures" in told
@@ -368,7 +362,6 @@ def test_the_command_tells_and_warns(done, tmp_path, monkeypatch, capsys, caplog
     assert read_json(tmp_path / "out" / SUMMARY_NAME)["seed"] == done.params.seed
 
 
-@pytest.mark.filterwarnings("ignore:'steps.draw' found in sys.modules")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -377,8 +370,7 @@ def test_the_command_tells_and_warns(done, tmp_path, monkeypatch, capsys, caplog
         (("--condition", "yaw=0.1,tilt=2"), "there is no condition yaw, expected one of none"),
     ],
 )
-def test_the_command_refuses_in_one_line(done, tmp_path, monkeypatch, capsys, arguments, message):
+def test_the_command_refuses_in_one_line(done, tmp_path, capsys, arguments, message):
     common = ("--params", done.root / "params.yaml", "--pass", 1, "--n", 3, "--out", tmp_path / "out")
-    with pytest.raises(SystemExit, match="2"):
-        command(monkeypatch, *common, *arguments)
+    assert typed("draw", *common, *arguments) == 2
     assert message in capsys.readouterr().err

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 import yaml
@@ -12,19 +11,9 @@ from promptgen.config.params import load_params
 from promptgen.errors import ConfigError
 from promptgen.model_files.pins import read_pins
 from steps import check, fetch, list_models
-from steps.shared.command import command
 from steps.shared.common import Project
 from tests import tiny
-
-
-def run(monkeypatch, module, *arguments):
-    """Run a step's command line and return its exit status."""
-    monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
-    try:
-        command(module.main)
-    except SystemExit as end:
-        return end.code
-    return 0
+from tests.commands import typed
 
 
 @pytest.fixture
@@ -41,8 +30,8 @@ def models(tmp_path):
     return tmp_path / "models"
 
 
-def test_one_failure_holds_up_no_other_and_each_is_told(monkeypatch, models, capsys):
-    assert run(monkeypatch, fetch, "gone", "mine", "lost", "world-jugde", "--models", models) == 2
+def test_one_failure_holds_up_no_other_and_each_is_told(models, capsys):
+    assert typed("fetch", "gone", "mine", "lost", "world-jugde", "--models", models) == 2
     output = capsys.readouterr()
     assert output.out == f"{models / 'mine' / 'weights.pt'}\n"
     errors = [line for line in output.err.splitlines() if line.startswith("error: ")]
@@ -54,18 +43,18 @@ def test_one_failure_holds_up_no_other_and_each_is_told(monkeypatch, models, cap
     assert errors[3] == "error: 3 of 4 models were not fetched: gone, lost, world-jugde; see above"
 
 
-def test_one_model_fails_in_one_line(monkeypatch, models, capsys):
-    assert run(monkeypatch, fetch, "gone", "--models", models) == 2
+def test_one_model_fails_in_one_line(models, capsys):
+    assert typed("fetch", "gone", "--models", models) == 2
     assert [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")] == [
         f"error: cannot fetch gone: {models.parent / 'nowhere'} does not exist"
     ]
 
 
-def test_a_file_of_this_machine_is_taken_over(monkeypatch, models, tmp_path, capsys):
-    assert run(monkeypatch, fetch, "gone", "--models", models, "--from", tmp_path / "there") == 0
+def test_a_file_of_this_machine_is_taken_over(models, tmp_path, capsys):
+    assert typed("fetch", "gone", "--models", models, "--from", tmp_path / "there") == 0
     assert (models / "gone" / "weights.pt").read_bytes() == b"weights"
     assert list(read_pins(models)) == ["gone/weights.pt"]
-    assert run(monkeypatch, fetch, "gone", "lost", "--models", models, "--from", tmp_path / "there") == 2
+    assert typed("fetch", "gone", "lost", "--models", models, "--from", tmp_path / "there") == 2
     assert "--from is for one model" in capsys.readouterr().err
 
 
@@ -76,9 +65,9 @@ def params_with(tmp_path, names):
     return tiny.write_params(tmp_path, content)
 
 
-def test_what_is_listed_is_what_is_used(monkeypatch, tmp_path, capsys):
+def test_what_is_listed_is_what_is_used(tmp_path, capsys):
     path = params_with(tmp_path, ["world-judge"])
-    assert run(monkeypatch, list_models, "--params", path) == 0
+    assert typed("list-models", "--params", path) == 0
     assert json.loads((tmp_path / "models" / "used.json").read_text()) == {"world-judge": "MIT"}
     assert capsys.readouterr().err == ""
 

@@ -154,7 +154,7 @@ def test_depth_and_repetition_cost_no_time(path):
 
 LIMITED = """
 import resource, sys
-from promptgen.__main__ import main
+from promptgen.command_line import main
 resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
 sys.exit(main(["inspect", *sys.argv[1:]]))
 """
