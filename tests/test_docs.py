@@ -12,6 +12,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from promptgen.command_line import COMMANDS
 from promptgen.config.params import Params, load_params
 from promptgen.errors import ConfigError
 from promptgen.experiments.plan import plan_of
@@ -19,6 +20,8 @@ from promptgen.experiments.plan_text import plan_text
 from promptgen.experiments.presets import find_preset, read_presets
 from promptgen.labels import class_index, classes, target_shares
 from promptgen.world.scene import ATTRIBUTES
+from steps.commands import STEPS
+from steps.experiments import ACTIONS
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -105,6 +108,14 @@ def test_relative_links_lead_somewhere(page):
 @each_page
 def test_commands_exist(page):
     assert [name for name in sorted(commands(page)) if importlib.util.find_spec(name) is None] == []
+
+
+@each_page
+def test_commands_of_the_command_line_exist(page):
+    used = re.findall(r"(?:^ {4}|`)promptgen ([a-z][\w-]*)(?: ([a-z]\w*))?", page.read_text(), re.MULTILINE)
+    choices = {"experiments": ACTIONS, "step": STEPS}
+    assert [name for name, _ in used if name not in COMMANDS] == []
+    assert [(name, word) for name, word in used if word and name in choices and word not in choices[name]] == []
 
 
 @each_page
