@@ -1,6 +1,6 @@
 """The loop: control the generator, measure the bias that this brought, train against it, until it is gone.
 
-Run it with ``python -m pipelines.debias [--params params.yaml | --experiment NAME]``.
+It is `promptgen run`, and the stage `debias` of dvc.yaml.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The experiment on its schedule: `make serve`, or `python -m pipelines.serve`.
+"""The experiment on its schedule: `make serve`, or `promptgen serve`.
 
 The schedule is that of params.yaml. Runs do not overlap; when this process ends the schedule is paused, so that no run
 is late when it comes back.

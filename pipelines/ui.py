@@ -1,4 +1,4 @@
-"""The pages of MLflow and Prefect, on this machine: `make ui`, or `python -m pipelines.ui`."""
+"""The pages of MLflow and Prefect, on this machine: `make ui`, or `promptgen ui`."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class CardFile(Section):
 
 
 class Cost(Section):
-    """What a model costs, in 32-bit numbers; measured by `python -m promptgen cost`.
+    """What a model costs, in 32-bit numbers; measured by `promptgen cost`.
 
     Attributes:
         parameters: number of its weights.

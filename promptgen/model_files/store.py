@@ -139,7 +139,7 @@ class _File:
 
     def require_sound(self) -> None:
         """Refuse a file that is missing, was never recorded, or is not what it was."""
-        command = f"`python -m steps.fetch {self.name}`"
+        command = f"`promptgen fetch {self.name}`"
         if not self.path.is_file():
             raise ModelFileError(f"{self.path} is missing; fetch it with {command}")
         if (found := _sha256_now(self.path)) != self.require_sha256():
@@ -148,7 +148,7 @@ class _File:
     def require_sha256(self) -> str:
         """Return the sha256 that the file must have."""
         if self.sha256 is None:
-            command = f"`python -m steps.fetch {self.name}`"
+            command = f"`promptgen fetch {self.name}`"
             raise ModelFileError(f"the sha256 of {self.path} is not known yet; {command} fetches it and records it")
         return self.sha256
 

@@ -65,7 +65,7 @@ def _refuse(this: Pass, different: Sequence[str]) -> None:
         raise ConfigError(
             f"pass {this.number} was not trained for what params.yaml asks for: "
             f"{', '.join([*different[:NAMED], *more])}; restore that, or train the pass again with "
-            + " and ".join(f"`python -m steps.{step} --pass {this.number}`" for step in steps)
+            + " and ".join(f"`promptgen step {step} --pass {this.number}`" for step in steps)
         )
 
 

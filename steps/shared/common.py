@@ -196,7 +196,7 @@ class Pass:
         """
         if not path.is_file():
             step, number = path.parent.name, path.parent.parent.name.removeprefix("pass-")
-            raise DataError(f"{path} is missing; write it with `python -m steps.{step} --pass {number}`")
+            raise DataError(f"{path} is missing; write it with `promptgen step {step} --pass {number}`")
         return sha256_of(path)
 
     def step(

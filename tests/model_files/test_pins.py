@@ -74,7 +74,7 @@ class TestUnknownHash:
         (models / "some").mkdir(parents=True)
         (models / "some" / "some.bin").write_bytes(OTHER)
         for use in (store.resolve, store.digests):
-            with pytest.raises(ModelFileError, match=r"some.bin is not known yet; `python -m steps.fetch some`"):
+            with pytest.raises(ModelFileError, match=r"some.bin is not known yet; `promptgen fetch some`"):
                 use("some", models)
         store.fetch("some", models, QUICK)
         assert read_pins(models)["some/some.bin"] == Pin(sha256=sha256(OTHER), size=len(OTHER), url=None)

@@ -47,7 +47,7 @@ def test_a_file_of_the_package_is_copied(models, cards):
 
 def test_a_missing_file_is_named_with_the_way_out(models, cards):
     cards(some=card(pinned("file:/nowhere")))
-    with pytest.raises(ModelFileError, match=r"some.bin is missing; fetch it with `python -m steps.fetch some`"):
+    with pytest.raises(ModelFileError, match=r"some.bin is missing; fetch it with `promptgen fetch some`"):
         store.resolve("some", models)
 
 

@@ -175,7 +175,7 @@ def test_figures_of_another_experiment_are_refused(project, change, message):
         ("reports/metrics.json", r"metrics\.json does not exist"),
         (
             "artifacts/world-no-makeup/pass-1/sample/samples.npz",
-            r"cannot be read .*; run `python -m pipelines\.debias`",
+            r"cannot be read .*; run `promptgen run`",
         ),
         ("artifacts/world-no-makeup/pass-2/train_flow/history.json", r"history\.json does not exist; run the step"),
     ],

@@ -94,12 +94,12 @@ def test_missing_and_damaged_weight_files_are_told(tmp_path):
     content["debias"]["judge"] = "world-judge"
     project = project_in(tmp_path, content)
     with pytest.raises(
-        ModelFileError, match=r"world-judge.safetensors is missing; fetch it with `python -m steps.fetch"
+        ModelFileError, match=r"world-judge.safetensors is missing; fetch it with `promptgen fetch"
     ):
         check.run(project)
     (path,) = fetch.run("world-judge", project.models)
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ModelFileError, match=r"delete it and fetch it again with `python -m steps.fetch world-judge`"):
+    with pytest.raises(ModelFileError, match=r"delete it and fetch it again with `promptgen fetch world-judge`"):
         check.run(project)
 
 

@@ -162,7 +162,7 @@ def test_its_metrics_are_apart_from_those_of_the_count_that_decided(confirmation
 
 
 def test_a_pass_without_its_flow_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"write it with `python -m steps.train_flow --pass 1`"):
+    with pytest.raises(DataError, match=r"write it with `promptgen step train_flow --pass 1`"):
         confirm.run(Pass(project_in(tmp_path), 1), NullTracker())
 
 

@@ -118,7 +118,7 @@ def test_exact_samples_of_a_pass_that_was_trained_for_something_else_are_refused
         drawn(this, tmp_path / "out", exact="resample")
     assert f"pass {number} was not trained for what params.yaml asks for: " in str(refused.value)
     assert different in str(refused.value)
-    assert f"`python -m steps.train_flow --pass {number}`" in str(refused.value)
+    assert f"`promptgen step train_flow --pass {number}`" in str(refused.value)
     assert not (tmp_path / "out").exists()
     assert drawn(this, tmp_path / "plain", 2)[1]["exact"] is None
 
@@ -324,7 +324,7 @@ def test_impossible_requests_are_refused_before_anything_is_written(done, tmp_pa
         with pytest.raises(error):
             drawn(Pass(done, 1), tmp_path / "out", **options)
         assert not (tmp_path / "out").exists()
-    with pytest.raises(DataError, match=r"write it with `python -m steps.train_flow --pass 1`"):
+    with pytest.raises(DataError, match=r"write it with `promptgen step train_flow --pass 1`"):
         drawn(Pass(Project.load(tiny.write_params(tmp_path)), 1), tmp_path / "untrained")
 
 
