@@ -117,9 +117,7 @@ def _material(this: Pass) -> PassMaterial:
         tiles = arrays["tiles"]
     except (OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
         folder = this.folder("sample")
-        raise DataError(
-            f"the samples in {folder} cannot be read ({error}); run `promptgen run`"
-        ) from error
+        raise DataError(f"the samples in {folder} cannot be read ({error}); run `promptgen run`") from error
     trained = this.folder("train_flow")
     fitted = this if this.kind == "debias" else this.after if _is_last_before_fit(this) else None
     return PassMaterial(

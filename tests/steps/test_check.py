@@ -93,9 +93,7 @@ def test_missing_and_damaged_weight_files_are_told(tmp_path):
     content = tiny.params()
     content["debias"]["judge"] = "world-judge"
     project = project_in(tmp_path, content)
-    with pytest.raises(
-        ModelFileError, match=r"world-judge.safetensors is missing; fetch it with `promptgen fetch"
-    ):
+    with pytest.raises(ModelFileError, match=r"world-judge.safetensors is missing; fetch it with `promptgen fetch"):
         check.run(project)
     (path,) = fetch.run("world-judge", project.models)
     path.write_bytes(path.read_bytes()[:-1])
