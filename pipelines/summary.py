@@ -41,7 +41,7 @@ def show_summary(project: Project, metrics_path: Path) -> None:
 
 def summary(project: Project, metrics: Metrics) -> str:
     """Return the outcome of a run in markdown: the answer, and each pass's shares by the judge."""
-    outcome = answer(metrics, Settings.of(project.params.model_dump(mode="json")))
+    outcome = answer(metrics, Settings.of(project.params))
     labels = list(metrics.target)
     head = ["pass", "kind", *(f"{metrics.attribute} {label}" for label in labels), "KL (nats)", "time"]
     rows = [[str(record.number), record.kind, *_figures(record, labels), _time(record)] for record in metrics.passes]

@@ -11,12 +11,12 @@ import logging
 import tempfile
 from pathlib import Path
 
-from promptgen.config.build import build_classifier, build_embedder, build_energies, build_features, build_generator
+from promptgen.config.build import build_classifier, build_embedder, build_energies, build_features
 from promptgen.devices import find_device
 from promptgen.files import storage_error
 from promptgen.flows.flow import Flow
 from promptgen.labels import agreed_classes, class_index, classes, target_shares
-from steps.list_models import idle, lacking
+from steps.list_models import unlisted, unused
 from steps.measuring.counting import COUNTERS
 from steps.shared.common import Project
 
@@ -24,7 +24,7 @@ logger = logging.getLogger("promptgen")
 
 
 def run(project: Project) -> None:
-    """Find the mistakes in an experiment that would otherwise show after minutes.
+    """Find mistakes that would otherwise show only after minutes of work.
 
     Raises:
         ConfigError: an attribute or label is unknown to the classifier or the judge, or something cannot be built.
@@ -36,7 +36,7 @@ def run(project: Project) -> None:
     _check_writable(project.reports)
     params, models = project.params, project.models
     find_device(params.device)
-    generator = build_generator(params.generator, models)
+    generator = params.generator.build(models)
     Flow(generator.prior.dim, params.flow, params.condition)  # whose parts may not fit the latent
     specs = {name: getattr(params.debias, name) for name in COUNTERS if name != "truth"}
     readers = {name: build_classifier(spec, models).attributes for name, spec in specs.items()}
@@ -56,11 +56,11 @@ def run(project: Project) -> None:
         build_energies(params.control.energies, models, params.condition.names)
         if params.condition and not params.control.condition_is_read:
             logger.warning(
-                "no energy reads control.condition: the flow is told of %s and has no reason to listen",
+                "no energy reads control.condition: training has no reason to depend on %s",
                 ", ".join(params.condition.names),
             )
-    for sentence in filter(None, (lacking(params), idle(params))):  # of no weight beside an error
-        logger.warning("%s", sentence)
+    for warning in filter(None, (unlisted(params), unused(params))):
+        logger.warning("%s", warning)
 
 
 def _check_writable(folder: Path) -> None:

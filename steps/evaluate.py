@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from promptgen.config.build import cards_of, custom_code_of
 from promptgen.files import write_json
 from promptgen.labels import agreed_classes, class_index, classes, target_shares
 from promptgen.metrics.bias import measure_soft_bias
@@ -119,7 +118,7 @@ def _quality(this: Pass, arrays: Arrays) -> dict[str, Any] | None:
     found = compare(features, reference, confidence=confidence, seed=this.seed)
     return {
         "reference": name,
-        "features": " and ".join([*cards_of(network), *custom_code_of(network)]),
+        "features": " and ".join(network.names()),
         "n": found.n,
         "n_reference": found.n_reference,
         "frechet": found.frechet.value,

@@ -75,7 +75,7 @@ def gather(project: Project) -> Run:
     return Run(
         metrics=_in_order(metrics, project.params, readers),
         material=material,
-        settings=Settings.of(project.params.model_dump(mode="json", exclude={"world"})),
+        settings=Settings.of(project.params),
         models=identities(project.params.specs, project.models),
         tracking=_mlflow_runs(project),
     )

@@ -20,14 +20,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from promptgen.config.build import build_embedder, build_energy, build_features, identities
+from promptgen.config.build import build_embedder, build_features, identities
+from promptgen.config.draws import SWEEP_ROWS, SWEEP_STEPS, measuring
 from promptgen.energies.base import Sample
 from promptgen.energies.pose import PoseEnergy
 from promptgen.files import atomic_write
 from promptgen.flows.sampling import condition_blocks, generate, sweep
 from promptgen.generators.base import Generator, condition_of, conditioned_images
 from promptgen.metrics.features import image_features
-from promptgen.metrics.identity import PAIRS
+from promptgen.metrics.sizes import PAIRS
 from promptgen.tracking import Tracker
 from steps.measuring.reading import Reading, reading_inputs, reading_params
 from steps.shared.common import Pass, Result
@@ -36,8 +37,6 @@ from steps.shared.manifest import StepFolder
 SAMPLES_NAME = "samples.npz"
 GRID_NAME = "grid.png"
 SWEEP_NAME = "sweep.png"
-SWEEP_ROWS, SWEEP_STEPS = 6, 7
-"""Latents in a sweep, and conditions per coordinate."""
 LARGEST_TILE = 256
 """Larger pictures are shrunk to this many pixels before they go into the grid."""
 
@@ -79,10 +78,11 @@ def _sample(this: Pass, folder: StepFolder, tracker: Tracker) -> Result:
     evaluation, generator = this.params.evaluation, this.generator(sampling=True)
     reading = _Reading(this, generator)
     reading.draw("evaluate", tracker)
+    grid = measuring(this.params, this.number)["grid"].images
     # The grid alone is drawn under the experiment's seed, so that each picture can be followed through the passes.
-    pictures = generate(generator, evaluation.grid, seed=this.params.seed, stream="grid", batch=evaluation.batch)
+    pictures = generate(generator, grid, seed=this.params.seed, stream="grid", batch=evaluation.batch)
     tiles = np.concatenate([tiles_of(image) for _, image in pictures])
-    arrays, images = {**reading.arrays(), "tiles": tiles}, reading.images + evaluation.grid
+    arrays, images = {**reading.arrays(), "tiles": tiles}, reading.images + grid
     sheets = {GRID_NAME: _grid(tiles)}
     if condition_of(generator):
         arrays["sweep"] = _sweep(this, generator)
@@ -112,7 +112,7 @@ class _Reading(Reading):
         self.others = _conditions(this, "evaluate again")
         pose = this.params.control.pose if this.params.control else None
         placed, names = this.project.placed, this.params.condition.names
-        self.pose: PoseEnergy | None = placed(build_energy(pose, models, names)) if pose else None
+        self.pose: PoseEnergy | None = placed(pose.build(models, names)) if pose else None
         self.embedder = placed(build_embedder(evaluation.identity, models)) if evaluation.identity else None
         self.features = placed(build_features(evaluation.features, models)) if evaluation.features else None
 

@@ -7,7 +7,8 @@ from torch import nn
 
 from promptgen.conditions import Condition
 from promptgen.config.build import build_classifier, build_energies, load_model
-from promptgen.config.specs import EnergySpec, ReaderSpec
+from promptgen.config.energies import EnergySpec
+from promptgen.config.models import ReaderSpec
 from promptgen.energies.base import Sample
 from promptgen.energies.moment import MomentEnergy
 from promptgen.flows.chain_file import load_chain, save_chain

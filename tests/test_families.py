@@ -6,9 +6,10 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from promptgen.config.build import build_chain, build_energies, build_generator, cards_of
+from promptgen.config.build import build_chain, build_energies
+from promptgen.config.energies import EnergySpec
+from promptgen.config.generators import GeneratorSpec
 from promptgen.config.params import load_params
-from promptgen.config.specs import EnergySpec, GeneratorSpec
 from promptgen.energies.base import Sample
 from promptgen.files import read_json
 from promptgen.flows.chain_file import save_chain
@@ -89,7 +90,7 @@ def images(generator, n=8):
 
 @each_family
 def test_a_random_network_gives_images(models, family):
-    made = build_generator(spec(family), models)
+    made = spec(family).build(models)
     assert isinstance(made.prior, GaussianPrior)
     image = images(made, 16)
     assert image.shape[1:] == made.image_shape
@@ -98,21 +99,21 @@ def test_a_random_network_gives_images(models, family):
     assert 0.05 < image.std() < 0.4
     assert ((image > 0.01) & (image < 0.99)).float().mean() > 0.85
     assert image.std(dim=0).mean() > 0.01  # latents make a difference
-    assert cards_of(spec(family)) == []
+    assert spec(family).cards() == []
 
 
 @each_family
 def test_the_seed_decides_the_weights(models, family):
     arguments = SMALL[family]["arguments"]
-    first, again = (images(build_generator(spec(family), models), 2) for _ in range(2))
+    first, again = (images(spec(family).build(models), 2) for _ in range(2))
     assert torch.equal(first, again)
-    other = build_generator(spec(family, arguments=arguments | {"seed": 1}), models)
+    other = spec(family, arguments=arguments | {"seed": 1}).build(models)
     assert not torch.allclose(images(other, 2), first)
 
 
 @each_family
 def test_the_gradient_reaches_every_latent(models, family):
-    made = build_generator(spec(family), models)
+    made = spec(family).build(models)
     latent = made.prior.sample(4, stream(0, "latents")).requires_grad_()
     (gradient,) = torch.autograd.grad(text_energy(models)(Sample(latent, made(latent))).sum(), latent)
     assert gradient.isfinite().all()
@@ -123,7 +124,7 @@ def test_the_gradient_reaches_every_latent(models, family):
 @pytest.mark.slow
 @each_family
 def test_a_chain_of_flows_is_trained_saved_and_loaded(models, family, tmp_path):
-    made, energy = build_generator(spec(family), models), text_energy(models)
+    made, energy = spec(family).build(models), text_energy(models)
     first = trained(made, energy)
     assert all(row["loss"] == row["loss"] and row["gradient_norm"] > 0 for row in first.history[:-1])
     losses = [row["validation/loss"] for row in first.history if "validation/loss" in row]
@@ -143,7 +144,7 @@ def test_a_chain_of_flows_is_trained_saved_and_loaded(models, family, tmp_path):
 
 def test_sampling_takes_its_own_steps(models, tmp_path):
     given = spec("diffae", sampling_image_steps=5)
-    training, sampling = (build_generator(given, models, sampling=choice) for choice in (False, True))
+    training, sampling = (given.build(models, sampling=choice) for choice in (False, True))
     assert (training.config.latent_steps, training.config.image_steps) == (2, 2)
     assert (sampling.config.latent_steps, sampling.config.image_steps) == (2, 5)
     path = tmp_path / "chain.safetensors"
@@ -160,7 +161,7 @@ def test_a_step_trains_a_random_network(models, tmp_path):
     content["control"] = {"energies": {"text": TEXT}, "measure": {}, "training": TRAINING.model_dump()}
     content["evaluation"] |= {"fit_samples": 32}
     path = tiny.write_params(tmp_path, content)
-    assert cards_of(load_params(path).generator) == []
+    assert load_params(path).generator.cards() == []
     fetch("world-clip", tmp_path / "models")
     this = Pass(Project.load(path), 1)
     result = step.run(this, NullTracker())["result"]

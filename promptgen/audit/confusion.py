@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from promptgen.audit.labelling import Indices, read_table
-from promptgen.config.specs import CardModel, JointModel, ModelSpec, ReaderSpec
+from promptgen.config.models import CardModel, JointModel, ReaderSpec
 from promptgen.errors import DataError
 from promptgen.model_files.cards import find_card
 
@@ -49,9 +49,7 @@ class Confusion:
         return np.asarray(self.counts[np.ix_(order, order)])
 
 
-def card_confusions(
-    spec: ModelSpec | ReaderSpec, attributes: Mapping[str, Sequence[str]], models: Path
-) -> dict[str, Confusion]:
+def card_confusions(spec: ReaderSpec, attributes: Mapping[str, Sequence[str]], models: Path) -> dict[str, Confusion]:
     """Return the confusion tables on the cards of a classifier, by attribute.
 
     A classifier by words has none: its classes are the user's, whatever was measured of its network.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from promptgen.audit.figures import SAMPLING, Sampling
-from promptgen.config.specs import ReaderSpec
+from promptgen.config.models import ReaderSpec
 from promptgen.errors import ConfigError
 from promptgen.strict import Section, read_yaml, validate
 

@@ -1,4 +1,8 @@
-"""Every number of an experiment: `params.yaml`, read once into frozen models that reject what they do not know."""
+"""Every key of `params.yaml`, which holds every number of an experiment.
+
+The file is read once, into frozen models that reject unknown keys. The keys of models, generators and energies are in
+`promptgen.config.models`, `promptgen.config.generators` and `promptgen.config.energies`.
+"""
 
 from __future__ import annotations
 
@@ -9,26 +13,14 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from promptgen.conditions import Condition, Range
-from promptgen.config.specs import (
-    CustomEnergySpec,
-    EnergySpec,
-    GeneratorSpec,
-    IdentitySpec,
-    ModelSpec,
-    Name,
-    PoseSpec,
-    Positive,
-    ReaderSpec,
-    Share,
-    Spec,
-    simple_energies,
-)
+from promptgen.config.energies import EnergySpec, PoseSpec
+from promptgen.config.generators import GeneratorSpec
+from promptgen.config.models import ModelSpec, ReaderSpec
+from promptgen.config.spec import Name, Positive, Share, Spec
 from promptgen.errors import ConfigError, DataError
-from promptgen.flows.flow import FlowConfig
-from promptgen.flows.training import TrainingConfig
-from promptgen.metrics.quality import LEAST_SAMPLES
+from promptgen.flows.config import FlowConfig, TrainingConfig
+from promptgen.metrics.sizes import LEAST_SAMPLES
 from promptgen.moments.config import DualConfig
-from promptgen.rotations import EULER
 from promptgen.strict import Section, read_yaml, validate
 from promptgen.world.config import WorldConfig
 
@@ -43,19 +35,19 @@ def _sums_to_one(target: dict[str, float]) -> dict[str, float]:
 
 
 Target = Annotated[dict[str, Positive], Field(min_length=2), AfterValidator(_sums_to_one)]
-"""Wanted share of every label."""
+"""Target share of each label; the shares sum to 1."""
 
 
 class Control(Section):
-    """What the generator is asked for.
+    """What the generator should show: the first flow is trained for it.
 
     Attributes:
-        energies: the energies by name; names appear in logs, figures and errors.
-        measure: label that the control asks for by attribute; its share is reported.
-        training: how the flow of this pass is trained.
-        condition: what the flow is told besides its noise: range of each coordinate by name, from which it is drawn
-            uniformly and afresh for every sample; null makes a flow that is told nothing. A pose energy reads `pitch`,
-            `yaw` and `roll`, radians.
+        energies: the energies, by a name of your choice that logs, figures and errors use.
+        measure: label whose share the report shows, by attribute; usually what the energies ask for.
+        training: how the flow is trained.
+        condition: range of each coordinate of the flow's condition, by name. Training and sampling draw the condition
+            of each sample uniformly from these ranges. A pose energy reads `pitch`, `yaw` and `roll`, in radians. null
+            trains an unconditional flow.
     """
 
     energies: Annotated[dict[Name, EnergySpec], Field(min_length=1)]
@@ -70,13 +62,13 @@ class Control(Section):
 
     @property
     def pose(self) -> PoseSpec | None:
-        """The energy that reads a pose, if there is one."""
+        """The first energy that reads a pose, or None."""
         return next((spec for _, spec in self._simple() if isinstance(spec, PoseSpec)), None)
 
     @property
     def condition_is_read(self) -> bool:
-        """Whether some energy may depend on the condition: an identity alone only holds the null condition's face."""
-        return any(isinstance(spec, PoseSpec | CustomEnergySpec) for _, spec in self._simple())
+        """Whether some energy may depend on the condition; an identity energy alone does not."""
+        return any(spec.reads_condition for _, spec in self._simple())
 
     @field_validator("condition")
     @classmethod
@@ -88,39 +80,42 @@ class Control(Section):
         return condition
 
     @model_validator(mode="after")
-    def _condition_is_there(self) -> Self:
+    def _condition_suits_the_energies(self) -> Self:
         for name, spec in self._simple():
-            if isinstance(spec, PoseSpec | IdentitySpec) and not self.condition:
+            kind = getattr(spec, "type", type(spec).__name__)
+            if spec.needs_condition and not self.condition:
                 raise ValueError(
-                    f"the energy {name} ({spec.type}) needs a condition, such as `condition: {{yaw: [-0.3, 0.3]}}`"
+                    f"the energy {name} ({kind}) needs a condition, such as `condition: {{yaw: [-0.3, 0.3]}}`"
                 )
-            if isinstance(spec, PoseSpec) and not set(EULER) & set(self.box.names):
-                raise ValueError(f"the energy {name} (pose) reads {', '.join(EULER)}; condition names none of them")
+            if spec.coordinates and not set(spec.coordinates) & set(self.box.names):
+                coordinates = ", ".join(spec.coordinates)
+                raise ValueError(f"the energy {name} ({kind}) reads {coordinates}; condition names none of them")
         return self
 
     def _simple(self) -> Iterator[tuple[str, EnergySpec]]:
-        """Yield every simple energy with the name that it, or what it is a part of, has."""
+        """Yield each simple energy with the name in params.yaml that it belongs to."""
         for name, spec in self.energies.items():
-            for part in simple_energies(spec):
+            for part in spec.simple():
                 yield name, part
 
 
 class Debias(Section):
-    """Which shares are wanted, and how they are reached.
+    """Which shares are the target, and how they are reached.
 
     Attributes:
-        attribute: the attribute whose shares are wanted, or a product such as ``hair x glasses``.
-        target: wanted share of every label (of a product: ``short x with``); sums to 1.
-        classifier: the model that the flow is trained with.
-        judge: the model that counts; it takes no part in training.
-        features: ``hard`` fits the shares of labels, ``soft`` the mean probabilities.
-        max_passes: de-biasing passes at the most; with 0 the shares are only measured.
-        samples: number of samples the moments are fitted on.
-        ess_floor: least effective sample size of the tilt, as a fraction of the samples.
-        bootstrap: resamples for the interval of the multipliers.
-        training: how the flow of a pass is trained; null fits the multipliers on what was measured last, and no more.
-        dual: how the multipliers follow the flow; null keeps them as fitted.
-        weight: factor of the moment energy; 1 is the exact tilt.
+        attribute: the attribute to de-bias, or a product of attributes such as ``hair x glasses``.
+        target: target share of each label (of a product: ``short x with``); the shares sum to 1.
+        classifier: the classifier that steers training.
+        judge: the classifier whose counts decide; it takes no part in training.
+        features: ``hard`` fits the multipliers to shares of labels, ``soft`` to mean probabilities.
+        max_passes: maximum number of de-biasing passes; 0 measures the shares and changes nothing.
+        samples: samples that the multipliers are fitted on.
+        ess_floor: minimum effective sample size of the tilted samples, as a fraction of `samples`; a fit below it is
+            an error.
+        bootstrap: resamples for the intervals of the multipliers; 0 gives none.
+        training: how the flow of a pass is trained; null fits the multipliers on the last measured pass and stops.
+        dual: how the multipliers change during training; null keeps the fitted ones.
+        weight: factor of the moment energy, lambda in the paper; 1 is the exact tilt.
     """
 
     attribute: str
@@ -138,20 +133,20 @@ class Debias(Section):
 
 
 class Evaluation(Section):
-    """How every pass is measured.
+    """How each pass is measured.
 
     Attributes:
-        samples: number of samples the shares are counted on.
-        batch: images at a time.
-        confidence: confidence of all intervals.
-        bootstrap: resamples for intervals without a closed form.
-        fit_samples: number of samples from which log Z and the effective sample size are estimated.
-        grid: pictures in the sample grid; the same noise in every pass.
-        identity: card of the model that tells identities apart; null leaves diversity out.
-        features: the network whose features tell how the samples look against the generator's own; null leaves the
-            distances, precision and recall out.
-        watch: attributes, or products such as ``hair x glasses``, that are measured though nobody moves them, with the
-            share of every label that they are held against; null holds them against equal shares.
+        samples: samples that the shares are counted on.
+        batch: images per batch.
+        confidence: confidence level of all intervals, in (0, 1).
+        bootstrap: resamples for intervals that have no closed form.
+        fit_samples: samples that log Z and the effective sample size are estimated from.
+        grid: images in the sample grid; every pass draws them from the same noise.
+        identity: model that embeds identities; null skips the diversity of identities.
+        features: network whose features compare the samples with the generator's own; null skips the Frechet and
+            kernel distances, precision and recall.
+        watch: attributes, or products such as ``hair x glasses``, to measure without de-biasing them, each with its
+            reference shares; null means equal shares.
     """
 
     samples: Annotated[int, Field(ge=30)]
@@ -165,19 +160,19 @@ class Evaluation(Section):
     watch: dict[str, Target | None] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _are_enough(self) -> Self:
-        least = 2 * LEAST_SAMPLES  # half of them are compared with the other half
+    def _samples_suffice_for_features(self) -> Self:
+        least = 2 * LEAST_SAMPLES  # one half is compared with the other
         if self.features is not None and self.samples < least:
             raise ValueError(f"features need at least {least} samples, got samples: {self.samples}")
         return self
 
 
 class Tracking(Section):
-    """Where MLflow puts the runs.
+    """Where MLflow records the runs.
 
     Attributes:
         experiment: name of the MLflow experiment.
-        registered_model: name under which chains are registered; null registers none.
+        registered_model: name under which MLflow registers the trained generator; null registers nothing.
     """
 
     experiment: Annotated[str, Field(min_length=1)]
@@ -188,7 +183,7 @@ class Schedule(Section):
     """When the experiment runs by itself.
 
     Attributes:
-        cron: five fields, as of cron.
+        cron: five fields, as in a crontab.
         timezone: name of the time zone, such as Europe/Berlin.
     """
 
@@ -200,18 +195,18 @@ class Params(Section):
     """The whole of params.yaml.
 
     Attributes:
-        experiment: name of the experiment and of its folder.
-        seed: all randomness follows from it.
-        device: where networks run: ``cpu``, ``cuda``, ``cuda:1`` and so on, or ``auto``, a GPU if there is one.
+        experiment: name of the experiment; its results are in artifacts/ under this name.
+        seed: seed of every random stream.
+        device: where networks run: ``cpu``, ``cuda``, ``cuda:1`` and so on, or ``auto`` for a GPU if there is one.
         generator: the frozen generator.
-        control: what it is asked for; null de-biases the generator as it is.
-        debias: which shares are wanted.
-        flow: size of every flow.
-        evaluation: how every pass is measured.
-        tracking: where runs are recorded.
-        schedule: when the experiment runs by itself; null for never.
-        models: cards of the models that are fetched for it.
-        world: how the embedded world is made; read by its builder alone.
+        control: what the generator should show; null de-biases the generator as it is.
+        debias: which shares are the target, and how they are reached.
+        flow: size of each flow.
+        evaluation: how each pass is measured.
+        tracking: where MLflow records the runs.
+        schedule: when the experiment runs by itself; null means never.
+        models: names of the cards to fetch.
+        world: how the embedded world is made; read by `python -m steps.build_world` only.
     """
 
     experiment: Name
@@ -228,20 +223,31 @@ class Params(Section):
     world: WorldConfig | None = None
 
     @property
+    def roles(self) -> dict[str, Spec]:
+        """Everything that the experiment is made of, by what it is for."""
+        optional = {"identities": self.evaluation.identity, "features": self.evaluation.features}
+        energies = self.control.energies if self.control else {}
+        return {
+            "generator": self.generator,
+            "classifier": self.debias.classifier,
+            "judge": self.debias.judge,
+            **{role: spec for role, spec in optional.items() if spec is not None},
+            **{f"energy {name}": spec for name, spec in energies.items()},
+        }
+
+    @property
     def specs(self) -> list[Spec]:
         """Everything that the experiment is made of."""
-        evaluation, control = self.evaluation, self.control
-        return [
-            self.generator,
-            self.debias.classifier,
-            self.debias.judge,
-            *(spec for spec in (evaluation.identity, evaluation.features) if spec),
-            *(control.energies.values() if control else []),
-        ]
+        return list(self.roles.values())
+
+    @property
+    def cards(self) -> list[str]:
+        """Names of the cards whose files the experiment needs, each once."""
+        return list(dict.fromkeys(name for spec in self.specs for name in spec.cards()))
 
     @property
     def condition(self) -> Condition:
-        """What the flow of the control is told besides its noise; empty where that is nothing."""
+        """The condition of the control's flow; empty if that is unconditional."""
         return self.control.box if self.control else Condition()
 
     @property
@@ -251,12 +257,12 @@ class Params(Section):
 
     @property
     def only_fits(self) -> bool:
-        """Whether the loop ends with the multipliers of the first de-biasing pass, which no flow is trained with."""
+        """Whether the loop ends with the multipliers of the first de-biasing pass, and trains no flow with them."""
         return self.debias.training is None and self.debias.max_passes > 0
 
     @property
     def stops_by_count(self) -> bool:
-        """Whether it is a count that ends the loop, or else its length is known before."""
+        """Whether the counts of a pass decide when the loop ends."""
         return self.debias.training is not None and self.debias.max_passes > 0
 
     @property
@@ -267,14 +273,14 @@ class Params(Section):
 
     @property
     def last_pass(self) -> int:
-        """Number of the last pass that may run, be it no further than its multipliers."""
+        """Number of the last pass that may run, even if it only fits multipliers."""
         return self.last_measured_pass + self.only_fits
 
     def kind_of(self, number: int) -> PassKind:
-        """Return what pass `number` is about.
+        """Return the kind of pass `number`.
 
         Raises:
-            ConfigError: there is no such pass.
+            ConfigError: the experiment has no such pass.
         """
         if not 0 <= number <= self.last_pass:
             raise ConfigError(f"pass {number} is not in this experiment, whose passes are 0 to {self.last_pass}")
@@ -282,12 +288,23 @@ class Params(Section):
             return "generator"
         return "debias" if number >= self.first_debias_pass else "control"
 
+    def training_of(self, number: int) -> TrainingConfig | None:
+        """Return how the flow of pass `number` is trained, or None if the pass trains no flow.
+
+        Raises:
+            ConfigError: the experiment has no such pass.
+        """
+        kind = self.kind_of(number)
+        if kind == "control" and self.control:
+            return self.control.training
+        return self.debias.training if kind == "debias" else None
+
 
 def load_params(path: Path | str) -> Params:
     """Read params.yaml.
 
     Raises:
-        ConfigError: the file is missing or no YAML; a key is unknown, missing, ill-typed or out of range.
+        ConfigError: the file is missing or is not YAML, or a key is unknown, missing, ill-typed or out of range.
     """
     data = read_yaml(path)
     try:

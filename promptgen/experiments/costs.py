@@ -1,12 +1,12 @@
-"""What a model costs: weights, multiply-accumulates, memory and seconds, measured with random weights.
+"""The cost of a model: weights, multiply-accumulates, memory and seconds, measured with random weights.
 
-Multiply-accumulates are those of convolutions, also grouped and transposed ones, and of products of matrices (linear
-layers, `einsum`, attention). Left out are normalisation, activations, pooling, resizing, sampling of grids and all else
-that works number by number: little arithmetic, but it moves memory, so that it does take time.
+Multiply-accumulates are those of convolutions, grouped and transposed ones included, and of matrix products (linear
+layers, `einsum`, attention). Normalisation, activations, pooling, resizing and grid sampling are left out: they are
+little arithmetic, but they move memory and take time.
 
-Memory is the largest at any time less what there was once the network was built. On a CPU it is the resident memory of
-a fresh process that does nothing else, in which freed blocks go back to the system at once; on a GPU it is what torch
-has allocated, to which the driver's own few hundred MiB come.
+Memory is the peak less what the built network holds. On a CPU it is the resident memory of a fresh process that does
+nothing else and returns freed blocks to the system at once; on a GPU it is what torch has allocated, to which the
+driver adds a few hundred MiB.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ REPEATS = 4
 SLOW_SECONDS = 5.0
 
 IMAGE_SIDES: Mapping[str, int] = {"world-network": 64}
-"""Height and width of the images that a model looks at, by the type of its card, where it does not say so itself."""
+"""Height and width of the images that a model reads, by the type of its card, if the model does not say."""
 
 _MMAP_THRESHOLD = -3  # of glibc's mallopt
 _SMALLEST_MAPPED = 1 << 16
@@ -57,36 +57,37 @@ class Subject:
     Attributes:
         network: the network, frozen.
         forward: computes what the network is for.
-        given: its input: latents of a generator's prior, (B, D), or images, (B, 3, H, W).
+        inputs: latents of a generator's prior, (B, D), or images, (B, 3, H, W).
     """
 
     network: nn.Module
     forward: Callable[[Tensor], Any]
-    given: Tensor
+    inputs: Tensor
 
     def run(self, *, gradient: bool) -> None:
-        """Compute forward; with `gradient`, also the gradient by what went in."""
+        """Compute forward; with `gradient`, also the gradient by the inputs."""
         with torch.inference_mode(not gradient):
-            made = self.forward(self.given.clone().requires_grad_(gradient))
+            outputs = self.forward(self.inputs.clone().requires_grad_(gradient))
             if gradient:
-                total = sum((part.sum() for part in _tensors(made)), start=self.given.new_zeros(()))
-                if total.requires_grad:  # Inception's features are of 8-bit images, and let none through
-                    total.backward()  # type: ignore[no-untyped-call]
-        if self.given.is_cuda:
-            torch.cuda.synchronize(self.given.device)
+                parts = [outputs] if isinstance(outputs, Tensor) else list(outputs.values())
+                total = sum((part.sum() for part in parts), start=self.inputs.new_zeros(()))
+                if total.requires_grad:  # Inception's features are of 8-bit images and have no gradient
+                    total.backward()
+        if self.inputs.is_cuda:
+            torch.cuda.synchronize(self.inputs.device)
 
 
 def subject(name: str, models: Path, batch: int = 1, device: str = "cpu") -> Subject:
-    """Return the network of the card `name`, with random weights unless it is shipped, and its input.
+    """Return the network of the card `name`, with random weights unless it is shipped, and its inputs.
 
     Args:
         name: name of the card.
-        models: folder of the weight files; needed for shipped models alone, whose shapes are in their files.
-        batch: images at a time B.
+        models: folder of the weight files; needed by shipped models alone, whose shapes are in their files.
+        batch: number of images B.
         device: where it runs.
 
     Raises:
-        ConfigError: there is no such card, or it is of no network.
+        ConfigError: there is no such card, or it describes no network.
         ModelFileError: a weight file is needed and missing.
     """
     card = find_card(name, models)
@@ -96,12 +97,12 @@ def subject(name: str, models: Path, batch: int = 1, device: str = "cpu") -> Sub
     network: nn.Module = (load_model if shipped else random_model)(name, models, card.kind)
     rng = stream(0, "cost", name)
     if card.kind == "generator":
-        given = network.prior.sample(batch, rng)  # type: ignore[union-attr, operator]
+        inputs = network.prior.sample(batch, rng)  # type: ignore[union-attr, operator]
     else:
         side: int = IMAGE_SIDES.get(card.type) or getattr(network, "image_size", INPUT_SIDE)  # type: ignore[assignment]
-        given = torch.rand(batch, 3, side, side, generator=rng)
+        inputs = torch.rand(batch, 3, side, side, generator=rng)
     forward: Callable[[Tensor], Any] = network.image_features if card.kind == "clip" else network  # type: ignore[assignment]
-    return Subject(network.to(device), forward, given.to(device))
+    return Subject(network.to(device), forward, inputs.to(device))
 
 
 def measure(name: str, models: Path, batch: int = 1, device: str = "cpu") -> dict[str, Any]:
@@ -110,13 +111,12 @@ def measure(name: str, models: Path, batch: int = 1, device: str = "cpu") -> dic
     Args:
         name: see `subject`.
         models: see `subject`.
-        batch: see `subject`; figures of memory are per image.
+        batch: see `subject`; memory is given per image.
         device: as of `promptgen.devices.find_device`.
 
     Returns:
-        The fields of `promptgen.model_files.cards.Cost` under ``cost``; and under ``measured`` on what, and the seconds
-        that a batch takes without (``forward_seconds``) and with (``backward_seconds``) gradient, the best of some
-        runs.
+        `cost`, the fields of `promptgen.model_files.cards.Cost`; and `measured`, the machine, and the seconds of a
+        batch without and with gradient, the best of a few runs.
 
     Raises:
         ConfigError: there is no such card or device, or memory cannot be measured on this system.
@@ -127,14 +127,17 @@ def measure(name: str, models: Path, batch: int = 1, device: str = "cpu") -> dic
     if batch < 1:
         raise DataError(f"expected a batch of at least one image, got {batch}")
     measured = subject(name, models, batch, device)
-    weights = [*measured.network.parameters(), *measured.network.buffers()]
-    forward_mib, backward_mib = peaks(name, models, batch, device)
+    tensors = [*measured.network.parameters(), *measured.network.buffers()]
+    if measured.inputs.is_cuda:
+        memory = [_cuda_peak(measured, gradient=gradient) for gradient in (False, True)]
+    else:
+        memory = [peak_in_fresh_process(_prepare, name, models, batch, gradient) for gradient in (False, True)]
     cost = Cost(
         parameters=sum(parameter.numel() for parameter in measured.network.parameters()),
         gmac=round(multiply_accumulates(measured) / batch / 1e9, 3),
-        weights_mib=round(sum(tensor.nbytes for tensor in weights) / MIB, 1),
-        forward_mib=round(forward_mib / batch, 1),
-        backward_mib=round(backward_mib / batch, 1),
+        weights_mib=round(sum(tensor.nbytes for tensor in tensors) / MIB, 1),
+        forward_mib=round(memory[0] / batch, 1),
+        backward_mib=round(memory[1] / batch, 1),
     )
     seconds = [best_seconds(measured, gradient=gradient) for gradient in (False, True)]
     return {
@@ -151,98 +154,77 @@ def measure(name: str, models: Path, batch: int = 1, device: str = "cpu") -> dic
 
 
 def multiply_accumulates(measured: Subject) -> int:
-    """Return the multiply-accumulates of one forward pass; see above for what is left out."""
+    """Return the multiply-accumulates of one forward pass."""
     # Fused attention is not counted everywhere; this kernel is made of matrix products, and gradients rule out others.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        measured.forward(measured.given.clone().requires_grad_())
+        measured.forward(measured.inputs.clone().requires_grad_())
     operations: int = counter.get_total_flops()
     return operations // 2
 
 
 def best_seconds(measured: Subject, *, gradient: bool, repeats: int = REPEATS) -> float:
-    """Return the seconds of the fastest of some runs; slow ones are not repeated, for their first is as fast.
+    """Return the seconds of the fastest of some runs; a slow one is not repeated.
 
-    A single thread's are those of the processor, so that what else the machine does hardly matters.
+    With a single thread they are seconds of the processor, which other work on the machine hardly changes.
     """
-    alone = not measured.given.is_cuda and torch.get_num_threads() == 1
+    alone = not measured.inputs.is_cuda and torch.get_num_threads() == 1
     clock = time.process_time if alone else time.perf_counter
-    found: list[float] = []
-    while len(found) < repeats and sum(found) < SLOW_SECONDS:
+    seconds: list[float] = []
+    while len(seconds) < repeats and sum(seconds) < SLOW_SECONDS:
         started = clock()
         measured.run(gradient=gradient)
-        found.append(clock() - started)
-    return min(found)
+        seconds.append(clock() - started)
+    return min(seconds)
 
 
-def peaks(name: str, models: Path, batch: int, device: str) -> list[float]:
-    """Return the memory, MiB, that a batch takes beside the weights, without and with gradient.
+def peak_in_fresh_process(prepare: Callable[..., Callable[[], object]], *arguments: Any) -> float:
+    """Return the memory, MiB, that some work on the CPU takes on top of what was held before it.
+
+    Args:
+        prepare: builds what the work needs, and returns the work; a function at the top of a module.
+        arguments: arguments of `prepare`; they have to be picklable.
 
     Raises:
-        ConfigError: see `measure`.
-        ModelFileError: see `subject`.
+        ConfigError: this system does not report the memory of a process.
     """
-    if torch.device(device).type == "cuda":
-        measured = subject(name, models, batch, device)
-        return [_cuda_peak(measured, gradient=gradient) for gradient in (False, True)]
-    return [peak_in_fresh_process(_prepare, name, models, batch, gradient) for gradient in (False, True)]
+    if not (_PROCESS / "clear_refs").exists():
+        raise ConfigError(f"memory on a CPU is measured by /proc, which {platform.system()} lacks; measure on Linux")
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_peak, prepare, *arguments).result()
 
 
 def _prepare(name: str, models: Path, batch: int, gradient: bool) -> Callable[[], None]:
     return partial(subject(name, models, batch).run, gradient=gradient)
 
 
-def peak_in_fresh_process(prepare: Callable[..., Callable[[], object]], *arguments: Any) -> float:
-    """Return the memory, MiB, that some work on the CPU takes beside what there was before it.
-
-    Args:
-        prepare: builds what the work needs, and returns the work; a function at the top of a module.
-        arguments: of `prepare`; they have to be picklable.
-
-    Raises:
-        ConfigError: this system does not tell the memory of a process.
-    """
-    if not (_PROCESS / "clear_refs").exists():
-        raise ConfigError(f"memory on a CPU is measured by /proc, which {platform.system()} has not; measure on Linux")
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_peak, prepare, *arguments).result()
-
-
 def _peak(prepare: Callable[..., Callable[[], object]], *arguments: Any) -> float:
-    # A fixed threshold: larger blocks are mapped one by one, and given back when they are freed.
+    # With a fixed threshold, larger blocks are mapped one by one and returned when they are freed.
     ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _SMALLEST_MAPPED)
     work = prepare(*arguments)
-    _warm_up()
+    # Make torch load and start what any network needs, so that it does not count.
+    layers = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ConvTranspose2d(8, 8, 4, stride=2), nn.Flatten())
+    layers(torch.zeros(2, 8, 16, 16, requires_grad=True)).sum().backward()
+    nn.Linear(64, 64)(torch.zeros(64, 64, requires_grad=True)).sum().backward()
     gc.collect()
-    (_PROCESS / "clear_refs").write_text("5")  # the peak so far is forgotten
+    (_PROCESS / "clear_refs").write_text("5")  # forget the peak so far
     before = _status("VmRSS")
     work()
     return _status("VmHWM") - before
 
 
-def _warm_up() -> None:
-    """Make torch load and start what any network needs, whichever it is."""
-    layers = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ConvTranspose2d(8, 8, 4, stride=2), nn.Flatten())
-    layers(torch.zeros(2, 8, 16, 16, requires_grad=True)).sum().backward()
-    linear = nn.Linear(64, 64)
-    linear(torch.zeros(64, 64, requires_grad=True)).sum().backward()
-
-
 def _status(field: str) -> float:
     """Return a figure of this process's memory, MiB."""
-    found = re.search(rf"^{field}:\s+(\d+) kB$", (_PROCESS / "status").read_text(), re.MULTILINE)
-    return int(found[1]) / 1024 if found else 0.0
+    match = re.search(rf"^{field}:\s+(\d+) kB$", (_PROCESS / "status").read_text(), re.MULTILINE)
+    return int(match[1]) / 1024 if match else 0.0
 
 
 def _cuda_peak(measured: Subject, *, gradient: bool) -> float:
-    torch.cuda.synchronize(measured.given.device)
-    torch.cuda.reset_peak_memory_stats(measured.given.device)
-    before = torch.cuda.memory_allocated(measured.given.device)
+    device = measured.inputs.device
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
     measured.run(gradient=gradient)
-    return (torch.cuda.max_memory_allocated(measured.given.device) - before) / MIB
-
-
-def _tensors(made: Any) -> list[Tensor]:
-    return [made] if isinstance(made, Tensor) else list(made.values())
+    return (torch.cuda.max_memory_allocated(device) - before) / MIB
 
 
 def _device_name(device: str) -> str:
@@ -254,11 +236,11 @@ def _device_name(device: str) -> str:
 
 
 def main(name: str, models: Path, batch: int, device: str) -> int:
-    """Print what a model costs, as YAML whose part ``cost`` belongs into its card; return the exit status."""
+    """Print the cost of a model as YAML, whose part ``cost`` belongs on its card; return the exit status."""
     try:
-        found = measure(name, models, batch, device)
+        measured = measure(name, models, batch, device)
     except PromptGenError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(yaml.safe_dump({name: found}, sort_keys=False), end="")
+    print(yaml.safe_dump({name: measured}, sort_keys=False), end="")
     return 0

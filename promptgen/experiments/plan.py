@@ -1,38 +1,49 @@
 """What running an experiment would take, from its parameters and cards alone: no weights are read, nothing is built.
 
-Counts of images, optimiser steps and flow parameters are exact, but for de-biasing passes that turn out not to be
-needed. Arithmetic and memory are estimates from what single images were measured to cost, see
-`promptgen.experiments.costs`.
+Images, optimiser steps and flow parameters are counted exactly; a loop that reaches its target early makes fewer.
+Arithmetic and memory are estimates, from the cost of one image on each model's card.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from promptgen.config.build import cards_of
+from pydantic import TypeAdapter
+
+from promptgen.config.draws import Draw, confirming, fitting, measuring
 from promptgen.config.params import Params, PassKind
-from promptgen.config.specs import CustomModel, DiffAESpec, Spec
-from promptgen.experiments.shapes import Shape, flow_parameters, shape_of
-from promptgen.experiments.usage import (
-    Images,
-    Usage,
-    generator_name,
-    images_per_sample,
-    total,
-    training_of,
-    usage_of_pass,
-)
-from promptgen.flows.training import TrainingConfig
-from promptgen.generators.diffae_config import DiffAEConfig
-from promptgen.model_files.cards import Card, CardFile, Cost, find_card, load_cards
-from promptgen.model_files.pins import Pin, read_pins
+from promptgen.config.spec import Shape
+from promptgen.flows.config import TrainingConfig
+from promptgen.model_files.cards import Card, Cost, find_card
+from promptgen.model_files.pins import read_pins
 
 MIB = 2**20
 FLOW_BYTES = 16
-"""Of memory per flow parameter in training: itself, its gradient and two moments of Adam, 32 bits each."""
+"""Memory per flow parameter in training: the parameter, its gradient and two moments of Adam, 32 bits each."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Number of images that go through a model.
+
+    Attributes:
+        forward: all of them.
+        backward: those of them with a gradient back to the latent.
+    """
+
+    forward: int = 0
+    backward: int = 0
+
+    def __add__(self, other: Images) -> Images:
+        return Images(self.forward + other.forward, self.backward + other.backward)
+
+
+Usage = dict[str, Images]
+"""Images by model: the name of a card, or the dotted path of the user's code."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +52,10 @@ class PlannedFile:
 
     Attributes:
         file: its name.
-        size: bytes; None where neither the card nor an earlier fetch tells.
-        sha256: of the whole file; None as above.
-        known_from: ``card``, ``models.lock``, or None as above.
-        is_there: whether it has been fetched.
+        size: bytes; None if neither the card nor an earlier fetch states it.
+        sha256: of the whole file; None if neither the card nor an earlier fetch states it.
+        known_from: where size and sha256 come from: ``card`` or ``models.lock``; None if unknown.
+        is_there: whether the file has been fetched.
     """
 
     file: str
@@ -61,9 +72,9 @@ class PlannedModel:
     Attributes:
         name: name of the card.
         roles: what the experiment needs it for.
-        licence: as the card says.
-        files: its files.
-        cost: what one image costs, if it was measured.
+        licence: licence on the card.
+        files: its files; none with random weights.
+        cost: cost of one image; None if it has not been measured.
     """
 
     name: str
@@ -75,11 +86,11 @@ class PlannedModel:
 
 @dataclass(frozen=True)
 class Estimate:
-    """An estimate that needs the measured costs of several models.
+    """A sum over the measured costs of several models.
 
     Attributes:
-        value: the estimate; what is known of it where costs are missing.
-        unmeasured: the models whose cost is missing.
+        value: the sum over the models that have been measured.
+        unmeasured: the models that have not.
     """
 
     value: float
@@ -88,25 +99,28 @@ class Estimate:
 
 @dataclass(frozen=True)
 class PlannedPass:
-    """A pass.
+    """One pass of the loop.
 
     Attributes:
         number: its number.
-        kind: what it is about.
-        training: how its flow is trained; None where there is none.
-        usage: images by what they are made for and by model.
-        micro_batch: samples that are trained on at a time; None without training.
-        training_mib: memory of the training, MiB.
-        measuring_mib: memory of what is done without gradient, MiB.
+        kind: its kind.
+        training: how its flow is trained; None without training.
+        usage: images by purpose and by model, in the order of the steps.
+        training_mib: memory of training, MiB; None without training.
+        measuring_mib: memory of everything that needs no gradient, MiB.
     """
 
     number: int
     kind: PassKind
     training: TrainingConfig | None
-    usage: Mapping[str, Usage]
-    micro_batch: int | None
+    usage: dict[str, Usage]
     training_mib: Estimate | None
     measuring_mib: Estimate
+
+    @property
+    def micro_batch(self) -> int | None:
+        """Samples that are trained on at a time; None without training."""
+        return self.training.at_once if self.training else None
 
 
 @dataclass(frozen=True)
@@ -115,43 +129,34 @@ class Plan:
 
     Attributes:
         params: its parameters.
-        about: what it is, in one line.
-        generator: what its generator is called.
-        shape: size of latents and images; None where only the built generator tells.
-        flow_parameters: of each flow, by the kind of its pass; None as above.
-        models: everything with a card.
-        passes: the passes, de-biasing ones as many as there may be.
+        about: one line on what it does.
+        shape: size of latents and images; None if only the built generator can tell.
+        flow_parameters: trainable parameters of a flow by kind of pass; None without a shape.
+        models: every model with a card.
+        passes: the passes; of de-biasing passes, the maximum number.
+        images: images by model, over all passes.
         giga_macs: multiply-accumulates of all networks, 10^9.
     """
 
     params: Params
     about: str
-    generator: str
     shape: Shape | None
-    flow_parameters: Mapping[str, int] | None
+    flow_parameters: dict[PassKind, int] | None
     models: tuple[PlannedModel, ...]
     passes: tuple[PlannedPass, ...]
+    images: Usage
     giga_macs: Estimate
-
-    @property
-    def images(self) -> dict[str, Images]:
-        """Images by model, over all passes."""
-        return total(usage for planned in self.passes for usage in planned.usage.values())
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON content."""
-        passes = [{**vars(planned), "training": _dump(planned.training)} for planned in self.passes]
+        content = TypeAdapter(Plan).dump_python(self, mode="json", exclude={"params", "shape", "flow_parameters"})
         return {
             "experiment": self.params.experiment,
-            "about": self.about,
-            "generator": self.generator,
+            "generator": self.params.generator.name,
             "image_size": self.shape and self.shape.image_size,
             "latent": self.shape and dict(self.shape.latent),
             "flow": {**self.params.flow.model_dump(mode="json"), "parameters": self.flow_parameters},
-            "models": [{**_plain(model), "cost": _dump(model.cost)} for model in self.models],
-            "passes": [{key: _plain(value) for key, value in planned.items()} for planned in passes],
-            "images": _plain(self.images),
-            "giga_macs": _plain(self.giga_macs),
+            **content,
         }
 
 
@@ -161,146 +166,134 @@ def plan_of(params: Params, models: Path, about: str = "", number: int | None = 
     Args:
         params: the experiment.
         models: folder of the weight files, which need not exist.
-        about: what it is, in one line.
+        about: one line on what it does.
         number: the pass; None means all.
 
     Raises:
-        ConfigError: there is no such pass, a card is missing or of another network than its arguments say.
+        ConfigError: there is no such pass or card, or the generator's arguments do not fit its network.
     """
-    cards, name = _cards(params, models), generator_name(params)
-    costs = {name: card.cost for name, card in cards.items()}
-    shape = shape_of(params.generator, cards.get(name))
+    name = params.generator.name
+    named = [] if params.generator.custom_code() else [name]  # with random weights, too, its card is read
+    cards = {name: find_card(name, models) for name in dict.fromkeys([*named, *params.cards])}
+    shape = params.generator.shape(cards[name]) if name in cards else None
     numbers = range(params.last_pass + 1) if number is None else [number]
-    passes = tuple(_pass(params, each, costs, shape) for each in numbers)
+    passes = tuple(_pass(params, each, cards, shape) for each in numbers)
     return Plan(
         params=params,
         about=about,
-        generator=name,
         shape=shape,
-        flow_parameters=_flows(params, shape) if shape else None,
-        models=tuple(_model(name, card, _roles(params).get(name, ()), models) for name, card in cards.items()),
+        flow_parameters=_flow_parameters(params, shape) if shape else None,
+        models=tuple(_model(params, name, card, models) for name, card in cards.items()),
         passes=passes,
+        images=_total(usage for planned in passes for usage in planned.usage.values()),
         giga_macs=_giga_macs(params, passes, cards),
     )
 
 
-def _cards(params: Params, models: Path) -> dict[str, Card]:
-    """Return the cards of everything that has one, the generator's first; with random weights it needs no file."""
-    known, generator = load_cards(models), params.generator
-    needed = [name for spec in params.specs for name in cards_of(spec)]
-    named = [] if isinstance(generator, CustomModel) else [generator.model]
-    cards = {name: known.get(name) or find_card(name, models) for name in [*named, *needed]}
-    return {name: card if name in needed else card.model_copy(update={"files": []}) for name, card in cards.items()}
+def usage_of_pass(params: Params, number: int) -> dict[str, Usage]:
+    """Return the images of a pass by purpose, in the order of the steps.
+
+    Raises:
+        ConfigError: there is no such pass.
+    """
+    kind, usage = params.kind_of(number), dict[str, Usage]()
+    if kind == "debias":
+        usage["multipliers"] = _seen(params, [fitting(params)])
+    if training := params.training_of(number):
+        dual = params.debias.dual if kind == "debias" else None
+        fixed_from = dual.phases(training.steps)[1] if dual else 0
+        for purpose, samples in training.samples(params.evaluation.fit_samples, fixed_from).items():
+            backward = samples if purpose == "training" else 0
+            views = views_of_pass(params, number).items()
+            usage[purpose] = {name: Images(samples * times, backward * times) for name, times in views}
+    if number <= params.last_measured_pass:
+        usage["measuring"] = _seen(params, measuring(params, number).values())
+    if number == params.last_measured_pass and params.stops_by_count:
+        usage["confirming"] = _seen(params, [confirming(params)])
+    return usage
 
 
-Costs = Mapping[str, Cost | None]
+def views_of_pass(params: Params, number: int) -> Counter[str]:
+    """Return how many images of one training sample of a pass each model makes or sees."""
+    name, control = params.generator.name, params.control
+    if params.kind_of(number) == "debias" or control is None:
+        return Counter([name, *params.debias.classifier.names()])
+    energies = control.energies.values()
+    anchored = any(part.needs_anchor for energy in energies for part in energy.simple())
+    return sum((energy.views() for energy in energies), Counter({name: 2 if anchored else 1}))
 
 
-def _pass(params: Params, number: int, costs: Costs, shape: Shape | None) -> PlannedPass:
-    training = training_of(params, number)
-    usage = usage_of_pass(params, number)
-    micro_batch = min(training.micro_batch or training.batch, training.batch) if training else None
-    kind, seen = params.kind_of(number), images_per_sample(params, number)
-    quiet = total(part for what, part in usage.items() if what in ("multipliers", "measuring", "confirming"))
-    flow = _flows(params, shape).get(kind, 0) if shape else 0
-    return PlannedPass(
-        number=number,
-        kind=kind,
-        training=training,
-        usage=usage,
-        micro_batch=micro_batch,
-        training_mib=_training_mib(seen, micro_batch, costs, flow) if micro_batch else None,
-        measuring_mib=_measuring_mib(quiet, params.evaluation.batch, costs),
+def _seen(params: Params, draws: Iterable[Draw]) -> Usage:
+    """Return the images that the generator makes without a gradient, and those that models see of them."""
+    return _total(
+        {name: Images(draw.images)}
+        for draw in draws
+        for name in [params.generator.name, *(name for reader in draw.readers for name in reader.names())]
     )
 
 
-def _training_mib(per_sample: Mapping[str, int], micro_batch: int, costs: Costs, flow: int) -> Estimate:
-    """Return the memory of a training step, whose graph holds what all models keep for all their images."""
-    known, missing = _known(per_sample, costs)
-    mib = sum(cost.memory_mib(micro_batch * per_sample[name], gradient=True) for name, cost in known.items())
-    return Estimate(mib + flow * FLOW_BYTES / MIB, missing)
+def _total(usages: Iterable[Usage]) -> Usage:
+    total: Usage = {}
+    for usage in usages:
+        for name, images in usage.items():
+            total[name] = total.get(name, Images()) + images
+    return total
 
 
-def _measuring_mib(usage: Usage, batch: int, costs: Costs) -> Estimate:
-    """Return the memory without gradient: all weights, and what the model that needs most keeps for a batch."""
-    known, missing = _known(usage, costs)
-    weights = sum(cost.weights_mib for cost in known.values())
-    return Estimate(weights + batch * max((cost.forward_mib for cost in known.values()), default=0.0), missing)
+def _pass(params: Params, number: int, cards: Mapping[str, Card], shape: Shape | None) -> PlannedPass:
+    kind, training, usage = params.kind_of(number), params.training_of(number), usage_of_pass(params, number)
+    training_mib = None
+    if training:  # the graph holds what every model keeps for each of its images
+        views, flow = views_of_pass(params, number), _flow_parameters(params, shape)[kind] if shape else 0
+        at_once = training.at_once
+        training_mib = _estimate(views, cards, lambda name, cost: cost.memory_mib(at_once * views[name], gradient=True))
+        training_mib = Estimate(training_mib.value + flow * FLOW_BYTES / MIB, training_mib.unmeasured)
+    seen = _total(part for purpose, part in usage.items() if purpose in ("multipliers", "measuring", "confirming"))
+    weights = _estimate(seen, cards, lambda _, cost: cost.weights_mib)
+    costs = [card.cost for name, card in cards.items() if name in seen and card.cost]
+    batch = params.evaluation.batch * max((cost.forward_mib for cost in costs), default=0.0)
+    return PlannedPass(number, kind, training, usage, training_mib, Estimate(weights.value + batch, weights.unmeasured))
 
 
-def _giga_macs(params: Params, passes: Sequence[PlannedPass], cards: Mapping[str, Card]) -> Estimate:
+def _giga_macs(params: Params, passes: Iterable[PlannedPass], cards: Mapping[str, Card]) -> Estimate:
     """Return the arithmetic; the gradient by the input of a frozen network costs about as much as its output."""
-    work, missing = 0.0, dict[str, None]()
-    for what, usage in (part for planned in passes for part in planned.usage.items()):
-        known, unknown = _known(usage, {name: card.cost for name, card in cards.items()})
-        missing |= dict.fromkeys(unknown)
-        for name, cost in known.items():
-            repeats = _repeats(params, cards[name], what) if name == generator_name(params) else 1.0
-            work += cost.gmac * repeats * (usage[name].forward + usage[name].backward)
-    return Estimate(work, tuple(missing))
+    generator, estimates = params.generator, []
+    for purpose, usage in (part for planned in passes for part in planned.usage.items()):
+        sampling = purpose in ("measuring", "confirming")
+
+        def work(name: str, cost: Cost, usage: Usage = usage, sampling: bool = sampling) -> float:
+            factor = generator.relative_cost(cards[name], sampling=sampling) if name == generator.name else 1.0
+            return cost.gmac * factor * (usage[name].forward + usage[name].backward)
+
+        estimates.append(_estimate(usage, cards, work))
+    unmeasured = dict.fromkeys(name for estimate in estimates for name in estimate.unmeasured)
+    return Estimate(sum(estimate.value for estimate in estimates), tuple(unmeasured))
 
 
-def _repeats(params: Params, card: Card, what: str) -> float:
-    """Return how many times the measured work an image of the generator takes: a diffusion's goes with its steps."""
-    spec = params.generator
-    if not isinstance(spec, DiffAESpec):
-        return 1.0
-    steps = spec.for_sampling().image_steps if what in ("measuring", "confirming") else spec.image_steps
-    measured: int = card.arguments.get("image_steps", DiffAEConfig().image_steps)
-    return steps / measured
+def _estimate(names: Iterable[str], cards: Mapping[str, Card], figure: Callable[[str, Cost], float]) -> Estimate:
+    costs = {name: cards[name].cost if name in cards else None for name in names}
+    value = sum(figure(name, cost) for name, cost in costs.items() if cost is not None)
+    return Estimate(value, tuple(name for name, cost in costs.items() if cost is None))
 
 
-def _known(names: Mapping[str, Any], costs: Costs) -> tuple[dict[str, Cost], tuple[str, ...]]:
-    """Return the costs that are known, and the names of those that are not."""
-    found = {name: costs.get(name) for name in names}
-    return (
-        {name: cost for name, cost in found.items() if cost is not None},
-        tuple(name for name, cost in found.items() if cost is None),
-    )
+def _flow_parameters(params: Params, shape: Shape) -> dict[PassKind, int]:
+    """Return the trainable parameters of a flow by kind of pass; only the control's has a condition."""
+    kinds = [params.kind_of(number) for number in range(params.last_pass + 1) if params.training_of(number)]
+    return {
+        kind: params.flow.parameters(shape.dim, len(params.condition) if kind == "control" else 0) for kind in kinds
+    }
 
 
-def _flows(params: Params, shape: Shape) -> dict[str, int]:
-    """Return the parameters of a flow by the kind of its pass; that of the control may have a condition."""
-    kinds: dict[str, int] = {}
-    for number in range(params.last_pass + 1):
-        if training_of(params, number) is not None:
-            kind = params.kind_of(number)
-            kinds[kind] = flow_parameters(shape.dim, params.flow, len(params.condition) if kind == "control" else 0)
-    return kinds
-
-
-def _roles(params: Params) -> dict[str, tuple[str, ...]]:
-    """Return what each card is needed for."""
-    named: list[tuple[str, Spec]] = [("classifier", params.debias.classifier), ("judge", params.debias.judge)]
-    measuring = {"identities": params.evaluation.identity, "features": params.evaluation.features}
-    named += [(role, spec) for role, spec in measuring.items() if spec]
-    if params.control:
-        named += [(f"energy {name}", spec) for name, spec in params.control.energies.items()]
-    roles: dict[str, tuple[str, ...]] = {generator_name(params): ("generator",)}
-    for role, spec in named:
-        for name in cards_of(spec):
-            roles[name] = (*roles.get(name, ()), role)
-    return roles
-
-
-def _model(name: str, card: Card, roles: Sequence[str], models: Path) -> PlannedModel:
-    pins = read_pins(models)
-    files = [_file(file, pins.get(f"{name}/{file.file}"), models / name) for file in card.files]
+def _model(params: Params, name: str, card: Card, models: Path) -> PlannedModel:
+    roles = [role for role, spec in params.roles.items() if name in spec.cards()]
+    if name == params.generator.name and "generator" not in roles:
+        roles.insert(0, "generator")
+    needed = name in params.cards  # or else its weights are random
+    pins, files = read_pins(models), []
+    for file in card.files if needed else []:
+        pin = pins.get(f"{name}/{file.file}")
+        source = "card" if file.sha256 else "models.lock" if pin else None
+        facts: Any = file if file.sha256 or pin is None else pin
+        is_there = (models / name / file.file).is_file()
+        files.append(PlannedFile(file.file, facts.size, facts.sha256, source, is_there))
     return PlannedModel(name, tuple(roles), card.licence, tuple(files), card.cost)
-
-
-def _file(wanted: CardFile, pin: Pin | None, folder: Path) -> PlannedFile:
-    source = "card" if wanted.sha256 else "models.lock" if pin else None
-    known = wanted if wanted.sha256 or pin is None else pin
-    return PlannedFile(wanted.file, known.size, known.sha256, source, (folder / wanted.file).is_file())
-
-
-def _dump(model: Any) -> Any:
-    return None if model is None else model.model_dump(mode="json")
-
-
-def _plain(value: Any) -> Any:
-    """Return dataclasses, inside mappings as well, as plain dicts."""
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return asdict(value) if hasattr(value, "__dataclass_fields__") else value

@@ -1,16 +1,16 @@
-"""Ready-made experiments: files that say only what differs, resolved by name into complete parameters.
+"""Ready-made experiments: files that state only what differs, merged by name into complete parameters.
 
 A folder holds `defaults.yaml`, which all experiments share, and one file per family:
 
-    defaults:                 # laid over defaults.yaml
+    defaults:                 # merged into defaults.yaml
       generator: {...}
     experiments:
-      text-baby:              # laid over both
+      text-baby:              # merged into both
         about: one line
         control: {...}
 
-Laying one mapping over another merges them key by key. Given whole are lists, mappings whose `type` changes, and the
-mappings with keys of one's own choice, `WHOLE`. The experiment's name and the models to fetch follow by themselves.
+Mappings merge key by key. Lists, mappings whose `type` changes, and mappings with keys of one's own choice (`WHOLE`)
+are replaced as a whole. The experiment's name and the models to fetch are filled in.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from promptgen.config.build import cards_of
-from promptgen.config.params import Control, Debias, Params
-from promptgen.config.specs import Name
 from promptgen.errors import ConfigError
-from promptgen.strict import Section, did_you_mean, read_yaml, validate
+from promptgen.strict import Name, Section, did_you_mean, read_yaml, validate
+
+if TYPE_CHECKING:
+    from promptgen.config.params import Params
 
 FOLDER_NAME = "experiments"
 DEFAULTS_NAME = "defaults.yaml"
 
 WHOLE = {"condition", "energies", "measure", "target", "watch"}
-"""Keys whose mapping replaces the one before as a whole: half a target and half another make no sense."""
+"""Keys whose mapping replaces the one below as a whole: half a target and half another make no sense."""
 
 
 class Family(Section):
     """A file of experiments.
 
     Attributes:
-        defaults: what they share.
-        experiments: what is special in each, by name, with a line `about` it.
+        defaults: what the experiments of the file share.
+        experiments: what each adds, by name, with a line `about` it.
     """
 
     defaults: Annotated[dict[str, Any], Field(default_factory=dict)]
@@ -52,10 +52,10 @@ class Preset:
     """One ready-made experiment.
 
     Attributes:
-        name: its name, and that of its folder below artifacts/.
-        about: what it is, in one line.
+        name: its name, and that of its folder in artifacts/.
+        about: one line on what it does.
         origin: the file that it comes from.
-        layers: what is laid over each other, the most general first.
+        layers: the mappings to merge, the most general first.
     """
 
     name: str
@@ -67,23 +67,26 @@ class Preset:
         """Return the content of a params.yaml of this experiment, its sections in their usual order.
 
         Raises:
-            ConfigError: a key is unknown, missing, ill-typed or out of range; the file and the experiment are named.
+            ConfigError: a key is unknown, missing, ill-typed or out of range; the error names file and experiment.
         """
+        from promptgen.config.params import Control, Debias, Params  # names are listed without them, which is faster
+
         content: dict[str, Any] = {}
         for layer in self.layers:
             content = laid_over(content, layer)
         content |= {"experiment": self.name, "models": []}
         try:
-            params = validate(Params, content)
+            content["models"] = validate(Params, content).cards
         except ConfigError as error:
             raise ConfigError(f"{self.origin}: {self.name}: {error}") from error
-        content["models"] = list(dict.fromkeys(name for spec in params.specs for name in cards_of(spec)))
-        for section, model in (("control", Control), ("debias", Debias)):
-            content[section] = content[section] and _in_order(content[section], model)
+        for key, section in (("control", Control), ("debias", Debias)):
+            content[key] = content[key] and _in_order(content[key], section)
         return _in_order(content, Params)
 
     def params(self) -> Params:
         """Return the parameters; errors as of `content`."""
+        from promptgen.config.params import Params
+
         return validate(Params, self.content())
 
 
@@ -91,16 +94,14 @@ def read_presets(folder: Path) -> dict[str, Preset]:
     """Return the experiments of a folder by name, in the order of its files.
 
     Raises:
-        ConfigError: there is no such folder, a file is none of experiments, or a name is there twice.
+        ConfigError: there is no such folder, a file does not hold experiments, or a name appears twice.
     """
     if not folder.is_dir():
         raise ConfigError(f"there is no folder {folder} here; run this in the project's folder")
     common = _mapping(folder / DEFAULTS_NAME)
     presets: dict[str, Preset] = {}
     for path in sorted(folder.glob("*.yaml")):
-        if path.name == DEFAULTS_NAME:
-            continue
-        for preset in _read_family(path, common):
+        for preset in _read_family(path, common) if path.name != DEFAULTS_NAME else ():
             if preset.name in presets:
                 raise ConfigError(f"{path}: {preset.name} is in {presets[preset.name].origin}, too; rename one")
             presets[preset.name] = preset
@@ -111,7 +112,7 @@ def find_preset(name: str, folder: Path) -> Preset:
     """Return the experiment called `name` of a folder.
 
     Raises:
-        ConfigError: there is none, and close names are told; or as of `read_presets`.
+        ConfigError: there is no such experiment, and the error names similar ones; or as of `read_presets`.
     """
     presets = read_presets(folder)
     if name not in presets:
@@ -120,20 +121,15 @@ def find_preset(name: str, folder: Path) -> Preset:
 
 
 def laid_over(content: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `content` with what `change` says; neither is altered."""
-    result = dict(content)
+    """Return `content` with `change` merged into it; neither is altered."""
+    merged = dict(content)
     for key, value in change.items():
-        before = result.get(key)
-        if isinstance(value, Mapping) and isinstance(before, Mapping) and _merge(key, before, value):
-            result[key] = laid_over(before, value)
-        else:
-            result[key] = value
-    return result
-
-
-def _merge(key: str, before: Mapping[str, Any], value: Mapping[str, Any]) -> bool:
-    """Tell whether two mappings under one key are about the same thing."""
-    return key not in WHOLE and value.get("type", before.get("type")) == before.get("type")
+        below = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping) and key not in WHOLE:
+            same_type = value.get("type", below.get("type")) == below.get("type")
+            value = laid_over(below, value) if same_type else value
+        merged[key] = value
+    return merged
 
 
 def _read_family(path: Path, common: Mapping[str, Any]) -> list[Preset]:
@@ -142,14 +138,14 @@ def _read_family(path: Path, common: Mapping[str, Any]) -> list[Preset]:
         family = validate(Family, content)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-    return [_preset(path, name, entry, (common, family.defaults)) for name, entry in family.experiments.items()]
-
-
-def _preset(path: Path, name: str, entry: Mapping[str, Any], shared: tuple[Mapping[str, Any], ...]) -> Preset:
-    about = entry.get("about")
-    if not isinstance(about, str) or not about.strip():
-        raise ConfigError(f"{path}: {name}: about is missing: say in one line what it is")
-    return Preset(name, about, path, (*shared, {key: value for key, value in entry.items() if key != "about"}))
+    presets = []
+    for name, entry in family.experiments.items():
+        about = entry.get("about")
+        if not isinstance(about, str) or not about.strip():
+            raise ConfigError(f"{path}: {name}: about is missing: say in one line what the experiment does")
+        own = {key: value for key, value in entry.items() if key != "about"}
+        presets.append(Preset(name, about, path, (common, family.defaults, own)))
+    return presets
 
 
 def _in_order(content: Mapping[str, Any], section: type[Section]) -> dict[str, Any]:

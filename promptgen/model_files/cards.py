@@ -1,10 +1,12 @@
-"""Cards: what is known of a model's files. They lie in the `cards.yaml` beside the code that reads the files.
+"""Cards: the files of each model, their licence, and how the model is built. Each room's `cards.yaml` holds its own.
 
-A `cards.yaml` beside the project's models folder adds the user's own.
+A `cards.yaml` beside the project's models folder adds the user's own cards.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,12 +29,11 @@ class CardFile(Section):
 
     Attributes:
         file: name of the file in the model's folder.
-        urls: where it can be had, tried in this order, in the forms that `promptgen.model_files.store` lists; none
-            where its publisher gives no direct link.
-        sha256: of the whole file, 64 hexadecimal digits; null where its publisher tells none, so that the first fetch
-            records it.
-        size: bytes; null where its publisher tells none.
-        member: path of the file inside an archive (zip or tar), where that is what the URLs give.
+        urls: where to download it, tried in this order, in the forms that `promptgen.model_files.store` lists; empty if
+            the publisher gives no direct link.
+        sha256: of the whole file, 64 hexadecimal digits; null if the publisher states none: the first fetch records it.
+        size: bytes; null if the publisher states none.
+        member: path of the file inside the archive (zip or tar) that the URLs lead to.
     """
 
     file: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
@@ -73,17 +74,17 @@ class Cost(Section):
 
 
 class Card(Section):
-    """What is known of one model.
+    """Description of one model.
 
     Attributes:
         kind: what the model is for.
-        type: key of the function that builds the model, in `promptgen.config.build.MODELS`.
+        type: key of the function that builds the model, in `promptgen.config.build.FACTORIES`.
         files: its files, in the order in which that function takes them.
         licence: name of the licence.
         arguments: keyword arguments for the function that builds the model.
         training: how the files were made: command, seeds and the like.
         quality: measured figures by name.
-        cost: measured figures of its network; null where nobody has measured them.
+        cost: measured figures of its network; null if it has not been measured.
         note: anything else worth knowing.
     """
 
@@ -101,16 +102,27 @@ class Card(Section):
 def load_cards(models: Path | None = None) -> dict[str, Card]:
     """Return every card by name: those of this package, and those of the `cards.yaml` beside the folder `models`.
 
+    A file is parsed again only after it has changed; the cards returned are copies that the caller may change.
+
     Raises:
-        ConfigError: a card is not one, or two cards have the same name.
+        ConfigError: a card has an unknown, missing or wrong key, or two cards have the same name.
     """
-    paths = sorted(Path(promptgen.__file__).parent.rglob(CARDS_NAME))
-    if models is not None and (own := models.parent / CARDS_NAME).is_file():
-        paths.append(own)
-    return read_cards(paths)
+    return {name: card.model_copy(deep=True) for name, card in _parsed(_versions(models)).items()}
 
 
-def read_cards(paths: list[Path]) -> dict[str, Card]:
+def find_card(name: str, models: Path | None = None) -> Card:
+    """Return the card called `name`; `models` and errors as of `load_cards`.
+
+    Raises:
+        ConfigError: there is no such card; the error names similar ones.
+    """
+    cards = _parsed(_versions(models))
+    if name not in cards:
+        raise ConfigError(f"there is no model called {name!r}{did_you_mean(name, cards)}")
+    return cards[name].model_copy(deep=True)
+
+
+def read_cards(paths: Iterable[Path]) -> dict[str, Card]:
     """Return the cards of some files; errors as of `load_cards`."""
     cards: dict[str, Card] = {}
     for path in paths:
@@ -124,13 +136,22 @@ def read_cards(paths: list[Path]) -> dict[str, Card]:
     return cards
 
 
-def find_card(name: str, models: Path | None = None) -> Card:
-    """Return the card called `name`; `models` as of `load_cards`.
+Version = tuple[Path, int, int]
+"""A file, when it was last changed (nanoseconds), and its size (bytes)."""
 
-    Raises:
-        ConfigError: there is none; close names are told.
-    """
-    cards = load_cards(models)
-    if name not in cards:
-        raise ConfigError(f"there is no model called {name!r}{did_you_mean(name, cards)}")
-    return cards[name]
+
+def _versions(models: Path | None) -> tuple[Version, ...]:
+    paths = _packaged()
+    if models is not None and (own := models.parent / CARDS_NAME).is_file():
+        paths = (*paths, own.absolute())
+    return tuple((path, (status := path.stat()).st_mtime_ns, status.st_size) for path in paths)
+
+
+@cache
+def _packaged() -> tuple[Path, ...]:
+    return tuple(sorted(Path(promptgen.__file__).parent.rglob(CARDS_NAME)))
+
+
+@lru_cache(maxsize=4)
+def _parsed(versions: tuple[Version, ...]) -> Mapping[str, Card]:
+    return read_cards(path for path, _, _ in versions)

@@ -9,8 +9,7 @@ from typing import Any, TypedDict
 from numpy.typing import NDArray
 
 from promptgen.audit.confusion import card_confusions
-from promptgen.config.build import cards_of
-from promptgen.config.specs import ModelSpec, ReaderSpec
+from promptgen.config.models import ReaderSpec
 from promptgen.errors import DataError
 from promptgen.labels import PRODUCT, classes, target_shares
 from promptgen.metrics.bias import DISTANCES, Bias, measure_bias
@@ -23,7 +22,7 @@ logger = logging.getLogger("promptgen")
 
 Arrays = Mapping[str, NDArray[Any]]
 Attributes = Mapping[str, Sequence[str]]
-Readers = Mapping[str, ModelSpec | ReaderSpec]
+Readers = Mapping[str, ReaderSpec]
 
 
 COUNTERS = ("judge", "classifier", "truth")
@@ -51,7 +50,7 @@ def readers_of(this: Pass) -> Readers:
 
 def counting_params(this: Pass) -> dict[str, Any]:
     """Return all parameters that `count_target` depends on, and what it reads off cards."""
-    cards = [name for spec in readers_of(this).values() for name in cards_of(spec)]
+    cards = [name for spec in readers_of(this).values() for name in spec.cards()]
     return {
         "seed": this.seed,
         "quality": {name: find_card(name, this.project.models).quality for name in cards},
@@ -122,7 +121,7 @@ def judged(this: Pass, arrays: Arrays, labels: Mapping[str, Attributes]) -> Bias
 
 
 def _corrected(
-    this: Pass, counts: Mapping[str, int], attributes: Attributes, reader: ModelSpec | ReaderSpec | None
+    this: Pass, counts: Mapping[str, int], attributes: Attributes, reader: ReaderSpec | None
 ) -> dict[str, Any]:
     """Return shares `corrected` by label, and what is `uncorrectable`, if a confusion table is on the reader's card."""
     if reader is None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import promptgen
-from promptgen.config.build import build_chain, build_generator, cards_of, identities
+from promptgen.config.build import build_chain, identities
 from promptgen.config.params import Params, PassKind, load_params
 from promptgen.devices import find_device, placed
 from promptgen.errors import DataError
@@ -90,7 +90,7 @@ class Project:
     @property
     def weights(self) -> list[Path]:
         """Weight files of the generator; none for one of the user's own, or with random weights."""
-        return [path for name in cards_of(self.params.generator) for path in resolve(name, self.models)]
+        return [path for name in self.params.generator.cards() for path in resolve(name, self.models)]
 
     @property
     def fingerprint(self) -> str:
@@ -165,14 +165,14 @@ class Pass:
         return self.project.artifacts / f"pass-{self.number}" / step
 
     def generator(self, *, sampling: bool = False) -> Generator:
-        """Return the generator as it is after this pass; `sampling` as of `build_generator`.
+        """Return the generator as it is after this pass; `sampling` as of `build_chain`.
 
         Raises:
             CheckpointError: the flow of this pass is not trained yet.
             ModelFileError: the generator's weight file is missing or damaged.
         """
         if self.number == 0:
-            generator = build_generator(self.params.generator, self.project.models, sampling=sampling)
+            generator = self.params.generator.build(self.project.models, sampling=sampling)
         else:
             generator = build_chain(self.chain, self.project.models, sampling=sampling)
         self.project.placed(generator.prior)  # a user's own generator may be no network, but flows meet its latents

@@ -16,7 +16,7 @@ from promptgen.audit.labelling import Labeller, Labels, read_labels
 from promptgen.audit.page import render
 from promptgen.audit.tables import text
 from promptgen.audit.words import AuditRun, ImageSet, doubts
-from promptgen.config.specs import CardModel, ClipLabelsModel, JointModel
+from promptgen.config.models import CardModel, ClipLabelsModel, JointModel
 from promptgen.errors import ConfigError, DataError, TooFewSamplesError
 from promptgen.metrics.correction import corrected_shares
 from promptgen.metrics.shares import wilson

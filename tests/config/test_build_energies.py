@@ -10,8 +10,8 @@ import yaml
 from pydantic import TypeAdapter
 from torch import nn
 
-from promptgen.config.build import build_energy, identities
-from promptgen.config.specs import EnergySpec
+from promptgen.config.build import identities
+from promptgen.config.energies import EnergySpec
 from promptgen.energies.base import Sample
 from promptgen.errors import ConfigError
 from promptgen.files import sha256_of
@@ -23,6 +23,7 @@ from promptgen.world.networks import EmbeddingConfig, PoseNet, save_network
 
 BETA = torch.tensor([0.5, -0.5, 1.0, 0.0, -1.0])
 FILE = "weights.bin"
+POSE = ("pitch", "yaw")
 LABELS = {"gender": ["Male", "Female"], "age": ["young", "middle", "old"]}
 
 
@@ -80,7 +81,7 @@ def sample(n=2, side=64):
 @torch.no_grad()
 def test_moment(models):
     spec = parsed(type="moment", classifier="my-fairface", attributes=["age", "gender"], beta="my-beta")
-    energy = build_energy(spec, models)
+    energy = spec.build(models, POSE)
     assert energy.beta.tolist() == [1.0, 0.0, -1.0, 0.5, -0.5]
     logits = energy.classifier(sample().image)
     expected = -(logits["age"].softmax(dim=1) @ BETA[2:] + logits["gender"].softmax(dim=1) @ BETA[:2])
@@ -95,7 +96,7 @@ def test_moment(models):
 @torch.no_grad()
 def test_identity(models):
     spec = parsed(type="identity", embedder="my-arcface")
-    energy = build_energy(spec, models)
+    energy = spec.build(models, POSE)
     assert energy.needs_anchor
     given = sample()
     same = Sample(given.latent, given.image, given.context, given.image)
@@ -108,7 +109,7 @@ def test_identity(models):
 @pytest.mark.parametrize("estimator", ["my-deca", "my-pose"])
 def test_pose(models, estimator):
     spec = parsed(type="pose", estimator=estimator, canonical=(0.3, 0.0, 0.0))
-    energy = build_energy(spec, models)
+    energy = spec.build(models, POSE)
     rotation = energy.estimator(sample().image)
     torch.testing.assert_close(rotation @ rotation.mT, torch.eye(3).expand(2, 3, 3), rtol=0, atol=1e-5)
     torch.testing.assert_close(energy.canonical, euler_rotation(torch.tensor([[0.3, 0.0, 0.0]]))[0])
@@ -133,14 +134,14 @@ def test_pose_reads_its_coordinates_by_name_inside_other_energies_too(models):
     pose = {"type": "pose", "weight": 1.0, "estimator": "my-pose"}
     negated = {"type": "not", "weight": 1.0, "bound": 1.0, "energy": pose}
     spec = parsed(type="any_of", energies={"pose": pose, "not": negated})
-    energy = build_energy(spec, models, ("light", "yaw"))
+    energy = spec.build(models, ("light", "yaw"))
     assert energy.terms["pose"].energy.names == ("light", "yaw")
     assert energy.terms["not"].energy.energy.terms["not"].energy.names == ("light", "yaw")
 
 
 def test_pose_by_a_model_of_the_users_own(models):
     factory = f"{__name__}:Looking"
-    energy = build_energy(parsed(type="pose", estimator={"type": "custom", "factory": factory}), models)
+    energy = parsed(type="pose", estimator={"type": "custom", "factory": factory}).build(models, POSE)
     angles = torch.tensor([[0.2, 0.0, 0.0]])
     seen = Sample(angles, angles[:, :, None, None], torch.tensor([[0.0, 0.0]]))
     torch.testing.assert_close(energy(seen), torch.tensor([0.04]))
@@ -148,4 +149,4 @@ def test_pose_by_a_model_of_the_users_own(models):
 
 def test_a_model_for_another_purpose_is_refused(models):
     with pytest.raises(ConfigError, match="my-deca is of kind pose, expected one of kind identity"):
-        build_energy(parsed(type="identity", embedder="my-deca"), models)
+        parsed(type="identity", embedder="my-deca").build(models, POSE)

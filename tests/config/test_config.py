@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from promptgen.config.energies import ClipTextSpec
+from promptgen.config.models import CardModel
 from promptgen.config.params import load_params
-from promptgen.config.specs import CardModel, ClipTextSpec
 from promptgen.errors import ConfigError
 from promptgen.strict import read_yaml
 from tests import tiny

@@ -10,14 +10,12 @@ import pytest
 from promptgen.conditions import Condition
 from promptgen.config.params import Params, load_params
 from promptgen.experiments import plan as plan_module
-from promptgen.experiments.plan import plan_of
+from promptgen.experiments.plan import Images, plan_of, usage_of_pass
 from promptgen.experiments.plan_text import plan_text
 from promptgen.experiments.presets import find_preset, read_presets
-from promptgen.experiments.shapes import flow_parameters, shape_of
-from promptgen.experiments.usage import Images, generator_name, usage_of_pass, validations
-from promptgen.flows.flow import Flow, FlowConfig
-from promptgen.flows.training import TrainingConfig
-from promptgen.model_files.cards import Cost, load_cards
+from promptgen.flows.config import FlowConfig, TrainingConfig
+from promptgen.flows.flow import Flow
+from promptgen.model_files.cards import Cost, find_card, load_cards
 from promptgen.model_files.pins import Pin, record
 from promptgen.moments.config import DualConfig
 from promptgen.strict import validate
@@ -59,7 +57,7 @@ def test_every_preset_has_a_plan_without_any_file(name, tmp_path):
 )
 def test_shapes_come_from_cards(name, image_size, latent):
     generator = params_of(name).generator
-    shape = shape_of(generator, load_cards()[generator.model])
+    shape = generator.shape(find_card(generator.model))
     assert (shape.image_size, dict(shape.latent)) == (image_size, latent)
 
 
@@ -75,7 +73,7 @@ def test_the_worlds_shape_is_that_of_its_shipped_file(tmp_path):
 def test_flow_parameters_are_exact(dim, fields, names):
     config = validate(FlowConfig, fields)
     flow = Flow(dim, config, Condition(dict.fromkeys(names, (-1.0, 1.0))))
-    assert flow_parameters(dim, config, len(names)) == sum(parameter.numel() for parameter in flow.parameters())
+    assert config.parameters(dim, len(names)) == sum(parameter.numel() for parameter in flow.parameters())
 
 
 def test_images_of_a_text(tmp_path):
@@ -111,7 +109,7 @@ def test_counts_are_those_of_a_real_run(tmp_path, content):
     """Every step of the tiny world says how many images it really made."""
     content = content | {"debias": content["debias"] | {"max_passes": 1}}
     project = Project.load(tiny.write_params(tmp_path, content))
-    generator = generator_name(project.params)
+    generator = project.params.generator.name
     steps = {"multipliers": fit_moments, "training": train_flow, "measuring": sample, "confirming": confirm}
     for number in range(3):
         this = Pass(project, number)
@@ -135,7 +133,9 @@ def test_counts_are_those_of_a_real_run(tmp_path, content):
     ],
 )
 def test_held_out_samples_are_drawn_as_often_as_training_does(fields, dual, expected):
-    assert validations(TrainingConfig(batch=1, **fields), dual) == expected
+    training = TrainingConfig(batch=1, validation_samples=7, **fields)
+    fixed_from = dual.phases(training.steps)[1] if dual else 0
+    assert training.samples(0, fixed_from)["choosing the best flow"] == 7 * expected
 
 
 COST = Cost(parameters=1, gmac=2.0, weights_mib=100.0, forward_mib=10.0, backward_mib=30.0)
@@ -143,7 +143,7 @@ COST = Cost(parameters=1, gmac=2.0, weights_mib=100.0, forward_mib=10.0, backwar
 
 def test_estimates_add_up_what_was_measured(tmp_path, monkeypatch):
     measured = {name: card.model_copy(update={"cost": COST}) for name, card in load_cards().items()}
-    monkeypatch.setattr(plan_module, "load_cards", lambda models: measured)
+    monkeypatch.setattr(plan_module, "find_card", lambda name, models: measured[name])
     plan = plan_of(params_of("text-baby"), tmp_path)
     control = plan.passes[1]
     flow = plan.flow_parameters["control"] * 16 / 2**20
@@ -159,7 +159,7 @@ def test_estimates_add_up_what_was_measured(tmp_path, monkeypatch):
 def test_a_diffusion_costs_what_its_steps_cost(tmp_path, monkeypatch):
     """Measured with 5 steps for an image; the images that are counted on take 100."""
     measured = {name: card.model_copy(update={"cost": COST}) for name, card in load_cards().items()}
-    monkeypatch.setattr(plan_module, "load_cards", lambda models: measured)
+    monkeypatch.setattr(plan_module, "find_card", lambda name, models: measured[name])
     plan = plan_of(params_of("text-baby-diffae"), tmp_path, number=0)
     images = sum(each.forward for each in plan.images.values())
     assert plan.giga_macs.value == pytest.approx(2.0 * (images + 19 * 4128))
@@ -179,7 +179,7 @@ def test_nothing_is_confirmed_where_no_count_ends_the_loop(tmp_path, change):
 def test_what_is_not_measured_is_said(tmp_path, monkeypatch):
     costs = {"fairface": COST}
     cards = {name: card.model_copy(update={"cost": costs.get(name)}) for name, card in load_cards().items()}
-    monkeypatch.setattr(plan_module, "load_cards", lambda models: cards)
+    monkeypatch.setattr(plan_module, "find_card", lambda name, models: cards[name])
     plan = plan_of(params_of("debias-race-1"), tmp_path)
     assert plan.passes[1].training_mib.unmeasured == ("stylegan2-ffhq-1024",)
     text = plan_text(plan)
@@ -223,9 +223,9 @@ def test_the_command_lists_one_preset_a_line(capsys):
 
 @pytest.mark.usefixtures("here")
 def test_the_command_plans_by_name(capsys):
-    assert typed("experiments", "plan", "--experiment", "text-baby") == 0
+    assert typed("experiments", "plan", "text-baby") == 0
     assert capsys.readouterr().out.startswith("text-baby: ")
-    assert typed("experiments", "plan", "--experiment", "text-baby", "--pass", "1", "--json") == 0
+    assert typed("experiments", "plan", "text-baby", "--pass", "1", "--json") == 0
     assert [each["number"] for each in json.loads(capsys.readouterr().out)["passes"]] == [1]
 
 
@@ -233,9 +233,9 @@ def test_the_command_plans_by_name(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--experiment", "text-babe"], "there is no experiment called 'text-babe'; did you mean text-ba"),
-        (["--experiment", "text-baby", "--params", "x.yaml"], "not allowed with argument"),
-        (["--experiment", "text-baby", "--pass", "7"], "pass 7 is not in this experiment"),
+        (["text-babe"], "there is no experiment called 'text-babe'; did you mean text-ba"),
+        (["text-baby", "--params", "x.yaml"], "not allowed with argument"),
+        (["text-baby", "--pass", "7"], "pass 7 is not in this experiment"),
     ],
 )
 def test_the_command_refuses_in_a_line(capsys, arguments, message):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from promptgen.config.build import build_classifier, cards_of
-from promptgen.config.specs import CardModel, ClipLabelsModel, CustomModel, JointModel
+from promptgen.config.build import build_classifier
+from promptgen.config.models import CardModel, ClipLabelsModel, CustomModel, JointModel
 from promptgen.errors import ConfigError
 from promptgen.experiments.presets import DEFAULTS_NAME, find_preset, laid_over, read_presets
 from promptgen.labels import class_index, classes, target_shares
@@ -89,7 +89,7 @@ def test_all_published_experiments_are_there():
 def test_every_preset_is_an_experiment(name):
     params = PRESETS[name].params()
     assert params.experiment == name
-    assert {card for spec in params.specs for card in cards_of(spec)} == set(params.models) <= set(CARDS)
+    assert set(params.cards) == set(params.models) <= set(CARDS)
     assert "\n" not in PRESETS[name].about
 
 
@@ -141,7 +141,7 @@ def test_texts_are_the_published_ones(name):
 def test_no_clip_judges_itself(name):
     params = PRESETS[name].params()
     controls = {"clip-vit-b-32"}
-    readers = [cards_of(spec) for spec in (params.debias.classifier, params.debias.judge)]
+    readers = [spec.cards() for spec in (params.debias.classifier, params.debias.judge)]
     assert readers[0] != readers[1]
     assert not controls & {name for names in readers for name in names}
 
@@ -160,8 +160,8 @@ def test_classes_are_the_published_ones(name):
     assert params.control.measure == dict(wanted)
     assert params.debias.attribute == " x ".join(attribute for attribute, _ in wanted)
     steering = [energy.classifier.model for energy in params.control.energies.values()]
-    assert cards_of(params.debias.classifier) == steering
-    assert not set(cards_of(params.debias.judge)) & set(steering)
+    assert params.debias.classifier.cards() == steering
+    assert not set(params.debias.judge.cards()) & set(steering)
     assert_trained(params.control.training, 1280, 8)
 
 
@@ -262,7 +262,7 @@ def test_an_unknown_name_is_told_its_neighbours():
         ("experiments: {}", r"mine.yaml: experiments: "),
         ("- 1", r"mine.yaml: expected keys and values, got list"),
         ("experimnts: {a: {about: b}}", r"mine.yaml: experimnts is unknown; did you mean experiments\?"),
-        ("experiments: {a: {control: null}}", r"mine.yaml: a: about is missing: say in one line what it is"),
+        ("experiments: {a: {control: null}}", r"mine.yaml: a: about is missing"),
         ("experiments: {A b: {about: c}}", r"mine.yaml: experiments.A b"),
         ("experiments: {text-baby: {about: c}}", r"text.yaml: text-baby is in .*mine.yaml, too; rename one"),
         ("experiments: {a: {about: b}\n", r"mine.yaml is not YAML"),

@@ -8,8 +8,7 @@ import pytest
 import torch
 import yaml
 
-from promptgen.config.build import build_generator
-from promptgen.config.specs import GeneratorSpec
+from promptgen.config.generators import GeneratorSpec
 from promptgen.errors import ConfigError, ModelFileError
 from promptgen.files import sha256_of
 from promptgen.generators.stylenerf import load_stylenerf
@@ -119,7 +118,7 @@ def test_an_experiment_names_it(tmp_path):
     card = {"kind": "generator", "type": "stylenerf", "files": [file], "licence": "CC0"}
     (tmp_path / "cards.yaml").write_text(yaml.safe_dump({"mine": card}))
     section = {"type": "stylenerf", "model": "mine", "truncation": 0.6, "camera": {"yaw": 0.1, "pitch": -0.2}}
-    made = build_generator(validate(Project, {"generator": section}).generator, folder.parent)
+    made = validate(Project, {"generator": section}).generator.build(folder.parent)
     expected = load_stylenerf(path, 0.6, camera=CameraConfig(yaw=0.1, pitch=-0.2))
     torch.testing.assert_close(made(small.latents(made)), expected(small.latents(made)), rtol=0, atol=0)
     with pytest.raises(ConfigError, match=r"generator\.camera\.roll is unknown"):

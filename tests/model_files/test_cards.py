@@ -6,8 +6,10 @@ import pytest
 import yaml
 
 from promptgen.errors import ConfigError
+from promptgen.model_files import cards as cards_module
 from promptgen.model_files import store
-from promptgen.model_files.cards import load_cards, read_cards
+from promptgen.model_files.cards import find_card, load_cards, read_cards
+from promptgen.strict import read_yaml
 from tests.model_files.made_up_cards import card, pinned
 
 
@@ -52,3 +54,20 @@ def test_a_name_on_two_cards_is_refused(models, cards):
 def test_an_unknown_model_gets_a_suggestion(models):
     with pytest.raises(ConfigError, match="there is no model called 'world-jugde'; did you mean world-judge"):
         store.fetch("world-jugde", models)
+
+
+def test_a_file_is_parsed_once_and_again_after_it_has_changed(models, cards, monkeypatch):
+    parsed = []
+    monkeypatch.setattr(cards_module, "read_yaml", lambda path: parsed.append(path) or read_yaml(path))
+    cards(some=card(pinned("file:/x"), note="first"))
+    assert [find_card("some", models).note for _ in range(3)] == ["first"] * 3
+    assert len(parsed) == len(set(parsed)) > 1
+    cards(some=card(pinned("file:/x"), note="the second"))
+    assert find_card("some", models).note == "the second"
+
+
+def test_what_a_caller_changes_is_changed_for_nobody_else(models, cards):
+    cards(some=card(pinned("file:/x"), arguments={"sizes": [1]}))
+    find_card("some", models).arguments["sizes"].append(2)
+    load_cards(models)["some"].arguments["sizes"].append(3)
+    assert find_card("some", models).arguments == {"sizes": [1]}

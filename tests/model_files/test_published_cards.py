@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from promptgen.config.build import MODELS, RANDOM, import_object
-from promptgen.config.specs import BigGANSpec, NVAESpec, PublishedGenerator, StyleGAN2Spec
+from promptgen.config.build import FACTORIES
+from promptgen.config.generators import BigGANSpec, NVAESpec, PublishedGenerator, StyleGAN2Spec
+from promptgen.config.registry import import_object
 from promptgen.model_files.cards import load_cards, read_cards
 
 ROOT = Path(__file__).parents[2]
@@ -23,18 +24,24 @@ def options_of(found):
     return set(specs[found.type].model_fields) - base if found.type in specs else set()
 
 
+def signature_of(type_of_card, way):
+    """Return the signature of the function that builds the networks of a type of card."""
+    factory = FACTORIES[type_of_card]
+    return inspect.signature(import_object(f"{factory.module}:{getattr(factory, way)}", "the test"))
+
+
 each_card = pytest.mark.parametrize("found", [pytest.param(card, id=name) for name, card in load_cards().items()])
 
 
 @each_card
 def test_a_card_fits_what_loads_it(found):
-    loader = inspect.signature(import_object(MODELS[found.type], "the test"))
+    loader = signature_of(found.type, "load")
     given = {"attributes": {}, "chosen": []} if found.kind == "multipliers" else dict.fromkeys(options_of(found), 1)
     loader.bind(*(Path(wanted.file) for wanted in found.files), **found.arguments, **given)
     paths = [parameter for parameter in loader.parameters.values() if str(parameter.annotation).startswith("Path")]
     assert len(paths) == len(found.files)
-    if found.kind == "generator" and found.type in RANDOM:
-        inspect.signature(import_object(RANDOM[found.type], "the test")).bind(**found.arguments, **given)
+    if found.kind == "generator" and FACTORIES[found.type].random:
+        signature_of(found.type, "random").bind(**found.arguments, **given)
 
 
 @each_card
@@ -63,4 +70,4 @@ def test_the_card_in_the_document_is_one(tmp_path):
     (block,) = re.findall(r"^```\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
     (tmp_path / "cards.yaml").write_text(block)
     (card,) = read_cards([tmp_path / "cards.yaml"]).values()
-    inspect.signature(import_object(MODELS[card.type], "the test")).bind(Path(), **card.arguments)
+    signature_of(card.type, "load").bind(Path(), **card.arguments)

@@ -4,8 +4,9 @@ import pytest
 import torch
 import yaml
 
-from promptgen.config.build import build_features, build_generator, load_model
-from promptgen.config.specs import CardModel, CustomModel, WorldSpec
+from promptgen.config.build import build_features, load_model
+from promptgen.config.generators import WorldSpec
+from promptgen.config.models import CardModel, CustomModel
 from promptgen.errors import ConfigError, ModelFileError
 from promptgen.flows.sampling import generate
 from promptgen.metrics.features import image_features
@@ -60,7 +61,7 @@ def test_truncation_is_seen_in_the_features_of_the_judge(models):
 
     def features(truncation, stream_name):
         spec = WorldSpec(type="world", model="world-generator", truncation=truncation)
-        images = (image for _, image in generate(build_generator(spec, models), 256, seed=0, stream=stream_name))
+        images = (image for _, image in generate(spec.build(models), 256, seed=0, stream=stream_name))
         return torch.cat(list(image_features(network, images)))
 
     whole = features(1.0, "reference")

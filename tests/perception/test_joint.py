@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from promptgen.config.build import build_classifier, custom_code_of
-from promptgen.config.specs import JointModel
+from promptgen.config.build import build_classifier
+from promptgen.config.models import JointModel
 from promptgen.errors import ConfigError
 from promptgen.labels import classes, probabilities
 from promptgen.perception.joint import JointClassifier
@@ -49,7 +49,7 @@ def test_it_is_named_in_params(tmp_path):
     tiny = {"type": "custom", "factory": "tests.tiny:TinyClassifier", "arguments": {}}
     words = {"type": "custom", "factory": "tests.perception.test_joint:Fixed", "arguments": {"name": "x", "channel": 2}}
     spec = validate(JointModel, {"type": "joint", "classifiers": [tiny, words]})
-    assert custom_code_of(spec) == ["tests.tiny:TinyClassifier", "tests.perception.test_joint:Fixed"]
+    assert spec.custom_code() == ["tests.tiny:TinyClassifier", "tests.perception.test_joint:Fixed"]
     assert set(build_classifier(spec, tmp_path).attributes) == {"hair", "makeup", "x"}
 
 

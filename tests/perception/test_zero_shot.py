@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from promptgen.config.build import build_classifier, cards_of
+from promptgen.config.build import build_classifier
+from promptgen.config.models import ClipLabelsModel
 from promptgen.config.params import load_params
-from promptgen.config.specs import ClipLabelsModel
 from promptgen.errors import ConfigError
 from promptgen.labels import hard_labels
 from promptgen.model_files.store import fetch
@@ -77,7 +77,7 @@ def test_the_worlds_clip_reads_glasses_as_words(tmp_path):
     fetch("world-clip", tmp_path)
     texts = {"without": "a person without glasses", "with": "a person with glasses"}
     spec = ClipLabelsModel(type="clip_labels", model="world-clip", attributes={"glasses": texts})
-    assert cards_of(spec) == ["world-clip"]
+    assert spec.cards() == ["world-clip"]
     classifier = build_classifier(spec, tmp_path)
     scene = Scene(load_params(ROOT / "params.yaml").world.scene)
     latents = torch.randn(128, scene.config.latent_dim, generator=torch.Generator().manual_seed(5))

@@ -1,28 +1,43 @@
 """Runs with made-up but consistent numbers, for the tests of the report."""
 
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 
+from promptgen.config.params import Params
 from promptgen.metrics.bias import DISTANCES, measure_bias
 from promptgen.metrics.shares import wilson
 from promptgen.records import Metrics
 from promptgen.reporting.run import PassMaterial, Run
 from promptgen.reporting.settings import Settings
+from promptgen.strict import read_yaml, validate
 
 N = 2000
-PARAMS = {
+DEFAULT = read_yaml(Path(__file__).parents[2] / "params.yaml")
+TEXT = {"type": "clip_text", "text": "a person without makeup", "models": {"world-clip": 1.0}, "augmentations": 0}
+
+
+def control(condition=None, **energies):
+    """Return the section of a control with these energies, each of weight 1."""
+    weighted = {name: {"weight": 1.0, **energy} for name, energy in energies.items()}
+    return DEFAULT["control"] | {"energies": weighted, "condition": condition}
+
+
+PARAMS = DEFAULT | {
     "experiment": "made-up",
     "seed": 7,
-    "control": {"energies": {"text": {"type": "clip_text", "text": "a person without makeup"}}},
-    "debias": {
-        "classifier": "world-classifier",
-        "judge": {"type": "card", "model": "world-judge"},
-        "max_passes": 2,
-        "training": {"steps": 40, "batch": 64},
-    },
-    "evaluation": {"confidence": 0.95, "bootstrap": 200, "fit_samples": 1024},
+    "control": control(text=TEXT),
+    "debias": DEFAULT["debias"] | {"max_passes": 2},
+    "evaluation": DEFAULT["evaluation"] | {"confidence": 0.95, "bootstrap": 200, "fit_samples": 1024},
 }
+
+
+def settings(params):
+    """Return the settings of the content of a params.yaml."""
+    return Settings.of(validate(Params, params))
+
+
 HAIR = {"generator": 0.5, "control": 0.84, "debias": 0.507}
 READERS = ("classifier", "judge", "truth")
 
@@ -220,4 +235,4 @@ def make(metrics=None, params=None, **parts):
     """Return a run around the content of a metrics.json."""
     parsed = Metrics.parse(content() if metrics is None else metrics, "metrics.json")
     materials = [material(each.number, each.kind, parsed.attribute, list(parsed.target)) for each in parsed.passes]
-    return Run(parsed, materials, Settings.of(PARAMS if params is None else params), **parts)
+    return Run(parsed, materials, settings(PARAMS if params is None else params), **parts)

@@ -6,10 +6,9 @@ import pytest
 from promptgen.records import Interval
 from promptgen.reporting.changes import any_change, distance_change, share_changes, tally
 from promptgen.reporting.sections.bias_tables import distance_rows, indirect_rows, indirect_sources, pass_rows
-from promptgen.reporting.settings import Settings
 from promptgen.reporting.text import formats
 
-SETTINGS = Settings.of(made_up_run.PARAMS)
+SETTINGS = made_up_run.settings(made_up_run.PARAMS)
 
 
 def share(count, n):

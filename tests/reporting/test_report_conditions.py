@@ -3,19 +3,19 @@
 from dataclasses import replace
 
 import numpy as np
-from made_up_run import PARAMS, make
+from made_up_run import PARAMS, control, make, settings
 
 from promptgen.reporting.page import render
 from promptgen.reporting.sections.control import measure_words
 from promptgen.reporting.sections.names import range_words
 from promptgen.reporting.sections.panels import control_panels
-from promptgen.reporting.settings import Settings
 
 POSE = PARAMS | {
-    "control": {
-        "energies": {"pose": {"type": "pose"}, "face": {"type": "identity"}},
-        "condition": {"yaw": [-0.24, 0.24], "light": [-1.0, 2.0]},
-    }
+    "control": control(
+        {"yaw": [-0.24, 0.24], "light": [-1.0, 2.0]},
+        pose={"type": "pose", "estimator": "world-pose"},
+        face={"type": "identity", "embedder": "world-identity"},
+    )
 }
 FIGURES = {
     "pose.error": {"value": 3.1, "low": 3.0, "high": 3.2},
@@ -34,7 +34,7 @@ def posed():
         record["control"] |= FIGURES
     metrics = type(run.metrics).parse(run.metrics.as_dict() | {"passes": records}, "made up")
     material = [run.material[0], *(replace(each, sweep=sweep) for each in run.material[1:])]
-    return replace(run, metrics=metrics, material=material, settings=Settings.of(POSE))
+    return replace(run, metrics=metrics, material=material, settings=settings(POSE))
 
 
 def test_every_figure_has_a_title_and_a_meaning():
@@ -65,4 +65,4 @@ def test_a_run_without_a_condition_has_no_such_section():
 
 
 def test_columns_are_in_alphabetical_order_as_the_flow_s_are():
-    assert list(Settings.of(POSE).condition) == ["light", "yaw"]
+    assert list(settings(POSE).condition) == ["light", "yaw"]

@@ -10,7 +10,6 @@ from promptgen.errors import DataError
 from promptgen.files import read_json, write_json
 from promptgen.records import Interval, Metrics
 from promptgen.reporting.run import Run
-from promptgen.reporting.settings import Settings
 
 INTERVAL_50 = {"value": 0.5, "low": 0.4, "high": 0.6}
 INTERVAL = {"value": float, "low": float, "high": float}
@@ -168,16 +167,20 @@ def test_intervals_contain_and_overlap_with_their_ends():
 
 
 def test_settings_name_models_and_what_was_asked():
-    settings = Settings.of(made_up_run.PARAMS)
+    settings = made_up_run.settings(made_up_run.PARAMS)
     assert (settings.classifier, settings.judge) == ("world-classifier", "world-judge")
     assert settings.asked == "“a person without makeup”"
-    energies = {
-        "a": {"type": "classifier", "labels": {"hair": "long", "skin": "3"}},
-        "b": {"type": "clip_text", "text": "a hat"},
-        "smile": {"type": "custom"},
+    control = made_up_run.control(
+        a={"type": "classifier", "classifier": "world-classifier", "labels": {"hair": "long", "skin": "3"}},
+        b=made_up_run.TEXT | {"text": "a hat"},
+        smile={"type": "custom", "function": "mine:smile"},
+    )
+    judges = [{"type": "card", "model": "one"}, {"type": "custom", "factory": "mine:judge"}]
+    debias = made_up_run.PARAMS["debias"] | {
+        "classifier": {"type": "custom", "factory": "mine:make"},
+        "judge": {"type": "joint", "classifiers": judges},
     }
-    debias = {"classifier": {"type": "custom", "factory": "mine:make"}}
-    other = Settings.of(made_up_run.PARAMS | {"control": {"energies": energies}, "debias": debias})
+    other = made_up_run.settings(made_up_run.PARAMS | {"control": control, "debias": debias})
     assert other.asked == "long hair and skin 3, “a hat” and smile"
-    assert (other.classifier, other.judge) == ("mine:make", None)
-    assert Settings.of(made_up_run.PARAMS | {"control": None}).asked == ""
+    assert (other.classifier, other.judge) == ("mine:make", "one and mine:judge")
+    assert made_up_run.settings(made_up_run.PARAMS | {"control": None}).asked == ""

@@ -298,6 +298,10 @@ def test_a_label_may_have_the_signs_that_join_names(label):
     assert history.columns([{"step": 0, f"share/kind:{label}": 0.5}], "share/") == {label: [(0, 0.5)]}
 
 
+def by_words(model):
+    return {"type": "clip_labels", "model": model, "attributes": {"hair": {"short": "short", "long": "long"}}}
+
+
 @pytest.mark.parametrize(
     ("control", "debias", "steers"),
     [
@@ -310,13 +314,13 @@ def test_a_label_may_have_the_signs_that_join_names(label):
             {"judge": "world-judge"},
             True,
         ),
-        ({"type": "clip_text", "text": "a", "models": {"clip": 1.0}}, {"judge": {"model": "clip"}}, True),
-        ({"type": "clip_text", "text": "a", "models": {"clip": 1.0}}, {"judge": {"model": "other-clip"}}, False),
+        (made_up_run.TEXT, {"judge": by_words("world-clip")}, True),
+        (made_up_run.TEXT, {"judge": by_words("other-clip")}, False),
     ],
 )
 def test_a_judge_that_took_part_in_training_is_told(control, debias, steers):
     params = made_up_run.PARAMS | {
-        "control": control and {"energies": {"wish": control}},
+        "control": control and made_up_run.control(wish=control),
         "debias": made_up_run.PARAMS["debias"] | debias,
     }
     given = run(params=params)

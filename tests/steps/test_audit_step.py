@@ -14,7 +14,7 @@ from PIL import Image
 from promptgen.audit.figures import Sampling
 from promptgen.audit.request import Request, parse_targets, reader_spec
 from promptgen.audit.tables import text
-from promptgen.config.specs import CustomModel
+from promptgen.config.models import CustomModel
 from promptgen.errors import ConfigError, DataError, ModelFileError
 from promptgen.model_files import store
 from promptgen.seeding import stream

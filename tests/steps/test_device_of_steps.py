@@ -8,7 +8,6 @@ import torch
 import yaml
 from torch import nn
 
-from promptgen.config.build import cards_of
 from promptgen.errors import ConfigError
 from promptgen.model_files.store import fetch
 from promptgen.tracking import NullTracker
@@ -94,7 +93,7 @@ def test_every_step_runs_on_the_device(tmp_path, models, device, content, passes
 def test_what_was_done_on_another_device_is_done(tmp_path):
     content = small_world()
     project = Project.load(project_in(tmp_path, content | {"device": "auto"}).root / "params.yaml")
-    for name in {card for spec in project.params.specs for card in cards_of(spec)}:
+    for name in project.params.cards:
         fetch(name, project.models)
     assert project.fingerprint == project_in(tmp_path, content | {"device": "cpu"}).fingerprint
 

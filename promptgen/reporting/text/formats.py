@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from promptgen.labels import PRODUCT
+from promptgen.words import class_name as class_name
+from promptgen.words import listing as listing
 
 THIN = "\u202f"  # narrow no-break space, between a number and its unit
 MINUS = "\u2212"
@@ -75,17 +76,3 @@ def p_number(p: float) -> str:
 def count(value: int) -> str:
     """Return a whole number with its thousands set apart, such as "12 345"."""
     return f"{value:,}".replace(",", THIN)
-
-
-def listing(items: list[str]) -> str:
-    """Return "a", "a and b" or "a, b and c"; nothing of nothing."""
-    return " and ".join([*filter(None, [", ".join(items[:-1])]), *items[-1:]])
-
-
-def class_name(attribute: str, label: str) -> str:
-    """Return how a class is called in a sentence: "long hair", "skin 3", or "short hair, with glasses" of a product."""
-    names, values = attribute.split(PRODUCT), label.split(PRODUCT)
-    if len(names) != len(values):  # a label that has what joins factors in it, such as "4 x 4"
-        names, values = [attribute], [label]
-    factors = zip(names, values, strict=True)
-    return ", ".join(f"{name} {value}" if value.isdigit() else f"{value} {name}" for name, value in factors)

@@ -11,7 +11,7 @@ import pytest
 from promptgen.config.params import load_params
 from promptgen.errors import ConfigError
 from promptgen.experiments.presets import read_presets
-from steps import choose
+from steps import experiments
 
 ROOT = Path(__file__).parents[2]
 PRESETS = read_presets(ROOT / "experiments")
@@ -32,16 +32,16 @@ def git(folder: Path, *arguments: str) -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_params_read_back_as_the_preset(name, tmp_path):
     path = tmp_path / "params.yaml"
-    path.write_text(choose.params_text(PRESETS[name]))
+    path.write_text(experiments.params_text(PRESETS[name]))
     assert load_params(path) == PRESETS[name].params()
     assert not {"&", "*"} & {line.strip().partition(" ")[2][:1] for line in path.read_text().splitlines()[3:]}
 
 
 def test_a_file_that_git_does_not_have_is_kept(project):
-    assert choose.run("text-baby", project) == project / "params.yaml.bak"
+    assert experiments.choose("text-baby", project) == project / "params.yaml.bak"
     assert (project / "params.yaml.bak").read_text() == "# mine\n"
     (project / "params.yaml").write_text("# mine again\n")
-    assert choose.run("text-boy", project) == project / "params.yaml.bak1"
+    assert experiments.choose("text-boy", project) == project / "params.yaml.bak1"
     assert (project / "params.yaml.bak").read_text() == "# mine\n"
     assert load_params(project / "params.yaml").experiment == "text-boy"
 
@@ -50,21 +50,21 @@ def test_a_committed_file_needs_no_copy_but_a_changed_one_does(project):
     git(project, "init", "-q")
     git(project, "add", ".")
     git(project, "commit", "-qm", "all")
-    assert choose.run("text-baby", project) is None
+    assert experiments.choose("text-baby", project) is None
     git(project, "checkout", "params.yaml")
     (project / "params.yaml").write_text("# changed\n")
-    assert choose.run("text-baby", project) == project / "params.yaml.bak"
+    assert experiments.choose("text-baby", project) == project / "params.yaml.bak"
 
 
 def test_what_the_command_wrote_itself_is_replaced_until_it_is_edited(project):
-    choose.run("text-baby", project)
-    assert choose.run("pose", project) is None
+    experiments.choose("text-baby", project)
+    assert experiments.choose("pose", project) is None
     path = project / "params.yaml"
     path.write_text(path.read_text().replace("seed: 1", "seed: 2"))
-    assert choose.run("text-baby", project) is not None
+    assert experiments.choose("text-baby", project) is not None
 
 
 def test_an_unknown_name_changes_nothing(project):
     with pytest.raises(ConfigError, match="did you mean text-baby"):
-        choose.run("text-babe", project)
+        experiments.choose("text-babe", project)
     assert (project / "params.yaml").read_text() == "# mine\n"
