@@ -26,6 +26,7 @@ from promptgen.loading.inspection.report import inspect_file, to_text
 from promptgen.loading.inspection.torch_files import refused_names
 from promptgen.loading.restricted import MAKERS
 from promptgen.loading.stack_machine import MAX_STEPS, PickleError
+from tests.parity.persistent import EasyDict, module_tree, publishers_modules
 
 ROOT = Path(__file__).parents[2]
 WORLD = ROOT / "promptgen" / "world" / "weights"
@@ -172,6 +173,59 @@ def test_a_trainings_own_objects_are_left_out_by_the_reader_of_autoencoders_alon
     assert found.refused == ["lightning.callbacks.Checkpoint"]
     assert "by its own reader alone, which leaves out lightning.callbacks.Checkpoint" in found.verdict
     assert not look(zip_file(b"}(" + key + b"}" + callbacks + b"u"), tmp_path).safe
+
+
+LAYERS = {
+    "StyleNeRF pickle of 16 pixels": ["mapping.fc0.weight", "synthesis.fg_nerf.fc_in.weight", "synthesis.b8.weight"],
+    "StyleGAN3 pickle of 16 pixels": ["mapping.fc0.weight", "synthesis.input.weight", "synthesis.L0_36_8.weight"],
+    "StyleGAN2-ADA pickle of 16 pixels": ["mapping.fc0.weight", "synthesis.b4.const", "synthesis.b8.conv0.weight"],
+    "a pickle of objects with their own source text": ["encoder.weight"],
+}
+
+
+@pytest.mark.parametrize("family", LAYERS)
+@pytest.mark.parametrize("entry", ["G_ema", "G"])
+def test_generators_saved_with_their_source_text_are_told_apart(family, entry, tmp_path):
+    """By their modules; the file of one family alone has a reader here."""
+    generator = module_tree(dict.fromkeys(LAYERS[family], torch.zeros(2)))
+    generator.state["img_resolution"] = 16
+    with publishers_modules(), (tmp_path / "file.pkl").open("wb") as file:
+        pickle.dump({entry: generator, "training_set_kwargs": EasyDict(resolution=8)}, file, protocol=3)
+    result = inspect_file(tmp_path / "file.pkl", {})
+    assert result.network == family
+    assert result.refused == []
+    assert result.safe == family.startswith("StyleNeRF")
+    assert ("by its own reader alone" if result.safe else "refused: no reader here") in result.verdict
+
+
+@pytest.mark.parametrize("resolution", [0, -1, True, 1 << 40, "16", None, [16]])
+def test_an_absurd_resolution_is_not_repeated(resolution, tmp_path):
+    generator = module_tree({"synthesis.b4.const": torch.zeros(2)})
+    generator.state["img_resolution"] = resolution
+    with publishers_modules(), (tmp_path / "file.pkl").open("wb") as file:
+        pickle.dump({"G_ema": generator}, file, protocol=3)
+    assert inspect_file(tmp_path / "file.pkl", {}).network == "StyleGAN2-ADA pickle"
+
+
+def test_a_stylenerf_that_names_anything_else_is_refused(tmp_path):
+    generator = module_tree({"synthesis.fg_nerf.fc_in.weight": torch.zeros(2)})
+    with publishers_modules(), (tmp_path / "file.pkl").open("wb") as file:
+        pickle.dump({"G_ema": generator, "other": print}, file, protocol=3)
+    result = inspect_file(tmp_path / "file.pkl", {})
+    assert (result.safe, result.refused) == (False, ["builtins.print"])
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "family"),
+    [
+        ("R3GAN.Networks", "Generator", "an R3GAN pickle"),
+        ("BaselineGAN.Networks", "Generator", "an R3GAN pickle with the names of its early code"),
+        ("dnnlib.tflib.network", "Network", "a StyleGAN pickle for TensorFlow"),
+    ],
+)
+def test_pickles_of_other_packages_are_named_and_refused(module, name, family, tmp_path):
+    result = look(hostile.plain_file(b"}" + text("G_ema") + hostile.call(module, name) + b"s"), tmp_path)
+    assert (result.network, result.safe, result.refused) == (family, False, [f"{module}.{name}"])
 
 
 def test_what_a_stylenerf_may_name_is_what_its_reader_takes():

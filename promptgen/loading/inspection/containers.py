@@ -14,6 +14,7 @@ from promptgen.loading.inspection.pickles import scan
 from promptgen.loading.inspection.torch_files import MAGIC, Contents, TensorEntry, examine_legacy, examine_zip, is_sane
 from promptgen.loading.stack_machine import PickleError
 
+SAFETENSORS = "safetensors"
 HEAD = 1 << 12
 MAX_HEADER = 100 << 20
 """Bytes of the header of a safetensors file, as the format's own reader allows."""
@@ -67,7 +68,7 @@ def _look(file: IO[bytes], head: bytes, size: int) -> Contents:
         return _zip(file, size)
     if head[257:262] == b"ustar":
         return _tar(file)
-    if head[8:9] == b"{" and head[:1] not in (b"{", b"["):
+    if is_safetensors(head):
         return _safetensors(file, size)
     if head.lstrip()[:1] in (b"{", b"["):
         return _json(file, size)
@@ -122,32 +123,55 @@ def _tar(file: IO[bytes]) -> Contents:
     return found
 
 
+def is_safetensors(head: bytes) -> bool:
+    """Say whether a file begins like one of safetensors: with the length of a header, and the header."""
+    return head[8:9] == b"{" and head[:1] not in (b"{", b"[")
+
+
 def _safetensors(file: IO[bytes], size: int) -> Contents:
-    """Return the tensors that the header of a safetensors file names."""
-    found = Contents("safetensors")
+    """Return the tensors that the header of a safetensors file names: their ranges must fill the file exactly."""
+    found = Contents(SAFETENSORS)
     length = struct.unpack("<Q", file.read(8))[0]
     if length > min(size - 8, MAX_HEADER):
         found.faults.append(f"its header claims {length} bytes in a file of {size}")
         return found
     try:
-        header = json.loads(file.read(length))
+        header = json.loads(file.read(length), object_pairs_hook=_without_doubles)
         found.metadata = {str(key): str(value) for key, value in dict(header.pop("__metadata__", {})).items()}
-        for key, entry in header.items():
-            _add_entry(found, key, entry, size - 8 - length)
+        ranges = sorted((_add_entry(found, key, entry), key) for key, entry in header.items())
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         found.faults.append(f"its header is damaged ({error})")
+        return found
+    end = 0
+    for (start, stop), key in ranges:
+        if start != end:
+            what = "overlap those before" if start < end else f"leave a gap of {start - end} bytes"
+            found.faults.append(f"the numbers of {key} {what}")
+        end = max(end, stop)
+    if end != size - 8 - length:
+        found.faults.append(f"its tensors claim {end} bytes, the file has {size - 8 - length}")
     return found
 
 
-def _add_entry(found: Contents, key: str, entry: Mapping[str, Any], size: int) -> None:
-    """Add a tensor of a safetensors file whose numbers take `size` bytes in all."""
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("it has a key twice")
+    return content
+
+
+def _add_entry(found: Contents, key: str, entry: Mapping[str, Any]) -> tuple[int, int]:
+    """Add a tensor of a safetensors file; return the range of bytes that it claims."""
     shape, (start, end) = tuple(entry["shape"]), entry["data_offsets"]
     if not (is_sane(shape) and is_sane([start, end])):
         raise ValueError(f"{key} has an impossible shape")
     dtype, width = TYPES.get(entry["dtype"], (str(entry["dtype"]), 0))
     found.tensors.append(TensorEntry(key, shape, dtype))
-    if not 0 <= start <= end <= size or (width and math.prod(shape) * width != end - start):
-        found.faults.append(f"{key} claims shape {shape} over bytes {start} to {end} of {size}")
+    if not width:
+        found.faults.append(f"{key} has numbers of the unknown type {dtype}")
+    elif start > end or math.prod(shape) * width != end - start:
+        found.faults.append(f"{key} claims shape {shape} over bytes {start} to {end}")
+    return start, end
 
 
 def _npz(file: IO[bytes]) -> Contents:

@@ -14,7 +14,7 @@ from pathlib import Path
 from promptgen.errors import ModelFileError
 from promptgen.files import sha256_of
 from promptgen.loading.inspection.bounded import BoundedFile, visible
-from promptgen.loading.inspection.containers import look_into
+from promptgen.loading.inspection.containers import SAFETENSORS, look_into
 from promptgen.loading.inspection.networks import DIFFAE, name_network
 from promptgen.loading.inspection.persistent import CLASSES, MADE, PERSISTENT, PLAIN_NAMES, STYLENERF
 from promptgen.loading.inspection.pickles import Scan, scan
@@ -31,7 +31,7 @@ READ, REFUSED, UNREADABLE = 0, 1, 2
 
 SAFE = {
     **dict.fromkeys((ZIP, LEGACY), "tensors and plain containers alone"),
-    "safetensors": "numbers and text alone",
+    SAFETENSORS: "numbers and text alone",
     "npz arrays": "numbers alone",
     "JSON": "text alone",
     **dict.fromkeys(("zip archive", "tar archive"), "nothing leaves its folder; inspect what comes out of it as well"),
