@@ -30,7 +30,7 @@ from promptgen.generators.biggan_layers import (
     fold_spectral_norm,
 )
 from promptgen.generators.plain import convolution, linear
-from promptgen.loading.published import load_strictly, read_flat_state
+from promptgen.loading.published import load_strictly, read_state
 from promptgen.seeding import stream
 from promptgen.strict import validate
 
@@ -161,7 +161,7 @@ def load_biggan(
         ModelFileError: a file cannot be read, its keys or shapes differ from the configured network's, or the
             configuration is for another size.
     """
-    state = read_flat_state(path)
+    state = read_state(path)
     if config_path is None and size is not None:
         config = published_config(size, truncation)
     else:

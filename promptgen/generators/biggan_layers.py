@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from promptgen.errors import ModelFileError
 from promptgen.generators.plain import convolution, linear
+from promptgen.loading.published import require_fractions
 
 BOTTLENECK = 4
 """Channels of a block over the channels of its convolutions of 3 x 3."""
@@ -40,6 +41,7 @@ def fold_spectral_norm(state: Mapping[str, Tensor], source: Path) -> dict[str, T
         name = key.removesuffix("_orig")
         if name == key or f"{name}_u" not in state or f"{name}_v" not in state:
             continue
+        require_fractions({f"{name}_{part}": state[f"{name}_{part}"] for part in ("orig", "u", "v")}, source)
         weight, u, v = (folded.pop(f"{name}_{part}") for part in ("orig", "u", "v"))
         if weight.ndim < 2 or u.shape != (len(weight),) or v.shape != (math.prod(weight.shape[1:]),):
             shapes = f"{tuple(weight.shape)}, {tuple(u.shape)} and {tuple(v.shape)}"

@@ -22,7 +22,7 @@ from promptgen.generators.base import GaussianPrior
 from promptgen.generators.diffae_config import DiffAEConfig
 from promptgen.generators.diffae_networks import ImageNetwork
 from promptgen.generators.diffae_sampler import denoise
-from promptgen.loading.published import load_strictly, read_state, read_torch, read_training
+from promptgen.loading.published import load_strictly, read_state, read_training, read_weights, require_fractions, under
 from promptgen.seeding import stream
 from promptgen.strict import validate
 
@@ -146,8 +146,7 @@ def load_diffae(checkpoint: Path, latent: Path, /, **arguments: Any) -> DiffAE:
     """
     model = DiffAE(validate(DiffAEConfig, arguments))
     state = read_state(checkpoint, "state_dict", read_training)
-    weights = {key.removeprefix(WEIGHTS): value for key, value in state.items() if key.startswith(WEIGHTS)}
-    load_strictly(model.network, weights, source=checkpoint)
+    load_strictly(model.network, under(WEIGHTS, state), source=checkpoint)
     model.code_mean.copy_(_statistic(latent, "conds_mean", model.code_mean))
     model.code_std.copy_(_statistic(latent, "conds_std", model.code_std))
     model.freeze()
@@ -174,11 +173,12 @@ def random_diffae(seed: int = 0, **arguments: Any) -> DiffAE:
 
 def _statistic(path: Path, name: str, like: Tensor) -> Tensor:
     """Return a statistic of the codes, (1, style_channels), from the file that belongs to a checkpoint."""
-    content = read_torch(path)
+    content = read_weights(path)
     value = content.get(name) if isinstance(content, Mapping) else None
     if not isinstance(value, Tensor) or value.shape[-1:] != like.shape[-1:] or value.numel() != like.numel():
         found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ModelFileError(f"{path}: expected {like.numel()} numbers under {name!r}, found {found}; is it another's?")
+    require_fractions({name: value}, path)
     if not bool(value.isfinite().all()):
         raise ModelFileError(f"{path}: {name!r} is not finite; fetch it again")
     return value.reshape(like.shape)

@@ -27,7 +27,7 @@ from promptgen.generators.nvae_layers import Cell, Combiner, fold_weight_norm
 from promptgen.generators.nvae_output import mean_image, soft_clamp
 from promptgen.generators.plain import convolution
 from promptgen.generators.recomputation import recomputed
-from promptgen.loading.published import load_strictly, plain_state, read_torch, require_numbers
+from promptgen.loading.published import json_object, load_strictly, read_weights, require_numbers, state_of
 from promptgen.seeding import stream
 from promptgen.strict import validate
 
@@ -283,14 +283,13 @@ def _temper(model: NVAE) -> None:
 
 def _read(path: Path) -> tuple[object, dict[str, Tensor]]:
     """Return options and state dict of a checkpoint, without copies of weights and counters of batches."""
-    content = read_torch(path)
-    if not isinstance(content, Mapping) or not {"args", "state_dict"} <= content.keys():
+    content = read_weights(path)
+    if not isinstance(content, Mapping) or "args" not in content:
         found = sorted(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
         raise ModelFileError(f"{path}: expected the entries 'args' and 'state_dict', found {found}")
-    state = content["state_dict"]
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ModelFileError(f"{path}: expected a dict of tensors under 'state_dict'; is it another model's file?")
-    state = plain_state(state)
+    state, options = state_of(content, "state_dict", path), content["args"]
+    if isinstance(options, str):  # the metadata of a safetensors file
+        options = json_object(options, "args", path)
     if "prior_ftr0" not in state or state["prior_ftr0"].ndim != 3:
         raise ModelFileError(f"{path}: expected maps under 'prior_ftr0' in 'state_dict'; is it another model's file?")
-    return content["args"], {key: value for key, value in state.items() if not key.endswith((COPIES, COUNTERS))}
+    return options, {key: value for key, value in state.items() if not key.endswith((COPIES, COUNTERS))}

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from promptgen.errors import ModelFileError
 from promptgen.generators.plain import convolution, linear
+from promptgen.loading.published import require_fractions
 
 MOMENTUM = 0.05
 """Share of a batch in the running statistics, when they are estimated again."""
@@ -37,6 +38,7 @@ def fold_weight_norm(state: Mapping[str, Tensor], source: Path) -> dict[str, Ten
     Raises:
         ModelFileError: a weight and its norms do not belong together; names `source`.
     """
+    require_fractions(state, source)
     folded = dict(state)
     for key in state:
         if not key.endswith(NORM):

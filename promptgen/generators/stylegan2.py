@@ -7,7 +7,9 @@ CVPR 2020, https://arxiv.org/abs/1912.04958). An independent implementation.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import logging
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,16 @@ from promptgen.loading.published import load_strictly, read_state
 from promptgen.seeding import stream
 from promptgen.strict import Section, validate
 
+_log = logging.getLogger(__name__)
+
 MAPPING_RATE = 0.01
 """Learning-rate multiplier of the mapping layers."""
 
 MEAN_BLOCK = 4096
 """Latents mapped at once when the centre of the truncation is measured."""
+
+NOISES = "noises."
+"""Precedes the number of a noise map in its key."""
 
 PUBLISHED_CHANNELS = {4: 512, 8: 512, 16: 512, 32: 512, 64: 256, 128: 128, 256: 64, 512: 32, 1024: 16}
 """Feature channels by resolution, from 64 pixels on before the channel multiplier."""
@@ -220,7 +227,8 @@ def load_stylegan2(
     """Load a published checkpoint and freeze it.
 
     Args:
-        path: file of ``torch.save`` whose entry `g_ema` is the generator's state dict; other entries are ignored.
+        path: file whose entry `g_ema` is the generator's state dict; other entries are ignored. Without any noise map,
+            as some converted files are, the maps are drawn from a fixed seed.
         size: height and width of its images.
         truncation: see `StyleGAN2Config`.
         latent_dim: coordinates of z and of w.
@@ -239,11 +247,31 @@ def load_stylegan2(
         truncation=truncation,
     )
     model = StyleGAN2(config)
-    load_strictly(model, read_state(path, "g_ema"), source=path)
+    state = read_state(path, "g_ema")
+    if not any(key.startswith(NOISES) for key in state):
+        _log.warning("%s has no noise maps, as some converted files: they are drawn from the fixed seed", path)
+        state |= {key: value for key, value in model.state_dict().items() if key.startswith(NOISES)}
+    load_strictly(model, state, path, hint=_described(state))
     if mean_w is not None:
         model.set_mean_w(mean_w)
     model.freeze()
     return model
+
+
+def _described(state: Mapping[str, Tensor]) -> str:
+    """Return the configuration that the shapes in a state dict belong to, as a hint for an error."""
+    levels = sum(re.fullmatch(r"to_rgbs\.\d+\.conv\.weight", key) is not None for key in state)
+    layers = sum(re.fullmatch(r"style\.\d+\.weight", key) is not None for key in state)
+    size = 4 << min(levels, 8)
+    arguments = {"size": size, "mapping_layers": layers}
+    first, last = state.get("style.1.weight"), state.get(f"to_rgbs.{levels - 1}.conv.weight")
+    if first is not None and first.ndim == 2:
+        arguments["latent_dim"] = first.shape[1]
+    if last is not None and last.ndim == 5 and size >= 64 and last.shape[2] % PUBLISHED_CHANNELS[size] == 0:
+        arguments["channel_multiplier"] = last.shape[2] // PUBLISHED_CHANNELS[size]
+    if not levels or not layers:
+        return ""
+    return f"by its shapes it belongs to {', '.join(f'{name} {value}' for name, value in arguments.items())}"
 
 
 def random_stylegan2(size: int, truncation: float = 1.0, *, seed: int = 0, **fields: Any) -> StyleGAN2:

@@ -258,7 +258,7 @@ def load_stylenerf(
     """Load a published generator and freeze it; what the file would run is never run.
 
     Args:
-        path: pickle whose entry `G_ema` is the generator; other entries are ignored.
+        path: see `read_generator`.
         truncation: see `StyleNeRFConfig`.
         camera: where the camera stands, see `CameraConfig`; None is the middle of the angles seen in training.
         resample: whether rays are sampled again, see `StyleNeRFConfig`; None leaves it to the file, and the published
@@ -275,8 +275,6 @@ def load_stylenerf(
     model = StyleNeRF(config)
     own = model.state_dict()
     needed = {key: value for key, value in tensors.items() if key in own or not key.endswith(FILTER)}
-    if wrong := sorted(key for key, value in needed.items() if not value.is_floating_point()):
-        raise ModelFileError(f"{path}: {wrong[0]} is {needed[wrong[0]].dtype}, expected floating-point numbers")
     load_strictly(model, needed, source=path)
     model.freeze()
     return model

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,12 @@ from torch import Tensor
 
 from promptgen.errors import ModelFileError
 from promptgen.loading.inspection.persistent import CLASSES, attributes
+from promptgen.loading.published import json_object, read_weights, state_of
 from promptgen.loading.restricted import read_pickle
 from promptgen.loading.stack_machine import Record
+
+SETTINGS = "_init_kwargs"
+"""What a generator was built with, among its attributes."""
 
 MAX_MODULES = 10_000
 MAX_DEPTH = 32
@@ -29,24 +34,27 @@ def read_generator(path: Path, entry: str = "G_ema") -> tuple[dict[str, Any], di
     """Return the settings that a published generator was built with, and its tensors by dotted name.
 
     Args:
-        path: the pickle.
+        path: the pickle; or the generator's tensors as safetensors, with its settings as JSON under `SETTINGS` in the
+            metadata.
         entry: its top-level key of the generator; other entries are ignored.
 
     Raises:
         ModelFileError: the file cannot be read, has no such entry, or the entry is not a network.
     """
-    content = read_pickle(path, CLASSES)
+    content = read_weights(path, partial(read_pickle, classes=CLASSES))
+    if isinstance(content, dict) and isinstance(content.get(SETTINGS), str):
+        return json_object(content[SETTINGS], SETTINGS, path), state_of(content, entry, path)
     if not isinstance(content, dict) or not isinstance(content.get(entry), Record):
         found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise ModelFileError(f"{path}: expected a network under {entry!r}, found {found}; is it another model's file?")
     state = attributes(content[entry])
     try:
-        settings = _Plain()(state.get("_init_kwargs"))
+        settings = _Plain()(state.get(SETTINGS))
         tensors = dict(_tensors(content[entry]))
     except (ValueError, RecursionError) as error:
         raise ModelFileError(f"{path}: {entry!r} is not the network it should be ({error}); fetch it again") from error
     if not isinstance(settings, dict):
-        raise ModelFileError(f"{path}: {entry!r} has no settings under '_init_kwargs'; is it another model's file?")
+        raise ModelFileError(f"{path}: {entry!r} has no settings under {SETTINGS!r}; is it another model's file?")
     return settings, tensors
 
 

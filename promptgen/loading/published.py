@@ -7,10 +7,12 @@ read.
 from __future__ import annotations
 
 import argparse
+import json
 import pickle
 import struct
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +26,7 @@ from torch import Tensor, nn
 
 from promptgen.errors import ModelFileError
 from promptgen.loading.inspection.bounded import visible
-from promptgen.loading.inspection.containers import look_into
+from promptgen.loading.inspection.containers import SAFETENSORS, is_safetensors, look_into
 from promptgen.loading.inspection.torch_files import LEGACY, ZIP, Contents, refused_names
 from promptgen.loading.restricted import DTYPES
 
@@ -39,8 +41,14 @@ DAMAGE = (
 HALVES = frozenset({torch.float16, torch.bfloat16})
 """Types of numbers that are read as float32."""
 
-WRAPPER = "module."
-"""Precedes every key if the network was saved from within torch's wrapper for training on several devices."""
+COMPILED = "_orig_mod"
+"""What ``torch.compile`` puts into the keys of what it has compiled."""
+
+WRAPPERS = ("module.", "model.", "net.")
+"""What precedes every key if a network was saved from within torch's wrapper for several devices, or from within a
+training of Lightning, which also puts the state dict under `LIGHTNING`."""
+
+LIGHTNING = "state_dict"
 
 REBUILD = {
     ("collections", "OrderedDict"),
@@ -64,36 +72,37 @@ def read_torch(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _examine(path: Path, *, foreign: bool = False) -> Contents:
-    """Return what lies in a torch file, found without reading it with torch.
+def _examine(path: Path, containers: Collection[str] = (ZIP, LEGACY), *, foreign: bool = False) -> Contents:
+    """Return what lies in a weight file, found without reading it the usual way.
 
     Args:
         path: the file.
+        containers: formats that it may have.
         foreign: whether it may name functions and classes of other programs.
 
     Raises:
-        ModelFileError: it is missing or damaged, is no torch file, or would run something.
+        ModelFileError: it is missing or damaged, has another format, or would run something.
     """
-    wanted = "a torch.save file of plain tensors"
+    wanted = "a torch.save file of plain tensors" if ZIP in containers else "a safetensors file"
     with _reading(path, wanted):
         if not path.exists():
             raise ModelFileError(f"{path}: no such file; fetch the model first")
         if not path.is_file():
             raise ModelFileError(f"{path}: expected {wanted}, got a folder or a device; name the file")
         with path.open("rb") as file:
-            found = look_into(file)
-    refused = refused_names(found.scan) if found.scan and not foreign else []
-    if refused and found.container in (ZIP, LEGACY):
+            contents = look_into(file)
+    refused = refused_names(contents.scan) if contents.scan and not foreign else []
+    if refused and contents.container in containers:
         named = ", ".join(refused[:SHOWN])
         raise ModelFileError(
             f"{path}: refused, since reading it the usual way would run {named}; get it as plain tensors or safetensors"
         )
-    if found.faults:
-        fault = visible("; ".join(found.faults[:SHOWN]))
-        raise ModelFileError(f"{path}: expected {wanted}, but {fault}; {found.way_out}")
-    if found.container not in (ZIP, LEGACY):
-        raise ModelFileError(f"{path}: expected {wanted}, found: {found.container}; is it another model's file?")
-    return found
+    if contents.faults:
+        fault = visible("; ".join(contents.faults[:SHOWN]))
+        raise ModelFileError(f"{path}: expected {wanted}, but {fault}; {contents.way_out}")
+    if contents.container not in containers:
+        raise ModelFileError(f"{path}: expected {wanted}, found: {contents.container}; is it another model's file?")
+    return contents
 
 
 @contextmanager
@@ -181,57 +190,100 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     Raises:
         ModelFileError: the file is missing or damaged.
     """
+    _examine(path, [SAFETENSORS])
     with _reading(path, "a safetensors file"):
-        path.open("rb").close()  # for safetensors, a file that may not be read is one that is not there
         return load_file(path)
 
 
-def read_state(path: Path, entry: str, read: Callable[[Path], Any] = read_torch) -> dict[str, Tensor]:
-    """Return the state dict under the top-level key `entry` of a ``torch.save`` file; other entries are ignored.
+def read_weights(path: Path, read: Callable[[Path], Any] = read_torch) -> Any:
+    """Return the content of a published file, whichever of its two containers it is in.
+
+    The texts in the metadata of a safetensors file become entries beside its tensors.
+
+    Args:
+        path: the file: as published, or the same tensors as safetensors, under their dotted names.
+        read: what reads it in the container of its publisher.
+
+    Raises:
+        ModelFileError: the file is missing, damaged or refused.
+    """
+    with _reading(path, "a weight file"):
+        if path.is_file():
+            with path.open("rb") as file:
+                if is_safetensors(file.read(9)):
+                    return {**_examine(path, [SAFETENSORS]).metadata, **read_safetensors(path)}
+    return read(path)
+
+
+def read_state(path: Path, entry: str = "", read: Callable[[Path], Any] = read_torch) -> dict[str, Tensor]:
+    """Return the state dict in a published file, with the network's own keys.
 
     Args:
         path: the file.
-        entry: the key.
-        read: what reads the file, `read_torch` or `read_training`.
+        entry: top-level key under which its publisher has the state dict; other entries are ignored. A file that is the
+            state dict alone, or has it under `state_dict` as trainings leave it, is read as well.
+        read: as of `read_weights`.
 
     Raises:
-        ModelFileError: the file cannot be read, has no such entry, or the entry is not a dict of tensors.
+        ModelFileError: the file cannot be read, or has no such entry.
     """
-    content = read(path)
-    if not isinstance(content, Mapping) or entry not in content:
-        found = visible(str(sorted(map(str, content)))) if isinstance(content, Mapping) else type(content).__name__
-        raise ModelFileError(f"{path}: expected the entry {entry!r}, found {found}; is it another model's file?")
-    state = content[entry]
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ModelFileError(f"{path}: expected a dict of tensors under {entry!r}; is it another model's file?")
-    return plain_state(state)
+    return state_of(read_weights(path, read), entry, path)
 
 
-def read_flat_state(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a ``torch.save`` file that is a state dict itself; other entries are ignored.
+def state_of(content: Any, entry: str, source: Path) -> dict[str, Tensor]:
+    """Return the state dict in the content of a published file; see `read_state`."""
+    wanted = f"the entry {entry!r}" if entry else "a dict of tensors at the top level"
+    entries = content if isinstance(content, Mapping) else {}
+    if entry and not isinstance(entries.get(entry), str | Tensor | None):
+        state = entries[entry]
+        if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+            raise ModelFileError(f"{source}: expected a dict of tensors under {entry!r}; is it another model's file?")
+        return plain_state(state, source)
+    for candidate in (entries.get(LIGHTNING), entries):
+        if isinstance(candidate, Mapping):
+            tensors = {key: value for key, value in candidate.items() if isinstance(value, Tensor)}
+            if tensors:
+                state = plain_state(tensors, source)
+                for name in (LIGHTNING, entry):  # in safetensors, entries are the first part of the keys
+                    state = plain_state(under(f"{name}.", state), source)
+                return state
+    found = visible(str(sorted(map(str, entries)))) if isinstance(content, Mapping) else type(content).__name__
+    raise ModelFileError(f"{source}: expected {wanted}, found {found}; is it another model's file?")
 
-    Raises:
-        ModelFileError: the file cannot be read, or holds no tensor at its top level.
-    """
-    content = read_torch(path)
-    entries = content.items() if isinstance(content, Mapping) else ()
-    state = {key: value for key, value in entries if isinstance(value, Tensor)}
-    if not state:
-        raise ModelFileError(f"{path}: expected a dict of tensors at the top level; is it another model's file?")
-    return plain_state(state)
+
+def under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the part of a state dict below a prefix, without it; or all of the state dict if nothing is below it."""
+    inner = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return inner or dict(state)
 
 
-def plain_state(state: Mapping[Any, Tensor]) -> dict[str, Tensor]:
+def plain_state(state: Mapping[Any, Tensor], source: Path) -> dict[str, Tensor]:
     """Return a state dict as if it had been saved in single precision, and of the network alone.
 
-    Half precision becomes float32 before anything is computed from it, such as the norm of a weight; and what a wrapper
-    for several devices has put before every key is taken off.
+    Half precision becomes float32 before anything is computed from it, such as the norm of a weight; and what compiling
+    and wrappers have put before every key is taken off.
+
+    Raises:
+        ModelFileError: two keys become one.
     """
-    keys = [str(key) for key in state]
-    if all(key.startswith(WRAPPER) for key in keys):
-        keys = [key.removeprefix(WRAPPER) for key in keys]
+    keys = [".".join(part for part in str(key).split(".") if part != COMPILED) for key in state]
+    while keys and (wrapper := next((w for w in WRAPPERS if all(key.startswith(w) for key in keys)), "")):
+        keys = [key.removeprefix(wrapper) for key in keys]
+    if len(set(keys)) < len(keys):
+        twice = Counter(keys).most_common(1)[0][0]
+        raise ModelFileError(f"{source}: {visible(twice)} is there twice, with and without a wrapper; save it once")
     values = (value.detach().float() if value.dtype in HALVES else value.detach() for value in state.values())
     return dict(zip(keys, values, strict=True))
+
+
+def json_object(text: str, name: str, source: Path) -> dict[str, Any]:
+    """Return the JSON object that a safetensors file has in its metadata under a name.
+
+    Raises:
+        ModelFileError: it is not one.
+    """
+    with _reading(source, f"a JSON object under {name!r} in the metadata"):
+        return dict(json.loads(text))
 
 
 def require_numbers(needed: int, state: Mapping[str, Tensor], source: Path) -> None:
@@ -250,12 +302,28 @@ def require_numbers(needed: int, state: Mapping[str, Tensor], source: Path) -> N
         raise ModelFileError(f"{source}: it describes {needed} numbers or more, and holds {held}; fetch it again")
 
 
-def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:
+def require_fractions(state: Mapping[str, Tensor], source: Path) -> None:
+    """Refuse integers where a network has fractions, before anything is computed from them: they were cut off.
+
+    Raises:
+        ModelFileError: names `source` and the first tensors that are not of floating point.
+    """
+    if odd := [f"{key} is {_type(value)}" for key, value in state.items() if not value.is_floating_point()]:
+        raise ModelFileError(f"{source}: {_listed('not of floating point', odd)[0]}; save it without rounding")
+
+
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: Path, hint: str = "") -> None:
     """Copy `state` into `module`, which must have exactly its keys and shapes.
 
-    All numbers must be finite once they are of the module's type. A buffer in which the module itself has put
-    infinities, such as a mask of attention, may have them; integers need no look. The look at 100 million numbers takes
-    less than a tenth of a second on one core.
+    All numbers must be finite once they are of the module's type, and of floating point where the module's are. A
+    buffer in which the module itself has put infinities, such as a mask of attention, may have them. The look at 100
+    million numbers takes less than a tenth of a second on one core.
+
+    Args:
+        module: the module.
+        state: a value for each of its names.
+        source: the file, for errors.
+        hint: what to do if keys or shapes differ.
 
     Raises:
         ModelFileError: keys, shapes or types of numbers differ, or numbers are not finite; names `source` and the first
@@ -273,23 +341,41 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: Path) 
         *_listed("of another shape", wrong_shapes),
     ]
     if differences:
-        raise ModelFileError(f"{source}: {'; '.join(differences)}; does the configured size belong to this file?")
+        way_out = hint or "does the configured size belong to this file?"
+        raise ModelFileError(f"{source}: {'; '.join(differences)}; {way_out}")
     if faults := number_faults(own, state):
         raise ModelFileError(f"{source}: {'; '.join(faults)}; fetch it again")
     module.load_state_dict(state)
 
 
 def number_faults(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
-    """Return what is wrong with the numbers of a state dict that is to be copied into `own`, in words: see above."""
+    """Return what is wrong with the numbers of a state dict that is to be copied into `own`, in words."""
     odd = [f"{key} ({value.dtype})" for key, value in state.items() if value.dtype not in DTYPES]
     if odd:
         return _listed("of no type that weights have", odd)
-    return _listed("not finite", [key for key, value in state.items() if not _is_finite(value, own[key])])
+    lossy = [
+        f"{key} is {_type(value)}, expected {_type(own[key])}"
+        for key, value in state.items()
+        if not _is_kept(value, own[key])
+    ]
+    infinite = [key for key, value in state.items() if not _is_finite(value, own[key])]
+    return _listed("of another type of numbers", lossy) or _listed("not finite", infinite)
+
+
+def _type(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
+
+
+def _is_kept(value: Tensor, own: Tensor) -> bool:
+    """Say whether `value` keeps its meaning in the type of `own`: fractions may be rounded, and nothing else."""
+    if own.is_floating_point():
+        return value.is_floating_point()
+    return value.dtype == own.dtype or bool((value.to(own.dtype).to(value.dtype) == value).all())
 
 
 def _is_finite(value: Tensor, own: Tensor) -> bool:
     """Say whether `value` may be copied into `own`, by its extremes, which need no memory: a NaN is both of them."""
-    if not own.is_floating_point() or not value.is_floating_point() or not value.numel():
+    if not own.is_floating_point() or not value.numel():
         return True
     low, high = torch.aminmax(value.to(own.dtype))
     if bool(low.isfinite() & high.isfinite()):

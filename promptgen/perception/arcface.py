@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from promptgen.frozen import FrozenModule
-from promptgen.loading.published import read_flat_state
+from promptgen.loading.published import read_state
 from promptgen.perception.networks import fill, initial_weights
 from promptgen.strict import Section, validate
 
@@ -171,7 +171,7 @@ def load_arcface(
         ModelFileError: the file cannot be read, or its keys or shapes differ from the network's.
     """
     model = ArcFace(ArcFaceConfig(depth=depth, squeeze=squeeze, input_side=input_side, affine=affine, dim=dim))
-    fill(model, read_flat_state(path), path)
+    fill(model, read_state(path), path)
     model.freeze()
     return model
 

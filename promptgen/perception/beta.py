@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from promptgen.errors import ConfigError, ModelFileError
-from promptgen.loading.published import read_flat_state
+from promptgen.loading.published import read_state, require_fractions
 
 ENTRY = "class_type2lambda."
 """Precedes the attribute's name in a key; what precedes it in turn comes from distributed training."""
@@ -26,10 +26,11 @@ def read_beta(path: Path) -> dict[str, Tensor]:
     Raises:
         ModelFileError: the file cannot be read, or holds no multipliers.
     """
-    state = read_flat_state(path)
+    state = read_state(path)
     found = {key.rpartition(ENTRY)[2]: value for key, value in state.items() if ENTRY in key}
     if not found:
         raise ModelFileError(f"{path}: expected keys such as module.{ENTRY}race; is it another model's file?")
+    require_fractions(found, path)
     if wrong := [name for name, value in found.items() if value.ndim != 1 or not bool(value.isfinite().all())]:
         raise ModelFileError(f"{path}: the multipliers of {', '.join(wrong)} are not a finite vector; fetch it again")
     return found

@@ -8,7 +8,7 @@ else here touches the network.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from promptgen.errors import CheckpointError, ConfigError, ModelFileError
 from promptgen.frozen import FrozenModule
 from promptgen.loading.own_files import building, fill_module, load_tensors, save_module
-from promptgen.loading.published import load_strictly, plain_state, read_safetensors, read_torch
+from promptgen.loading.published import load_strictly, read_state
 from promptgen.perception.networks import initial_weights
 from promptgen.perception.tokens import Tokens
 from promptgen.strict import Section
@@ -31,6 +31,9 @@ Colour = tuple[float, float, float]
 
 OPENAI_MEAN: Colour = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD: Colour = (0.26862954, 0.26130258, 0.27577711)
+
+OPENAI_NUMBERS = ("input_resolution", "context_length", "vocab_size")
+"""Numbers that OpenAI's files have beside the weights."""
 
 
 class ClipConfig(Section):
@@ -187,7 +190,7 @@ def load_open_clip(
     """Load a model from a local file and freeze it.
 
     Args:
-        path: weights with open_clip's key names (`.safetensors`, or a ``torch.save`` of plain tensors); or, without
+        path: weights with open_clip's key names, or OpenAI's; or, without
             `architecture`, a file of `save_clip`.
         architecture: open_clip's name of it; OpenAI's own weights need `ViT-B-32-quickgelu` and the like.
         mean: see `ClipModel`; not for files of `save_clip`.
@@ -202,7 +205,11 @@ def load_open_clip(
         model = _load_small(path)
     else:
         model = _untrained(architecture, mean, std)
-        load_strictly(model.network, _read_weights(path), path)
+        state = read_state(path)
+        for name in OPENAI_NUMBERS:
+            if name in state and state[name].ndim == 0:
+                del state[name]
+        load_strictly(model.network, state, path)
     model.freeze()
     return model
 
@@ -296,12 +303,3 @@ def _tokens(architecture: str) -> Tokens:
 
 def _side(size: int | tuple[int, int]) -> int:
     return size if isinstance(size, int) else size[0]
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a published file of open_clip, whose training adds an entry `state_dict` and a prefix."""
-    if path.suffix == ".safetensors":
-        return read_safetensors(path)
-    content = read_torch(path)
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
-    return plain_state({key: value for key, value in state.items() if isinstance(value, Tensor)})

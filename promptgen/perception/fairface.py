@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from promptgen.frozen import FrozenModule
-from promptgen.loading.published import read_flat_state
+from promptgen.loading.published import read_state
 from promptgen.perception.networks import Architecture, fill, imagenet_input, initial_weights, resnet
 
 ATTRIBUTES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
@@ -82,7 +82,7 @@ def load_fairface(
         ModelFileError: the file cannot be read, or its keys or shapes differ from the network's.
     """
     model = FairFace(attributes, architecture)
-    fill(model.network, read_flat_state(path), path)
+    fill(model.network, read_state(path), path)
     model.freeze()
     return model
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from promptgen.frozen import FrozenModule
-from promptgen.loading.published import read_flat_state
+from promptgen.loading.published import read_state
 from promptgen.perception.networks import fill, initial_weights
 from promptgen.torchvision_ops import import_torchvision
 
@@ -55,7 +55,7 @@ def load_inception(path: Path) -> InceptionFeatures:
         ModelFileError: the file cannot be read, or its keys or shapes differ from the network's.
     """
     model = InceptionFeatures()
-    fill(model.network, read_flat_state(path), path)
+    fill(model.network, read_state(path), path)
     model.freeze()
     return model
 

@@ -207,7 +207,7 @@ def damaged(**changes):
         ({"mapping.fc0.weight": None}, "missing: mapping.fc0.weight;"),
         ({"mapping.fc2.weight": torch.zeros(5, 5)}, "unexpected: mapping.fc2.weight;"),
         ({"mapping.w_avg": torch.zeros(4)}, r"of another shape: mapping.w_avg is \(4,\), expected \(5,\)"),
-        ({"mapping.w_avg": torch.zeros(5, dtype=torch.int64)}, "mapping.w_avg is torch.int64, expected floating"),
+        ({"mapping.w_avg": torch.zeros(5, dtype=torch.int64)}, "mapping.w_avg is int64, expected float32"),
         ({"synthesis.b8.resample_filter": None}, "missing: synthesis.b8.resample_filter;"),
     ],
 )

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from promptgen.errors import ModelFileError
-from promptgen.loading.published import load_strictly, read_flat_state, read_state
+from promptgen.loading.published import load_strictly, read_state
 
 FORMS = {
     "a plain dict": dict,
@@ -66,19 +66,19 @@ def test_every_form_is_read(form, save_as, tmp_path):
     state = FORMS[form](network().state_dict())
     flat = save({**state, "epoch": 3}, tmp_path / "flat.pt", new=SAVES[save_as])
     entry = save({"model": state, "epoch": 3}, tmp_path / "entry.pt", new=SAVES[save_as])
-    assert_loads(read_flat_state(flat), flat)
+    assert_loads(read_state(flat), flat)
     assert_loads(read_state(entry, "model"), entry)
 
 
 def test_tensors_saved_from_a_gpu_are_read_on_the_cpu(tmp_path):
     path = save(dict(network().state_dict()), tmp_path / "cuda.pt")
     say_cuda(path)
-    assert_loads(read_flat_state(path), path)
+    assert_loads(read_state(path), path)
 
 
 def test_the_prefix_is_taken_off_only_if_every_key_has_it(tmp_path):
     path = save({"module.0.weight": torch.ones(2), "0.bias": torch.ones(2)}, tmp_path / "mixed.pt")
-    assert read_flat_state(path).keys() == {"module.0.weight", "0.bias"}
+    assert read_state(path).keys() == {"module.0.weight", "0.bias"}
 
 
 def test_numbers_too_large_for_single_precision_are_refused(tmp_path):
@@ -86,4 +86,4 @@ def test_numbers_too_large_for_single_precision_are_refused(tmp_path):
     state["0.weight"][0, 0] = 1e300
     path = save(state, tmp_path / "large.pt")
     with pytest.raises(ModelFileError, match=r"not finite: 0\.weight"):
-        load_strictly(network(), read_flat_state(path), path)
+        load_strictly(network(), read_state(path), path)

@@ -70,6 +70,17 @@ ABSURD = {
     "memory for a memo": b"Nr\xff\xff\xff\xff",
     "nested tuples": b")" + b"\x85" * 100_000,
     "tuples as keys": b"}" + b")" + b"q\x00h\x00h\x00\x86q\x00h\x00h\x00\x86" * 40 + b"Ns",
+    "pairs as keys": b"}(K\x01K\x02\x86K\x03u",
+    "list as a key": b"}]K\x01s",
+    "tuples in a set": hostile.call("builtins", "set", b"])\x85a"),
+    "set of what is no list": hostile.call("builtins", "set", b"K\x01"),
+    "pairs of three": hostile.call("collections", "OrderedDict", b"](" + text("a") + b"K\x01K\x02ee"),
+    "nested tuples in pairs": hostile.call("collections", "OrderedDict", b"])\x85K\x01\x86a"),
+    "count of tuples": hostile.call("collections", "Counter", b"])\x85a"),
+    "a shape of booleans": tensor().replace(b"(" + hostile.integer(4) + b"t", b"(\x88t"),
+    "state of a dict": b"}}b",
+    "state of a tensor": tensor() + b"}" + text("a") + b"K\x01sb",
+    "two states": hostile.name("argparse", "Namespace") + b")\x81}" + text("__class__") + b"Nsb}b",
     "colliding keys": b"}(" + b"".join(hostile.integer(k * (2**61 - 1)) + b"N" for k in range(1, 2000)) + b"u",
     "number of many digits": tensor(shape=(1, 2)).replace(
         hostile.integer(2), b"\x8b\x10\x27\x00\x00" + b"\x7f" * 10_000
@@ -133,6 +144,10 @@ def test_a_zip_must_be_as_torch_writes_it(path):
         ('{"a":' * 50_000, b"", None),
         ('{"a":{"dtype":"F32","shape":[' + "9" * 4000 + ',1],"data_offsets":[0,16]}}', NUMBERS, None),
         ('{"a":{"dtype":"F32","shape":' + str([9] * 5000) + ',"data_offsets":[0,16]}}', NUMBERS, None),
+        ('{"a":{"dtype":"F32","shape":[true,4],"data_offsets":[0,16]}}', NUMBERS, None),
+        ('{"a":{"dtype":"F32","shape":[4],"data_offsets":[0.0,16.0]}}', NUMBERS, None),
+        ('{"a":{"dtype":"Q9","shape":[4],"data_offsets":[0,16]}}', NUMBERS, None),
+        ("{}", NUMBERS, None),
     ],
 )
 def test_absurd_safetensors_are_refused(header, numbers, length, tmp_path):
@@ -140,6 +155,49 @@ def test_absurd_safetensors_are_refused(header, numbers, length, tmp_path):
     path.write_bytes(safetensors_file(header, numbers, length))
     for loader in (read_safetensors, load_tensors, load_chain, load_open_clip):
         refused(loader, path)
+    assert not inspect_file(path, {}).safe
+
+
+def ranges(*bounds):
+    """Return the header of tensors a, b, ... of 32-bit numbers, each over a range of bytes."""
+    entries = (
+        f'"{chr(97 + n)}":{{"dtype":"F32","shape":[{(end - start) // 4}],"data_offsets":[{start},{end}]}}'
+        for n, (start, end) in enumerate(bounds)
+    )
+    return "{" + ",".join(entries) + "}"
+
+
+@pytest.mark.parametrize(
+    ("bounds", "fact"),
+    [
+        ([(0, 16), (0, 16)], "b overlap"),
+        ([(0, 12), (8, 16)], "b overlap"),
+        ([(8, 16), (0, 12)], "a overlap"),
+        ([(0, 16), (4, 8)], "b overlap"),
+        ([(0, 8), (12, 16)], "b leave a gap of 4 bytes"),
+        ([(4, 16)], "a leave a gap of 4 bytes"),
+        ([(0, 8)], "claim 8 bytes, the file has 16"),
+        ([(0, 32)], "claim 32 bytes, the file has 16"),
+        ([(0, 16), (16, 20)], "claim 20 bytes, the file has 16"),
+    ],
+)
+def test_tensors_of_safetensors_fill_their_file_exactly(bounds, fact, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(safetensors_file(ranges(*bounds), NUMBERS))
+    refused(read_safetensors, path, fact)
+    refused(load_tensors, path)
+    result = inspect_file(path, {})
+    assert not result.safe
+    assert fact in result.verdict
+    path.write_bytes(safetensors_file(ranges((8, 16), (0, 8), (8, 8), (16, 16)), NUMBERS))
+    assert inspect_file(path, {}).safe
+    assert torch.equal(read_safetensors(path)["a"], torch.tensor([2.0, 3.0]))
+
+
+def test_a_key_twice_in_safetensors_is_refused(tmp_path):
+    path, entry = tmp_path / "weights.safetensors", '"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}'
+    path.write_bytes(safetensors_file(f"{{{entry},{entry}}}", NUMBERS))
+    refused(read_safetensors, path, "twice")
     assert not inspect_file(path, {}).safe
 
 
