@@ -49,15 +49,15 @@ def write_experiment(folder, **changes):
 
 
 @pytest.fixture(scope="module")
-def prefect(tmp_path_factory):
+def prefect_home(tmp_path_factory):
     """A folder for Prefect's database, which takes seconds to make."""
     return tmp_path_factory.mktemp("prefect")
 
 
 @contextmanager
-def started(folder, prefect, *command):
-    """Run Python in the background, with Prefect's files in the folder `prefect` and the output in `folder`."""
-    environment = {**os.environ, "PREFECT_HOME": str(prefect), "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
+def started(folder, prefect_home, *command):
+    """Run Python in the background, with Prefect's files in the folder `prefect_home` and the output in `folder`."""
+    environment = {**os.environ, "PREFECT_HOME": str(prefect_home), "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
     for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
         environment.pop(name, None)
     with (folder / "output.txt").open("w") as output:
@@ -103,11 +103,11 @@ def finished_runs(port):
 @pytest.mark.server
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_scheduled_run_fires_and_finishes(tmp_path, prefect):
+def test_a_scheduled_run_fires_and_finishes(tmp_path, prefect_home):
     debias = {**tiny.params()["debias"], "max_passes": 0}  # a run of two passes shows as much
     params = write_experiment(tmp_path, schedule=EVERY_MINUTE, debias=debias)
     port = unused_port()
-    with started(tmp_path, prefect, "-c", SOON, "--params", str(params), "--prefect-port", str(port)):
+    with started(tmp_path, prefect_home, "-c", SOON, "--params", str(params), "--prefect-port", str(port)):
         (run, *_) = wait_for(lambda: finished_runs(port), 500, tmp_path)
     assert run["name"] == "tiny"
     metrics = json.loads((tmp_path / "reports" / "metrics.json").read_text())
@@ -118,12 +118,12 @@ def test_a_scheduled_run_fires_and_finishes(tmp_path, prefect):
 @pytest.mark.server
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_pages_start_and_end_together(tmp_path, prefect):
+def test_the_pages_start_and_end_together(tmp_path, prefect_home):
     params = write_experiment(tmp_path)
     mlflow, prefect = unused_port(), unused_port()
     arguments = ["--params", str(params), "--mlflow-port", str(mlflow), "--prefect-port", str(prefect)]
     output = tmp_path / "output.txt"
-    with started(tmp_path, prefect, "-m", "pipelines.ui", *arguments):
+    with started(tmp_path, prefect_home, "-m", "pipelines.ui", *arguments):
         wait_for(lambda: "Ctrl-C ends them" in output.read_text(), 500, tmp_path)
         for port in (mlflow, prefect):
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:
