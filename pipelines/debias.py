@@ -22,6 +22,7 @@ from pipelines.loop import Loop
 from pipelines.servers import end_on_sigterm
 from pipelines.tasks import confirm, estimate_bias, evaluate, fit_moments, quiet_errors, sample, train_flow
 from promptgen.errors import PromptGenError
+from promptgen.records import Confirmation
 from steps import check
 from steps.measuring.records import write_timing
 from steps.shared.common import Project
@@ -52,12 +53,12 @@ def debias(params_path: str = "params.yaml", experiment: str | None = None) -> d
                     train_flow(this, tracker)
                 sample(this, tracker)
                 evaluate(this, tracker)
-                bias = estimate_bias(this, tracker)
-                stop = bias["result"]["stop"]
+                stop = estimate_bias(this, tracker)["result"]["stop"]
                 if stop and this.params.only_fits:
                     fit_moments(this.after, tracker)
                 if stop and this.params.stops_by_count:
-                    tracker.confirmation = confirm(this, tracker)["result"]["confirmation"]
+                    again = confirm(this, tracker)["result"]["confirmation"]
+                    tracker.confirmation = Confirmation.parse(again, "the confirming count")
             if stop:
                 break
         return loop.finish(this, stop)

@@ -12,6 +12,7 @@ from prefect.runtime import flow_run
 
 from pipelines.summary import show_grid, show_summary
 from promptgen.files import folder_lock
+from promptgen.records import Confirmation, PassRecord
 from steps.measuring.records import pass_record, write_metrics
 from steps.recording.recorder import MlflowTracker, Recorder
 from steps.sample import GRID_NAME, SWEEP_NAME
@@ -32,7 +33,7 @@ class PassTracker:
     def __init__(self, run: MlflowTracker) -> None:
         self.run = run
         self.spent = 0.0
-        self.confirmation: dict[str, Any] | None = None
+        self.confirmation: Confirmation | None = None
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Hand the numbers on."""
@@ -52,8 +53,8 @@ class Loop:
     def __init__(self, project: Project) -> None:
         self.project = project
         self._spent = 0.0
-        self._records: list[dict[str, Any]] = []
-        self._confirmation: dict[str, Any] | None = None
+        self._records: list[PassRecord] = []
+        self._confirmation: Confirmation | None = None
         self._open = ExitStack()
 
     def __enter__(self) -> Self:

@@ -51,14 +51,14 @@ def summary(project: Project, metrics: Metrics) -> str:
     return f"{text}\n{confirmation_line(metrics, metrics.confirmation)}.\n" if metrics.confirmation else text
 
 
-def confirmation_line(metrics: Metrics, found: Confirmation) -> str:
+def confirmation_line(metrics: Metrics, confirmation: Confirmation) -> str:
     """Return in a line what the last pass showed when it was counted once more, as the judge counts."""
-    *shares, kl = _figures(found, list(metrics.target))
-    told = ", ".join(
+    *shares, kl = _figures(confirmation, list(metrics.target))
+    figures = ", ".join(
         f"{metrics.attribute} {label} {share}" for label, share in zip(metrics.target, shares, strict=True)
     )
-    whether = "every" if found.contains_target else "not every"
-    count = f"pass {found.number} counted again on {found.n} fresh samples: {told}"
+    whether = "every" if confirmation.contains_target else "not every"
+    count = f"pass {confirmation.number} counted again on {confirmation.n} fresh samples: {figures}"
     return f"{count}, KL {kl} nats; {whether} interval contains its target"
 
 
@@ -72,8 +72,9 @@ def artifact_key(*words: str) -> str:
 
 
 def _figures(count: Count, labels: list[str]) -> list[str]:
-    """Return the shares of the labels, and the KL to the target."""
-    shares = [count.share("judge", label) for label in labels]
-    kl = count.kl["judge"]
-    found = [f"{percent(share.value)} ({percent_range(share.low, share.high)})" if share else "" for share in shares]
-    return [*found, number_range(kl.low, kl.high) if kl else ""]
+    """Return the judge's shares of the labels, and the KL to the target."""
+    shares, kl = [count.trusted.shares[label] for label in labels], count.trusted.kl
+    return [
+        *(f"{percent(share.value)} ({percent_range(share.low, share.high)})" for share in shares),
+        number_range(kl.low, kl.high),
+    ]

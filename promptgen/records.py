@@ -1,20 +1,41 @@
-"""The schema of ``reports/metrics.json``: what was counted of every pass, and by whom."""
+"""The record of a run: what was measured of every pass. Everything that shows numbers is derived from it.
+
+`Measurement` is the result of the step `evaluate`, `Verdict` that of `estimate_bias` and `Confirmation` that of
+`confirm`. `PassRecord` is all that is known of a pass, and `Metrics` is the content of ``reports/metrics.json``.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from promptgen.errors import DataError
 
 Source = Literal["classifier", "judge", "truth"]
-SOURCES: tuple[Source, ...] = ("classifier", "judge", "truth")
-"""Who counts, in the order of tables and figures."""
+SOURCES: tuple[Source, ...] = get_args(Source)
+"""The readers, in the order of tables and figures."""
 
 TRUSTED: tuple[Source, ...] = ("judge", "classifier", "truth")
-"""Who counts, the one whose word is taken first."""
+"""The readers, the most trusted first: where a single number is shown, it is that of the first one that has it."""
+
+
+class Estimate(Protocol):
+    """A number with the ends of its confidence interval, such as `promptgen.metrics.estimate.Estimate`."""
+
+    @property
+    def value(self) -> float:
+        """The number."""
+
+    @property
+    def low(self) -> float:
+        """Lower end of the interval."""
+
+    @property
+    def high(self) -> float:
+        """Upper end of the interval."""
 
 
 class Record(BaseModel):
@@ -22,13 +43,64 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
+    @classmethod
+    def parse(cls, content: Any, origin: str) -> Self:
+        """Return the record that a JSON file holds.
 
-class Interval(Record):
-    """A measured number with the ends of its confidence interval."""
+        Args:
+            content: decoded JSON.
+            origin: name of the file, for errors.
+
+        Raises:
+            DataError: a key is missing, unknown or ill-typed, or the parts contradict each other.
+        """
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(str(part) for part in first["loc"]) or "content"
+            raise DataError(f"{origin}: {place}: {first['msg']}; run the loop again to write it anew") from error
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON content; `parse` reads it back."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+class Figure(Record):
+    """A measured number."""
 
     value: float
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """The number and what stands beside it, by name: ``value`` and, for an interval, ``low`` and ``high``."""
+        return {name: float(part) for name, part in self if isinstance(part, int | float)}
+
+
+class Interval(Figure):
+    """A measured number with the ends of its confidence interval.
+
+    Example:
+        >>> Interval(value=0.5, low=0.4, high=0.6).contains(0.45)
+        True
+    """
+
     low: float
     high: float
+
+    @classmethod
+    def of(cls, estimate: Estimate) -> Self:
+        """Return an estimate as a part of a record.
+
+        Raises:
+            DataError: it is not finite.
+        """
+        numbers = {name: float(getattr(estimate, name)) for name in cls.model_fields}
+        if not all(map(math.isfinite, numbers.values())):
+            raise DataError(
+                f"expected a finite number with a finite interval, got {numbers}; check what the models return"
+            )
+        return cls(**numbers)
 
     def contains(self, number: float) -> bool:
         """Tell whether `number` lies within the interval."""
@@ -37,6 +109,18 @@ class Interval(Record):
     def overlaps(self, other: Interval) -> bool:
         """Tell whether the two intervals share a point."""
         return self.low <= other.high and other.low <= self.high
+
+
+class Difference(Interval):
+    """A difference with its interval, and the two-sided p-value of there being none."""
+
+    p_value: float
+
+
+class Distance(Figure):
+    """A distance without an interval, and what chance alone would show on average."""
+
+    chance: float
 
 
 class Fit(Record):
@@ -56,97 +140,227 @@ class Fit(Record):
 
 
 class Bias(Record):
-    """All bias figures of an attribute by one who counts; see `promptgen.metrics.bias`."""
+    """The shares of an attribute's classes, and their distances to the target; see `promptgen.metrics.bias`."""
 
     shares: dict[str, Interval]
     kl: Interval
     total_variation: Interval
     discrepancy: Interval
 
+    @property
+    def distances(self) -> dict[str, Interval]:
+        """Every distance to the target, by name."""
+        return {"kl": self.kl, "total_variation": self.total_variation, "discrepancy": self.discrepancy}
 
-class Watched(Record):
-    """An attribute, or a product of several, that is measured though no flow was trained to move it.
 
-    `chance` is what each distance would show by chance alone, by its name.
+class ReaderBias(Bias):
+    """What one reader says of an attribute, each sample counted as its most probable class.
+
+    Attributes:
+        counts: samples of each class.
+        soft: the same figures from mean probabilities; None if the reader gives none.
+        corrected: shares without the reader's known errors; None if they are not known.
+        uncorrectable: classes whose counts no true shares could have given, so that the reader's confusion table does
+            not hold for these samples.
+    """
+
+    counts: dict[str, int]
+    soft: Bias | None = None
+    corrected: dict[str, Interval] | None = None
+    uncorrectable: list[str] = Field(default_factory=list)
+
+
+class AttributeBias(Record):
+    """An attribute, or a product of several, as every reader counts it that knows its classes.
+
+    Attributes:
+        target: share of each class that the distances are measured to.
+        chance: what each distance would be by chance alone, by name.
+        by: what each reader says.
     """
 
     target: dict[str, float]
-    by: dict[Source, Bias]
     chance: dict[str, float]
+    by: dict[Source, ReaderBias] = Field(min_length=1)
+
+    @property
+    def source(self) -> Source:
+        """The most trusted of those who counted; of the attribute to de-bias it is always the judge."""
+        return next(source for source in TRUSTED if source in self.by)
+
+    @property
+    def trusted(self) -> ReaderBias:
+        """What the most trusted reader says."""
+        return self.by[self.source]
+
+    @property
+    def contains_target(self) -> bool:
+        """Whether the count is on target, by the most trusted reader."""
+        return contains_target(self.trusted.shares, self.target)
+
+    def share(self, source: Source, label: str) -> Interval | None:
+        """Return the share of `label` as counted by `source`; None when that one did not count."""
+        return self.by[source].shares[label] if source in self.by else None
+
+    @model_validator(mode="after")
+    def _classes_agree(self) -> Self:
+        for source, reader in self.by.items():
+            for name, labels in (("shares", reader.shares), ("counts", reader.counts)):
+                if set(labels) != set(self.target):
+                    raise ValueError(
+                        f"there are {name} of {sorted(labels)} by {source}, the target names {sorted(self.target)}"
+                    )
+        return self
+
+
+def contains_target(shares: Mapping[str, Interval], target: Mapping[str, float]) -> bool:
+    """Tell whether every share's interval contains its target: the rule that ends the loop."""
+    return all(shares[label].contains(goal) for label, goal in target.items())
+
+
+class Count(AttributeBias):
+    """Fresh samples of a pass, and how the attribute to de-bias is distributed among them."""
+
+    number: int = Field(alias="pass", ge=0)
+    n: int = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _judge_counted(self) -> Self:
+        if "judge" not in self.by:
+            raise ValueError(f"pass {self.number} was counted by {', '.join(self.by)}, expected a count by the judge")
+        return self
 
 
 class Quality(Record):
     """How the samples look against the generator's own; see `promptgen.metrics.quality`.
 
     The generator itself is compared with itself, one half of its samples with the other: what chance alone shows.
+
+    A new measure is one more field of a type derived from `Figure`: metrics.json, summary.json, MLflow, the CSV table
+    and the page take every one of them.
     """
 
     reference: Literal["the generator", "its other half"]
     features: str
     n: int = Field(gt=0)
     n_reference: int = Field(gt=0)
-    frechet: float
-    frechet_chance: float
     few_samples: bool
-    kernel: Interval
     precision: Interval
     recall: Interval
-
-
-class Count(Record):
-    """Fresh samples of a pass, counted by everyone who can read the attribute to de-bias.
-
-    `chance` is what each distance of so many samples would be by chance alone, by its name; `uncorrectable` are labels
-    whose count no true shares could have given, so that the confusion table does not hold for these samples.
-    """
-
-    number: int = Field(alias="pass", ge=0)
-    n: int = Field(gt=0)
-    shares: dict[Source, dict[str, Interval] | None]
-    kl: dict[Source, Interval | None]
-    distances: dict[Source, dict[str, Interval]] = Field(default_factory=dict)
-    chance: dict[str, float] = Field(default_factory=dict)
-    corrected: dict[Source, dict[str, Interval]] = Field(default_factory=dict)
-    uncorrectable: dict[Source, list[str]] = Field(default_factory=dict)
+    frechet: Distance
+    kernel: Interval
 
     @property
-    def counter(self) -> Source:
-        """Who counts for the verdict: the judge, or the classifier where there is no judge."""
-        return "judge" if self.shares.get("judge") else "classifier"
+    def figures(self) -> dict[str, Figure]:
+        """Every measure by name, in the order of the fields."""
+        return {name: value for name, value in self if isinstance(value, Figure)}
 
     @property
-    def counted(self) -> dict[str, Interval]:
-        """The share of each class, by `counter`."""
-        return self.shares.get(self.counter) or {}
-
-    @property
-    def distance(self) -> Interval | None:
-        """KL of these shares to the target, nats, by `counter`."""
-        return self.kl.get(self.counter)
-
-    def share(self, source: Source, label: str) -> Interval | None:
-        """Return the share of `label` as counted by `source`; None when that source did not look."""
-        return (self.shares.get(source) or {}).get(label)
-
-    def contains(self, target: Mapping[str, float]) -> bool:
-        """Tell whether every share's interval, by `counter`, contains its target: the rule that ends the loop."""
-        return all(self.counted[label].contains(goal) for label, goal in target.items())
+    def numbers(self) -> dict[str, float]:
+        """Every number of the measures by name: ``recall``, ``recall_low``, ``recall_high``, ``frechet_chance``."""
+        return {
+            name if part == "value" else f"{name}_{part}": number
+            for name, figure in self.figures.items()
+            for part, number in figure.parts.items()
+        }
 
 
-class PassRecord(Count):
+class Measurement(Count):
     """One pass of the loop, as measured on its own fresh samples.
 
-    `soft` are mean probabilities instead of counted labels.
+    Attributes:
+        kind: what the pass is about.
+        watched: attributes that are measured though no flow was trained to move them.
+        quality: None if no network looks at the samples.
+        control: what the control asks for: the share of a class as ``makeup.without.judge``, and other measures such as
+            ``pose.error``.
     """
 
     kind: Literal["generator", "control", "debias"]
-    soft: dict[Source, Bias] = Field(default_factory=dict)
-    watched: dict[str, Watched] = Field(default_factory=dict)
-    quality: Quality | None = None
+    watched: dict[str, AttributeBias]
+    quality: Quality | None
     control: dict[str, Interval]
+
+
+def requested_shares(control: Mapping[str, Interval]) -> dict[tuple[str, str], dict[Source, Interval]]:
+    """Return the shares among the figures of the control, by attribute and label, and by reader.
+
+    Args:
+        control: `Measurement.control` or `Change.control`. A label in a name such as ``makeup.without.judge`` may have
+            dots of its own.
+    """
+    shares: dict[tuple[str, str], dict[Source, Interval]] = {}
+    for name, interval in control.items():
+        attribute, _, rest = name.partition(".")
+        label, _, last = rest.rpartition(".")
+        for source in SOURCES:
+            if label and source == last:
+                shares.setdefault((attribute, label), {})[source] = interval
+    return shares
+
+
+class AttributeChange(Record):
+    """How an attribute has moved from an earlier pass to a later one, by one reader.
+
+    Attributes:
+        shares: difference of each share.
+        distances: difference of each distance to the target, by name.
+        p_value: of no share having changed.
+    """
+
+    shares: dict[str, Difference]
+    distances: dict[str, Difference]
+    p_value: float
+
+
+class Change(Record):
+    """What is different from an earlier pass.
+
+    Attributes:
+        since: number of the earlier pass.
+        by: the attribute to de-bias, by every reader that counted both passes.
+        watched: the watched attributes, likewise.
+        control: differences of the shares that the control asks for, under their names in `Measurement.control`.
+    """
+
+    since: int = Field(ge=0)
+    by: dict[Source, AttributeChange]
+    watched: dict[str, dict[Source, AttributeChange]]
+    control: dict[str, Interval]
+
+
+class Verdict(Record):
+    """How far a pass has come, and whether the loop goes on.
+
+    Attributes:
+        changes: what is different from the first pass, the control's pass and the pass before.
+        contains_target: whether the judge's interval of every share contains its target.
+        stop: why the loop stops after this pass; None to go on.
+    """
+
+    changes: list[Change]
+    contains_target: bool
+    stop: str | None
+
+
+class PassRecord(Measurement):
+    """All that is known of a pass.
+
+    Attributes:
+        changes: as of `Verdict`.
+        fit: how well the flow fits; None for the generator itself.
+        seconds: time of each step.
+        generator_evaluations: images made, ``forward``, and those that a gradient went through, ``backward``.
+    """
+
+    changes: list[Change]
     fit: Fit | None
     seconds: dict[str, float]
     generator_evaluations: dict[str, int]
+
+    def change(self, since: int) -> Change | None:
+        """Return what is different from pass `since`; None if the two are not compared."""
+        return next((change for change in self.changes if change.since == since), None)
 
 
 class Confirmation(Count):
@@ -155,8 +369,6 @@ class Confirmation(Count):
     A pass at which the loop stops because its interval contains the target was chosen by that very count, which is
     therefore a little too favourable; this one is not.
     """
-
-    contains_target: bool
 
 
 class Metrics(Record):
@@ -177,61 +389,17 @@ class Metrics(Record):
     @property
     def sources(self) -> list[Source]:
         """Who counted in at least one pass."""
-        return [source for source in SOURCES if any(record.shares.get(source) for record in self.passes)]
-
-    @property
-    def corrected(self) -> list[Source]:
-        """Whose errors were measured, so that shares without them are known in at least one pass."""
-        return [source for source in SOURCES if any(record.corrected.get(source) for record in self.counts)]
-
-    @property
-    def soft(self) -> list[Source]:
-        """Who gave probabilities in at least one pass."""
-        return [source for source in SOURCES if any(record.soft.get(source) for record in self.passes)]
+        return [source for source in SOURCES if any(source in record.by for record in self.passes)]
 
     @model_validator(mode="after")
-    def _agree(self) -> Self:
-        """Refuse passes out of order, and passes without figures for exactly the target's classes."""
+    def _parts_agree(self) -> Self:
         numbers = [record.number for record in self.passes]
-        if numbers != sorted(set(numbers)):
-            raise ValueError(f"passes must be in order and each once, got {numbers}")
-        for record in self.counts:
-            if not record.counted or not record.distance:
-                raise ValueError(f"pass {record.number} has no shares or no KL, by judge or classifier")
-            for source, shares in record.shares.items():
-                if shares is not None and set(shares) != set(self.target):
-                    names = f"{sorted(shares)} by {source}, the target names {sorted(self.target)}"
-                    raise ValueError(f"pass {record.number} has shares of {names}")
-        self._check_confirmation()
-        return self
-
-    def _check_confirmation(self) -> None:
+        if numbers != list(range(len(numbers))):
+            raise ValueError(f"passes must be in order and each once, from 0 on, got {numbers}")
+        for count in self.counts:
+            if count.target != self.target:
+                raise ValueError(f"pass {count.number} has the target {count.target}, expected {self.target}")
         again = self.confirmation
-        if again is None:
-            return
-        if again.number != self.passes[-1].number:
-            raise ValueError(f"pass {again.number} was counted again, expected the last one, {self.passes[-1].number}")
-        if again.contains_target != again.contains(self.target):
-            raise ValueError("the count after the loop contradicts itself on whether it contains the target")
-
-    @classmethod
-    def parse(cls, content: Any, origin: str) -> Metrics:
-        """Return checked metrics from what a JSON file holds.
-
-        Args:
-            content: decoded JSON.
-            origin: what to call it in an error.
-
-        Raises:
-            DataError: a key is missing, unknown or ill-typed, or the parts contradict each other.
-        """
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            place = ".".join(str(part) for part in first["loc"]) or "content"
-            raise DataError(f"{origin}: {place}: {first['msg']}; run the loop again to write it anew") from error
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON content; `parse` reads it back."""
-        return self.model_dump(mode="json", by_alias=True)
+        if again and again.number != numbers[-1]:
+            raise ValueError(f"pass {again.number} was counted again, expected the last one, {numbers[-1]}")
+        return self

@@ -16,8 +16,8 @@ from promptgen.devices import find_device
 from promptgen.files import storage_error
 from promptgen.flows.flow import Flow
 from promptgen.labels import agreed_classes, class_index, classes, target_shares
+from promptgen.records import TRUSTED
 from steps.list_models import unlisted, unused
-from steps.measuring.counting import COUNTERS
 from steps.shared.common import Project
 
 logger = logging.getLogger("promptgen")
@@ -38,7 +38,7 @@ def run(project: Project) -> None:
     find_device(params.device)
     generator = params.generator.build(models)
     Flow(generator.prior.dim, params.flow, params.condition)  # whose parts may not fit the latent
-    specs = {name: getattr(params.debias, name) for name in COUNTERS if name != "truth"}
+    specs = {name: getattr(params.debias, name) for name in TRUSTED if name != "truth"}
     readers = {name: build_classifier(spec, models).attributes for name, spec in specs.items()}
     for reader, attributes in readers.items():
         target_shares(classes(attributes, params.debias.attribute), params.debias.target)

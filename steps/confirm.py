@@ -13,44 +13,35 @@ if __name__ == "__main__":  # before the imports below, so that help and wrong a
 
 import torch
 
-from promptgen.files import write_json
+from promptgen.records import Confirmation
 from promptgen.tracking import Tracker
-from steps.measuring.counting import count_target, counting_params, judged
+from steps.measuring.counting import counting_params, debias_count
 from steps.measuring.reading import Reading, reading_inputs, reading_params
 from steps.shared.common import Pass, Result
-from steps.shared.manifest import StepFolder
 
-CONFIRMATION_NAME = "confirmation.json"
 STREAM = "confirm"
 
 
 def run(this: Pass, tracker: Tracker) -> Result:
-    """Write confirmation.json, as `promptgen.records.Confirmation`: the shares of fresh samples of a pass.
+    """Count the classes of fresh samples of a pass.
 
     Returns:
-        As of every step; `confirmation` in its result is the content of the file.
+        As of every step; `confirmation` in its result is that of `promptgen.records.Confirmation`.
 
     Raises:
         DataError: the flow of this pass is not trained yet.
         ModelFileError: a weight file is missing or damaged.
     """
     params, inputs = reading_params(this) | counting_params(this), reading_inputs(this)
-    return this.step("confirm", params, inputs, lambda folder: _confirm(this, folder, tracker))
+    return this.step("confirm", params, inputs, lambda _: _confirm(this, tracker))
 
 
 @torch.inference_mode()
-def _confirm(this: Pass, folder: StepFolder, tracker: Tracker) -> Result:
-    reading = Reading(this, this.generator(sampling=True))
+def _confirm(run_pass: Pass, tracker: Tracker) -> Result:
+    reading = Reading(run_pass, run_pass.generator(sampling=True))
     reading.draw(STREAM, tracker)
-    arrays, labels = reading.arrays(), reading.attributes
-    confirmation = {
-        "pass": this.number,
-        "n": reading.n,
-        **count_target(this, arrays, labels),
-        "contains_target": judged(this, arrays, labels).contains_target,
-    }
-    write_json(folder.path / CONFIRMATION_NAME, confirmation)
+    count = debias_count(run_pass, reading.arrays(), reading.attributes)
     return {
-        "confirmation": confirmation,
+        "confirmation": Confirmation(**dict(count)).as_dict(),
         "generator_evaluations": {"forward": reading.images, "backward": 0},
     }

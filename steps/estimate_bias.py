@@ -7,81 +7,55 @@ if __name__ == "__main__":  # before the imports below, so that help and wrong a
 
     run_as("step", "estimate_bias")
 
-from promptgen.files import write_json
-from promptgen.metrics.bias import Bias
-from promptgen.metrics.shares import share_difference
+from promptgen.decision import decide
+from promptgen.metrics.comparison import change_between
+from promptgen.records import Verdict
 from promptgen.tracking import Tracker
-from steps.measuring.counting import judged
-from steps.sample import SAMPLES_NAME, load_samples
+from steps.measuring.counting import resampling
+from steps.measuring.records import evaluation_fingerprint, measurement
 from steps.shared.common import Pass, Result
-from steps.shared.manifest import StepFolder
-
-BIAS_NAME = "bias.json"
-
-REACHED = "interval contains the target"
-EXHAUSTED = "maximum of passes reached"
-MEASURED = "only measuring was asked for"
-FITTED = "only fitting the multipliers was asked for"
 
 
 def run(this: Pass, tracker: Tracker) -> Result:
-    """Write bias.json: the judge's figures, how far the shares have moved since pass 0, and the verdict.
+    """Compare a pass with the first one, the control's and the one before, and decide whether the loop goes on.
 
     What moved between pass 0 and the control's pass, though nobody asked for it, is the bias that the control brought.
 
+    Returns:
+        As of every step; its result is that of `promptgen.records.Verdict`.
+
     Raises:
-        DataError: this pass or pass 0 has not been sampled yet.
+        DataError: one of these passes has not been evaluated yet.
     """
     debias, evaluation = this.params.debias, this.params.evaluation
     params = {
-        "seed": this.seed,
-        "kind": this.kind,
-        "last": this.params.last_measured_pass,
+        "seed": this.params.seed,
+        "control": this.params.control is not None,
+        "last": this.params.last_pass,
         "only_fits": this.params.only_fits,
-        **debias.model_dump(include={"attribute", "target"}),
+        **debias.model_dump(include={"attribute", "target", "max_passes"}),
         **evaluation.model_dump(include={"confidence", "bootstrap"}),
     }
-    passes = {"first": Pass(this.project, 0), "this": this}
-    inputs = {name: each.sha256(each.folder("sample") / SAMPLES_NAME) for name, each in passes.items()}
-    return this.step("estimate_bias", params, inputs, lambda folder: _estimate(this, folder))
+    inputs = {f"evaluate {number}": evaluation_fingerprint(Pass(this.project, number)) for number in _compared(this)}
+    inputs["evaluate"] = evaluation_fingerprint(this)
+    return this.step("estimate_bias", params, inputs, lambda _: _verdict(this).as_dict())
 
 
-def _estimate(this: Pass, folder: StepFolder) -> Result:
-    labels, now, first = list(this.params.debias.target), _judged(this), _judged(Pass(this.project, 0))
-    moved = list(map(share_difference, now.shares, first.shares)) if this.number else []
-    found = {
-        "attribute": this.params.debias.attribute,
-        "shares": {label: share.as_dict() for label, share in zip(labels, now.shares, strict=True)},
-        "moved": {label: change.as_dict() for label, change in zip(labels, moved, strict=False)},
-        "kl": now.kl.as_dict(),
-        "total_variation": now.total_variation.as_dict(),
-        "discrepancy": now.discrepancy.as_dict(),
-        "noise_floor": now.noise_floor,
-        "contains_target": now.contains_target,
-        "stop": decide(this, now.contains_target),
-    }
-    write_json(folder.path / BIAS_NAME, found)
-    return found
+def _compared(run_pass: Pass) -> list[int]:
+    """Return the numbers of the passes that a pass is compared with: the first, the control's, and the one before."""
+    control = 1 if run_pass.params.control else 0
+    return sorted({number for number in (0, control, run_pass.number - 1) if 0 <= number < run_pass.number})
 
 
-def decide(this: Pass, contains_target: bool) -> str | None:
-    """Say why the loop stops after this pass, or None to go on.
-
-    Args:
-        this: the pass.
-        contains_target: whether the judge's interval of every share contains its target.
-    """
-    if this.number == 0 and this.params.control:
-        return None  # what is asked for has not been trained yet
-    if this.params.only_fits:
-        return FITTED
-    if this.params.debias.max_passes == 0:
-        return MEASURED
-    if contains_target:
-        return REACHED
-    return EXHAUSTED if this.number >= this.params.last_pass else None
-
-
-def _judged(this: Pass) -> Bias:
-    """Return the judge's figures of a pass, labels in the order of the target."""
-    return judged(this, *load_samples(this.folder("sample")))
+def _verdict(run_pass: Pass) -> Verdict:
+    record = measurement(run_pass)
+    # Comparisons are resampled with the experiment's seed, since they belong to two passes.
+    options = resampling(run_pass, seed=run_pass.params.seed)
+    return Verdict(
+        changes=[
+            change_between(measurement(Pass(run_pass.project, number)), record, **options)
+            for number in _compared(run_pass)
+        ],
+        contains_target=record.contains_target,
+        stop=decide(record, run_pass.params),
+    )

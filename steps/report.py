@@ -16,7 +16,7 @@ from promptgen.config.params import Params
 from promptgen.errors import DataError
 from promptgen.files import atomic_write, read_json
 from promptgen.labels import PRODUCT, classes
-from promptgen.records import Metrics, Watched
+from promptgen.records import AttributeBias, Metrics
 from promptgen.reporting import csv_tables as tables
 from promptgen.reporting.drawing.pictures import png
 from promptgen.reporting.page import render
@@ -94,21 +94,19 @@ def _in_order(metrics: Metrics, params: Params, readers: Readers) -> Metrics:
     """Return metrics in the order of the parameters, and of who reads the classes: a file on disk sorts its keys."""
     passes = []
     for record in metrics.passes:
-        attributes = dict.fromkeys([*params.evaluation.watch, *record.watched])
+        names = dict.fromkeys([*params.evaluation.watch, *record.watched])
         watched = {
-            attribute: _classes_in_order(record.watched[attribute], attribute, readers)
-            for attribute in attributes
-            if attribute in record.watched
+            name: _classes_in_order(record.watched[name], name, readers) for name in names if name in record.watched
         }
         passes.append(record.model_copy(update={"watched": watched}))
     return metrics.model_copy(update={"target": params.debias.target, "passes": passes})
 
 
-def _classes_in_order(watched: Watched, attribute: str, readers: Readers) -> Watched:
+def _classes_in_order(bias: AttributeBias, attribute: str, readers: Readers) -> AttributeBias:
     known = [labels for labels in readers.values() if all(name in labels for name in attribute.split(PRODUCT))]
     orders = [classes(labels, attribute) for labels in known]
-    order = next((each for each in orders if set(each) == set(watched.target)), watched.target)
-    return watched.model_copy(update={"target": {label: watched.target[label] for label in order}})
+    order = next((labels for labels in orders if set(labels) == set(bias.target)), bias.target)
+    return bias.model_copy(update={"target": {label: bias.target[label] for label in order}})
 
 
 def _material(this: Pass) -> PassMaterial:

@@ -73,7 +73,7 @@ def figures(metrics: dict[str, Any], long_hair: float, last_pass: int) -> Iterat
     first, control, last = passes[0], passes[1], passes[-1]
 
     def hair(entry: dict[str, Any]) -> float:
-        return float(entry["shares"]["truth"]["long"]["value"])
+        return float(entry["by"]["truth"]["shares"]["long"]["value"])
 
     def bare(entry: dict[str, Any]) -> float:
         return float(entry["control"]["makeup.without.truth"]["value"])
@@ -83,9 +83,9 @@ def figures(metrics: dict[str, Any], long_hair: float, last_pass: int) -> Iterat
     yield Check("pass 1: hair skewed against pass 0, by truth", abs(hair(control) - hair(first)), 0.2)
     for label, target in metrics["target"].items():
         shares = {
-            "by the judge": (last["shares"]["judge"], MISS_BY_JUDGE),
-            "by truth": (last["shares"]["truth"], MISS_BY_TRUTH),
-            "counted again, by truth": (metrics["confirmation"]["shares"]["truth"], MISS_AGAIN),
+            "by the judge": (last["by"]["judge"]["shares"], MISS_BY_JUDGE),
+            "by truth": (last["by"]["truth"]["shares"], MISS_BY_TRUTH),
+            "counted again, by truth": (metrics["confirmation"]["by"]["truth"]["shares"], MISS_AGAIN),
         }
         for reader, (counted, miss) in shares.items():
             value = float(counted[label]["value"])
@@ -94,7 +94,7 @@ def figures(metrics: dict[str, Any], long_hair: float, last_pass: int) -> Iterat
     yield Check("earlier de-biasing passes at which the loop should have stopped", sum(earlier), high=0)
     yield Check("the loop has reached the target, or used up its passes", reached or len(passes) > last_pass, 1)
     yield Check("last pass: share without make-up, by truth", bare(last), 0.93)
-    corrected = [entry for entry in metrics["passes"] if "judge" in entry["corrected"]]
+    corrected = [entry for entry in metrics["passes"] if entry["by"]["judge"]["corrected"]]
     yield Check("passes with shares corrected for the judge's errors", len(corrected), len(metrics["passes"]))
     diversity = [float(entry["control"]["identity.diversity"]["value"]) for entry in (first, last)]
     yield Check("last pass: distance of identities, relative to pass 0", diversity[1] / diversity[0], 0.8)
@@ -102,7 +102,7 @@ def figures(metrics: dict[str, Any], long_hair: float, last_pass: int) -> Iterat
 
 def contains_target(entry: dict[str, Any], target: dict[str, float]) -> bool:
     """Return whether the judge's interval of every share of a pass contains its target."""
-    shares = entry["shares"]["judge"]
+    shares = entry["by"]["judge"]["shares"]
     return all(shares[label]["low"] <= share <= shares[label]["high"] for label, share in target.items())
 
 

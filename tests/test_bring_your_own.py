@@ -14,11 +14,12 @@ import pytest
 import torch
 
 from promptgen.config.build import build_chain
+from promptgen.decision import REACHED
 from promptgen.flows.sampling import generate
 from promptgen.metrics.shares import class_counts
+from promptgen.records import Interval, PassRecord
 from promptgen.tracking import NullTracker
 from steps import check, estimate_bias, evaluate, fit_moments, sample, train_flow
-from steps.estimate_bias import REACHED
 from steps.measuring.records import pass_record
 from steps.shared.common import Pass, Project
 
@@ -53,34 +54,34 @@ def passes(tmp_path_factory):
     raise AssertionError("the loop does not say why it stops")
 
 
-def blue(record: dict, reader: str) -> dict[str, float]:
-    return record["shares"][reader]["blue"]
+def blue(record: PassRecord, reader: str) -> Interval:
+    return record.by[reader].shares["blue"]
 
 
 def test_example_is_controlled_and_de_biased(passes):
     """Ink makes dots large and, unasked, blue; de-biasing brings the colours to the target and leaves the size."""
     done, stopped = passes
     first, control, last = (pass_record(done[number]) for number in (0, 1, -1))
-    assert last["kind"] == "debias"
+    assert last.kind == "debias"
     assert stopped == REACHED
-    assert blue(first, "truth")["value"] == pytest.approx(0.4, abs=0.03)
-    assert blue(control, "truth")["value"] > 0.6
-    assert blue(last, "truth")["value"] == pytest.approx(0.5, abs=0.04)
-    assert blue(last, "judge")["low"] <= 0.5 <= blue(last, "judge")["high"]
-    large = [record["control"]["size.large.truth"]["value"] for record in (first, control, last)]
+    assert blue(first, "truth").value == pytest.approx(0.4, abs=0.03)
+    assert blue(control, "truth").value > 0.6
+    assert blue(last, "truth").value == pytest.approx(0.5, abs=0.04)
+    assert blue(last, "judge").contains(0.5)
+    large = [record.control["size.large.truth"].value for record in (first, control, last)]
     assert large[0] == pytest.approx(0.2, abs=0.03)
     assert min(large[1:]) > 0.95
-    assert min(record["fit"]["ess_fraction"]["value"] for record in (control, last)) > 0.7
+    assert min(record.fit.ess_fraction.value for record in (control, last)) > 0.7
 
 
 def test_page_shows_what_came_out(passes):
     """Of each kind of pass the last one has the figures of the page; how many passes it takes hangs on rounding."""
-    records = {record["kind"]: record for record in map(pass_record, passes[0])}
+    records = {record.kind: record for record in map(pass_record, passes[0])}
     rows = re.findall(r"^\| \d (\w+) \| (\d+) % \| (\d+) % ", PAGE, re.MULTILINE)
     assert [kind for kind, _, _ in rows] == list(records)
     for kind, large, share in rows:
-        assert 100 * records[kind]["control"]["size.large.truth"]["value"] == pytest.approx(int(large), abs=4)
-        assert 100 * blue(records[kind], "judge")["value"] == pytest.approx(int(share), abs=4)
+        assert 100 * records[kind].control["size.large.truth"].value == pytest.approx(int(large), abs=4)
+        assert 100 * blue(records[kind], "judge").value == pytest.approx(int(share), abs=4)
 
 
 def test_checkpoint_needs_the_generator_alone(passes, tmp_path):

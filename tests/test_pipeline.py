@@ -247,7 +247,7 @@ def test_mlflow_has_the_confirming_count_by_the_loop_and_by_its_pass(finished):
     for reader in ("classifier", "judge", "truth"):
         with closing(sqlite3.connect(folder / "mlruns/mlflow.db")) as database:
             told = dict(database.execute(query, [f"confirmed/share/long/{reader}/value"]))
-        value = confirmation["shares"][reader]["long"]["value"]
+        value = confirmation["by"][reader]["shares"]["long"]["value"]
         assert told == {"tiny": value, f"{confirmation['pass']} debias": value}
 
 

@@ -19,10 +19,10 @@ from promptgen.audit.labelling import Indices, Labels
 from promptgen.errors import DataError
 from promptgen.labels import classes, target_shares
 from promptgen.metrics.bias import DISTANCES, Bias, measure_bias, measure_soft_bias
+from promptgen.metrics.comparison import compare_counts
 from promptgen.metrics.correction import corrected_shares, impossible_classes
-from promptgen.metrics.distances import distance_difference
 from promptgen.metrics.estimate import Difference, Estimate, Vector, by_label
-from promptgen.metrics.shares import compare_shares, homogeneity, share_estimates
+from promptgen.metrics.shares import share_estimates
 
 
 @dataclass(frozen=True)
@@ -214,15 +214,13 @@ def _compared(
     if tuple(known) != tuple(labels):
         raise DataError(f"{attribute} has the classes {', '.join(known)} there, and {', '.join(labels)} here")
     there = other.counts(attribute)
-    distances = {
-        name: distance_difference(counts, there, mu, distance, **vars(sampling)) for name, distance in DISTANCES.items()
-    }
+    changes = compare_counts(counts, there, mu, **vars(sampling))
     return Comparison(
         n=int(there.sum()),
         shares=tuple(share_estimates(there, sampling.confidence)),
-        differences=tuple(compare_shares(counts, there, sampling.confidence)),
-        p_value=homogeneity(counts, there, resamples=sampling.resamples, seed=sampling.seed),
-        distances=distances,
+        differences=changes.shares,
+        p_value=changes.p_value,
+        distances=changes.distances,
     )
 
 

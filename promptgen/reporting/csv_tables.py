@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import pandas as pd
 
-from promptgen.records import SOURCES, Metrics, PassRecord
+from promptgen.records import SOURCES, AttributeBias, Metrics, PassRecord
 from promptgen.reporting.drawing.pictures import Pixels, sheet
 from promptgen.reporting.run import Run
 from promptgen.reporting.sections.control import DIVERSITY
@@ -19,13 +19,25 @@ QUALITY_COLUMNS = ("pass", "precision", "recall", "identity_diversity", "frechet
 def share_table(metrics: Metrics) -> str:
     """Return every share as CSV: pass, kind, source, label, value, low, high, target."""
     return _csv(
-        {"pass": record.number, "kind": record.kind, "source": source, "label": label}
-        | interval.model_dump()
-        | {"target": metrics.target[label]}
-        for record in metrics.passes
-        for source in SOURCES
-        for label, interval in (record.shares.get(source) or {}).items()
+        {"pass": record.number, "kind": record.kind, **row} for record in metrics.passes for row in _share_rows(record)
     )
+
+
+def watched_table(metrics: Metrics) -> str:
+    """Return the shares of what is only watched as CSV: pass, attribute, source, label, value, low, high, target."""
+    return _csv(
+        {"pass": record.number, "attribute": name, **row}
+        for record in metrics.passes
+        for name, attribute in record.watched.items()
+        for row in _share_rows(attribute)
+    )
+
+
+def _share_rows(attribute: AttributeBias) -> Iterator[dict[str, object]]:
+    """Yield a row per reader and class."""
+    for source in SOURCES:
+        for label, share in attribute.by[source].shares.items() if source in attribute.by else ():
+            yield {"source": source, "label": label, **share.parts, "target": attribute.target[label]}
 
 
 def bias_table(metrics: Metrics) -> str:
@@ -33,16 +45,20 @@ def bias_table(metrics: Metrics) -> str:
 
     The KL, nats, has a column per source that counted, such as ``judge``; others are called ``judge_total_variation``.
     """
-    return _csv(
-        {"pass": record.number}
-        | {source: kl.value for source, kl in record.kl.items() if kl is not None}
-        | {
-            f"{source}_{name}": distance.value
-            for source, distances in record.distances.items()
-            for name, distance in distances.items()
-        }
-        for record in metrics.passes
-    )
+    return _csv({"pass": record.number, **_kl(record), **_other_distances(record)} for record in metrics.passes)
+
+
+def _kl(record: PassRecord) -> dict[str, float]:
+    return {source: reader.kl.value for source, reader in record.by.items()}
+
+
+def _other_distances(record: PassRecord) -> dict[str, float]:
+    return {
+        f"{source}_{name}": distance.value
+        for source, reader in record.by.items()
+        for name, distance in reader.distances.items()
+        if name != "kl"
+    }
 
 
 def quality_table(metrics: Metrics) -> str:
@@ -50,35 +66,25 @@ def quality_table(metrics: Metrics) -> str:
 
     The columns to draw are there even without a figure, so that what draws them does not stumble.
     """
-    rows = [{"pass": record.number} | _quality(record) for record in metrics.passes]
-    return _csv([dict.fromkeys(QUALITY_COLUMNS) | row for row in rows])
+    return _csv(
+        dict.fromkeys(QUALITY_COLUMNS) | {"pass": record.number} | _quality(record) for record in metrics.passes
+    )
 
 
 def _quality(record: PassRecord) -> dict[str, object]:
     """Return the figures of quality and variety of a pass by name."""
-    figures = record.quality.model_dump() if record.quality else {}
-    if DIVERSITY in record.control:
-        figures["identity_diversity"] = record.control[DIVERSITY].model_dump()
-    found: dict[str, object] = {}
-    for name, figure in figures.items():
-        if isinstance(figure, dict):  # an interval
-            found |= {name: figure["value"], f"{name}_low": figure["low"], f"{name}_high": figure["high"]}
-        else:
-            found[name] = figure
-    return found
-
-
-def watched_table(metrics: Metrics) -> str:
-    """Return the shares of what nobody moves as CSV: pass, attribute, source, label, value, low, high, target."""
-    return _csv(
-        {"pass": record.number, "attribute": attribute, "source": source, "label": label}
-        | interval.model_dump()
-        | {"target": watched.target[label]}
-        for record in metrics.passes
-        for attribute, watched in record.watched.items()
-        for source, bias in watched.by.items()
-        for label, interval in bias.shares.items()
-    )
+    quality = record.quality
+    figures: dict[str, object] = {}
+    if quality:
+        texts = {name: getattr(quality, name) for name in ("reference", "features", "n", "n_reference", "few_samples")}
+        figures |= {**texts, **quality.numbers}
+    if diversity := record.control.get(DIVERSITY):
+        figures |= {
+            "identity_diversity": diversity.value,
+            "identity_diversity_low": diversity.low,
+            "identity_diversity_high": diversity.high,
+        }
+    return figures
 
 
 def training_table(run: Run) -> str:

@@ -10,7 +10,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from promptgen.records import Metrics, PassRecord
 from promptgen.reporting.drawing.pictures import Pixels, data_uri, sheet, shrink
-from promptgen.reporting.fit_words import fit_words
 from promptgen.reporting.run import Run
 from promptgen.reporting.sections import names as words
 from promptgen.reporting.sections.answer import answer, context
@@ -90,7 +89,7 @@ def render(run: Run) -> str:
             bias_panels=bias_panels(metrics),
             indirect=indirect_sources(metrics),
             indirect_rows=indirect_rows(metrics),
-            distances=distance_rows(metrics, run.settings),
+            distances=distance_rows(metrics),
             distance_names=DISTANCES,
             control_panels=control_panels(metrics),
             control_names=_control_names(metrics),
@@ -99,7 +98,7 @@ def render(run: Run) -> str:
             watched_panels=[watched_panel(metrics, *each) for each in enumerate(watched)],
             held_against=held_against,
             training=_training(run),
-            fit_words=fit_words,
+            fit_words=words.fit_words,
             multipliers=_multipliers(run),
             seconds=_table(metrics, "seconds"),
             evaluations=_table(metrics, "generator_evaluations"),

@@ -1,4 +1,4 @@
-"""Who counts the classes of a pass's samples, and what the counts say: shares, KL to the target, shares corrected."""
+"""Counting the classes of a pass's samples: each reader's labels of an attribute, as a part of the pass's record."""
 
 from __future__ import annotations
 
@@ -12,62 +12,60 @@ from promptgen.audit.confusion import card_confusions
 from promptgen.config.models import ReaderSpec
 from promptgen.errors import DataError
 from promptgen.labels import PRODUCT, classes, target_shares
-from promptgen.metrics.bias import DISTANCES, Bias, measure_bias
+from promptgen.metrics.bias import DISTANCES, Bias, measure_bias, measure_soft_bias
 from promptgen.metrics.correction import corrected_shares, impossible_classes
+from promptgen.metrics.estimate import Estimate
 from promptgen.metrics.shares import class_counts, joint_labels
 from promptgen.model_files.cards import find_card
+from promptgen.records import Bias as BiasRecord
+from promptgen.records import Count, Interval, ReaderBias, Source
 from steps.shared.common import Pass
 
 logger = logging.getLogger("promptgen")
 
 Arrays = Mapping[str, NDArray[Any]]
+"""Content of samples.npz, by name."""
+
 Attributes = Mapping[str, Sequence[str]]
-Readers = Mapping[str, ReaderSpec]
+"""Labels of each attribute that a reader knows."""
 
 
-COUNTERS = ("judge", "classifier", "truth")
-"""Who counts, the one whose word is taken first."""
-
-
-class Options(TypedDict):
-    """How an interval is resampled."""
+class Resampling(TypedDict):
+    """How intervals are resampled."""
 
     resamples: int
     confidence: float
     seed: int
 
 
-def options_of(this: Pass) -> Options:
-    """Return how the intervals of a pass are resampled."""
-    evaluation = this.params.evaluation
-    return Options(resamples=evaluation.bootstrap, confidence=evaluation.confidence, seed=this.seed)
+def resampling(run_pass: Pass, seed: int | None = None) -> Resampling:
+    """Return how the intervals of a pass are resampled; with its own seed, unless another one is given."""
+    evaluation = run_pass.params.evaluation
+    return Resampling(
+        resamples=evaluation.bootstrap,
+        confidence=evaluation.confidence,
+        seed=run_pass.seed if seed is None else seed,
+    )
 
 
-def readers_of(this: Pass) -> Readers:
-    """Return the models that count; who knows the truth is none."""
-    return {"classifier": this.params.debias.classifier, "judge": this.params.debias.judge}
+def reader_specs(run_pass: Pass) -> dict[Source, ReaderSpec]:
+    """Return the models that read labels; the truth needs none."""
+    return {"classifier": run_pass.params.debias.classifier, "judge": run_pass.params.debias.judge}
 
 
-def counting_params(this: Pass) -> dict[str, Any]:
-    """Return all parameters that `count_target` depends on, and what it reads off cards."""
-    cards = [name for spec in readers_of(this).values() for name in spec.cards()]
+def counting_params(run_pass: Pass) -> dict[str, Any]:
+    """Return all parameters that `debias_count` depends on, and what it reads off cards."""
+    cards = [name for spec in reader_specs(run_pass).values() for name in spec.cards()]
     return {
-        "seed": this.seed,
-        "quality": {name: find_card(name, this.project.models).quality for name in cards},
-        **this.params.debias.model_dump(include={"attribute", "target"}),
-        **this.params.evaluation.model_dump(include={"confidence", "bootstrap"}),
+        "seed": run_pass.seed,
+        "quality": {name: find_card(name, run_pass.project.models).quality for name in cards},
+        **run_pass.params.debias.model_dump(include={"attribute", "target"}),
+        **run_pass.params.evaluation.model_dump(include={"confidence", "bootstrap"}),
     }
 
 
-def count(arrays: Arrays, reader: str, attributes: Attributes, attribute: str) -> dict[str, int]:
-    """Return how often each label of `attribute`, which may be a product, was read; empty if `reader` does not know it.
-
-    Args:
-        arrays: content of samples.npz.
-        reader: who counts.
-        attributes: labels of each attribute the reader knows.
-        attribute: what is counted.
-    """
+def label_counts(arrays: Arrays, reader: str, attributes: Attributes, attribute: str) -> dict[str, int]:
+    """Return how many samples of each class a reader saw; empty if it does not know `attribute`, or a factor of it."""
     factors = attribute.split(PRODUCT)
     if not all(factor in attributes for factor in factors):
         return {}
@@ -76,68 +74,70 @@ def count(arrays: Arrays, reader: str, attributes: Attributes, attribute: str) -
     return dict(zip(labels, class_counts(joint, len(labels)).tolist(), strict=True))
 
 
-def count_target(this: Pass, arrays: Arrays, labels: Mapping[str, Attributes]) -> dict[str, dict[str, Any]]:
-    """Return what samples show of the attribute to de-bias, as plain dicts by who counted.
+def debias_count(run_pass: Pass, arrays: Arrays, readers: Mapping[Source, Attributes], *, soft: bool = False) -> Count:
+    """Return how the attribute to de-bias is distributed among samples, by every reader that knows it.
 
     Args:
-        this: the pass that they are of.
+        run_pass: the pass that the samples are of.
         arrays: content of samples.npz.
-        labels: labels of each attribute, by who knows it.
-
-    Returns:
-        `shares` by label, `kl` to the target, and the other `distances` by name; of those whose card has a confusion
-        table, the `corrected` shares by label, and as `uncorrectable` the labels whose count no such table gives; and
-        each distance that `chance` alone would show, by its name.
+        readers: labels of each attribute, by reader.
+        soft: whether to measure mean probabilities as well, of those readers that give probabilities.
     """
-    names = ("shares", "kl", "distances", "chance", "corrected", "uncorrectable")
-    found: dict[str, dict[str, Any]] = {name: {} for name in names}
-    for reader, attributes in labels.items():
-        if counts := count(arrays, reader, attributes, this.params.debias.attribute):
-            bias = measured(this, counts, this.params.debias.target)
-            figures = bias_dict(list(counts), bias)
-            found["shares"][reader], found["kl"][reader] = figures.pop("shares"), figures.pop("kl")
-            found["distances"][reader], found["chance"] = figures, bias.noise_floors  # alike for all who count
-            for name, value in _corrected(this, counts, attributes, readers_of(this).get(reader)).items():
-                found[name][reader] = value
-    return found
+    attribute, target, options = run_pass.params.debias.attribute, run_pass.params.debias.target, resampling(run_pass)
+    chance: dict[str, float] = {}
+    by: dict[Source, ReaderBias] = {}
+    for reader, attributes in readers.items():
+        if counts := label_counts(arrays, reader, attributes, attribute):
+            bias = bias_of_counts(counts, target, options)
+            chance = bias.noise_floors  # the same by every reader
+            more = _correction(run_pass, reader, counts, attributes)
+            if soft and (probabilities := f"probability.{reader}") in arrays:
+                more["soft"] = soft_record(arrays[probabilities], list(counts), target, options)
+            by[reader] = reader_record(counts, bias, **more)
+    return Count(number=run_pass.number, n=len(arrays["probability.judge"]), target=target, chance=chance, by=by)
 
 
-def measured(this: Pass, counts: Mapping[str, int], target: Mapping[str, float] | None) -> Bias:
+def bias_of_counts(counts: Mapping[str, int], target: Mapping[str, float] | None, options: Resampling) -> Bias:
     """Return every bias figure of counts by label, against wanted shares or, for None, equal ones."""
-    return measure_bias(list(counts.values()), target_shares(list(counts), target), **options_of(this))
+    return measure_bias(list(counts.values()), target_shares(list(counts), target), **options)
 
 
-def bias_dict(labels: Sequence[str], bias: Bias) -> dict[str, Any]:
-    """Return the `shares` by label and each distance by its name, as plain dicts."""
-    shares = {label: share.as_dict() for label, share in zip(labels, bias.shares, strict=True)}
-    return {"shares": shares} | {name: getattr(bias, name).as_dict() for name in DISTANCES}
+def reader_record(counts: Mapping[str, int], bias: Bias, **others: Any) -> ReaderBias:
+    """Return the record of what a reader counted; `others` are further fields of it."""
+    return ReaderBias(counts=dict(counts), **_figures(list(counts), bias), **others)
 
 
-def judged(this: Pass, arrays: Arrays, labels: Mapping[str, Attributes]) -> Bias:
-    """Return the judge's figures of samples, classes in the order of the target; arguments as of `count_target`."""
-    target = this.params.debias.target
-    counts = count(arrays, "judge", labels["judge"], this.params.debias.attribute)
-    return measured(this, {label: counts[label] for label in target}, target)
+def soft_record(
+    probabilities: NDArray[Any], labels: Sequence[str], target: Mapping[str, float], options: Resampling
+) -> BiasRecord:
+    """Return the record of mean probabilities, from the probability of each class, (N, K)."""
+    bias = measure_soft_bias(probabilities, target_shares(labels, target), **options)
+    return BiasRecord(**_figures(labels, bias))
 
 
-def _corrected(
-    this: Pass, counts: Mapping[str, int], attributes: Attributes, reader: ReaderSpec | None
-) -> dict[str, Any]:
-    """Return shares `corrected` by label, and what is `uncorrectable`, if a confusion table is on the reader's card."""
-    if reader is None:
+def _figures(labels: Sequence[str], bias: Bias) -> dict[str, Any]:
+    return {"shares": by_label(labels, bias.shares)} | {name: Interval.of(getattr(bias, name)) for name in DISTANCES}
+
+
+def by_label(labels: Sequence[str], estimates: Sequence[Estimate]) -> dict[str, Interval]:
+    """Return the estimates of classes, by label."""
+    return {label: Interval.of(estimate) for label, estimate in zip(labels, estimates, strict=True)}
+
+
+def _correction(run_pass: Pass, reader: Source, counts: Mapping[str, int], attributes: Attributes) -> dict[str, Any]:
+    """Return shares without a reader's known errors, and what is uncorrectable, if its card has a confusion table."""
+    spec = reader_specs(run_pass).get(reader)
+    if spec is None:
         return {}
-    confusion = card_confusions(reader, attributes, this.project.models).get(this.params.debias.attribute)
+    confusion = card_confusions(spec, attributes, run_pass.project.models).get(run_pass.params.debias.attribute)
     if confusion is None:
         return {}
-    labels, values = list(counts), list(counts.values())
+    labels, values, options = list(counts), list(counts.values()), resampling(run_pass)
     try:
         table = confusion.ordered(labels)
-        found = corrected_shares(values, table, **options_of(this))
-        impossible = impossible_classes(values, table, **options_of(this))
+        shares = corrected_shares(values, table, **options)
+        impossible = impossible_classes(values, table, **options)
     except DataError as error:  # such as a classifier that is no better than chance
         logger.warning("the shares of %s cannot be corrected: %s", confusion.attribute, error)
         return {}
-    return {
-        "corrected": {label: share.as_dict() for label, share in zip(labels, found, strict=True)},
-        "uncorrectable": [labels[index] for index in impossible],
-    }
+    return {"corrected": by_label(labels, shares), "uncorrectable": [labels[index] for index in impossible]}

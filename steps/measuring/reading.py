@@ -17,7 +17,7 @@ from promptgen.generators.base import Generator, HasTruth, conditioned_truth, tr
 from promptgen.labels import probabilities
 from promptgen.perception.base import Classifier
 from promptgen.tracking import Tracker
-from steps.measuring.counting import readers_of
+from steps.measuring.counting import reader_specs
 from steps.shared.common import Pass
 
 
@@ -27,7 +27,7 @@ def reading_params(this: Pass) -> dict[str, Any]:
         "seed": this.seed,
         "condition": dict(this.params.condition.ranges),
         "generator": this.params.generator.model_dump(),
-        "readers": {name: spec.model_dump() for name, spec in readers_of(this).items()},
+        "readers": {name: spec.model_dump() for name, spec in reader_specs(this).items()},
         "attribute": this.params.debias.attribute,
         **this.params.evaluation.model_dump(include={"samples", "batch"}),
     }
@@ -39,7 +39,7 @@ def reading_inputs(this: Pass) -> dict[str, str]:
     Raises:
         DataError: the flow of this pass is not trained yet.
     """
-    return this.generator_inputs() | identities(readers_of(this).values(), this.project.models)
+    return this.generator_inputs() | identities(reader_specs(this).values(), this.project.models)
 
 
 class Reading:
@@ -63,7 +63,7 @@ class Reading:
         self.attribute = this.params.debias.attribute
         project = this.project
         self.readers: dict[str, Classifier] = {
-            name: project.placed(build_classifier(spec, project.models)) for name, spec in readers_of(this).items()
+            name: project.placed(build_classifier(spec, project.models)) for name, spec in reader_specs(this).items()
         }
         self.attributes: dict[str, dict[str, list[str]]] = {
             reader: {name: list(labels) for name, labels in classifier.attributes.items()}

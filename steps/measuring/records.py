@@ -1,4 +1,4 @@
-"""The entry of a pass in reports/metrics.json, from what its steps have left, and the file itself."""
+"""The record of a pass, put together from the results of its steps, and the files that a run's records become."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from promptgen.config.params import PassKind
+from promptgen.errors import DataError
 from promptgen.files import write_json
-from steps.measuring.counting import COUNTERS
+from promptgen.records import Confirmation, Count, Measurement, Metrics, PassRecord
 from steps.shared.common import Pass, Project
 from steps.shared.manifest import StepFolder
 
@@ -18,7 +19,6 @@ logger = logging.getLogger("promptgen")
 METRICS_NAME = "metrics.json"
 SUMMARY_NAME = "summary.json"
 TIMING_NAME = "timing.json"
-QUALITY = ("frechet", "frechet_chance", "kernel", "precision", "recall")
 STEPS: Mapping[PassKind, tuple[str, ...]] = {
     "generator": ("sample", "evaluate", "estimate_bias"),
     "control": ("train_flow", "sample", "evaluate", "estimate_bias"),
@@ -27,35 +27,62 @@ STEPS: Mapping[PassKind, tuple[str, ...]] = {
 """The steps of each kind of pass, in their order."""
 
 
-def pass_record(this: Pass, *, confirmed: bool = False) -> dict[str, Any]:
-    """Return what is recorded of a pass whose steps are done.
+def measurement(run_pass: Pass) -> Measurement:
+    """Return what `evaluate` measured of a pass.
+
+    Raises:
+        DataError: the pass has not been evaluated.
+    """
+    return Measurement.parse(_manifest(run_pass, "evaluate")["result"], f"the evaluation of pass {run_pass.number}")
+
+
+def evaluation_fingerprint(run_pass: Pass) -> str:
+    """Return what stands for the measurement of a pass among the inputs of a step: equal ones measured the same.
+
+    Raises:
+        DataError: the pass has not been evaluated.
+    """
+    return str(_manifest(run_pass, "evaluate")["fingerprint"])
+
+
+def pass_record(run_pass: Pass, *, confirmed: bool = False) -> PassRecord:
+    """Return the record of a pass whose steps are done.
 
     Args:
-        this: the pass.
+        run_pass: the pass.
         confirmed: whether it was counted once more, which took time and images, too.
 
     Raises:
         DataError: a step of the pass has not been run.
     """
-    steps = (*STEPS[this.kind], "confirm") if confirmed else STEPS[this.kind]
-    manifests = {step: StepFolder(this.folder(step), "").manifest() for step in steps}
+    steps = (*STEPS[run_pass.kind], *(["confirm"] if confirmed else []))
+    manifests = {step: _manifest(run_pass, step) for step in steps}
     results = {step: manifest["result"] for step, manifest in manifests.items()}
     evaluations = [result.get("generator_evaluations", {}) for result in results.values()]
-    return {
-        **results["evaluate"],
-        "fit": results.get("train_flow", {}).get("fit"),
-        "seconds": {step: round(manifest["seconds"], 3) for step, manifest in manifests.items()},
-        "generator_evaluations": {
-            way: sum(counted.get(way, 0) for counted in evaluations) for way in ("forward", "backward")
+    origin = f"the results of pass {run_pass.number}"
+    return PassRecord.parse(
+        {
+            **results["evaluate"],
+            "changes": results["estimate_bias"]["changes"],
+            "fit": results.get("train_flow", {}).get("fit"),
+            "seconds": {step: round(manifest["seconds"], 3) for step, manifest in manifests.items()},
+            "generator_evaluations": {
+                way: sum(counted.get(way, 0) for counted in evaluations) for way in ("forward", "backward")
+            },
         },
-    }
+        origin,
+    )
+
+
+def _manifest(run_pass: Pass, step: str) -> dict[str, Any]:
+    try:
+        return StepFolder(run_pass.folder(step), "").manifest()
+    except DataError as error:
+        raise DataError(f"{error}; write it with `python -m steps.{step} --pass {run_pass.number}`") from error
 
 
 def write_metrics(
-    project: Project,
-    records: Sequence[dict[str, Any]],
-    stopped: str,
-    confirmation: Mapping[str, Any] | None = None,
+    project: Project, records: Sequence[PassRecord], stopped: str, confirmation: Confirmation | None = None
 ) -> Path:
     """Write reports/metrics.json, and its headline figures to summary.json; return the first.
 
@@ -63,7 +90,7 @@ def write_metrics(
 
     Args:
         project: the experiment.
-        records: what is recorded of each pass, in order.
+        records: the record of each pass, in order.
         stopped: why the loop stops.
         confirmation: the last pass counted once more, if it was.
 
@@ -71,70 +98,52 @@ def write_metrics(
         StorageError: it cannot be written.
     """
     debias, path = project.params.debias, project.reports / METRICS_NAME
-    content = {
-        "experiment": project.params.experiment,
-        "attribute": debias.attribute,
-        "target": debias.target,
-        "stopped": stopped,
-        "passes": list(records),
-        "confirmation": confirmation,
-    }
-    write_json(path, content)
-    write_json(project.reports / SUMMARY_NAME, summary(records, stopped, confirmation))
+    metrics = Metrics(
+        experiment=project.params.experiment,
+        attribute=debias.attribute,
+        target=debias.target,
+        stopped=stopped,
+        passes=list(records),
+        confirmation=confirmation,
+    )
+    write_json(path, metrics.as_dict())
+    write_json(project.reports / SUMMARY_NAME, summary(metrics))
     return path
 
 
-def summary(
-    records: Sequence[dict[str, Any]], stopped: str, confirmation: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """Return the headline figures of a run, in a form that DVC compares; arguments as of `write_metrics`.
+def summary(metrics: Metrics) -> dict[str, Any]:
+    """Return the headline figures of a run, in a form that DVC compares.
 
     They are those of the first and of the last pass, and of the confirming count, if there is one. DVC leaves out
     lists, of which the passes are one.
     """
-    found: dict[str, Any] = {
-        "passes": len(records),
-        "stopped": stopped,
-        "first": _headline(records[0]),
-        "last": _headline(records[-1]),
+    content: dict[str, Any] = {
+        "passes": len(metrics.passes),
+        "stopped": metrics.stopped,
+        "first": _headline(metrics.passes[0]),
+        "last": _headline(metrics.passes[-1]),
     }
-    if confirmation is not None:
-        contains = confirmation["contains_target"]
-        found["confirmed"] = {**_counted(confirmation, _counter(confirmation)), "contains_target": contains}
-    return found
+    if again := metrics.confirmation:
+        content["confirmed"] = {**_judged(again), "contains_target": again.contains_target}
+    return content
 
 
-def _headline(record: Mapping[str, Any]) -> dict[str, Any]:
-    counter = _counter(record)
+def _headline(record: PassRecord) -> dict[str, Any]:
     return {
-        **_counted(record, counter),
-        "corrected": {label: share["value"] for label, share in record["corrected"].get(counter, {}).items()},
-        "control": {name: figure["value"] for name, figure in record["control"].items()},
-        "watched": {name: _trusted(watched["by"])["kl"]["value"] for name, watched in record["watched"].items()},
-        "quality": {name: _plain(record["quality"][name]) for name in QUALITY} if record["quality"] else None,
-        "ess_fraction": record["fit"] and record["fit"]["ess_fraction"]["value"],
+        **_judged(record),
+        "corrected": {label: share.value for label, share in (record.trusted.corrected or {}).items()},
+        "control": {name: figure.value for name, figure in record.control.items()},
+        "watched": {name: attribute.trusted.kl.value for name, attribute in record.watched.items()},
+        "quality": record.quality
+        and {name: number for name, number in record.quality.numbers.items() if not name.endswith(("_low", "_high"))},
+        "ess_fraction": record.fit and record.fit.ess_fraction.value,
     }
 
 
-def _counter(record: Mapping[str, Any]) -> str:
-    """Return who decides: the judge, if there is one."""
-    return "judge" if record["shares"].get("judge") else "classifier"
-
-
-def _counted(record: Mapping[str, Any], counter: str) -> dict[str, Any]:
-    """Return what was counted of the attribute to de-bias."""
-    shares = {label: share["value"] for label, share in record["shares"][counter].items()}
-    return {"kl": record["kl"][counter], "shares": shares}
-
-
-def _trusted(by: Mapping[str, Any]) -> Any:
-    """Return what the most trusted of those who counted has found."""
-    return next(by[counter] for counter in COUNTERS if counter in by)
-
-
-def _plain(figure: Any) -> float:
-    """Return a figure without its interval."""
-    return float(figure["value"] if isinstance(figure, Mapping) else figure)
+def _judged(count: Count) -> dict[str, Any]:
+    """Return what the judge counted of the attribute to de-bias."""
+    shares = {label: share.value for label, share in count.trusted.shares.items()}
+    return {"kl": count.trusted.kl.as_dict(), "shares": shares}
 
 
 def write_timing(project: Project, total: float, spent: float) -> None:

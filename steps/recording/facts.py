@@ -10,90 +10,72 @@ from pathlib import Path
 from typing import Any
 
 from promptgen.files import sha256_of
-from promptgen.metrics.bias import DISTANCES
+from promptgen.records import Bias, Confirmation, Count, Figure, PassRecord
 
 HEADLINE = "bias/kl/judge"
 
 
-def figures(record: Mapping[str, Any]) -> dict[str, float]:
-    """Return a pass's entry of reports/metrics.json as flat metrics, the headline bias metric first.
+def figures(record: PassRecord) -> dict[str, float]:
+    """Return the record of a pass as flat metrics, the headline bias metric first.
 
     MLflow shows names group by group in the order of the alphabet, so what the loop is about is called ``bias``.
     """
-    flat = _intervals(HEADLINE, record["kl"]["judge"]) | _counted("bias", record)
-    flat |= {f"chance/{name}": value for name, value in record.get("chance", {}).items()}
-    for reader, shares in record.get("corrected", {}).items():
-        for label, interval in shares.items():
-            flat |= _intervals(f"corrected/{label}/{reader}", interval)
-    for reader, distances in record.get("distances", {}).items():
-        for name, interval in distances.items():
-            flat |= _intervals(f"distance/{name}/{reader}", interval)
-    for reader, bias in record.get("soft", {}).items():
-        flat |= _bias("soft", reader, bias)
-    for attribute, watched in record.get("watched", {}).items():
-        for reader, bias in watched["by"].items():
-            flat |= _bias(f"watched/{attribute}", reader, bias)
-    flat |= _quality(record.get("quality") or {})
-    for name, interval in record["control"].items():
-        flat |= _intervals(f"{'quality' if name.startswith('identity.') else 'control'}/{name}", interval)
-    for name, value in (record["fit"] or {}).items():
-        flat |= _intervals(f"fit/{name}", value) if isinstance(value, Mapping) else {f"fit/{name}": value}
-    flat |= {f"train/seconds/{step}": value for step, value in record["seconds"].items()}
-    flat |= {f"train/evaluations/{way}": value for way, value in record["generator_evaluations"].items()}
-    return _numbers(flat)
+    flat = _numbers(HEADLINE, record.trusted.kl) | _counted("bias", record) | _numbers("chance", record.chance)
+    for source, reader in record.by.items():
+        for label, share in (reader.corrected or {}).items():
+            flat |= _numbers(f"corrected/{label}/{source}", share)
+        for name, distance in reader.distances.items():
+            if name != "kl":  # which stands under bias/
+                flat |= _numbers(f"distance/{name}/{source}", distance)
+        if reader.soft:
+            flat |= _bias("soft", source, reader.soft)
+    for attribute, watched in record.watched.items():
+        for source, reader in watched.by.items():
+            flat |= _bias(f"watched/{attribute}", source, reader)
+    if record.quality:
+        flat |= _numbers("quality", record.quality.figures)
+    for name, interval in record.control.items():
+        flat |= _numbers(f"{'quality' if name.startswith('identity.') else 'control'}/{name}", interval)
+    if record.fit:
+        flat |= _numbers("fit", dict(record.fit))
+    flat |= _numbers("train/seconds", record.seconds)
+    return flat | _numbers("train/evaluations", record.generator_evaluations)
 
 
-def confirmed_figures(confirmation: Mapping[str, Any]) -> dict[str, float]:
-    """Return the confirming count of reports/metrics.json as flat metrics."""
-    return _numbers(_counted("confirmed", confirmation))
+def confirmed_figures(confirmation: Confirmation) -> dict[str, float]:
+    """Return the confirming count as flat metrics."""
+    return _counted("confirmed", confirmation)
 
 
-def _counted(prefix: str, record: Mapping[str, Any]) -> dict[str, float | None]:
+def _counted(prefix: str, count: Count) -> dict[str, float]:
     """Return KL and shares of the attribute to de-bias, by all who counted."""
-    flat: dict[str, float | None] = {}
-    for reader, interval in record["kl"].items():
-        flat |= _intervals(f"{prefix}/kl/{reader}", interval)
-    for reader, shares in record["shares"].items():
-        for label, interval in shares.items():
-            flat |= _intervals(f"{prefix}/share/{label}/{reader}", interval)
+    flat: dict[str, float] = {}
+    for source, reader in count.by.items():
+        flat |= _numbers(f"{prefix}/kl/{source}", reader.kl)
+        for label, share in reader.shares.items():
+            flat |= _numbers(f"{prefix}/share/{label}/{source}", share)
     return flat
 
 
-def _numbers(flat: Mapping[str, Any]) -> dict[str, float]:
-    """Return the metrics whose value is known."""
-    return {name: float(value) for name, value in flat.items() if isinstance(value, int | float)}
+def _bias(prefix: str, source: str, bias: Bias) -> dict[str, float]:
+    """Return an attribute's shares and distances by one reader."""
+    figures = {f"share/{label}": share for label, share in bias.shares.items()} | bias.distances
+    return _numbers(prefix, {f"{name}/{source}": figure for name, figure in figures.items()})
 
 
-def _bias(prefix: str, reader: str, bias: Mapping[str, Any]) -> dict[str, float | None]:
-    """Return an attribute's shares and distances by one who counted."""
-    flat: dict[str, float | None] = {}
-    for label, interval in bias["shares"].items():
-        flat |= _intervals(f"{prefix}/share/{label}/{reader}", interval)
-    for name in DISTANCES:
-        flat |= _intervals(f"{prefix}/{name}/{reader}", bias[name])
-    return flat
-
-
-def _quality(quality: Mapping[str, Any]) -> dict[str, float | None]:
-    if not quality:
-        return {}
-    flat: dict[str, float | None] = {
-        "quality/frechet/value": quality["frechet"],
-        "quality/frechet/chance": quality["frechet_chance"],
-    }
-    for name in ("kernel", "precision", "recall"):
-        flat |= _intervals(f"quality/{name}", quality[name])
-    return flat
+def _numbers(name: str, value: object) -> dict[str, float]:
+    """Return every number in a part of a record, by its path; a figure has `value` and what stands beside it."""
+    if isinstance(value, Figure):
+        return _numbers(name, value.parts)
+    if isinstance(value, Mapping):
+        return {path: number for key, part in value.items() for path, number in _numbers(f"{name}/{key}", part).items()}
+    return {name: float(value)} if isinstance(value, int | float) else {}
 
 
 def metric_name(name: str) -> str:
     """Return a name that MLflow takes for a metric, and a file system for a path: labels are the user's own words."""
     parts = re.sub(r"[^\w.\- :/]", "_", name).split("/")
     return "/".join("_" if part in ("", ".", "..") else part for part in parts)
-
-
-def _intervals(name: str, estimate: Mapping[str, float | None]) -> dict[str, float | None]:
-    return {f"{name}/{part}": estimate[part] for part in ("value", "low", "high")}
 
 
 def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from promptgen.files import sha256_of
+from promptgen.records import Confirmation, PassRecord
 from steps.recording.courier import Courier
 from steps.recording.facts import HEADLINE, confirmed_figures, figures, flatten, provenance
 from steps.recording.journal import Journal
@@ -64,7 +65,7 @@ class Recorder:
         self.registered_model = registered_model
         self.folder = journal_folder(self.root, experiment, loop)
         self.journal = Journal(self.folder / JOURNAL_NAME)
-        self._records: dict[int, Mapping[str, Any]] = {}
+        self._records: dict[int, PassRecord] = {}
         self._checkpoints: set[int] = set()
         self._courier = Courier(self.folder, self.root, interval)
         self._patience = patience
@@ -97,7 +98,7 @@ class Recorder:
         tracker = MlflowTracker(self, name, number)
         before = self._records.get(number - 1)
         if before is not None:
-            headline = {f"{HEADLINE}/value": before["kl"]["judge"]["value"]}
+            headline = {f"{HEADLINE}/value": before.trusted.kl.value}
             self.write("metrics", name, step=number - 1, values=headline)
         try:
             yield tracker
@@ -111,14 +112,12 @@ class Recorder:
         self.write("tags", PARENT, values={"promptgen.stopped": stopped})
         for path in files:
             self.artifact(PARENT, path)
-        judged = {
-            number: self._records[number]["kl"]["judge"]["value"] for number in self._checkpoints & set(self._records)
-        }
+        judged = {number: self._records[number].trusted.kl.value for number in self._checkpoints & set(self._records)}
         if self.registered_model and judged:
             best = min(judged, key=lambda number: judged[number])
             self.write("alias", f"pass-{best}", name=self.registered_model, alias=ALIAS)
 
-    def record(self, number: int, record: Mapping[str, Any]) -> None:
+    def record(self, number: int, record: PassRecord) -> None:
         """Log the figures of a finished pass, on its own run and, with step = pass, on the parent."""
         self._records[number] = record
         values = figures(record)
@@ -126,7 +125,7 @@ class Recorder:
         shared = {name: value for name, value in values.items() if not name.startswith("train/")}
         self.write("metrics", PARENT, step=number, values=shared)
 
-    def confirm(self, number: int, confirmation: Mapping[str, Any]) -> None:
+    def confirm(self, number: int, confirmation: Confirmation) -> None:
         """Log what a pass showed when it was counted once more, on its own run and, with step = pass, on the parent."""
         for run in (f"pass-{number}", PARENT):
             self.write("metrics", run, step=number, values=confirmed_figures(confirmation))
@@ -186,12 +185,12 @@ class MlflowTracker:
     def progress(self, done: int, total: int, note: str = "") -> None:
         """Ignore the progress: MLflow has no place for it."""
 
-    def record(self, record: Mapping[str, Any]) -> None:
-        """Log the figures of this pass, given as its entry in reports/metrics.json."""
+    def record(self, record: PassRecord) -> None:
+        """Log the figures of this pass."""
         self._recorder.record(self.number, record)
 
-    def confirm(self, confirmation: Mapping[str, Any]) -> None:
-        """Log what this pass showed when it was counted once more, as it stands in reports/metrics.json."""
+    def confirm(self, confirmation: Confirmation) -> None:
+        """Log what this pass showed when it was counted once more."""
         self._recorder.confirm(self.number, confirmation)
 
     def artifact(self, path: Path, folder: str = "") -> None:

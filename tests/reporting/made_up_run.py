@@ -1,5 +1,6 @@
 """Runs with made-up but consistent numbers, for the tests of the report."""
 
+import copy
 from functools import cache
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import numpy as np
 
 from promptgen.config.params import Params
 from promptgen.metrics.bias import DISTANCES, measure_bias
+from promptgen.metrics.comparison import change_between
 from promptgen.metrics.shares import wilson
-from promptgen.records import Metrics
+from promptgen.records import Interval, Measurement, Metrics, Quality
 from promptgen.reporting.run import PassMaterial, Run
 from promptgen.reporting.settings import Settings
 from promptgen.strict import read_yaml, validate
@@ -40,6 +42,8 @@ def settings(params):
 
 HAIR = {"generator": 0.5, "control": 0.84, "debias": 0.507}
 READERS = ("classifier", "judge", "truth")
+MEASURED = ("pass", "n", "target", "chance", "by", "kind", "watched", "quality", "control")
+MEASURE = {"value": 0.75, "low": 0.7, "high": 0.8}
 
 FIT = {
     "ess_fraction": {"value": 0.417, "low": 0.387, "high": 0.447},
@@ -62,57 +66,49 @@ def counts_of(long, labels=("short", "long")):
     return [round(N * rest)] * (len(labels) - 1) + [round(N * long)]
 
 
-def bias_dict(labels, found):
-    """Return the figures of `promptgen.metrics.bias.Bias` as they stand in metrics.json."""
-    return {
-        "shares": {label: share.as_dict() for label, share in zip(labels, found.shares, strict=True)},
-        **{name: getattr(found, name).as_dict() for name in DISTANCES},
-    }
+def reader(counts, target, labels, **others):
+    """Return what one reader says of an attribute, as it stands in metrics.json."""
+    found = bias(tuple(counts), tuple(target))
+    shares = {label: share.as_dict() for label, share in zip(labels, found.shares, strict=True)}
+    figures = {"shares": shares} | {name: getattr(found, name).as_dict() for name in DISTANCES}
+    alone = {"soft": None, "corrected": None, "uncorrectable": []} | others
+    return {"counts": dict(zip(labels, counts, strict=True))} | figures | alone
 
 
-def watch(counts, target, labels, readers):
-    """Return what is recorded of an attribute that is only watched, everyone having seen the same."""
-    found = bias(tuple(counts), target)
+def attribute(counts, target, labels, readers):
+    """Return what is recorded of an attribute; `counts` by reader."""
     return {
         "target": dict(zip(labels, target, strict=True)),
-        "by": {reader: bias_dict(labels, found) for reader in readers},
-        "chance": found.noise_floors,
+        "chance": bias(tuple(counts[readers[-1]]), tuple(target)).noise_floors,
+        "by": {name: reader(counts[name], target, labels) for name in readers},
     }
+
+
+def watch(counts, target, labels, readers=READERS):
+    """Return what is recorded of an attribute that is only watched, everyone having seen the same."""
+    return attribute(dict.fromkeys(readers, counts), target, labels, readers)
 
 
 def count(number, long, readers=READERS, labels=("short", "long"), target=(0.5, 0.5)):
     """Return a count of the attribute to de-bias; `long` is a share, or one per reader."""
     seen = long if isinstance(long, dict) else dict.fromkeys(readers, long)
-    shares, kl, distances, chance = {}, {}, {}, {}
-    for reader in readers:
-        found = bias(tuple(counts_of(seen[reader], labels)), tuple(target))
-        figures = bias_dict(labels, found)
-        shares[reader], kl[reader], chance = figures.pop("shares"), figures.pop("kl"), found.noise_floors
-        distances[reader] = figures
-    return {
-        "pass": number,
-        "n": N,
-        "shares": shares,
-        "kl": kl,
-        "distances": distances,
-        "chance": dict(chance),
-        "corrected": {"judge": {label: {"value": 0.4567, "low": 0.4321, "high": 0.4789} for label in labels}},
-        "uncorrectable": {"judge": []},
-    }
+    counted = attribute({name: counts_of(seen[name], labels) for name in readers}, target, labels, readers)
+    counted["by"]["judge"]["corrected"] = {label: {"value": 0.4567, "low": 0.4321, "high": 0.4789} for label in labels}
+    return {"pass": number, "n": N, **counted}
 
 
 def quality(number):
     """Return how the samples of a pass look against the generator's own; pass 0 against itself."""
     n = N if number else N // 2
     recall = 0.871 - 0.2 * (number > 0)
-    return {
+    others = {name: MEASURE for name, field in Quality.model_fields.items() if field.annotation is Interval}
+    return others | {
         "reference": "the generator" if number else "its other half",
         "features": "world-judge",
         "n": n,
         "n_reference": n,
-        "frechet": 0.412 + 3 * (number > 0),
-        "frechet_chance": 0.377,
         "few_samples": False,
+        "frechet": {"value": 0.412 + 3 * (number > 0), "chance": 0.377},
         "kernel": {"value": 0.0123, "low": -0.0011, "high": 0.0257},
         "precision": wilson(0.883 * n, n).as_dict(),
         "recall": wilson(recall * n, n).as_dict(),
@@ -122,62 +118,64 @@ def quality(number):
 def record(number, kind, long, readers=READERS, labels=("short", "long"), target=(0.5, 0.5)):
     """Return a pass as it stands in metrics.json; `long` is a share, or one per reader."""
     counted = count(number, long, readers, labels, target)
+    for name in set(readers) - {"truth"}:
+        figures = counted["by"][name]
+        figures["soft"] = {key: figures[key] for key in ("shares", *DISTANCES)}
     makeup = 0.62 if kind == "generator" else 0.97
-    control = {f"makeup.without.{reader}": wilson(makeup * N, N).as_dict() for reader in readers}
+    control = {f"makeup.without.{name}": wilson(makeup * N, N).as_dict() for name in readers}
     old = 400 if kind == "generator" else 700
     return {
         **counted,
         "kind": kind,
-        "soft": {
-            reader: {"shares": shares, "kl": counted["kl"][reader], **counted["distances"][reader]}
-            for reader, shares in counted["shares"].items()
-            if reader != "truth"
-        },
         "watched": {
             "glasses": watch((1400 + number, 600 - number), (0.5, 0.5), ("without", "with"), readers),
             "age": watch((1700 - old, 300, old), (0.4, 0.4, 0.2), ("young", "middle", "old"), readers),
         },
         "quality": quality(number),
         "control": {**control, "identity.diversity": {"value": 1.031, "low": 1.012, "high": 1.052}},
+        "changes": [],
         "fit": None if kind == "generator" else dict(FIT),
         "seconds": {"sample": 9.25, "evaluate": 1.5} | ({} if kind == "generator" else {"train_flow": 150.0}),
         "generator_evaluations": {"forward": 21234, "backward": 19200 if kind != "generator" else 0},
     }
 
 
-NEW = ("uncorrectable", "distances", "chance", "soft", "watched", "quality")
-
-
-def of_an_older_run(content):
-    """Return the content as it was before these parts existed."""
-    passes = [{name: part for name, part in each.items() if name not in NEW} for each in content["passes"]]
-    return {name: part for name, part in content.items() if name != "confirmation"} | {"passes": passes}
+def least(content):
+    """Return the content of a run that measured only what every run measures."""
+    content = copy.deepcopy(content)
+    for record in content["passes"]:
+        record |= {"watched": {}, "quality": None}
+        for name in record["by"]:
+            record["by"][name]["soft"] = None
+    return content | {"confirmation": None}
 
 
 def content(kinds=("generator", "control", "debias"), long=None, stopped="interval contains the target", **options):
-    """Return what metrics.json holds; `long` gives the share of long hair in each pass."""
+    """Return what metrics.json holds; `long` gives the share of long hair in each pass. `make` adds the changes."""
     shares = [HAIR[kind] for kind in kinds] if long is None else long
     passes = [record(i, kind, share, **options) for i, (kind, share) in enumerate(zip(kinds, shares, strict=True))]
     labels, target = options.get("labels", ("short", "long")), options.get("target", (0.5, 0.5))
-    again = count(passes[-1]["pass"], shares[-1], **options) if kinds[-1] == "debias" else None
-    found = {
+    return {
         "experiment": "made-up",
         "attribute": "hair",
         "target": dict(zip(labels, target, strict=True)),
         "stopped": stopped,
         "passes": passes,
+        "confirmation": count(passes[-1]["pass"], shares[-1], **options) if kinds[-1] == "debias" else None,
     }
-    return confirmed(found, again)
 
 
-def confirmed(content, again):
-    """Return the content with another count after the loop, which is told whether it contains the target."""
-    if again is None:
-        return content | {"confirmation": None}
-    reader = "judge" if "judge" in again["shares"] else "classifier"
-    shares = again["shares"][reader]
-    contains = all(shares[label]["low"] <= goal <= shares[label]["high"] for label, goal in content["target"].items())
-    return content | {"confirmation": again | {"contains_target": contains}}
+def with_changes(content):
+    """Return the content with what is different between its passes, as `steps.estimate_bias` records it."""
+    measured = [Measurement.model_validate({name: each[name] for name in MEASURED}) for each in content["passes"]]
+    control = next((each.number for each in measured if each.kind == "control"), 0)
+    options = {"confidence": 0.95, "resamples": PARAMS["evaluation"]["bootstrap"], "seed": PARAMS["seed"]}
+    passes = []
+    for record, after in zip(content["passes"], measured, strict=True):
+        since = sorted({number for number in (0, control, after.number - 1) if 0 <= number < after.number})
+        changes = [change_between(measured[number], after, **options).as_dict() for number in since]
+        passes.append(record | {"changes": changes})
+    return content | {"passes": passes}
 
 
 def history(kind, steps=40):
@@ -233,6 +231,6 @@ def rename(values, names):
 
 def make(metrics=None, params=None, **parts):
     """Return a run around the content of a metrics.json."""
-    parsed = Metrics.parse(content() if metrics is None else metrics, "metrics.json")
+    parsed = Metrics.parse(with_changes(content() if metrics is None else metrics), "metrics.json")
     materials = [material(each.number, each.kind, parsed.attribute, list(parsed.target)) for each in parsed.passes]
     return Run(parsed, materials, settings(PARAMS if params is None else params), **parts)

@@ -18,7 +18,7 @@ def plain(text):
 def run(last, again, **options):
     """Return a run whose last pass was counted at the share `last` of long hair, and afterwards at `again`."""
     content = made_up_run.content(long=[0.5, 0.84, last], **options)
-    return made_up_run.make(made_up_run.confirmed(content, made_up_run.count(2, again, **options)))
+    return made_up_run.make(content | {"confirmation": made_up_run.count(2, again, **options)})
 
 
 def told(given):
@@ -52,8 +52,8 @@ def test_a_success_that_is_not_confirmed_is_called_none_and_warned_of():
 def test_a_share_that_rounds_to_the_target_but_misses_it_is_not_confirmed():
     content = made_up_run.content(long=[0.5, 0.84, 0.507])
     again = made_up_run.count(2, 0.503)
-    again["shares"]["judge"]["long"] |= {"low": 0.5004, "high": 0.506}
-    given = made_up_run.make(made_up_run.confirmed(content, again))
+    again["by"]["judge"]["shares"]["long"] |= {"low": 0.5004, "high": 0.506}
+    given = made_up_run.make(content | {"confirmation": again})
     assert told(given)[0].endswith("but misses it when counted again.")
     assert "left it at 51 %" in told(given)[0]
     assert [each.startswith("Not confirmed") for each in told(given)[2]] == [True]
@@ -81,10 +81,6 @@ def test_many_classes_are_confirmed_by_their_distance():
     assert [each.startswith("Not confirmed") for each in told(bad)[2]] == [True]
 
 
-def test_the_classifier_confirms_where_there_is_no_judge():
-    assert "51.0 % (48.8 – 53.2 %)" in told(run(0.507, 0.51, readers=("classifier",)))[1]
-
-
 def test_the_page_has_a_row_for_it_and_says_when_there_is_none():
     page = render(run(0.507, 0.53))
     table = page[page.index('id="passes"') : page.index('id="latents"')]
@@ -92,7 +88,7 @@ def test_the_page_has_a_row_for_it_and_says_when_there_is_none():
     assert formats.percent_range(0.5081, 0.5518) in table
     assert table.count('class="verdict yes"') == 2, "the generator and the first count, not the second"
     assert "This run has no such count" not in page
-    older = render(made_up_run.make(made_up_run.of_an_older_run(made_up_run.content())))
+    older = render(made_up_run.make(made_up_run.least(made_up_run.content())))
     assert "Counted again, after" not in older
     assert "This run has no such count" in older
 
@@ -101,7 +97,7 @@ def test_the_page_has_a_row_for_it_and_says_when_there_is_none():
 def test_counts_that_no_confusion_table_explains_are_warned_of(where):
     content = made_up_run.content()
     place = content["passes"][2] if where == "passes" else content["confirmation"]
-    place["uncorrectable"] = {"classifier": ["short", "long"], "judge": []}
+    place["by"]["classifier"]["uncorrectable"] = ["short", "long"]
     (warning,) = doubts.warnings(made_up_run.make(content).metrics)
     assert warning.startswith("The confusion table of the classifier does not hold for these samples")
     assert "short hair and long hair (pass 2" in warning
@@ -111,7 +107,7 @@ def test_counts_that_no_confusion_table_explains_are_warned_of(where):
 def test_one_sentence_names_all_passes_whose_counts_no_table_explains():
     content = made_up_run.content()
     for record in content["passes"][1:]:
-        record["uncorrectable"] = {"judge": ["long"]}
+        record["by"]["judge"]["uncorrectable"] = ["long"]
     (warning,) = doubts.warnings(made_up_run.make(content).metrics)
     assert "of the judge" in warning
     assert "(pass 1; pass 2)" in warning

@@ -87,28 +87,26 @@ def test_ids_are_unique(page):
 
 def test_every_number_of_the_metrics_appears(run, page):
     for record in run.metrics.passes:
-        for source in SOURCES:
-            for interval in (record.shares[source] or {}).values():
+        assert list(record.by) == list(SOURCES)
+        for reader in record.by.values():
+            for interval in [*reader.shares.values(), *(reader.corrected or {}).values()]:
                 assert formats.percent(interval.value) in page
                 assert formats.percent_range(interval.low, interval.high) in page
-            assert formats.number(record.kl[source].value, 4) in page
-            assert formats.number_range(record.kl[source].low, record.kl[source].high, 4) in page
-            for distance in record.distances[source].values():
+            for distance in reader.distances.values():
                 assert formats.number(distance.value, 4) in page
                 assert formats.number_range(distance.low, distance.high, 4) in page
+            assert reader.soft is None or formats.number(reader.soft.kl.value, 4) in page
         assert all(formats.number(chance, 4) in page for chance in record.chance.values())
-        for soft in record.soft.values():
-            assert formats.number(soft.kl.value, 4) in page
         for watched in record.watched.values():
             for bias in watched.by.values():
                 for interval in bias.shares.values():
                     assert formats.percent(interval.value) in page
                     assert formats.percent_range(interval.low, interval.high) in page
-                for distance in (bias.kl, bias.total_variation, bias.discrepancy):
+                for distance in bias.distances.values():
                     assert formats.number_range(distance.low, distance.high, 4) in page
-        for interval in record.corrected["judge"].values():
-            assert formats.percent(interval.value) in page
-            assert formats.percent_range(interval.low, interval.high) in page
+        for figure in record.quality.figures.values():
+            written = (formats.percent(figure.value), formats.number(figure.value, 4), formats.brief(figure.value, 5))
+            assert any(text in page for text in written)
         for name, interval in record.control.items():
             assert name in page or name == "identity.diversity"  # which has a title instead
             shown = formats.number(interval.value, 4) if "identity" in name else formats.percent(interval.value)
@@ -187,7 +185,7 @@ def test_a_statistician_finds_method_size_and_seed_of_every_number(page):
 
 
 def test_a_method_that_was_not_used_is_not_told():
-    page = render(made_up_run.make(made_up_run.of_an_older_run(made_up_run.content(["generator"]))))
+    page = render(made_up_run.make(made_up_run.least(made_up_run.content(["generator"]))))
     for name in ("Mean probabilities", "Counted again", "Change of a share", "Kernel distance", "Fit", "Multipliers"):
         assert f"<th>{name}</th>" not in page
 
@@ -264,7 +262,7 @@ def test_texts_from_outside_are_escaped():
         made_up_run.content(["generator", "control", "debias", "debias"], stopped="maximum of passes reached"),
         made_up_run.content(long=[0.2, 0.5, 0.2], labels=tuple("123456"), target=(1 / 6,) * 6),
         made_up_run.content(stopped=""),
-        made_up_run.of_an_older_run(made_up_run.content()),
+        made_up_run.least(made_up_run.content()),
     ],
 )
 def test_every_outcome_has_a_page(content):
@@ -274,19 +272,10 @@ def test_every_outcome_has_a_page(content):
     assert reason in page
 
 
-def test_without_judge_and_truth_the_page_says_so():
-    content = made_up_run.content(readers=("classifier",))
-    for record in content["passes"]:
-        record["shares"] |= {"judge": None, "truth": None}
-        record["kl"] |= {"judge": None, "truth": None}
-    page = render(made_up_run.make(content))
+def test_without_truth_the_page_says_so():
+    page = render(made_up_run.make(made_up_run.content(readers=("classifier", "judge"))))
     Tags(page)
-    for text in (
-        "No judge counted",
-        "There was none in this run",
-        "There is no truth for this generator",
-        "this run had none",
-    ):
+    for text in ("There is no truth for this generator", "this run had none"):
         assert text in page
 
 

@@ -57,7 +57,7 @@ def test_a_clear_fall_in_a_de_biasing_pass_is_warned_of(figure, value, sentence)
         {"recall": share(0.8)},
         {"precision": share(0.87)},
         {"diversity": {"value": 1.0, "low": 0.98, "high": 1.02}},
-        {"frechet": 100.0},
+        {"frechet": {"value": 100.0, "chance": 0.377}},
         {"kernel": {"value": 1.0, "low": 0.9, "high": 1.1}},
     ],
 )
@@ -66,7 +66,7 @@ def test_what_intervals_allow_or_is_meant_to_be_is_not_warned_of(figures):
 
 
 def test_a_control_may_narrow_what_is_made():
-    metrics = change(["generator", "control"], recall=share(0.2), frechet=50.0)
+    metrics = change(["generator", "control"], recall=share(0.2), frechet={"value": 50.0, "chance": 0.377})
     assert told(metrics) == []
     assert [plain(each) for each in cost(metrics)] == [
         "What was asked for narrowed what is made, as asking does: recall fell from 87.1 % to 20.0 %."
@@ -101,9 +101,9 @@ def test_de_biasing_that_cost_nothing_is_told_as_far_as_it_was_measured():
 
 
 def test_passes_without_figures_are_not_compared():
-    metrics = made_up_run.make(made_up_run.of_an_older_run(made_up_run.content())).metrics
+    metrics = made_up_run.make(made_up_run.least(made_up_run.content())).metrics
     assert falls(*metrics.passes[:2]) == []
-    assert [title for title, _ in quality_rows(metrics)] == ["Identity diversity"]
+    assert [title for title, *_ in quality_rows(metrics)] == ["Identity diversity"]
 
 
 def test_too_few_samples_for_a_frechet_distance_are_warned_of_once():
@@ -126,7 +126,7 @@ def test_sentences_say_what_the_figures_mean():
         "88.3 % of the samples look like something the generator makes, and they cover 67.1 % of what it makes. "
         "Their Frechet distance is 9.05 times what chance alone shows."
     )
-    near = change(frechet=0.3).passes[-1].quality
+    near = change(frechet={"value": 0.3, "chance": 0.377}).passes[-1].quality
     assert quality_sentence(near).endswith("Their Frechet distance is no more than chance alone shows.")
 
 

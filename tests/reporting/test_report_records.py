@@ -8,7 +8,7 @@ import pytest
 
 from promptgen.errors import DataError
 from promptgen.files import read_json, write_json
-from promptgen.records import Interval, Metrics
+from promptgen.records import AttributeBias, Interval, Metrics, contains_target
 from promptgen.reporting.run import Run
 
 INTERVAL_50 = {"value": 0.5, "low": 0.4, "high": 0.6}
@@ -22,53 +22,61 @@ def shape(content):
     return [shape(value) for value in content] if isinstance(content, list) else type(content)
 
 
-BIAS = {
-    "shares": {"short": INTERVAL, "long": INTERVAL},
-    "kl": INTERVAL,
-    "total_variation": INTERVAL,
-    "discrepancy": INTERVAL,
-}
-CHANCE = {"kl": float, "total_variation": float, "discrepancy": float}
-COUNT = {
-    "pass": int,
-    "n": int,
-    "shares": {reader: {"short": INTERVAL, "long": INTERVAL} for reader in made_up_run.READERS},
-    "kl": dict.fromkeys(made_up_run.READERS, INTERVAL),
-    "distances": {reader: {"total_variation": INTERVAL, "discrepancy": INTERVAL} for reader in made_up_run.READERS},
-    "chance": CHANCE,
-    "corrected": {"judge": BIAS["shares"]},
-    "uncorrectable": {"judge": []},
+DISTANCES = ("kl", "total_variation", "discrepancy")
+CHANCE = dict.fromkeys(DISTANCES, float)
+DIFFERENCE = INTERVAL | {"p_value": float}
+
+
+def bias(*labels):
+    return {"shares": dict.fromkeys(labels, INTERVAL), **dict.fromkeys(DISTANCES, INTERVAL)}
+
+
+def reader(*labels, **others):
+    """Return the shape of what one reader says of an attribute."""
+    parts = {"soft": type(None), "corrected": type(None), "uncorrectable": []} | others
+    return {"counts": dict.fromkeys(labels, int)} | bias(*labels) | parts
+
+
+HAIR = ("short", "long")
+CORRECTED = dict.fromkeys(HAIR, INTERVAL)
+COUNT = {"pass": int, "n": int, "target": dict.fromkeys(HAIR, float), "chance": CHANCE}
+CHANGE = {
+    "shares": dict.fromkeys(HAIR, DIFFERENCE),
+    "distances": dict.fromkeys(DISTANCES, DIFFERENCE),
+    "p_value": float,
 }
 
 
 def test_the_schema_is_the_promised_one():
-    written = Metrics.parse(made_up_run.content(), "x").as_dict()
+    written = Metrics.parse(made_up_run.with_changes(made_up_run.content()), "x").as_dict()
+    readers = {"judge": reader(*HAIR, corrected=CORRECTED)} | dict.fromkeys(("classifier", "truth"), reader(*HAIR))
     assert shape({key: value for key, value in written.items() if key != "passes"}) == {
         "experiment": str,
         "attribute": str,
         "target": {"short": float, "long": float},
         "stopped": str,
-        "confirmation": {**COUNT, "contains_target": bool},
+        "confirmation": {**COUNT, "by": readers},
     }
     glasses = written["passes"][1]["watched"].pop("glasses")
-    assert shape(glasses["by"]["truth"]["shares"]) == {"without": INTERVAL, "with": INTERVAL}
-    assert shape({**glasses, "by": list(glasses["by"])}) == {
+    assert shape(glasses) == {
         "target": {"without": float, "with": float},
-        "by": [str] * 3,
         "chance": CHANCE,
+        "by": dict.fromkeys(made_up_run.READERS, reader("without", "with")),
     }
-    assert shape(written["passes"][1] | {"watched": None}) == {
+    (change,) = written["passes"][1].pop("changes")
+    assert shape(change.pop("watched")["glasses"]["truth"]).keys() == CHANGE.keys()
+    assert shape(change) == {
+        "since": int,
+        "by": dict.fromkeys(made_up_run.READERS, CHANGE),
+        "control": {f"makeup.without.{reader}": INTERVAL for reader in made_up_run.READERS},
+    }
+    probable = {"classifier": reader(*HAIR, soft=bias(*HAIR)), "truth": reader(*HAIR)}
+    assert shape(written["passes"][1] | {"watched": None, "quality": None}) == {
         **COUNT,
+        "by": {**probable, "judge": reader(*HAIR, soft=bias(*HAIR), corrected=CORRECTED)},
         "kind": str,
-        "soft": dict.fromkeys(("classifier", "judge"), BIAS),
         "watched": type(None),
-        "quality": {
-            **dict.fromkeys(("reference", "features"), str),
-            **dict.fromkeys(("n", "n_reference"), int),
-            **dict.fromkeys(("frechet", "frechet_chance"), float),
-            "few_samples": bool,
-            **dict.fromkeys(("kernel", "precision", "recall"), INTERVAL),
-        },
+        "quality": type(None),
         "control": {
             **{f"makeup.without.{reader}": INTERVAL for reader in made_up_run.READERS},
             "identity.diversity": INTERVAL,
@@ -83,17 +91,28 @@ def test_the_schema_is_the_promised_one():
         "generator_evaluations": {"forward": int, "backward": int},
     }
     assert written["passes"][0]["fit"] is None
+    quality = shape(written["passes"][1]["quality"])
+    assert (
+        quality.items()
+        >= {
+            **dict.fromkeys(("reference", "features"), str),
+            **dict.fromkeys(("n", "n_reference"), int),
+            "few_samples": bool,
+            **dict.fromkeys(("precision", "recall", "kernel"), INTERVAL),
+            "frechet": {"value": float, "chance": float},
+        }.items()
+    )
 
 
-def test_metrics_of_an_older_run_are_taken():
-    content = made_up_run.of_an_older_run(made_up_run.content())
-    parsed = Metrics.parse(content, "x")
-    assert parsed.confirmation is None
-    assert (parsed.passes[1].distances, parsed.passes[1].watched, parsed.passes[1].quality) == ({}, {}, None)
+def test_metrics_of_a_run_from_before_counts_were_kept_say_how_to_get_them():
+    content = made_up_run.content()
+    del content["passes"][0]["by"]["judge"]["counts"]
+    with pytest.raises(DataError, match=r"passes\.0\.by\.judge\.counts: Field required; run the loop again"):
+        Metrics.parse(content, "m.json")
 
 
 def test_a_round_trip_through_the_file_loses_nothing(tmp_path):
-    content = json.loads(json.dumps(made_up_run.content()))
+    content = json.loads(json.dumps(made_up_run.with_changes(made_up_run.content())))
     parsed = Metrics.parse(content, "x")
     assert parsed.as_dict() == content
     write_json(tmp_path / "once.json", parsed.as_dict())
@@ -103,15 +122,26 @@ def test_a_round_trip_through_the_file_loses_nothing(tmp_path):
     assert (tmp_path / "once.json").read_bytes() == (tmp_path / "twice.json").read_bytes()
 
 
-def test_readers_that_did_not_count_are_null_and_stay_null():
-    content = made_up_run.content(readers=("classifier",))
-    for record in content["passes"]:
-        record["shares"] |= {"judge": None, "truth": None}
-        record["kl"] |= {"judge": None, "truth": None}
-    parsed = Metrics.parse(content, "x")
-    assert parsed.as_dict() == content
-    assert parsed.sources == ["classifier"]
-    assert parsed.passes[0].counter == "classifier"
+def test_readers_that_did_not_count_are_left_out():
+    parsed = Metrics.parse(made_up_run.content(readers=("classifier", "judge")), "x")
+    assert parsed.sources == ["classifier", "judge"]
+    assert parsed.passes[0].share("truth", "long") is None
+    assert parsed.passes[0].source == "judge"
+
+
+def test_the_rule_that_ends_the_loop_asks_the_interval_of_every_share():
+    shares = {"a": Interval(**INTERVAL_50), "b": Interval(value=0.3, low=0.2, high=0.35)}
+    assert contains_target(shares, {"a": 0.6, "b": 0.2})
+    assert not contains_target(shares, {"a": 0.5, "b": 0.4})
+
+
+def test_the_most_trusted_reader_is_the_judge_then_the_classifier_then_the_truth():
+    counted = AttributeBias.model_validate(made_up_run.watch((30, 70), (0.5, 0.5), ("without", "with")))
+    order = []
+    while counted.by:
+        order.append(counted.source)
+        counted = counted.model_copy(update={"by": {k: v for k, v in counted.by.items() if k != counted.source}})
+    assert order == ["judge", "classifier", "truth"]
 
 
 def change(content, path, value):
@@ -134,14 +164,15 @@ def change(content, path, value):
         (["target"], None, r"m\.json: target: Field required"),
         (["passes"], [], r"m\.json: passes: List should have at least 1 item"),
         (["passes", 1, "kind"], "control2", r"m\.json: passes\.1\.kind: Input should be 'generator'"),
-        (["passes", 1, "kl", "judge", "low"], float("nan"), r"passes\.1\.kl\.judge\.low: Input should be a finite"),
-        (["passes", 0, "shares", "judge", "bald"], {"value": 0, "low": 0, "high": 0}, r"pass 0 has shares of \['bald'"),
-        (["passes", 2, "pass"], 1, r"passes must be in order and each once, got \[0, 1, 1\]"),
-        (["passes", 0, "shares"], {"truth": None}, r"pass 0 has no shares or no KL"),
-        (["passes", 0, "kl"], {"classifier": None}, r"pass 0 has no shares or no KL"),
+        (["passes", 1, "by", "judge", "kl", "low"], float("nan"), r"by\.judge\.kl\.low: Input should be a finite"),
+        (["passes", 0, "by", "judge", "shares", "bald"], {"value": 0, "low": 0, "high": 0}, r"shares of \['bald'"),
+        (["passes", 2, "pass"], 1, r"passes must be in order and each once, from 0 on, got \[0, 1, 1\]"),
+        (["passes", 2, "pass"], 3, r"passes must be in order and each once, from 0 on, got \[0, 1, 3\]"),
+        (["passes", 0, "by", "judge"], None, r"pass 0 was counted by classifier, truth, expected a count by the judge"),
+        (["confirmation", "by", "judge"], None, r"pass 2 was counted by classifier, truth, expected a count by"),
+        (["passes", 1, "target", "long"], 0.6, r"pass 1 has the target .*, expected"),
         (["confirmation", "pass"], 1, r"pass 1 was counted again, expected the last one, 2"),
-        (["confirmation", "contains_target"], False, r"contradicts itself on whether it contains the target"),
-        (["confirmation", "shares", "truth"], {"long": INTERVAL_50}, r"pass 2 has shares of \['long'\] by truth"),
+        (["confirmation", "by", "truth", "shares"], {"long": INTERVAL_50}, r"shares of \['long'\] by truth"),
         (["passes", 1, "quality", "reference"], "ImageNet", r"passes\.1\.quality\.reference: Input should be"),
     ],
 )

@@ -30,7 +30,7 @@ def project(tmp_path):
     params["control"]["energies"] = {"smile": {"type": "custom", "function": "made_up_run:make", "weight": 1.0}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params | {"generator": own}, sort_keys=False))
     project = Project.load(tmp_path / "params.yaml")
-    content = made_up_run.content() | {"experiment": project.params.experiment}
+    content = made_up_run.with_changes(made_up_run.content()) | {"experiment": project.params.experiment}
     write_json(project.reports / "metrics.json", content)
     for record in content["passes"]:
         leave_pass(project.artifacts / f"pass-{record['pass']}", record["pass"], record["kind"])
@@ -129,8 +129,8 @@ def test_the_plots_hold_the_numbers(project):
     assert (grid[8:16, 8:16] == made_up_run.tiles(1)[1]).all()
 
 
-def test_a_run_without_the_newer_figures_leaves_tables_that_can_be_drawn(project):
-    content = made_up_run.of_an_older_run(made_up_run.content()) | {"experiment": project.params.experiment}
+def test_a_run_that_measured_little_leaves_tables_that_can_be_drawn(project):
+    content = made_up_run.least(made_up_run.content()) | {"experiment": project.params.experiment}
     for record in content["passes"]:
         del record["control"]["identity.diversity"]
     write_json(project.reports / "metrics.json", content)
@@ -155,7 +155,7 @@ def test_a_generator_alone_has_no_curves_but_a_report(project):
     [
         ({"experiment": "another"}, r"is of 'another', expected 'world-no-makeup'; run `dvc repro`"),
         (
-            {"target": {"short": 0.4, "long": 0.6}, "confirmation": None},
+            {name: made_up_run.content(target=(0.4, 0.6))[name] for name in ("target", "passes", "confirmation")},
             r"is of \{'long': 0\.6, 'short': 0\.4\}, expected",
         ),
         ({"passes": []}, r"passes: List should have at least 1 item"),

@@ -20,7 +20,7 @@ def run(kinds=("generator", "control", "debias"), **watched):
     content = made_up_run.content(list(kinds))
     for index, record in enumerate(content["passes"]):
         record["watched"] = {
-            name: made_up_run.watch(counts[index], target, labels, made_up_run.READERS)
+            name: made_up_run.watch(counts[index], target, labels)
             for name, (labels, target, counts) in watched.items()
             if counts[index]
         }
@@ -150,4 +150,4 @@ def test_the_page_has_a_sentence_before_the_tables_and_nothing_without_any():
         "As classifier and truth count it",
     ):
         assert text in section
-    assert "What else changed" not in render(made_up_run.make(made_up_run.of_an_older_run(made_up_run.content())))
+    assert "What else changed" not in render(made_up_run.make(made_up_run.least(made_up_run.content())))

@@ -44,7 +44,7 @@ def done(tmp_path_factory):
 @pytest.fixture(scope="module")
 def found(done):
     """What was measured of the condition, by pass."""
-    return [pass_record(Pass(done, number))["control"] for number in range(3)]
+    return [pass_record(Pass(done, number)).as_dict()["control"] for number in range(3)]
 
 
 def test_the_pose_follows_the_condition_and_the_face_does_not(found):
@@ -58,7 +58,7 @@ def test_the_pose_follows_the_condition_and_the_face_does_not(found):
 
 
 def test_a_pass_on_top_reaches_its_target_over_all_conditions(done):
-    shares = [pass_record(Pass(done, number))["shares"]["truth"]["long"]["value"] for number in range(3)]
+    shares = [pass_record(Pass(done, number)).by["truth"].shares["long"].value for number in range(3)]
     assert shares[1] > 0.6
     assert abs(shares[2] - 0.5) < 0.07
 
@@ -139,5 +139,5 @@ def test_a_killed_training_ends_with_the_same_numbers(done, tmp_path):
         run_pass(project, number)
     for number in (1, 2):
         assert sha256_of(Pass(project, number).chain) == sha256_of(Pass(done, number).chain)
-        mine, theirs = (pass_record(Pass(each, number))["control"] for each in (project, done))
+        mine, theirs = (pass_record(Pass(each, number)).control for each in (project, done))
         assert mine == theirs

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from promptgen.decision import MEASURED, REACHED
 from promptgen.errors import DataError
 from promptgen.files import read_json
 from promptgen.records import Confirmation, Metrics
@@ -17,6 +18,7 @@ from steps.measuring.records import METRICS_NAME, SUMMARY_NAME, pass_record, wri
 from steps.recording.facts import confirmed_figures
 from steps.shared import common
 from steps.shared.common import Pass, Project
+from steps.shared.manifest import StepFolder
 from tests import tiny
 from tests.steps.projects import project_in, run_command, run_pass
 
@@ -45,26 +47,27 @@ def again(done, tmp_path):
     return project_in(tmp_path)
 
 
-def content_of(project: Project) -> bytes:
-    return (Pass(project, LAST).folder("confirm") / confirm.CONFIRMATION_NAME).read_bytes()
+def content_of(project: Project) -> str:
+    """Return the step's result as text, whatever the time it took."""
+    return json.dumps(StepFolder(Pass(project, LAST).folder("confirm"), "").result())
 
 
 def test_the_count_has_the_agreed_form(done, confirmation):
-    found = Confirmation.model_validate(confirmation)
-    assert json.loads(content_of(done)) == confirmation
-    assert (found.number, found.n) == (LAST, done.params.evaluation.samples)
-    assert set(found.shares) == set(found.kl) == {"classifier", "judge", "truth"}
+    count = Confirmation.model_validate(confirmation)
+    assert json.loads(content_of(done))["confirmation"] == confirmation
+    assert (count.number, count.n) == (LAST, done.params.evaluation.samples)
+    assert set(count.by) == {"classifier", "judge", "truth"}
+    assert all(sum(reader.counts.values()) == count.n for reader in count.by.values())
     target = done.params.debias.target
-    judged = found.shares["judge"]
-    assert found.contains_target is all(judged[label].contains(share) for label, share in target.items())
+    judged = count.by["judge"].shares
+    assert count.contains_target is all(judged[label].contains(share) for label, share in target.items())
 
 
 def test_the_samples_are_others_of_the_same_distribution(done, confirmation):
-    decided = pass_record(Pass(done, LAST))["shares"]["truth"]["long"]
-    fresh = confirmation["shares"]["truth"]["long"]
-    assert fresh["value"] != decided["value"]
-    assert fresh["low"] < decided["high"]
-    assert decided["low"] < fresh["high"]
+    decided = pass_record(Pass(done, LAST)).by["truth"].shares["long"]
+    fresh = Confirmation.model_validate(confirmation).by["truth"].shares["long"]
+    assert fresh.value != decided.value
+    assert fresh.overlaps(decided)
 
 
 def test_the_same_experiment_gives_the_same_bytes(done, again):
@@ -117,7 +120,7 @@ def test_it_depends_on_the_code_that_reads_and_counts(again, monkeypatch):
     monkeypatch.setattr(common, "_code_sha256", lambda *steps: asked.append(steps) or "changed")
     confirm.run(Pass(again, LAST), NullTracker())
     assert asked == [("confirm",)]
-    assert "measuring" in common.SHARED_CODE
+    assert "measuring" in common.SHARED_CODE  # every step depends on the room that reads and counts
 
 
 def test_it_decides_nothing(done, again):
@@ -130,7 +133,7 @@ def test_it_decides_nothing(done, again):
 
 
 def test_its_time_and_images_are_the_passes(done):
-    plain, whole = (pass_record(Pass(done, LAST), confirmed=confirmed) for confirmed in (False, True))
+    plain, whole = (pass_record(Pass(done, LAST), confirmed=confirmed).as_dict() for confirmed in (False, True))
     assert whole.pop("seconds").keys() - plain.pop("seconds").keys() == {"confirm"}
     made, more = plain.pop("generator_evaluations"), whole.pop("generator_evaluations")
     samples = done.params.evaluation.samples
@@ -141,24 +144,25 @@ def test_its_time_and_images_are_the_passes(done):
 def test_the_metrics_file_has_it(done, confirmation, tmp_path):
     project = Project(tmp_path, done.params)
     records = [pass_record(Pass(done, number), confirmed=number == LAST) for number in range(LAST + 1)]
-    write_metrics(project, records, estimate_bias.REACHED, confirmation)
+    count = Confirmation.model_validate(confirmation)
+    write_metrics(project, records, REACHED, count)
     metrics = Metrics.parse(read_json(project.reports / METRICS_NAME), METRICS_NAME)
-    assert metrics.confirmation == Confirmation.model_validate(confirmation)
+    assert metrics.confirmation == count
     told = read_json(project.reports / SUMMARY_NAME)["confirmed"]
-    assert told["shares"] == {label: share["value"] for label, share in confirmation["shares"]["judge"].items()}
-    assert told["kl"] == confirmation["kl"]["judge"]
-    assert told["contains_target"] is confirmation["contains_target"]
-    write_metrics(project, records, estimate_bias.MEASURED)
+    assert told["shares"] == {label: share.value for label, share in count.by["judge"].shares.items()}
+    assert told["kl"] == confirmation["by"]["judge"]["kl"]
+    assert told["contains_target"] is count.contains_target
+    write_metrics(project, records, MEASURED)
     assert Metrics.parse(read_json(project.reports / METRICS_NAME), METRICS_NAME).confirmation is None
     assert "confirmed" not in read_json(project.reports / SUMMARY_NAME)
 
 
 def test_its_metrics_are_apart_from_those_of_the_count_that_decided(confirmation):
-    flat = confirmed_figures(confirmation)
+    flat = confirmed_figures(Confirmation.model_validate(confirmation))
     assert all(name.startswith("confirmed/") for name in flat)
     for part in ("value", "low", "high"):
-        assert flat[f"confirmed/share/long/judge/{part}"] == confirmation["shares"]["judge"]["long"][part]
-        assert flat[f"confirmed/kl/truth/{part}"] == confirmation["kl"]["truth"][part]
+        assert flat[f"confirmed/share/long/judge/{part}"] == confirmation["by"]["judge"]["shares"]["long"][part]
+        assert flat[f"confirmed/kl/truth/{part}"] == confirmation["by"]["truth"]["kl"][part]
 
 
 def test_a_pass_without_its_flow_is_refused(tmp_path):

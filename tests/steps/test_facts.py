@@ -5,6 +5,7 @@ import math
 import pytest
 from mlflow.utils.validation import _validate_metric_name
 
+from promptgen.records import Interval, PassRecord, Quality
 from steps.recording.facts import figures, metric_name
 
 
@@ -17,26 +18,38 @@ def bias(*labels):
     return {"shares": shares, **{name: interval(0.2) for name in ("kl", "total_variation", "discrepancy")}}
 
 
-RECORD = {
-    "kl": {"judge": interval(0.3)},
-    "shares": {"judge": {"long": interval(0.6)}},
-    "corrected": {"judge": {"long": interval(0.61)}},
-    "distances": {"judge": {"total_variation": interval(0.1), "discrepancy": interval(0.14)}},
+def reader(*labels, **others):
+    return bias(*labels) | {"counts": dict.fromkeys(labels, 5)} | others
+
+
+HAIR, GLASSES = ("short", "long"), ("short x with", "long x with")
+WATCHED = {"target": dict.fromkeys(GLASSES, 0.5), "chance": {}, "by": {"judge": reader(*GLASSES)}}
+CONTENT = {
+    "pass": 1,
+    "kind": "control",
+    "n": 10,
+    "target": dict.fromkeys(HAIR, 0.5),
     "chance": {"kl": 0.0002},
-    "soft": {"judge": bias("short", "long")},
-    "watched": {"hair x glasses": {"target": {}, "by": {"judge": bias("short x with")}, "chance": {}}},
+    "by": {"judge": reader(*HAIR, soft=bias(*HAIR), corrected=dict.fromkeys(HAIR, interval(0.61)))},
+    "watched": {
+        "hair x glasses": {"target": dict.fromkeys(GLASSES, 0.5), "chance": {}, "by": {"judge": reader(*GLASSES)}}
+    },
     "quality": {
-        "frechet": 1.5,
-        "frechet_chance": 0.2,
-        "kernel": interval(0.05),
-        "precision": interval(0.8),
-        "recall": interval(0.7),
+        "reference": "the generator",
+        "features": "world-judge",
+        "n": 10,
+        "n_reference": 10,
+        "few_samples": False,
+        **{name: interval(0.8) for name, field in Quality.model_fields.items() if field.annotation is Interval},
+        "frechet": {"value": 1.5, "chance": 0.2},
     },
     "control": {"makeup.without.judge": interval(0.9)},
+    "changes": [],
     "fit": None,
     "seconds": {"sample": 3.0},
     "generator_evaluations": {"forward": 10},
 }
+RECORD = PassRecord.model_validate(CONTENT)
 
 
 def test_every_interval_is_a_group_of_value_low_and_high():
@@ -63,7 +76,7 @@ def test_every_interval_is_a_group_of_value_low_and_high():
 
 
 def test_the_figures_of_a_pass_without_quality_have_none():
-    assert not [name for name in figures({**RECORD, "quality": None}) if name.startswith("quality/")]
+    assert not [name for name in figures(RECORD.model_copy(update={"quality": None})) if name.startswith("quality/")]
 
 
 @pytest.mark.parametrize(

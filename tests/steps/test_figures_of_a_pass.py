@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from promptgen.decision import EXHAUSTED
 from promptgen.errors import ConfigError, DataError
 from promptgen.files import read_json
 from promptgen.records import PassRecord
@@ -16,7 +17,7 @@ from tests.steps.projects import changed, project_in, run_pass
 
 @pytest.fixture(scope="module")
 def records(done):
-    return [pass_record(Pass(done, number)) for number in range(3)]
+    return [pass_record(Pass(done, number)).as_dict() for number in range(3)]
 
 
 def test_the_report_takes_every_record(records):
@@ -26,8 +27,8 @@ def test_the_report_takes_every_record(records):
 
 def test_distances_stand_beside_what_chance_alone_shows(records):
     for record in records:
-        share = record["shares"]["judge"]["long"]["value"]
-        distances = record["distances"]["judge"]
+        distances = record["by"]["judge"]
+        share = distances["shares"]["long"]["value"]
         assert distances["total_variation"]["value"] == pytest.approx(abs(share - 0.5))
         assert distances["discrepancy"]["value"] == pytest.approx(2**0.5 * abs(share - 0.5))
         assert record["chance"]["kl"] == pytest.approx(1 / (2 * record["n"]))
@@ -38,9 +39,9 @@ def test_distances_stand_beside_what_chance_alone_shows(records):
 def test_soft_shares_are_mean_probabilities_of_classifier_and_judge(done, records):
     for number, record in enumerate(records):
         arrays, _ = load_samples(Pass(done, number).folder("sample"))
-        assert set(record["soft"]) == {"classifier", "judge"}  # the truth is not uncertain
-        for reader, bias in record["soft"].items():
-            share = bias["shares"]["long"]
+        assert record["by"]["truth"]["soft"] is None  # the truth is not uncertain
+        for reader in ("classifier", "judge"):
+            share = record["by"][reader]["soft"]["shares"]["long"]
             assert share["value"] == pytest.approx(arrays[f"probability.{reader}"][:, 1].mean(), rel=1e-5)
             assert share["low"] < share["value"] < share["high"]
 
@@ -87,9 +88,9 @@ def test_quality_is_measured_against_the_generator(done, records):
     n = done.params.evaluation.samples
     assert (halves["n"], halves["n_reference"], control["n"], control["n_reference"]) == (n // 2, n // 2, n, n)
     assert halves["features"] == "tests.tiny:colours"
-    assert halves["frechet"] < 4 * halves["frechet_chance"]  # nothing but chance
+    assert halves["frechet"]["value"] < 4 * halves["frechet"]["chance"]  # nothing but chance
     assert halves["kernel"]["low"] < 0 < halves["kernel"]["high"]
-    assert control["frechet"] > 10 * control["frechet_chance"]  # which the control is meant to do
+    assert control["frechet"]["value"] > 10 * control["frechet"]["chance"]  # which the control is meant to do
     assert control["kernel"]["low"] > 0
     assert last["recall"]["low"] < last["recall"]["value"] < last["recall"]["high"]
 
@@ -102,7 +103,7 @@ def test_quality_is_that_of_the_features_kept(done, records):
     one, other = first.T.cov(), second.T.cov()
     values = torch.linalg.eigvals(one @ other).real.clamp(min=0).sqrt().sum()
     expected = (first.mean(0) - second.mean(0)).square().sum() + one.trace() + other.trace() - 2 * values
-    assert records[1]["quality"]["frechet"] == pytest.approx(float(expected), rel=1e-4)
+    assert records[1]["quality"]["frechet"]["value"] == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_without_a_network_there_is_no_quality(tmp_path):
@@ -127,8 +128,8 @@ def test_a_classifier_that_hides_its_features_is_refused_before_any_work(tmp_pat
 
 
 def test_the_summary_has_the_judges_figures_of_the_last_pass(records, done, tmp_path):
-    write_metrics(Project(tmp_path, done.params), records, "maximum of passes reached", None)
+    write_metrics(Project(tmp_path, done.params), [pass_record(Pass(done, number)) for number in range(3)], EXHAUSTED)
     last = read_json(tmp_path / "reports" / SUMMARY_NAME)["last"]
     assert last["watched"] == {"hair x makeup": records[2]["watched"]["hair x makeup"]["by"]["judge"]["kl"]["value"]}
     assert last["quality"]["recall"] == records[2]["quality"]["recall"]["value"]
-    assert last["quality"]["frechet"] == records[2]["quality"]["frechet"]
+    assert last["quality"]["frechet"] == records[2]["quality"]["frechet"]["value"]

@@ -16,7 +16,7 @@ from promptgen.errors import (
 )
 from promptgen.files import read_json
 from promptgen.tracking import NullTracker
-from steps import check, estimate_bias, evaluate, fit_moments, sample, train_flow
+from steps import check, evaluate, fit_moments, sample, train_flow
 from steps.measuring.records import STEPS, SUMMARY_NAME, pass_record, write_metrics
 from steps.shared.common import Pass, Project
 from tests import tiny
@@ -28,22 +28,25 @@ def test_passes_control_and_correct(done):
     first, control, last = (pass_record(Pass(done, number)) for number in range(3))
     for reader in ("classifier", "judge", "truth"):
         name = f"makeup.without.{reader}"
-        assert first["shares"][reader]["long"]["value"] == pytest.approx(0.38, abs=0.06)
-        assert control["control"][name]["value"] > first["control"][name]["value"] + 0.25
-        assert control["shares"][reader]["long"]["value"] > first["shares"][reader]["long"]["value"] + 0.2
-        assert abs(last["shares"][reader]["long"]["value"] - 0.5) < 0.1
-        assert last["control"][name]["value"] > first["control"][name]["value"] + 0.2
+        assert first.by[reader].shares["long"].value == pytest.approx(0.38, abs=0.06)
+        assert control.control[name].value > first.control[name].value + 0.25
+        assert control.by[reader].shares["long"].value > first.by[reader].shares["long"].value + 0.2
+        assert abs(last.by[reader].shares["long"].value - 0.5) < 0.1
+        assert last.control[name].value > first.control[name].value + 0.2
 
 
 def test_record_has_the_agreed_form(done):
-    record = pass_record(Pass(done, 2))
+    record = pass_record(Pass(done, 2)).as_dict()
     assert set(record) == {
-        "pass", "kind", "n", "shares", "kl", "distances", "chance", "corrected", "uncorrectable", "soft", "watched",
-        "quality", "control", "fit", "seconds", "generator_evaluations",
+        "pass", "kind", "n", "target", "chance", "by", "watched", "quality", "control", "changes", "fit", "seconds",
+        "generator_evaluations",
+    }  # fmt: skip
+    assert set(record["by"]["judge"]) == {
+        "counts", "shares", "kl", "total_variation", "discrepancy", "soft", "corrected", "uncorrectable",
     }  # fmt: skip
     assert set(record["seconds"]) == set(STEPS["debias"])
     assert set(record["fit"]) == {"ess_fraction", "log_z", "kl_gap", "tail_index", "trust", "n"}
-    assert pass_record(Pass(done, 0))["fit"] is None
+    assert pass_record(Pass(done, 0)).fit is None
     training = done.params.debias.training
     assert record["generator_evaluations"]["backward"] == training.steps * training.batch
     assert set(record["control"]) == {
@@ -61,9 +64,9 @@ def test_metrics_file_is_the_same_for_the_same_records(done, tmp_path):
     assert [record["kind"] for record in metrics["passes"]] == ["generator", "control", "debias"]
     summary = read_json(project.reports / SUMMARY_NAME)
     assert (summary["passes"], summary["stopped"]) == (3, "maximum of passes reached")
-    assert summary["last"]["kl"] == records[2]["kl"]["judge"]
-    assert summary["first"]["shares"]["long"] == records[0]["shares"]["judge"]["long"]["value"]
-    assert summary["last"]["ess_fraction"] == records[2]["fit"]["ess_fraction"]["value"]
+    assert summary["last"]["kl"] == records[2].by["judge"].kl.as_dict()
+    assert summary["first"]["shares"]["long"] == records[0].by["judge"].shares["long"].value
+    assert summary["last"]["ess_fraction"] == records[2].fit.ess_fraction.value
     assert not any(isinstance(value, list) for part in summary.values() if isinstance(part, dict) for value in part)
 
 
@@ -104,11 +107,10 @@ def test_chain_needs_no_control_model(done, tmp_path):
 
 
 def test_bias_says_what_moved(done):
-    bias = read_json(Pass(done, 1).folder("estimate_bias") / estimate_bias.BIAS_NAME)
-    moved = bias["moved"]["long"]
-    assert 0 < moved["low"] < moved["value"] < moved["high"]
-    assert moved["value"] == pytest.approx(-bias["moved"]["short"]["value"])
-    assert read_json(Pass(done, 0).folder("estimate_bias") / estimate_bias.BIAS_NAME)["moved"] == {}
+    moved = pass_record(Pass(done, 1)).change(since=0).by["judge"].shares
+    assert 0 < moved["long"].low < moved["long"].value < moved["long"].high
+    assert moved["long"].value == pytest.approx(-moved["short"].value)
+    assert pass_record(Pass(done, 0)).changes == []
 
 
 def test_the_ascent_starts_at_the_fitted_multipliers_of_each_label(done):
@@ -130,7 +132,7 @@ def test_product_of_attributes_can_be_debiased(tmp_path):
     }
     project = project_in(tmp_path, content)
     check.run(project)
-    shares = run_pass(project, 0)["evaluate"]["result"]["shares"]["judge"]
+    shares = run_pass(project, 0)["evaluate"]["result"]["by"]["judge"]["shares"]
     assert sum(share["value"] for share in shares.values()) == pytest.approx(1)
 
 
@@ -143,7 +145,7 @@ def test_without_control_the_generator_itself_is_debiased(tmp_path):
     assert run_pass(project, 0)["evaluate"]["result"]["control"] == {}
     last = run_pass(project, 1)["evaluate"]["result"]
     assert last["kind"] == "debias"
-    assert abs(last["shares"]["truth"]["long"]["value"] - 0.5) < 0.1
+    assert abs(last["by"]["truth"]["shares"]["long"]["value"] - 0.5) < 0.1
 
 
 def test_multipliers_alone_are_fitted_without_a_flow(tmp_path):
@@ -177,8 +179,8 @@ def test_shares_are_corrected_for_errors_that_a_card_tells(tmp_path):
     folder.mkdir(parents=True)
     np.savez(folder / sample.SAMPLES_NAME, labels=np.array(json.dumps(names)), **read)
     record = evaluate.run(Pass(project, 0), NullTracker())["result"]
-    corrected = record["corrected"]["judge"]["long"]
-    assert set(record["corrected"]) == {"judge"}
+    corrected = record["by"]["judge"]["corrected"]["long"]
+    assert record["by"]["truth"]["corrected"] is None
     assert corrected["value"] == pytest.approx(0.3)
     assert corrected["low"] < 0.3 < corrected["high"]
-    assert record["shares"]["judge"]["long"]["value"] == pytest.approx(0.34)
+    assert record["by"]["judge"]["shares"]["long"]["value"] == pytest.approx(0.34)

@@ -40,7 +40,7 @@ def test_other_params_make_other_work(tmp_path):
     content["seed"] = 2
     third = run_pass(project_in(tmp_path, content), 0)
     assert third["sample"]["fingerprint"] != second["sample"]["fingerprint"]
-    assert third["evaluate"]["result"]["shares"] != second["evaluate"]["result"]["shares"]
+    assert third["evaluate"]["result"]["by"] != second["evaluate"]["result"]["by"]
 
 
 def test_other_code_makes_other_work(tmp_path, monkeypatch):

@@ -49,14 +49,14 @@ def first_pass(tmp_path):
 
 def test_truth_is_paired_by_labels(first_pass):
     record = first_pass(custom("Named"))
-    assert record["shares"]["truth"]["long"] == record["shares"]["judge"]["long"]
-    assert record["shares"]["truth"]["long"]["value"] < 0.45  # by order it would be the share of short hair
+    assert record["by"]["truth"]["shares"]["long"] == record["by"]["judge"]["shares"]["long"]
+    assert record["by"]["truth"]["shares"]["long"]["value"] < 0.45  # by order it would be the share of short hair
     assert record["control"]["makeup.without.truth"] == record["control"]["makeup.without.judge"]
 
 
 def test_truth_by_other_labels_is_left_out(first_pass):
     record = first_pass(custom("Named", hair=["bald", "long"]))
-    assert set(record["shares"]) == {"classifier", "judge"}
+    assert set(record["by"]) == {"classifier", "judge"}
     assert "makeup.without.truth" in record["control"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from promptgen.records import PassRecord
 from steps.recording.mlflow_store import connect
 from steps.recording.recorder import Recorder
 
@@ -12,25 +13,35 @@ def interval(value):
     return {"value": value, "low": value - 0.1, "high": value + 0.1}
 
 
-def record(number, kl):
+def reader(kl):
     return {
+        "counts": {"short": 4, "long": 6},
+        "shares": {"short": interval(0.4), "long": interval(0.6)},
+        "kl": interval(kl),
+        "total_variation": interval(0.1),
+        "discrepancy": interval(0.14),
+    }
+
+
+def record(number, kl):
+    """Return the record of a pass whose KL by the judge is `kl`."""
+    fit = {name: interval(0.3) for name in ("ess_fraction", "log_z", "kl_gap")}
+    content = {
         "pass": number,
         "kind": "control",
         "n": 10,
-        "shares": {"judge": {"short": interval(0.4), "long": interval(0.6)}},
-        "kl": {"classifier": interval(kl + 1), "judge": interval(kl)},
+        "target": {"short": 0.5, "long": 0.5},
+        "chance": {"kl": 0.05},
+        "by": {"classifier": reader(kl + 1), "judge": reader(kl)},
+        "watched": {},
+        "quality": None,
         "control": {"makeup.without.judge": interval(0.9), "identity.diversity": interval(0.5)},
-        "fit": {
-            "ess_fraction": {"value": 0.3, "low": 0.2, "high": 0.4},
-            "tail_index": None,
-            "trust": "good",
-            "n": 64,
-        }
-        if number
-        else None,
+        "changes": [],
+        "fit": {**fit, "tail_index": None, "trust": "good", "n": 64} if number else None,
         "seconds": {"sample": 1.5},
         "generator_evaluations": {"forward": 10, "backward": 0},
     }
+    return PassRecord.model_validate(content)
 
 
 def run_loop(root, *, until=2, interval=60.0, patience=15.0, registered_model=None):

@@ -6,10 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from promptgen.metrics.distances import noise_floor_kl
-from promptgen.metrics.estimate import Difference
-from promptgen.records import Bias, Count, Interval, Metrics, PassRecord, Source
-from promptgen.reporting.changes import distance_change, share_changes, tallies
+from promptgen.records import SOURCES, AttributeChange, Count, Difference, Interval, Metrics, PassRecord, Source
 from promptgen.reporting.sections.names import headline_label, pass_words
 from promptgen.reporting.settings import Settings
 from promptgen.reporting.text.glossary import DISTANCES
@@ -48,13 +45,13 @@ class DistanceRow:
         title: which distance.
         by: the distance by who counted.
         chance: what chance alone would show.
-        change: from the pass before, by the one whose count decides; None as of `PassRow`.
+        change: from the pass before, by the judge; None as of `PassRow`.
     """
 
     count: Count
     title: str
-    by: Mapping[Source, Interval | None]
-    chance: float | None
+    by: Mapping[Source, Interval]
+    chance: float
     change: Difference | None
 
 
@@ -78,42 +75,45 @@ class IndirectRow:
 def pass_rows(metrics: Metrics, settings: Settings) -> list[PassRow]:
     """Return a row per pass, and one for the count after the loop."""
     label, rows = headline_label(metrics), []
-    for before, count in _with_before(metrics):
-        title, seconds, change = "Counted again, after the loop had ended", None, None
+    for count in metrics.counts:
+        title, seconds, change = "Counted again, after the loop had ended", None, _change_from_before(count)
         if isinstance(count, PassRecord):
             title, seconds = pass_words(count, settings), sum(count.seconds.values())
-        if before:
-            change = share_changes(*tallies(before, count), settings).get(label)
-        rows.append(PassRow(count, title, count.counted[label], change, count.contains(metrics.target), seconds))
+        share_change = change.shares[label] if change else None
+        rows.append(PassRow(count, title, count.trusted.shares[label], share_change, count.contains_target, seconds))
     return rows
 
 
-def distance_rows(metrics: Metrics, settings: Settings) -> list[DistanceRow]:
-    """Return a row per count and distance; passes of older runs have but the KL."""
+def distance_rows(metrics: Metrics) -> list[DistanceRow]:
+    """Return a row per count and distance."""
     rows = []
-    for before, count in _with_before(metrics):
-        by_name = {"kl": count.kl} | {
-            name: {source: distances.get(name) for source, distances in count.distances.items()}
-            for name in DISTANCES
-            if name != "kl" and count.distances
-        }
-        for name, by in by_name.items():
-            chance = count.chance.get(name, noise_floor_kl(len(metrics.target), count.n) if name == "kl" else None)
-            change = distance_change(*tallies(before, count), name, metrics.target, settings) if before else None
-            rows.append(DistanceRow(count, DISTANCES[name], by, chance, change))
+    for count in metrics.counts:
+        change = _change_from_before(count)
+        for name, title in DISTANCES.items():
+            by = {source: reader.distances[name] for source, reader in count.by.items()}
+            moved = change.distances[name] if change else None
+            rows.append(DistanceRow(count, title, by, count.chance[name], moved))
     return rows
 
 
-def _with_before(metrics: Metrics) -> list[tuple[PassRecord | None, Count]]:
-    """Return every count with the pass before it; the count after the loop is of no pass of its own."""
-    again = [(None, metrics.confirmation)] if metrics.confirmation else []
-    return [*zip([None, *metrics.passes], metrics.passes, strict=False), *again]
+def _change_from_before(count: Count) -> AttributeChange | None:
+    """Return how the judge's count has moved since the pass before; the count after the loop is of no pass."""
+    if not isinstance(count, PassRecord):
+        return None
+    change = count.change(since=count.number - 1)
+    return change.by[count.source] if change else None
 
 
 def indirect_sources(metrics: Metrics) -> list[tuple[Source, Way]]:
     """Return the ways of telling shares without counting labels that some count has, each with whose they are."""
-    ways: dict[Way, list[Source]] = {"corrected": metrics.corrected, "mean probability": metrics.soft}
-    return [(source, way) for way, sources in ways.items() for source in sources]
+    readers = {source: [count.by[source] for count in metrics.counts if source in count.by] for source in SOURCES}
+    corrected: list[tuple[Source, Way]] = [
+        (source, "corrected") for source in SOURCES if any(reader.corrected for reader in readers[source])
+    ]
+    soft: list[tuple[Source, Way]] = [
+        (source, "mean probability") for source in SOURCES if any(reader.soft for reader in readers[source])
+    ]
+    return [*corrected, *soft]
 
 
 def indirect_rows(metrics: Metrics) -> list[IndirectRow]:
@@ -123,9 +123,10 @@ def indirect_rows(metrics: Metrics) -> list[IndirectRow]:
         for label in metrics.target:
             cells = [_indirect_share(count, source, way, label) for source, way in columns]
             rows.append(IndirectRow(count, label, cells, are_shares=True))
-        for name, title in DISTANCES.items() if _soft(count) else ():
+        soft = {source: reader.soft for source, reader in count.by.items() if reader.soft}
+        for name, title in DISTANCES.items() if soft else ():
             cells = [
-                getattr(_soft(count).get(source), name, None) if way == "mean probability" else None
+                soft[source].distances[name] if way == "mean probability" and source in soft else None
                 for source, way in columns
             ]
             rows.append(IndirectRow(count, title, cells, are_shares=False))
@@ -133,11 +134,10 @@ def indirect_rows(metrics: Metrics) -> list[IndirectRow]:
 
 
 def _indirect_share(count: Count, source: Source, way: Way, label: str) -> Interval | None:
+    """Return the share of a class that a reader tells in one of the ways."""
+    reader = count.by.get(source)
+    if reader is None:
+        return None
     if way == "corrected":
-        return count.corrected.get(source, {}).get(label)
-    bias = _soft(count).get(source)
-    return bias.shares[label] if bias else None
-
-
-def _soft(count: Count) -> Mapping[Source, Bias]:
-    return count.soft if isinstance(count, PassRecord) else {}
+        return (reader.corrected or {}).get(label)
+    return reader.soft.shares[label] if reader.soft else None

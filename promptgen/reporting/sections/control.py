@@ -24,23 +24,8 @@ MEASURES = {
 """Title and meaning of what is watched besides shares."""
 
 
-def control_shares(record: PassRecord) -> dict[tuple[str, str], dict[Source, Interval]]:
-    """Return the shares of what the control asks for, by (attribute, label) and source, from "makeup.without.judge".
-
-    A label may have dots of its own.
-    """
-    found: dict[tuple[str, str], dict[Source, Interval]] = {}
-    for name, interval in record.control.items():
-        attribute, _, rest = name.partition(".")
-        label, _, last = rest.rpartition(".")
-        for source in SOURCES:
-            if label and source == last:
-                found.setdefault((attribute, label), {})[source] = interval
-    return found
-
-
 def preferred(by_source: dict[Source, Interval]) -> Interval:
-    """Return the judge's number, or the classifier's or truth's when there is no judge."""
+    """Return the number of the most trusted reader that has one."""
     return next(by_source[source] for source in TRUSTED if source in by_source)
 
 

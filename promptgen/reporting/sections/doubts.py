@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from promptgen.records import SOURCES, Interval, Metrics, PassRecord, Source
-from promptgen.reporting.changes import share_change
-from promptgen.reporting.fit_words import judgement
+from promptgen.records import Interval, Metrics, PassRecord, Source, requested_shares
 from promptgen.reporting.sections.answer import counted_again
-from promptgen.reporting.sections.control import control_shares, preferred
-from promptgen.reporting.sections.names import headline_label
+from promptgen.reporting.sections.control import preferred
+from promptgen.reporting.sections.names import headline_label, judgement
 from promptgen.reporting.sections.quality import cost_warnings, few_samples_warning
 from promptgen.reporting.settings import Settings
 from promptgen.reporting.text.formats import class_name, listing, number, percent
@@ -30,10 +28,10 @@ UNTRAINED: Final = "one of the two errs more; no flow was trained yet"
 
 def warnings(metrics: Metrics) -> list[str]:
     """Return what a careful reader has to know before believing the answer; empty when there is nothing."""
-    found = [*_unconfirmed(metrics), *_missing_passes(metrics), *_missing_judge(metrics), *_request(metrics)]
+    sentences = [*_unconfirmed(metrics), *_request(metrics)]
     for record in metrics.passes:
-        found += [*_disagreements(metrics, record), *_loose_fit(record)]
-    return [*found, *_uncorrectable(metrics), *cost_warnings(metrics), *few_samples_warning(metrics)]
+        sentences += [*_disagreements(metrics, record), *_loose_fit(record)]
+    return [*sentences, *_uncorrectable(metrics), *cost_warnings(metrics), *few_samples_warning(metrics)]
 
 
 def judge_warnings(settings: Settings) -> list[str]:
@@ -49,64 +47,53 @@ def judge_warnings(settings: Settings) -> list[str]:
 def _unconfirmed(metrics: Metrics) -> Iterator[str]:
     """Yield a sentence if the count after the loop misses the target that the count which ended it contains."""
     again = metrics.confirmation
-    if again and metrics.passes[-1].contains(metrics.target) and not again.contains(metrics.target):
+    if again and metrics.passes[-1].contains_target and not again.contains_target:
         yield (
             f"Not confirmed. {counted_again(metrics, again)} The loop stops at the first count that contains the "
             "target, so that count is a little too favourable. Believe the later one."
         )
 
 
-def _missing_passes(metrics: Metrics) -> Iterator[str]:
-    numbers = [record.number for record in metrics.passes]
-    missing = [str(number) for number in range(numbers[-1]) if number not in numbers]
-    if missing:
-        passes = "Pass" if len(missing) == 1 else "Passes"
-        yield f"{passes} {listing(missing)} left no record, so nothing can be said of what came before the next one."
-
-
-def _missing_judge(metrics: Metrics) -> Iterator[str]:
-    if any(not record.shares.get("judge") for record in metrics.passes):
-        yield (
-            "No judge counted. All shares are those of the classifier that took part in training, which a flow can "
-            "learn to please; name another classifier under debias.judge to have them checked."
-        )
-
-
 def _request(metrics: Metrics) -> Iterator[str]:
     """Yield a sentence per thing asked for that the control did not bring about, or that de-biasing lost again."""
+    first, last = metrics.passes[0], metrics.passes[-1]
     control = next((record for record in metrics.passes if record.kind == "control"), None)
     if control is None:
         return
-    first, last = metrics.passes[0], metrics.passes[-1]
     before, asked, after = (
-        {key: preferred(by) for key, by in control_shares(r).items()} for r in (first, control, last)
+        {key: preferred(by) for key, by in requested_shares(record.control).items()}
+        for record in (first, control, last)
     )
+    gained, lost = _request_changes(control, since=first.number), _request_changes(last, since=control.number)
     for key, share in asked.items():
         name = f"“{class_name(*key)}”"
-        if control is not first and key in before and share_change(before[key], share).low <= 0:
+        if key in gained and gained[key].low <= 0:
             alone = f"{percent(share.value)} against {percent(before[key].value)} for the generator alone"
             yield f"Pass {control.number}: asking did not make {name} measurably more frequent: {alone}."
-        if last is not control and key in after and share_change(share, after[key]).high < 0:
+        if key in lost and lost[key].high < 0:
             fell = f"from {percent(share.value)} to {percent(after[key].value)}"
             yield f"Pass {last.number}: de-biasing lost part of the request: {name} fell {fell}."
+
+
+def _request_changes(record: PassRecord, since: int) -> dict[tuple[str, str], Interval]:
+    """Return how the share of each thing asked for has moved since an earlier pass."""
+    change = record.change(since)
+    return {key: preferred(by) for key, by in requested_shares(change.control).items()} if change else {}
 
 
 def _disagreements(metrics: Metrics, record: PassRecord) -> Iterator[str]:
     """Yield a sentence per class that two counters see differently, beyond both intervals."""
     labels = [headline_label(metrics)] if len(metrics.target) == 2 else list(metrics.target)
-    counted = {(metrics.attribute, label): _by_source(record, label) for label in labels} | control_shares(record)
+    counted = {
+        (metrics.attribute, label): {source: reader.shares[label] for source, reader in record.by.items()}
+        for label in labels
+    } | requested_shares(record.control)
     for one, other, meaning in DISAGREEMENTS:
         for key, shares in counted.items():
             if one in shares and other in shares and not shares[one].overlaps(shares[other]):
-                told = UNTRAINED if record.kind == "generator" and one == "classifier" else meaning
+                reason = UNTRAINED if record.kind == "generator" and one == "classifier" else meaning
                 where = f"Pass {record.number}: {one} and {other} disagree on {class_name(*key)} beyond their intervals"
-                yield f"{where}, {percent(shares[one].value)} against {percent(shares[other].value)}: {told}."
-
-
-def _by_source(record: PassRecord, label: str) -> dict[Source, Interval]:
-    """Return the share of a class by everyone who counted it."""
-    shares = {source: record.share(source, label) for source in SOURCES}
-    return {source: share for source, share in shares.items() if share is not None}
+                yield f"{where}, {percent(shares[one].value)} against {percent(shares[other].value)}: {reason}."
 
 
 def _loose_fit(record: PassRecord) -> Iterator[str]:
@@ -121,16 +108,16 @@ def _loose_fit(record: PassRecord) -> Iterator[str]:
 
 def _uncorrectable(metrics: Metrics) -> Iterator[str]:
     """Yield a sentence per counter and its labels whose counts its confusion table cannot explain."""
-    found: dict[tuple[Source, tuple[str, ...]], list[str]] = {}
-    for record in metrics.counts:
-        where = f"pass {record.number}{', counted again' if record is metrics.confirmation else ''}"
-        for source, labels in record.uncorrectable.items():
-            if labels:
-                found.setdefault((source, tuple(labels)), []).append(where)
-    for (source, named), places in found.items():
-        classes = listing([class_name(metrics.attribute, label) for label in named])
+    places: dict[tuple[Source, tuple[str, ...]], list[str]] = {}
+    for count in metrics.counts:
+        where = f"pass {count.number}{', counted again' if count is metrics.confirmation else ''}"
+        for source, reader in count.by.items():
+            if reader.uncorrectable:
+                places.setdefault((source, tuple(reader.uncorrectable)), []).append(where)
+    for (source, labels), passes in places.items():
+        classes = listing([class_name(metrics.attribute, label) for label in labels])
         yield (
             f"The confusion table of the {source} does not hold for these samples: no true shares could have made it "
-            f"count so much or so little {classes} ({'; '.join(places)}). It errs here otherwise than on the labelled "
+            f"count so much or so little {classes} ({'; '.join(passes)}). It errs here otherwise than on the labelled "
             "images of its table, so its corrected shares mean little, and its counts may be off as well."
         )

@@ -49,13 +49,13 @@ def _counting(run: Run) -> Iterator[Method]:
     metrics, resamples = run.metrics, count(run.settings.bootstrap)
     n = _sizes([record.n for record in metrics.passes])
     yield Method("Shares", "Wilson’s score interval (1927) for each class by itself.", n)
-    if any(record.soft for record in metrics.passes):
+    if any(reader.soft for record in metrics.passes for reader in record.by.values()):
         how = (
             "Mean of the class probabilities; Wilson’s interval with the sample size that gives a share the standard "
             "error of this mean. Their distances take the mean for normal, with the covariance of the samples."
         )
         yield Method("Mean probabilities", how, n, "interval")
-    if metrics.corrected:
+    if any(reader.corrected for record in metrics.counts for reader in record.by.values()):
         how = (
             "The confusion table of the counter’s card inverted, the result projected onto the simplex. Interval: "
             f"quantiles of {resamples} draws of counts and table from their posteriors under Jeffreys’ prior. That the "

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from math import nan
+from math import isnan, nan
 from typing import Any
 
-from promptgen.metrics.distances import noise_floor_kl
-from promptgen.records import SOURCES, Interval, Metrics, PassRecord
+from promptgen.records import SOURCES, Distance, Figure, Interval, Metrics, PassRecord, Source, requested_shares
 from promptgen.reporting.drawing import figures
 from promptgen.reporting.drawing.history import Curve, History, column, columns
 from promptgen.reporting.sections import names as words
-from promptgen.reporting.sections.control import DIVERSITY, control_shares, measure_words, other_measures
+from promptgen.reporting.sections.control import measure_words, other_measures
+from promptgen.reporting.sections.quality import quality_series
 from promptgen.reporting.sections.watched import WatchedTable
 from promptgen.reporting.text.formats import class_name
-from promptgen.reporting.text.glossary import MEANINGS
+from promptgen.reporting.text.glossary import Measure
 
 
 @dataclass(frozen=True)
@@ -59,16 +59,20 @@ def bias_panels(metrics: Metrics) -> list[Panel]:
             "kl",
             "Distance to the target, KL in nats",
             "0 is the target itself; the dotted line is what chance alone would show with as many samples.",
-            {source: [record.kl.get(source) for record in metrics.passes] for source in metrics.sources},
-            floor=[noise_floor_kl(len(metrics.target), record.n) for record in metrics.passes],
+            {source: [_kl(record, source) for record in metrics.passes] for source in metrics.sources},
+            floor=[record.chance["kl"] for record in metrics.passes],
             shares=False,
         ),
     ]
 
 
+def _kl(record: PassRecord, source: Source) -> Interval | None:
+    return record.by[source].kl if source in record.by else None
+
+
 def control_panels(metrics: Metrics) -> list[Panel]:
     """Return what was asked for, and how a condition is followed, by pass; variety has panels of its own."""
-    shares = [control_shares(record) for record in metrics.passes]
+    shares = [requested_shares(record.control) for record in metrics.passes]
     others = [other_measures(record) for record in metrics.passes]
     return [
         *(
@@ -95,34 +99,30 @@ def control_panels(metrics: Metrics) -> list[Panel]:
 
 
 def quality_panels(metrics: Metrics) -> list[Panel]:
-    """Return precision, recall, the variety of identities and the Frechet distance, by pass, as far as measured."""
-    qualities = [record.quality for record in metrics.passes]
-    diversity = [record.control.get(DIVERSITY) for record in metrics.passes]
-    draw = partial(_measure_panel, metrics)
+    """Return every measure of quality and variety that is to be drawn, by pass, as far as it was measured."""
     return [
-        *draw("Precision", [each.precision if each else None for each in qualities]),
-        *draw("Recall", [each.recall if each else None for each in qualities]),
-        *draw("Identity diversity", diversity, shares=False),
-        *draw(
-            "Frechet distance",
-            [_without_width(each.frechet) if each else None for each in qualities],
-            floor=[each.frechet_chance if each else nan for each in qualities],
-            shares=False,
-        ),
+        _quality_panel(metrics, measure, figures)
+        for measure, figures in quality_series(metrics)
+        if measure.drawn and any(figures)
     ]
 
 
-def _measure_panel(metrics: Metrics, title: str, series: Sequence[Interval | None], **options: Any) -> list[Panel]:
-    """Return the panel of a measure that the glossary explains, or nothing where no pass has it."""
-    if not any(series):
-        return []
-    name, meaning = title.lower().replace(" ", "-"), MEANINGS[title]
-    dotted = " Dotted: by chance alone." if "floor" in options else ""
-    return [_pass_panel(metrics, name, title, f"{meaning}{dotted}", {"measure": series}, **options)]
+def _quality_panel(metrics: Metrics, measure: Measure, figures: Sequence[Figure | None]) -> Panel:
+    series = [_interval(figure) if figure else None for figure in figures]
+    floor = [figure.chance if isinstance(figure, Distance) else nan for figure in figures]
+    drawn, dotted = (None, "") if all(map(isnan, floor)) else (floor, " Dotted: by chance alone.")
+    name = measure.title.lower().replace(" ", "-")
+    meaning = f"{measure.meaning}{dotted}"
+    return _pass_panel(
+        metrics, name, measure.title, meaning, {"measure": series}, floor=drawn, shares=measure.unit == "share"
+    )
 
 
-def _without_width(value: float) -> Interval:
-    return Interval(value=value, low=value, high=value)
+def _interval(figure: Figure) -> Interval:
+    """Return a figure as what is drawn; one without an interval has no whiskers."""
+    if isinstance(figure, Interval):
+        return figure
+    return Interval(value=figure.value, low=figure.value, high=figure.value)
 
 
 def watched_panel(metrics: Metrics, index: int, table: WatchedTable) -> Panel:

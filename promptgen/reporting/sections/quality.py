@@ -11,17 +11,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from promptgen.records import Interval, Metrics, PassRecord, Quality
+from promptgen.records import Distance, Figure, Interval, Metrics, PassRecord, Quality
 from promptgen.reporting.sections.control import DIVERSITY
 from promptgen.reporting.text.formats import brief, listing, number, percent
+from promptgen.reporting.text.glossary import MEASURES, Measure
 
 COLLAPSE = "a sign of collapse, unless the target itself asks for less variety. Look for faces that repeat"
 COSTS = {
     "precision": "fewer of its samples look like something the generator makes. Look for faults in its pictures",
     "recall": f"its samples cover less of what the generator makes, {COLLAPSE}",
-    "identity diversity": f"its samples are less unlike each other, {COLLAPSE}",
+    "identity_diversity": f"its samples are less unlike each other, {COLLAPSE}",
 }
 """What it means that a figure fell in a de-biasing pass."""
+
+Row = list[Figure | None]
+"""A measure's figure in each pass; None where it was not measured."""
 
 
 @dataclass(frozen=True)
@@ -34,20 +38,26 @@ class Fall:
 
     def __str__(self) -> str:
         """Return the fall in words, such as "recall fell from 71.0 % to 23.0 %"."""
-        shown = number if self.figure == "identity diversity" else percent
-        return f"{self.figure} fell from {shown(self.before.value)} to {shown(self.after.value)}"
+        shown = percent if MEASURES[self.figure].unit == "share" else number
+        name = self.figure.replace("_", " ")
+        return f"{name} fell from {shown(self.before.value)} to {shown(self.after.value)}"
 
 
 def falls(before: PassRecord, after: PassRecord) -> list[Fall]:
     """Return every figure of quality and variety that clearly fell from one pass to the next."""
-    pairs: dict[str, tuple[Interval | None, Interval | None]] = {
-        **{
-            name: (getattr(before.quality, name, None), getattr(after.quality, name, None))
-            for name in ("precision", "recall")
-        },
-        "identity diversity": (before.control.get(DIVERSITY), after.control.get(DIVERSITY)),
-    }
-    return [Fall(name, high, low) for name, (high, low) in pairs.items() if high and low and low.high < high.low]
+    pairs = {name: (_figures(before).get(name), _figures(after).get(name)) for name in COSTS}
+    return [
+        Fall(name, high, low)
+        for name, (high, low) in pairs.items()
+        if isinstance(high, Interval) and isinstance(low, Interval) and low.high < high.low
+    ]
+
+
+def _figures(record: PassRecord) -> dict[str, Figure]:
+    """Return the figures of quality and variety of a pass, by their names in the glossary."""
+    quality: dict[str, Figure] = record.quality.figures if record.quality else {}
+    diversity = record.control.get(DIVERSITY)
+    return quality | ({"identity_diversity": diversity} if diversity else {})
 
 
 def cost_warnings(metrics: Metrics) -> Iterator[str]:
@@ -107,22 +117,26 @@ def _distance_words(quality: Quality) -> str:
     """Return what the Frechet distance says of how far the samples have moved from the generator's own."""
     if quality.few_samples:
         return "There are too few of them for a Frechet distance."
-    if quality.frechet <= quality.frechet_chance:
+    if quality.frechet.value <= quality.frechet.chance:
         return "Their Frechet distance is no more than chance alone shows."
-    ratio = quality.frechet / quality.frechet_chance
+    ratio = quality.frechet.value / quality.frechet.chance
     times = f"{brief(ratio)} times what chance alone shows"
     return f"Their Frechet distance is {times}."
 
 
-def quality_rows(metrics: Metrics) -> list[tuple[str, list[Interval | float | None]]]:
-    """Return every figure of quality and variety that some pass has, by its term in the glossary, pass by pass."""
-    qualities = [record.quality for record in metrics.passes]
-    rows: dict[str, list[Interval | float | None]] = {
-        "Precision": [each.precision if each else None for each in qualities],
-        "Recall": [each.recall if each else None for each in qualities],
-        "Identity diversity": [record.control.get(DIVERSITY) for record in metrics.passes],
-        "Frechet distance": [each.frechet if each else None for each in qualities],
-        "Frechet distance, by chance": [each.frechet_chance if each else None for each in qualities],
-        "Kernel distance": [each.kernel if each else None for each in qualities],
-    }
-    return [(title, row) for title, row in rows.items() if any(cell is not None for cell in row)]
+def quality_series(metrics: Metrics) -> list[tuple[Measure, Row]]:
+    """Return every measure of quality and variety that some pass has, with its figure of each pass."""
+    figures = [_figures(record) for record in metrics.passes]
+    series = [(measure, [each.get(name) for each in figures]) for name, measure in MEASURES.items()]
+    return [(measure, row) for measure, row in series if any(row)]
+
+
+def quality_rows(metrics: Metrics) -> list[tuple[str, Measure, list[Figure | float | None]]]:
+    """Return every row of the table: its title, its measure, and the figures or what chance alone would show."""
+    rows: list[tuple[str, Measure, list[Figure | float | None]]] = []
+    for measure, figures in quality_series(metrics):
+        rows.append((measure.title, measure, [*figures]))
+        if any(isinstance(figure, Distance) for figure in figures):
+            chance = [figure.chance if isinstance(figure, Distance) else None for figure in figures]
+            rows.append((f"{measure.title}, by chance", measure, [*chance]))
+    return rows

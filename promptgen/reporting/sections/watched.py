@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from promptgen.labels import PRODUCT
-from promptgen.metrics.estimate import Difference
-from promptgen.records import TRUSTED, Interval, Metrics, Source, Watched
-from promptgen.reporting.changes import any_change, share_changes, tally
-from promptgen.reporting.sections.control import control_shares
+from promptgen.records import (
+    TRUSTED,
+    AttributeChange,
+    Difference,
+    Interval,
+    Metrics,
+    PassRecord,
+    Source,
+    requested_shares,
+)
 from promptgen.reporting.settings import Settings
 from promptgen.reporting.text.formats import class_name, listing, p_value, percent, points, wanted
 from promptgen.reporting.text.glossary import DISTANCES
@@ -44,7 +49,7 @@ class WatchedTable:
     Attributes:
         attribute: attribute or product.
         target: what it is held against.
-        accounts: by everyone who counted, the most trusted one first.
+        accounts: by everyone who counted, the most trusted first.
         chance: what each distance would show by chance alone, by its name, pass by pass.
         sentence: what became of it, in plain words.
     """
@@ -77,32 +82,38 @@ def watched_tables(metrics: Metrics, settings: Settings) -> list[WatchedTable]:
 
 
 def _table(metrics: Metrics, settings: Settings, attribute: str) -> WatchedTable:
-    seen = [record.watched.get(attribute) for record in metrics.passes]
-    target = next(each.target for each in seen if each)
-    sources = [source for source in TRUSTED if any(each and source in each.by for each in seen)]
-    accounts = [_account(metrics, settings, seen, source) for source in sources]
-    names = [name for name in DISTANCES if any(each and name in each.chance for each in seen)]
+    biases = [record.watched.get(attribute) for record in metrics.passes]
+    measured = [bias for bias in biases if bias]
+    sources = [source for source in TRUSTED if any(source in bias.by for bias in measured)]
+    target = measured[0].target
+    accounts = [_account(metrics, attribute, list(target), source) for source in sources]
     return WatchedTable(
         attribute=attribute,
         target=target,
         accounts=accounts,
-        chance={name: [each.chance.get(name) if each else None for each in seen] for name in names},
+        chance={name: [bias.chance[name] if bias else None for bias in biases] for name in DISTANCES},
         sentence=_sentence(metrics, settings, attribute, target, accounts[0]),
     )
 
 
-def _account(metrics: Metrics, settings: Settings, seen: Sequence[Watched | None], source: Source) -> Account:
-    biases = [each.by.get(source) if each else None for each in seen]
-    looked = next(each for each in seen if each)
-    sizes = [record.n for record in metrics.passes]
-    tallies = [tally(bias.shares if bias else None, n) for bias, n in zip(biases, sizes, strict=True)]
+def _account(metrics: Metrics, attribute: str, labels: Sequence[str], source: Source) -> Account:
+    biases = [record.watched.get(attribute) for record in metrics.passes]
+    readers = [bias.by.get(source) if bias else None for bias in biases]
+
+    def change(record: PassRecord, since: int) -> AttributeChange | None:
+        changes = record.change(since)
+        return changes.watched.get(attribute, {}).get(source) if changes else None
+
+    first = metrics.passes[0].number
+    before = [change(record, record.number - 1) for record in metrics.passes]
+    from_first = [change(record, first) for record in metrics.passes]
     return Account(
         source=source,
-        shares={label: [bias.shares[label] if bias else None for bias in biases] for label in looked.target},
-        distances={name: [getattr(bias, name) if bias else None for bias in biases] for name in DISTANCES},
-        since_before=[None, *(any_change(*pair, settings) for pair in pairwise(tallies))],
-        since_first=[None, *(any_change(tallies[0], each, settings) for each in tallies[1:])],
-        moved=share_changes(tallies[0], tallies[-1], settings) if len(tallies) > 1 else {},
+        shares={label: [reader.shares[label] if reader else None for reader in readers] for label in labels},
+        distances={name: [reader.distances[name] if reader else None for reader in readers] for name in DISTANCES},
+        since_before=[each.p_value if each else None for each in before],
+        since_first=[each.p_value if each else None for each in from_first],
+        moved=from_first[-1].shares if from_first[-1] else {},
     )
 
 
@@ -112,7 +123,7 @@ def most_moved(target: Mapping[str, float], account: Account, n: int) -> list[st
     def distance(label: str) -> float:
         if account.moved:
             return abs(account.moved[label].value)
-        return max(abs(each.value - target[label]) for each in account.shares[label] if each)
+        return max(abs(share.value - target[label]) for share in account.shares[label] if share)
 
     labels = list(target)
     chosen = sorted(labels, key=lambda label: (distance(label), labels.index(label)))[-n:]
@@ -127,8 +138,8 @@ def _sentence(
     name, shares = class_name(attribute, label), [each for each in account.shares[label] if each]
     p = account.since_first[-1]
     if p is None:
-        found = f"{name} {percent(shares[-1].value)}, held against {wanted(target[label])}"
-        return f"{found[:1].upper()}{found[1:]}; there are no two passes to compare."
+        share = f"{name} {percent(shares[-1].value)}, held against {wanted(target[label])}"
+        return f"{share[:1].upper()}{share[1:]}; there are no two passes to compare."
     way = f"{name} {percent(shares[0].value)}\u00a0→\u00a0{percent(shares[-1].value)}"
     change = account.moved[label]
     pair = len(target) == 2
@@ -142,7 +153,7 @@ def _sentence(
 
 def _on_purpose(metrics: Metrics, attribute: str) -> str:
     """Return what of a watched attribute was moved on purpose, as a sentence to put behind; nothing of nothing."""
-    asked = {name for record in metrics.passes for name, _ in control_shares(record)}
+    asked = {name for record in metrics.passes for name, _ in requested_shares(record.control)}
     de_biased = any(record.kind == "debias" for record in metrics.passes)
     steered = {*asked, *(metrics.attribute.split(PRODUCT) if de_biased else ())}
     parts = [factor for factor in attribute.split(PRODUCT) if factor in steered]

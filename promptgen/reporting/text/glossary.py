@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Literal
 
 DISTANCES: Final[dict[str, str]] = {
     "kl": "KL, nats",
@@ -10,6 +11,49 @@ DISTANCES: Final[dict[str, str]] = {
     "discrepancy": "Discrepancy",
 }
 """What the distances of `promptgen.metrics.bias` are called."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measure of quality or variety, as the page shows it.
+
+    Attributes:
+        title: what it is called.
+        meaning: what it means, in one line.
+        unit: whether it is a share of the samples or a plain number.
+        drawn: whether it has a panel of its own, pass by pass.
+        small: whether it may be near zero, so that four decimals are not enough.
+    """
+
+    title: str
+    meaning: str
+    unit: Literal["share", "number"] = "number"
+    drawn: bool = False
+    small: bool = False
+
+
+MEASURES: Final[dict[str, Measure]] = {
+    "precision": Measure(
+        "Precision", "Share of these samples that look like something the generator makes.", "share", drawn=True
+    ),
+    "recall": Measure(
+        "Recall", "Share of what the generator makes that these samples still cover.", "share", drawn=True
+    ),
+    "identity_diversity": Measure(
+        "Identity diversity",
+        "How unlike two of these faces are on average. A fall means that faces repeat.",
+        drawn=True,
+    ),
+    "frechet": Measure(
+        "Frechet distance",
+        "How far the samples as a whole are from the generator’s own, as a network sees them.",
+        drawn=True,
+    ),
+    "kernel": Measure(
+        "Kernel distance", "The same by another measure, which is 0 on average if nothing has moved.", small=True
+    ),
+}
+"""The measures in the order of the page, by their names in `promptgen.records.Quality`."""
 
 MEANINGS: Final[dict[str, str]] = {
     # shares
@@ -35,13 +79,9 @@ MEANINGS: Final[dict[str, str]] = {
     "Discrepancy": "The length of the straight line from the shares to the target (the fairness discrepancy).",
     "By chance alone": "What samples of exactly the target would show on average. So small a distance may be chance.",
     # quality
-    "Precision": "Share of these samples that look like something the generator makes.",
-    "Recall": "Share of what the generator makes that these samples still cover.",
-    "Identity diversity": "How unlike two of these faces are on average. A fall means that faces repeat.",
-    "Frechet distance": "How far the samples as a whole are from the generator’s own, as a network sees them.",
+    **{measure.title: measure.meaning for measure in MEASURES.values()},
     "Frechet distance, by chance": "What as many samples of one and the same source would show.",
     "N against": "How many samples were compared with how many of the generator’s own; pass 0 with its other half.",
-    "Kernel distance": "The same by another measure, which is 0 on average if nothing has moved.",
     # fits
     "log Z, estimate": "Constant of the wanted distribution. Its level says little; how near the bound is says much.",
     "log Z, lower bound": "What the flow reaches. It is never above log Z, and the closer the better.",
