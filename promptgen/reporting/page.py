@@ -32,6 +32,7 @@ from promptgen.reporting.text.glossary import DISTANCES, MEANINGS
 
 HERO_COLUMNS, HERO_TILES = 4, 16
 STRIP = 8  # latents side by side; as many as still show faces on a phone
+STRIP_ROWS = 5  # passes below each other; more would fill the page with faces that hardly differ
 LARGEST_TILE = 128  # pixels; more would only make the file larger
 FILTERS = (
     "brief",
@@ -145,16 +146,16 @@ def _hero(metrics: Metrics, tiles: Sequence[Pixels]) -> list[tuple[PassRecord, s
 
 
 def _strips(metrics: Metrics, tiles: Sequence[Pixels]) -> list[list[tuple[PassRecord, str]]]:
-    """Return groups of `STRIP` latents, each with one row of images per pass, so that a face stays in its column."""
+    """Return groups of `STRIP` latents, each with one row of images per pass, so that a face stays in its column.
+
+    Of many passes, only the first `STRIP_ROWS` - 1 and the last are shown.
+    """
+    rows = list(zip(metrics.passes, tiles, strict=True))
+    if len(rows) > STRIP_ROWS:
+        rows = [*rows[: STRIP_ROWS - 1], rows[-1]]
     latents = min(map(len, tiles))
     groups = [slice(start, min(start + STRIP, latents)) for start in range(0, latents, STRIP)]
-    return [
-        [
-            (record, data_uri(sheet(pictures[group], STRIP)))
-            for record, pictures in zip(metrics.passes, tiles, strict=True)
-        ]
-        for group in groups
-    ]
+    return [[(record, data_uri(sheet(pictures[group], STRIP))) for record, pictures in rows] for group in groups]
 
 
 def _sweeps(run: Run) -> list[tuple[PassRecord, list[tuple[str, str]]]]:

@@ -8,11 +8,12 @@ The bytes depend on the data alone: no date, no random ids, no address of anothe
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import cycle, groupby
 from typing import Any
 
 import matplotlib as mpl
@@ -40,6 +41,7 @@ VARIABLES = {
     **{colour: f"--series-{index}" for index, colour in enumerate(SERIES, start=1)},
 }
 SIZE = (4.6, 2.95)  # inches of 72 points
+ROOMY = 4  # so many passes leave room to write every number and kind beside each other
 SPARSE = 12  # a curve of so few points shows them as dots; a single one would not be seen at all
 SMOOTHING_PARTS = 20  # a curve is averaged over one such part of its length
 
@@ -122,6 +124,8 @@ def pass_panel(
         for source, intervals in series.items():
             _points(axes, marks[source], intervals)
         written = next((series[source] for source in WRITTEN if any(series.get(source, ()))), [None] * len(passes))
+        shown = _written(passes)
+        written = [interval if i in shown else None for i, interval in enumerate(written)]
         _values(axes, written, _tops(series), percent if shares else brief)
         if target is not None:
             axes.axhline(target, color=TARGET, linestyle=DASHED, linewidth=1.4, zorder=1)
@@ -133,13 +137,36 @@ def pass_panel(
 
 
 def _pass_axis(axes: Axes, passes: Sequence[tuple[str, str]]) -> None:
-    """Write number and kind under each pass: two sets of ticks, since a text of two lines is not centred in SVG."""
-    numbers, kinds = zip(*passes, strict=True)
+    """Write the number under each pass, and the kind once under the passes of a kind that follow each other.
+
+    Where the passes stand close, kinds take turns on two lines, so that neighbours do not overlap.
+    """
     axes.set_xlim(-0.5, len(passes) - 0.5)
-    axes.xaxis.remove_overlapping_locs = False
-    axes.set_xticks(range(len(passes)), numbers)
-    axes.set_xticks(range(len(passes)), kinds, minor=True)
-    axes.tick_params(axis="x", which="minor", length=0, pad=18)
+    axes.set_xticks(range(len(passes)), [number for number, _ in passes])
+    lines = 1 if len(passes) <= ROOMY else 2
+    start = 0
+    for turn, (kind, group) in enumerate(groupby(passes, key=lambda each: each[1])):
+        end = start + len(list(group))
+        middle, below = (start + end - 1) / 2, 18 + 15 * (turn % lines)
+        style = {"ha": "center", "va": "top", "color": MUTED, "annotation_clip": False}
+        axes.annotate(kind, (middle, 0), (0, -below), ("data", "axes fraction"), "offset points", **style)
+        start = end
+
+
+def _written(passes: Sequence[tuple[str, str]]) -> set[int]:
+    """Return the positions whose numbers are written out: all, or of many passes as many as do not overlap.
+
+    Of many, the last comes first, then the first, then each with which a kind of passes begins.
+    """
+    if len(passes) <= ROOMY:
+        return set(range(len(passes)))
+    begins = [i for i in range(1, len(passes)) if passes[i - 1][1] != passes[i][1]]
+    width = math.ceil(len(passes) / ROOMY)  # of a written number, in passes
+    chosen: set[int] = set()
+    for i in (len(passes) - 1, 0, *begins):
+        if all(abs(i - other) >= width for other in chosen):
+            chosen.add(i)
+    return chosen
 
 
 def _points(axes: Axes, mark: Mark, intervals: Sequence[Interval | None]) -> None:
