@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import json
 import re
 import typing
 from pathlib import Path
@@ -22,6 +23,7 @@ from promptgen.labels import class_index, classes, target_shares
 from promptgen.world.scene import ATTRIBUTES
 from steps.commands import STEPS
 from steps.experiments import ACTIONS
+from tests.reporting import made_up_run
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -154,6 +156,15 @@ def test_the_readme_is_short_and_its_example_prints_what_its_comment_says(capsys
     exec(compile(example, page.name, "exec"), {"__name__": "example"})
     printed = re.findall(r"mean blue ([\d.]+)", capsys.readouterr().out)
     assert [float(value) for value in printed] == pytest.approx([float(value) for value in promised.groups()], abs=0.03)
+
+
+def test_the_metrics_are_read_as_shown(tmp_path, monkeypatch, capsys):
+    (example,) = blocks(ROOT / "docs" / "report.md", "python")
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "metrics.json").write_text(json.dumps(made_up_run.content()))
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "report.md", "exec"), {})
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["0", "1", "2"]
 
 
 def test_every_parameter_is_explained():
