@@ -17,6 +17,7 @@ from promptgen.command_line import COMMANDS, GROUPS, load, main, page
 from promptgen.flows.exact import Method
 from promptgen.world.config import ModelName
 from steps import commands
+from steps.experiments import ACTIONS
 from tests.commands import typed
 
 ROOT = Path(__file__).parents[1]
@@ -101,6 +102,25 @@ def test_a_module_is_the_same_command(name):
     status, output, errors = measured("-m", MODULES[name], "--help")
     assert (status, errors) == (0, "")
     assert output.startswith(f"usage: promptgen {name.partition(' ')[0]}")
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+def test_every_help_about_experiments_comes_at_once(name):
+    status, output, errors = measured("-m", "promptgen", "experiments", name, "--help")
+    assert (status, errors) == (0, "")
+    assert output.startswith(f"usage: promptgen experiments {name}")
+
+
+def test_the_experiments_are_listed_at_once():
+    status, output, _ = measured("-m", "promptgen", "experiments", "list")
+    assert status == 0
+    assert "text-baby" in output
+
+
+def test_the_experiments_are_listed_from_any_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert typed("experiments", "list") == 0
+    assert "text-baby" in capsys.readouterr().out
 
 
 def test_nothing_slow_is_imported_before_the_arguments_are_read():
