@@ -10,6 +10,7 @@ from promptgen.metrics.sizes import NEIGHBOURS, SUBSET_SIZE, SUBSETS
 from promptgen.reporting.run import Run
 from promptgen.reporting.sections.control import DIVERSITY, other_measures
 from promptgen.reporting.text.formats import ABSENT, count, listing
+from promptgen.reporting.text.glossary import MEASURES
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,8 @@ def _quality(run: Run) -> Iterator[Method]:
         "on N: compare passes of one size."
     )
     yield Method("Precision and recall", how, n, "precision and recall")
+    sizes = _sizes([record.n for record in measured])
+    yield from (Method(measure.title, measure.how, sizes) for measure in MEASURES.values() if measure.how)
 
 
 def _control(run: Run) -> Iterator[Method]:

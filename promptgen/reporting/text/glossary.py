@@ -23,6 +23,7 @@ class Measure:
         unit: whether it is a share of the samples or a plain number.
         drawn: whether it has a panel of its own, pass by pass.
         small: whether it may be near zero, so that four decimals are not enough.
+        how: estimator and interval, for a statistician; empty where `promptgen.reporting.sections.methods` tells more.
     """
 
     title: str
@@ -30,6 +31,7 @@ class Measure:
     unit: Literal["share", "number"] = "number"
     drawn: bool = False
     small: bool = False
+    how: str = ""
 
 
 MEASURES: Final[dict[str, Measure]] = {
