@@ -249,6 +249,7 @@ class Quality(Record):
     recall: Interval
     frechet: Distance
     kernel: Interval
+    vendi: Interval
 
     @property
     def figures(self) -> dict[str, Figure]:

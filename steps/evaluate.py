@@ -17,6 +17,7 @@ from promptgen.metrics.identity import PAIRS, identity_between, identity_within
 from promptgen.metrics.pose import pose_error, pose_slopes
 from promptgen.metrics.quality import compare
 from promptgen.metrics.shares import wilson
+from promptgen.metrics.vendi import vendi_score
 from promptgen.records import TRUSTED, AttributeBias, Distance, Interval, Measurement, Quality, Source
 from promptgen.tracking import Tracker
 from steps.measuring.counting import (
@@ -108,6 +109,7 @@ def _quality(run_pass: Pass, arrays: Arrays) -> Quality | None:
         recall=Interval.of(figures.recall),
         frechet=Distance(value=figures.frechet.value, chance=figures.frechet.floor),
         kernel=Interval.of(figures.kernel.interval(confidence)),
+        vendi=Interval.of(vendi_score(torch.from_numpy(arrays["features"]), confidence=confidence)),
     )
 
 

@@ -54,6 +54,13 @@ MEASURES: Final[dict[str, Measure]] = {
     "kernel": Measure(
         "Kernel distance", "The same by another measure, which is 0 on average if nothing has moved.", small=True
     ),
+    "vendi": Measure(
+        "Vendi score",
+        "How many samples with nothing in common these are worth. A fall means that samples repeat.",
+        drawn=True,
+        how="exp of the Shannon entropy of the eigenvalues of the cosine kernel over N, of all samples of the pass; "
+        "normal interval of its log by the delta method. It depends on N: compare passes of one size.",
+    ),
 }
 """The measures in the order of the page, by their names in `promptgen.records.Quality`."""
 
