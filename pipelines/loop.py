@@ -1,9 +1,9 @@
-"""What the loop keeps while its passes run: the lock, the recorder, the records, the clock."""
+"""What the loop keeps while its passes run: the lock, the journal, the records, the clock."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -14,33 +14,28 @@ from pipelines.summary import show_grid, show_summary
 from promptgen.files import folder_lock
 from promptgen.records import Confirmation, PassRecord
 from steps.measuring.records import pass_record, write_metrics
-from steps.recording.recorder import MlflowTracker, Recorder
+from steps.recording.journal import Journal
+from steps.recording.replay import published
 from steps.sample import GRID_NAME, SWEEP_NAME
 from steps.shared.common import Pass, Project
 
 logger = logging.getLogger("promptgen")
 
 
-class PassTracker:
-    """The tracker of one pass: hands numbers to MLflow, and sums the time that its steps take.
+class PassRun:
+    """What the tasks of one pass share.
 
     Attributes:
-        run: the pass's run in MLflow.
+        journal: where they record.
+        name: of the pass's run in the journal.
         spent: seconds in steps.
         confirmation: what the pass showed when it was counted once more; None while it was not.
     """
 
-    def __init__(self, run: MlflowTracker) -> None:
-        self.run = run
+    def __init__(self, journal: Journal, name: str) -> None:
+        self.journal, self.name = journal, name
         self.spent = 0.0
         self.confirmation: Confirmation | None = None
-
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Hand the numbers on."""
-        self.run.metrics(values, step)
-
-    def progress(self, done: int, total: int, note: str = "") -> None:
-        """Ignore the progress; the task that works shows it."""
 
 
 class Loop:
@@ -58,21 +53,15 @@ class Loop:
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
-        project, tracking = self.project, self.project.params.tracking
+        project = self.project
+        tags = {"prefect.flow_run.id": str(flow_run.id)}
+        if str(flow_run.ui_url).startswith("http"):  # without a server it has an address without a host
+            tags["prefect.flow_run.url"] = str(flow_run.ui_url)
         with ExitStack() as stack:
             stack.enter_context(folder_lock(project.artifacts))
-            recorder = Recorder(
-                project.root,
-                project.params.experiment,
-                project.fingerprint,
-                tracking_experiment=tracking.experiment,
-                registered_model=tracking.registered_model,
-            )
-            self._recorder = stack.enter_context(recorder)
-            tags = {"prefect.flow_run.id": str(flow_run.id)}
-            if str(flow_run.ui_url).startswith("http"):  # without a server it has an address without a host
-                tags["prefect.flow_run.url"] = str(flow_run.ui_url)
-            recorder.start(project.params.model_dump(mode="json", exclude={"world"}), tags)
+            self._journal = Journal(project)
+            stack.enter_context(published(self._journal.path.parent, project.root))
+            stack.enter_context(self._journal.run_loop(tags))
             self._open = stack.pop_all()
         return self
 
@@ -87,24 +76,23 @@ class Loop:
             yield Pass(self.project, number)
 
     @contextmanager
-    def tracked(self, this: Pass) -> Iterator[PassTracker]:
-        """Give the tracker of a pass; when its steps are done, record and show what came of them."""
-        with self._recorder.run_pass(this.number, this.kind) as run:
-            tracker = PassTracker(run)
-            yield tracker
-            self._spent += tracker.spent
-            record = pass_record(this, confirmed=tracker.confirmation is not None)
+    def tracked(self, run_pass: Pass) -> Iterator[PassRun]:
+        """Give what the tasks of a pass share; when they are done, record and show what came of them."""
+        journal, number = self._journal, run_pass.number
+        with journal.run_pass(number, run_pass.kind) as name:
+            run = PassRun(journal, name)
+            yield run
+            self._spent += run.spent
+            self._confirmation = run.confirmation or self._confirmation
+            record = pass_record(run_pass, confirmed=run.confirmation is not None)
             self._records.append(record)
-            run.record(record)
-            if tracker.confirmation is not None:
-                run.confirm(tracker.confirmation)
-                self._confirmation = tracker.confirmation
-            for name in (GRID_NAME, SWEEP_NAME):
-                if (picture := this.folder("sample") / name).exists():
-                    run.artifact(picture)
-            if this.number > 0:
-                run.checkpoint(this.chain, this.project.weights)
-            show_grid(this)
+            journal.record(record, run.confirmation)
+            for picture in (GRID_NAME, SWEEP_NAME):
+                if (path := run_pass.folder("sample") / picture).exists():
+                    journal.artifact(name, path)
+            if number > 0:
+                journal.checkpoint(number, run_pass.chain)
+            show_grid(run_pass)
 
     def finish(self, last: Pass, stopped: str) -> dict[str, Any]:
         """Write reports/metrics.json and show the summary.
@@ -121,7 +109,7 @@ class Loop:
         """
         metrics = write_metrics(self.project, self._records, stopped, self._confirmation)
         self.project.discard_passes_after(last.number + self.project.params.only_fits)
-        self._recorder.finish(stopped, [metrics])
+        self._journal.finish(stopped, metrics)
         logger.info("stopped after pass %d: %s", last.number, stopped)
         show_summary(self.project, metrics)
         place = metrics.relative_to(self.project.root).as_posix()

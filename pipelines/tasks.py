@@ -13,7 +13,7 @@ from prefect import Task, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 
-from pipelines.loop import PassTracker
+from pipelines.loop import PassRun
 from pipelines.summary import artifact_key
 from promptgen.errors import PromptGenError
 from promptgen.progress import Bar
@@ -31,47 +31,49 @@ logger = logging.getLogger("promptgen")
 ARTIFACT_SECONDS = 5.0
 
 
-class Progress:
-    """Shows how far a task is, in the terminal and as an artifact of its task run; passes numbers on to a tracker."""
+class StepTracker(Bar):
+    """The tracker of a step: writes its numbers to the journal, and shows how far it is here and in Prefect.
 
-    def __init__(self, tracker: Tracker, bar: Bar, experiment: str) -> None:
-        self._tracker, self._bar = tracker, bar
-        self._key = artifact_key(experiment, bar.title)
+    Args:
+        run: the pass that the step belongs to.
+        title: of the bar, and of the progress artifact of the task run.
+        experiment: name of the experiment.
+    """
+
+    def __init__(self, run: PassRun, title: str, experiment: str) -> None:
+        super().__init__(title)
+        self._run, self._key = run, artifact_key(experiment, title)
         self._artifact: UUID | None = None
-        self._shown = -math.inf
+        self._updated = -math.inf
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Pass the numbers on."""
-        self._tracker.metrics(values, step)
+        self._run.journal.write("metrics", self._run.name, values=dict(values), step=step)
 
-    def progress(self, done: int, total: int, note: str = "") -> None:
-        """Show how far the task is; the artifact follows every few seconds."""
-        self._bar.progress(done, total, note)
-        if done < total and time.monotonic() - self._shown < ARTIFACT_SECONDS:
+    def progress(self, done: int, total: int | None, note: str = "") -> None:
+        """Show how far the step is; the artifact follows every few seconds."""
+        super().progress(done, total, note)
+        if total is None or (done < total and time.monotonic() - self._updated < ARTIFACT_SECONDS):
             return
-        self._shown = time.monotonic()
+        self._updated = time.monotonic()
         try:
-            self._show(100 * done / total)
+            if self._artifact is None:
+                artifact = create_progress_artifact(100 * done / total, key=self._key, description=self.title)
+                self._artifact = artifact if isinstance(artifact, UUID) else None
+            else:
+                update_progress_artifact(self._artifact, 100 * done / total)
         except (httpx.HTTPError, RuntimeError) as error:
             logger.debug("Prefect did not take the progress: %s", error)
 
-    def _show(self, percent: float) -> None:
-        if self._artifact is None:
-            made = create_progress_artifact(percent, key=self._key, description=self._bar.title)
-            self._artifact = made if isinstance(made, UUID) else None
-        else:
-            update_progress_artifact(self._artifact, percent)
 
-
-def as_task(name: str, run: Callable[[Pass, Tracker], Result]) -> Task[[Pass, PassTracker], Result]:
+def as_task(name: str, step: Callable[[Pass, Tracker], Result]) -> Task[[Pass, PassRun], Result]:
     """Return a step as a task."""
 
-    @task(name=name, task_run_name=f"{name} {{this.number}}", cache_policy=NO_CACHE)
-    def work(this: Pass, tracker: PassTracker) -> Result:
+    @task(name=name, task_run_name=f"{name} {{run_pass.number}}", cache_policy=NO_CACHE)
+    def work(run_pass: Pass, run: PassRun) -> Result:
         started = time.perf_counter()
-        with Bar(f"pass {this.number} {name}") as bar:
-            result = run(this, Progress(tracker, bar, this.params.experiment))
-        tracker.spent += time.perf_counter() - started
+        with StepTracker(run, f"pass {run_pass.number} {name}", run_pass.params.experiment) as tracker:
+            result = step(run_pass, tracker)
+        run.spent += time.perf_counter() - started
         return result
 
     return work

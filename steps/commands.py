@@ -265,7 +265,7 @@ def sync(words: Sequence[str]) -> int:
     options = parser.parse_args(words)
     from steps import sync
 
-    return sync.main([] if options.root is None else ["--root", str(options.root)])
+    return sync.run() if options.root is None else sync.run(options.root)
 
 
 def _condition(text: str) -> dict[str, float]:

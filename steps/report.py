@@ -24,12 +24,10 @@ from promptgen.reporting.run import PassMaterial, Run
 from promptgen.reporting.settings import Settings
 from steps.fit_moments import MOMENTS_NAME
 from steps.measuring.records import METRICS_NAME
-from steps.recording.mlflow_store import tracking_uri
-from steps.recording.recorder import attach, journal_folder
+from steps.recording.replay import attach, runs_in_mlflow
 from steps.sample import load_samples
 from steps.shared.common import Pass, Project
 from steps.shared.manifest import StepFolder
-from steps.sync import STATE_NAME
 from steps.train_flow import HISTORY_NAME
 
 Readers = Mapping[str, Mapping[str, Sequence[str]]]
@@ -77,7 +75,7 @@ def gather(project: Project) -> Run:
         material=material,
         settings=Settings.of(project.params),
         models=identities(project.params.specs, project.models),
-        tracking=_mlflow_runs(project),
+        tracking=runs_in_mlflow(project),
     )
 
 
@@ -132,21 +130,8 @@ def _is_last_before_fit(this: Pass) -> bool:
     return this.params.only_fits and this.number == this.params.last_measured_pass
 
 
-def _journal(project: Project) -> Path:
-    """Return the folder in which the loop kept its journal for MLflow."""
-    return journal_folder(project.root, project.params.experiment, project.fingerprint)
-
-
-def _mlflow_runs(project: Project) -> dict[str, str]:
-    """Return the ids of the runs in MLflow, by name; empty when MLflow has not heard of them."""
-    path = _journal(project) / STATE_NAME
-    known = read_json(path) if path.exists() else {}
-    return dict(known.get(tracking_uri(project.root), {}).get("runs", {}))
-
-
 def run_and_attach(project: Project) -> None:
     """Write the report, print where it is, and attach it to the runs in MLflow."""
     page = run(project)
     print(page)
-    if _journal(project).is_dir():
-        attach(project.root, project.params.experiment, project.fingerprint, page)
+    attach(project, page)

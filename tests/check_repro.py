@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from steps.recording.journal import ALIAS
 from steps.recording.mlflow_store import ROOT, connect
-from steps.recording.recorder import ALIAS
 from steps.shared.common import Project
 
 MAX_SECONDS = 15 * 60

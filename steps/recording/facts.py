@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from promptgen.files import sha256_of
-from promptgen.records import Bias, Confirmation, Count, Figure, PassRecord
+from promptgen.records import Bias, Count, Figure, PassRecord
 
-HEADLINE = "bias/kl/judge"
+HEADLINE = "bias/kl/judge/value"
 
 
 def figures(record: PassRecord) -> dict[str, float]:
-    """Return the record of a pass as flat metrics, the headline bias metric first.
+    """Return the record of a pass as flat metrics, the headline metric first and the others by name.
 
     MLflow shows names group by group in the order of the alphabet, so what the loop is about is called ``bias``.
     """
-    flat = _numbers(HEADLINE, record.trusted.kl) | _counted("bias", record) | _numbers("chance", record.chance)
+    flat = counted("bias", record) | _numbers("chance", record.chance)
     for source, reader in record.by.items():
         for label, share in (reader.corrected or {}).items():
             flat |= _numbers(f"corrected/{label}/{source}", share)
@@ -39,16 +39,12 @@ def figures(record: PassRecord) -> dict[str, float]:
     if record.fit:
         flat |= _numbers("fit", dict(record.fit))
     flat |= _numbers("train/seconds", record.seconds)
-    return flat | _numbers("train/evaluations", record.generator_evaluations)
+    flat |= _numbers("train/evaluations", record.generator_evaluations)
+    return {name: flat[name] for name in sorted(flat, key=lambda name: (name != HEADLINE, name))}
 
 
-def confirmed_figures(confirmation: Confirmation) -> dict[str, float]:
-    """Return the confirming count as flat metrics."""
-    return _counted("confirmed", confirmation)
-
-
-def _counted(prefix: str, count: Count) -> dict[str, float]:
-    """Return KL and shares of the attribute to de-bias, by all who counted."""
+def counted(prefix: str, count: Count) -> dict[str, float]:
+    """Return KL and shares of the attribute to de-bias by every reader, as flat metrics."""
     flat: dict[str, float] = {}
     for source, reader in count.by.items():
         flat |= _numbers(f"{prefix}/kl/{source}", reader.kl)
@@ -91,15 +87,14 @@ def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 def provenance(root: Path) -> dict[str, str]:
     """Return tags that say which code and data a run comes from: the git commit, and the sha256 of dvc.lock."""
+
+    def git(*arguments: str) -> str | None:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else None
+
     tags: dict[str, str] = {}
-    git = ["git", "-C", str(root)]
-    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    if commit.returncode == 0:
-        changes = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=False)
-        tags |= {
-            "mlflow.source.git.commit": commit.stdout.strip(),
-            "git.changed": str(bool(changes.stdout.strip())).lower(),
-        }
+    if commit := git("rev-parse", "HEAD"):
+        tags |= {"mlflow.source.git.commit": commit, "git.changed": str(bool(git("status", "--porcelain"))).lower()}
     if (root / "dvc.lock").exists():
         tags["dvc.lock.sha256"] = sha256_of(root / "dvc.lock")
     return tags

@@ -32,5 +32,4 @@ def latest_loop(client: MlflowClient, tracking_experiment: str) -> tuple[str, li
     parents = [run.info.run_id for run in runs if PARENT_TAG not in run.data.tags]
     if not parents:
         return None
-    passes = [run.info.run_id for run in runs if run.data.tags.get(PARENT_TAG) == parents[-1]]
-    return experiment.experiment_id, passes
+    return experiment.experiment_id, [run.info.run_id for run in runs if run.data.tags.get(PARENT_TAG) == parents[-1]]

@@ -23,28 +23,29 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT_SECONDS = 5
 
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    # The journal is the retry: a call that fails is made again with the next round, or by `python -m steps.sync`.
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": str(TIMEOUT_SECONDS),
+    # The journal is the retry: a call that fails is made again in the next round, or by `promptgen sync`.
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
 }
 
-# Columns that hold an absolute place on disk, and so change when the checkout moves.
-_PLACES = [("experiments", "artifact_location"), ("runs", "artifact_uri")]
-
 
 class TrackingError(PromptGenError):
-    """MLflow cannot be told now; what it should hear is in the journal."""
+    """MLflow cannot be reached now; what it lacks is in the journal."""
 
 
 def tracking_uri(root: Path) -> str:
     """Return the URI of the tracking store: MLFLOW_TRACKING_URI, or the project's own database."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlruns' / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or _own_uri(root)
+
+
+def artifact_location(root: Path) -> str:
+    """Return the URI of the folder that holds the artifacts of the project's own database."""
+    return (root / "mlruns" / "artifacts").as_uri()
 
 
 def connect(root: Path) -> MlflowClient:
@@ -53,16 +54,14 @@ def connect(root: Path) -> MlflowClient:
     Raises:
         StorageError: mlruns/ cannot be written.
     """
-    uri = tracking_uri(root)
-    if not _is_own(uri, root):
-        return _client(uri)
-    with _lock(root):
-        path = root / "mlruns" / "mlflow.db"
-        if path.exists():
-            _follow_move(path, artifact_location(root))
-        else:
-            make_database(path)
-        return _client(uri)
+    uri, path = tracking_uri(root), root / "mlruns" / "mlflow.db"
+    if uri == _own_uri(root):
+        with _lock(root):
+            if path.exists():
+                _follow_move(path, artifact_location(root))
+            else:
+                make_database(path)
+    return _client(uri)
 
 
 def make_database(path: Path) -> None:
@@ -75,8 +74,33 @@ def make_database(path: Path) -> None:
         _client(f"sqlite:///{temporary}")
 
 
+def experiment_id(client: MlflowClient, root: Path, name: str) -> str:
+    """Return the id of the MLflow experiment called `name`, making it when it is new."""
+    with _lock(root):
+        experiment = client.get_experiment_by_name(name)
+        if experiment is not None:
+            return str(experiment.experiment_id)
+        location = artifact_location(root) if tracking_uri(root) == _own_uri(root) else None
+        return str(client.create_experiment(name, artifact_location=location))
+
+
+def tracking_error(root: Path, error: Exception) -> TrackingError:
+    """Return the one-line error, with a way out and without a password, for a failed call of MLflow."""
+    place = re.sub(r"//[^/@\s]+@", "//", f"MLflow at {tracking_uri(root)} does not take the runs ({first_line(error)})")
+    return TrackingError(f"{place}: start or repair it, then run `promptgen sync`")
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its type when it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+
+
+def _own_uri(root: Path) -> str:
+    return f"sqlite:///{root / 'mlruns' / 'mlflow.db'}"
+
+
 def _client(uri: str) -> MlflowClient:
-    """Import MLflow with its settings made, and without its chatter, and return a client."""
+    """Import MLflow, with its settings made and without its chatter, and return a client."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
@@ -88,39 +112,8 @@ def _client(uri: str) -> MlflowClient:
     return MlflowClient(uri)
 
 
-def experiment_id(client: MlflowClient, root: Path, name: str) -> str:
-    """Return the id of the MLflow experiment called `name`, making it when it is new."""
-    with _lock(root):
-        found = client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
-        location = artifact_location(root) if _is_own(tracking_uri(root), root) else None
-        return str(client.create_experiment(name, artifact_location=location))
-
-
-def tracking_error(root: Path, error: Exception) -> TrackingError:
-    """Return the one-line error, with a way out, for a failed conversation with MLflow."""
-    message = f"MLflow at {tracking_uri(root)} cannot be told ({first_line(error)})"
-    without_password = re.sub(r"//[^/@\s]+@", "//", message)
-    return TrackingError(f"{without_password}: mend it, then run `python -m steps.sync`")
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or its type when it has none."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]
-
-
-def artifact_location(root: Path) -> str:
-    """Return the URI of the folder that holds the artifacts of the project's own database."""
-    return (root / "mlruns" / "artifacts").as_uri()
-
-
-def _is_own(uri: str, root: Path) -> bool:
-    return uri == f"sqlite:///{root / 'mlruns' / 'mlflow.db'}"
-
-
 def _lock(root: Path) -> filelock.FileLock:
-    """Return the lock that guards the making of databases and experiments: of two makers at once, one would fail."""
+    """Return the lock for making databases and experiments: of two processes that make one at once, one would fail."""
     folder = root / "mlruns"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -130,19 +123,20 @@ def _lock(root: Path) -> filelock.FileLock:
 
 
 def _follow_move(path: Path, location: str) -> None:
-    """Mend the absolute artifact places in the project's own database when the checkout has been moved or copied."""
+    """Correct the absolute places of artifacts in the project's own database after the checkout was moved or copied."""
     try:
         with closing(sqlite3.connect(path)) as database, database:
-            row = database.execute(
+            query = (
                 "select artifact_location from experiments where artifact_location like '%/mlruns/artifacts' limit 1"
-            ).fetchone()
+            )
+            row = database.execute(query).fetchone()
             if row is None or row[0] == location:
                 return
-            for table, column in _PLACES:
+            for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
                 database.execute(
                     f"update {table} set {column} = :new || substr({column}, length(:old) + 1)"
                     f" where substr({column}, 1, length(:old)) = :old",
                     {"new": location, "old": row[0]},
                 )
     except sqlite3.Error as error:
-        raise StorageError(f"cannot read {path} ({error}): move it away, then run `python -m steps.sync`") from error
+        raise StorageError(f"cannot read {path} ({error}): move it away, then run `promptgen sync`") from error

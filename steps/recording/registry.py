@@ -35,25 +35,31 @@ def register(
     """Log a checkpoint as a model of the run and register it under `name`; return the version, old or new.
 
     Args:
-        client: where to.
+        client: of MLflow.
         run_id: the run that trained the checkpoint.
         name: of the registered model, made when it is new.
         checkpoint: a chain written by `promptgen.flows.chain_file.save_chain`.
         weights: the weight files that the checkpoint's generator is built from.
         tags: of the version; a version of the same run with the same tags is taken as this one.
-        root: folder of the project, in which the user's cards and what was recorded of fetched files may lie.
+        root: folder of the project, with the user's cards and the pins of fetched files, if there are any.
     """
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name, description="Samplers that `make repro` trained, one version per pass")
-    for known in client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
-        if all(known.tags.get(key) == value for key, value in tags.items()):
-            return str(known.version)
+    for earlier in client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
+        if tags.items() <= earlier.tags.items():
+            return str(earlier.version)
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model"
         save(model, checkpoint, weights, root)
         client.log_artifacts(run_id, str(model), FOLDER)
-    made = client.create_model_version(name, f"runs:/{run_id}/{FOLDER}", run_id, dict(tags))
-    return str(made.version)
+    return str(client.create_model_version(name, f"runs:/{run_id}/{FOLDER}", run_id, dict(tags)).version)
+
+
+def set_alias(client: MlflowClient, run_id: str, name: str, alias: str) -> None:
+    """Give an alias to the newest version of a registered model that a run has; to none where it has none."""
+    versions = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    if versions:
+        client.set_registered_model_alias(name, alias, max(versions, key=lambda version: int(version.version)).version)
 
 
 def save(folder: Path, checkpoint: Path, weights: Sequence[Path], root: Path) -> None:

@@ -15,7 +15,7 @@ from promptgen.tracking import NullTracker
 from steps import confirm, estimate_bias
 from steps.measuring.reading import Reading
 from steps.measuring.records import METRICS_NAME, SUMMARY_NAME, pass_record, write_metrics
-from steps.recording.facts import confirmed_figures
+from steps.recording.facts import counted
 from steps.shared import common
 from steps.shared.common import Pass, Project
 from steps.shared.manifest import StepFolder
@@ -158,7 +158,7 @@ def test_the_metrics_file_has_it(done, confirmation, tmp_path):
 
 
 def test_its_metrics_are_apart_from_those_of_the_count_that_decided(confirmation):
-    flat = confirmed_figures(Confirmation.model_validate(confirmation))
+    flat = counted("confirmed", Confirmation.model_validate(confirmation))
     assert all(name.startswith("confirmed/") for name in flat)
     for part in ("value", "low", "high"):
         assert flat[f"confirmed/share/long/judge/{part}"] == confirmation["by"]["judge"]["shares"]["long"][part]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from promptgen.records import PassRecord
-from steps.recording.mlflow_store import connect
-from steps.recording.recorder import Recorder
+import json
 
-LOOP = "0123456789abcdef0123"
+from promptgen.config.params import Params
+from promptgen.records import PassRecord
+from steps.recording.journal import Journal
+from steps.recording.mlflow_store import connect
+from steps.recording.replay import published
+from steps.shared.common import Project
+from tests import tiny
 
 
 def interval(value):
@@ -44,31 +48,36 @@ def record(number, kl):
     return PassRecord.model_validate(content)
 
 
-def run_loop(root, *, until=2, interval=60.0, patience=15.0, registered_model=None):
-    """Record a small loop; `until` passes are finished, as if the loop had then been killed or had ended."""
+def project_of(root, registered_model=None, name="tiny"):
+    """Return the tiny project, which records in the MLflow experiment "tests"."""
+    tracking = {"experiment": "tests", "registered_model": registered_model}
+    return Project(root, Params.model_validate(tiny.params() | {"experiment": name, "tracking": tracking}))
+
+
+def run_loop(root, *, until=2, interval=60.0, patience=15.0):
+    """Record a small loop of `until` passes, and return the folder of its journal."""
     report = root / "reports" / "metrics.json"
     report.parent.mkdir(exist_ok=True)
     report.write_text("{}")
-    with Recorder(
-        root,
-        "tiny",
-        LOOP,
-        tracking_experiment="tests",
-        registered_model=registered_model,
-        interval=interval,
-        patience=patience,
-    ) as recorder:
-        recorder.start({"seed": 1, "debias": {"target": {"short": 0.5}}}, {"prefect.flow_run": "abc"})
+    journal = Journal(project_of(root))
+    with (
+        published(journal.path.parent, root, interval=interval, patience=patience),
+        journal.run_loop({"prefect.flow_run": "abc"}),
+    ):
         for number in range(until):
-            with recorder.run_pass(number, "control" if number else "generator") as tracker:
+            with journal.run_pass(number, "control" if number else "generator") as run:
                 if number:
                     for step in range(3):
-                        tracker.metrics({"loss": 1.0 / (step + 1)}, step)
-                    tracker.progress(3, 3)
-                tracker.artifact(report)
-                tracker.record(record(number, 1.0 / (number + 1)))
-        recorder.finish("maximum of passes reached", [report])
-    return recorder.folder
+                        journal.write("metrics", run, values={"train/loss": 1.0 / (step + 1)}, step=step)
+                journal.artifact(run, report)
+                journal.record(record(number, 1.0 / (number + 1)))
+        journal.finish("maximum of passes reached", report)
+    return journal.path.parent
+
+
+def events_of(path):
+    """Return the whole lines of a journal."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def runs_of(root):
@@ -76,3 +85,9 @@ def runs_of(root):
     client = connect(root)
     experiment = client.get_experiment_by_name("tests")
     return {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+
+
+def history_of(root, title, metric):
+    """Return the steps and values of a metric of the run called `title`."""
+    history = connect(root).get_metric_history(runs_of(root)[title].info.run_id, metric)
+    return [(point.step, point.value) for point in history]

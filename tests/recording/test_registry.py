@@ -17,11 +17,11 @@ from promptgen.files import sha256_of
 from promptgen.flows.chain_file import save_chain
 from promptgen.flows.flow import Flow, FlowConfig
 from promptgen.model_files import store
-from steps import sync
+from steps.recording.journal import Journal
 from steps.recording.mlflow_store import ROOT, connect, tracking_uri
-from steps.recording.recorder import Recorder
 from steps.recording.registry import REQUIREMENTS, save
-from tests.tracking.recorded_loop import LOOP, record
+from steps.recording.replay import STATE_NAME, published, push
+from tests.recording.recorded_loop import project_of, record
 
 
 @pytest.fixture
@@ -35,20 +35,19 @@ def chain(root):
 
 
 def test_a_checkpoint_becomes_a_version_that_draws(root, chain):
-    def record_passes():
-        with Recorder(root, "tiny", LOOP, tracking_experiment="tests", registered_model="tiny") as recorder:
-            recorder.start({}, {})
-            for number, kl in enumerate([3.0, 1.0, 2.0]):
-                with recorder.run_pass(number, "control") as tracker:
-                    tracker.record(record(number, kl))
-                    if number:
-                        tracker.checkpoint(chain, [])
-            recorder.finish("maximum of passes reached")
-        return recorder.folder
-
-    folder = record_passes()
-    (folder / sync.STATE_NAME).unlink()
-    sync.push(folder, root)  # replayed: no second version of the same checkpoint
+    journal = Journal(project_of(root, "tiny"))
+    folder = journal.path.parent
+    report = root / "metrics.json"
+    report.write_text("{}")
+    with published(folder, root), journal.run_loop({}):
+        for number, kl in enumerate([3.0, 1.0, 2.0]):
+            with journal.run_pass(number, "control"):
+                journal.record(record(number, kl))
+                if number:
+                    journal.checkpoint(number, chain)
+        journal.finish("maximum of passes reached", report)
+    (folder / STATE_NAME).unlink()
+    push(folder, root)  # replayed: no second version of the same checkpoint
     client = connect(root)
     versions = {version.version: version for version in client.search_model_versions("name = 'tiny'")}
     assert sorted(versions) == [1, 2]
