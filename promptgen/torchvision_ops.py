@@ -1,4 +1,4 @@
-"""Importing open_clip, also where the compiled operators of torchvision, which it imports, are missing."""
+"""Import open_clip and torch-fidelity, even if the compiled operators of torchvision are missing."""
 
 from __future__ import annotations
 
@@ -11,20 +11,26 @@ _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
-_libraries: list[torch.library.Library] = []  # the operators exist as long as their library does
+_libraries: list[torch.library.Library] = []  # the operators exist only as long as their library
 
 
 def import_open_clip() -> Any:
-    """Return the module open_clip; it takes seconds to import, so only what needs it should ask for it."""
+    """Return the module open_clip. Importing it takes seconds, so call this only where it is needed."""
     import_torchvision()
     return importlib.import_module("open_clip")
 
 
-def import_torchvision() -> None:
-    """Import torchvision; where its compiled extension cannot load, declare the operators that the import asks for.
+def import_fidelity(module: str) -> Any:
+    """Return a module of torch-fidelity, such as ``"metric_fid"``. It imports torchvision, which takes seconds."""
+    import_torchvision()
+    return importlib.import_module(f"torch_fidelity.{module}")
 
-    The extension of a torchvision built for CUDA does not load beside a CPU-only torch. The operators are declared, not
-    implemented: calling one still fails.
+
+def import_torchvision() -> None:
+    """Import torchvision; if its compiled extension does not load, declare the operators that the import expects.
+
+    The extension of a torchvision built for CUDA does not load next to a CPU-only torch. The operators are declared but
+    not implemented, so calling one still fails.
     """
     try:
         importlib.import_module("torchvision")

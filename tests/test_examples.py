@@ -8,12 +8,26 @@ from pathlib import Path
 
 import pytest
 
+from promptgen.energies.base import Energy, WeightedSum
+from promptgen.energies.classifier import ClassifierEnergy
+from promptgen.energies.clip import ClipText
+from promptgen.energies.compose import AnyOf, Not
+from promptgen.energies.custom import CustomEnergy
+from promptgen.energies.identity import IdentityEnergy
+from promptgen.energies.moment import MomentEnergy
+from promptgen.energies.pose import PoseEnergy
 from promptgen.flows.chained import ChainedGenerator
 from promptgen.flows.exact import correct
 from promptgen.flows.flow import Flow
 from promptgen.flows.sampling import draw, generate
 from promptgen.flows.training import train_flow
-from promptgen.metrics.bias import BiasCounter
+from promptgen.metrics.bias import BiasCounter, measure_bias
+from promptgen.metrics.correction import cleam_interval, corrected_shares
+from promptgen.metrics.distances import distance_interval
+from promptgen.metrics.diversity import PairwiseDistance
+from promptgen.metrics.precision_recall import precision_recall
+from promptgen.metrics.quality import compare
+from promptgen.metrics.shares import compare_shares, joint_table, share_estimates
 from promptgen.moments.ascent import MomentAscent
 from promptgen.moments.multipliers import fit_moments
 
@@ -23,7 +37,14 @@ MODULES = [
     for path in sorted((ROOT / "promptgen").rglob("*.py"))
     if path.name != "__main__.py"
 ]
-PUBLIC = (Flow, train_flow, ChainedGenerator, draw, generate, correct, fit_moments, MomentAscent, BiasCounter)
+PUBLIC = (
+    Energy,
+    *(WeightedSum, AnyOf, Not, ClassifierEnergy, ClipText, CustomEnergy, IdentityEnergy, MomentEnergy, PoseEnergy),
+    *(Flow, train_flow, ChainedGenerator, draw, generate, correct),
+    *(fit_moments, MomentAscent),
+    *(share_estimates, compare_shares, joint_table, distance_interval, measure_bias, BiasCounter),
+    *(corrected_shares, cleam_interval, compare, precision_recall, PairwiseDistance),
+)
 
 
 def has_examples(module: str) -> bool:

@@ -1,1 +1,1 @@
-"""Control energies: what a sample should be like, in nats."""
+"""Control energies, nats: low for the samples that are wanted."""

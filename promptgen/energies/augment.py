@@ -1,8 +1,8 @@
-"""Differentiable augmentations: what an image shows stays the same, the pixels do not.
+"""Differentiable augmentations: they change the pixels of an image but not its content.
 
-Without them an energy of CLIP is lowered by patterns that no eye sees. Colour, translation, resizing and cutout as in
+Without them, patterns that no eye sees would lower a CLIP energy. Colour, translation, resizing and cutout follow
 *Differentiable Augmentation for Data-Efficient GAN Training* (Zhao, Liu, Lin, Zhu, Han, NeurIPS 2020,
-https://arxiv.org/abs/2006.10738), with the resizing of the method's reference code. Every random number is an argument.
+https://arxiv.org/abs/2006.10738), with the resizing of the method's reference code. All random numbers are arguments.
 Nothing is clamped. ``u`` is uniform in [0, 1).
 """
 
@@ -19,7 +19,7 @@ from promptgen.errors import DataError
 
 @dataclass(frozen=True)
 class Draws:
-    """Random numbers of L augmented copies of each of B images; all (B, L) but `resize`.
+    """Random numbers for L augmented copies of each of B images; all (B, L) except `resize`.
 
     Attributes:
         brightness: u.
@@ -27,7 +27,7 @@ class Draws:
         contrast: u.
         rows: shift in pixels, int64, uniform in {-s, ..., s} with s = `largest_shift` of the image's side.
         columns: likewise.
-        resize: u, (B,): all copies of an image are resized by the same ratio.
+        resize: u, (B,): all copies of an image share one ratio.
         cutout_rows: centre of the hole, int64, uniform in {0, ..., `last_centre` of the image's side}.
         cutout_columns: likewise.
     """
@@ -43,13 +43,13 @@ class Draws:
 
 
 def draw(images: int, copies: int, side: int, rng: torch.Generator) -> Draws:
-    """Return the random numbers for `copies` of `images`.
+    """Draw the random numbers for augmented copies of images.
 
     Args:
         images: number of images B.
-        copies: augmented copies L of each.
+        copies: number of augmented copies L per image.
         side: height and width of the images.
-        rng: stream of the numbers; they are on its device.
+        rng: random stream; the numbers are on its device.
     """
     shift, centre = largest_shift(side), last_centre(side)
 
@@ -72,11 +72,11 @@ def draw(images: int, copies: int, side: int, rng: torch.Generator) -> Draws:
 
 
 def augment(image: Tensor, draws: Draws) -> Tensor:
-    """Return L augmented copies of each image, (B * L, 3, S, S), the copies of one image side by side.
+    """Return L augmented copies of each image, (B * L, 3, S, S), with the copies of one image adjacent.
 
     Args:
         image: square images, (B, 3, S, S).
-        draws: random numbers for them.
+        draws: random numbers of the augmentations.
 
     Raises:
         DataError: the images are not square.
@@ -96,18 +96,18 @@ def augment(image: Tensor, draws: Draws) -> Tensor:
 
 
 def brightness(image: Tensor, u: Tensor) -> Tensor:
-    """Return images, (N, 3, H, W), all of whose colours are shifted by ``u - 0.5``; u is (N,)."""
+    """Return images, (N, 3, H, W), with all colours shifted by ``u - 0.5``; u is (N,)."""
     return image + (_per_image(u, image) - 0.5)
 
 
 def saturation(image: Tensor, u: Tensor) -> Tensor:
-    """Return images, (N, 3, H, W), whose distance from grey, pixel by pixel, is multiplied by ``2 u``; u is (N,)."""
+    """Return images, (N, 3, H, W), with each pixel's distance from grey multiplied by ``2 u``; u is (N,)."""
     grey = image.mean(dim=1, keepdim=True)
     return (image - grey) * (2 * _per_image(u, image)) + grey
 
 
 def contrast(image: Tensor, u: Tensor) -> Tensor:
-    """Return images, (N, 3, H, W), whose distance from their mean is multiplied by ``u + 0.5``; u is (N,)."""
+    """Return images, (N, 3, H, W), with their distance from their mean multiplied by ``u + 0.5``; u is (N,)."""
     mean = image.mean(dim=(1, 2, 3), keepdim=True)
     return (image - mean) * (_per_image(u, image) + 0.5) + mean
 
@@ -117,7 +117,7 @@ def translate(image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
     Args:
         image: images, (N, 3, S, S).
-        rows: shifts in pixels, (N,) int64, at most `largest_shift` of S in size.
+        rows: shifts in pixels, (N,) int64, at most `largest_shift` of S in absolute value.
         columns: likewise.
     """
     height, width = image.shape[2:]
@@ -130,11 +130,11 @@ def translate(image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def resize(image: Tensor, u: float) -> Tensor:
-    """Return images resized by the ratio ``0.8 + 0.4 u`` (bilinear) and padded with zeros or cut to their old size.
+    """Return images resized by the ratio ``0.8 + 0.4 u`` (bilinear), then zero-padded or cropped to their old size.
 
     Args:
         image: images, (N, 3, S, S).
-        u: chooses the ratio.
+        u: random number in [0, 1) that determines the ratio.
     """
     side = image.shape[2]
     new = int((0.8 + 0.4 * u) * side)
@@ -147,7 +147,7 @@ def resize(image: Tensor, u: float) -> Tensor:
 
 
 def cutout(image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Return images with a square of half their side set to zero, cut off at the border.
+    """Return images with a square hole of half their side, which the border may cut off, set to zero.
 
     Args:
         image: images, (N, 3, S, S).
@@ -172,7 +172,7 @@ def largest_shift(side: int) -> int:
 
 
 def last_centre(side: int) -> int:
-    """Return the last row or column that may be the centre of a hole: one past the image if the hole's side is even."""
+    """Return the last row or column of a hole's centre: one past the image if the hole's side is even."""
     return side - _hole(side) % 2
 
 

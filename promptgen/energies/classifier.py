@@ -1,4 +1,4 @@
-"""Energy of wanted attributes: minus the log-probability that a classifier gives them."""
+"""Energy of target attributes: minus the log-probability that a classifier gives them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,22 @@ class ClassifierEnergy(nn.Module):
     """``E(x) = sum_a weight_a * -log P(a = v_a | x)`` in nats, from log-softmax of the logits.
 
     Args:
-        classifier: reads the attributes off images.
-        wanted: the wanted label of each attribute, such as ``{"glasses": "with"}``.
-        weights: weight of each attribute; those left out count once.
+        classifier: classifies images by attribute.
+        wanted: target label of each controlled attribute, such as ``{"glasses": "with"}``.
+        weights: weights by attribute; the default is 1.
 
     Raises:
-        ConfigError: an attribute or label is unknown to the classifier, or a weight is for an attribute not wanted.
+        ConfigError: the classifier does not know an attribute or label, or a weight belongs to no target attribute.
+
+    Example:
+        >>> import torch
+        >>> class Reader:
+        ...     attributes = {"glasses": ("without", "with")}
+        ...     def __call__(self, image):
+        ...         return {"glasses": torch.tensor([[0.0, 0.0]]).expand(len(image), -1)}  # a coin flip
+        >>> energy = ClassifierEnergy(Reader(), {"glasses": "with"})
+        >>> round(energy(Sample(latent=torch.zeros(1, 4), image=torch.zeros(1, 3, 8, 8))).item(), 4)  # log(2)
+        0.6931
     """
 
     def __init__(
@@ -29,15 +39,17 @@ class ClassifierEnergy(nn.Module):
     ) -> None:
         super().__init__()
         if not wanted:
-            raise ConfigError(f"no attribute is wanted, expected some of {', '.join(classifier.attributes)}")
+            raise ConfigError(f"no target attribute: choose from {', '.join(classifier.attributes)}")
         if unused := set(weights or {}) - set(wanted):
-            raise ConfigError(f"weights are given for {', '.join(sorted(unused))}, wanted are {', '.join(wanted)}")
+            raise ConfigError(
+                f"{', '.join(sorted(unused))} has a weight but no target; targets are {', '.join(wanted)}"
+            )
         self.classifier = classifier
         self.weights = dict.fromkeys(wanted, 1.0) | dict(weights or {})
         self.indices = {name: class_index(classifier.attributes, name, label) for name, label in wanted.items()}
 
     def forward(self, sample: Sample) -> Tensor:
-        """Return the energy in nats, (B,), from 0 on when no weight is negative."""
+        """Return the energy in nats, (B,), at least 0 if no weight is negative."""
         logits = self.classifier(sample.image)
         energy = sample.image.new_zeros(len(sample.image))
         for attribute, index in self.indices.items():

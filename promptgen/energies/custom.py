@@ -1,4 +1,4 @@
-"""A user's own energy, named by a dotted path, so that no file of the project has to be edited for it."""
+"""A user-defined energy, named by a dotted path, so that no file of the project needs editing."""
 
 from __future__ import annotations
 
@@ -11,17 +11,28 @@ from promptgen.energies.base import Sample
 from promptgen.errors import ConfigError, DataError, NonFiniteEnergyError
 
 Function = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""Takes images (B, 3, H, W) in [0, 1], latents (B, D) and the condition (B, C) or None; returns nats, (B,)."""
+"""Maps images (B, 3, H, W) in [0, 1], latents (B, D) and the condition, (B, C) or None, to nats, (B,)."""
 
 
 class CustomEnergy(nn.Module):
-    """The function at ``package.module:name``, checked at every call.
+    """The energy computed by the function at ``package.module:name``, whose result is checked at every call.
 
     Args:
-        path: where the function is; it must be importable from where the program is started.
+        path: path of the function, which must be importable from the working directory.
 
     Raises:
-        ConfigError: nothing callable is found there.
+        ConfigError: there is nothing callable at the path.
+
+    Example:
+        Any importable function of images, latents and conditions will do:
+
+        >>> import sys, torch, types
+        >>> sys.modules["my_energies"] = types.ModuleType("my_energies")
+        >>> sys.modules["my_energies"].dark = lambda images, latents, context: images.mean(dim=(1, 2, 3))
+        >>> energy = CustomEnergy("my_energies:dark")
+        >>> energy(Sample(latent=torch.zeros(2, 4), image=torch.full((2, 3, 8, 8), 0.5))).tolist()
+        [0.5, 0.5]
+        >>> del sys.modules["my_energies"]
     """
 
     def __init__(self, path: str) -> None:
@@ -33,8 +44,8 @@ class CustomEnergy(nn.Module):
         """Return the energy in nats, (B,).
 
         Raises:
-            DataError: the function returned something else than a floating-point tensor of shape (B,).
-            NonFiniteEnergyError: a number of it is NaN or infinite.
+            DataError: the function did not return a floating-point tensor of shape (B,).
+            NonFiniteEnergyError: the function returned NaN or infinity.
         """
         energy = self.function(sample.image, sample.latent, sample.context)
         expected = (len(sample.latent),)
@@ -42,7 +53,9 @@ class CustomEnergy(nn.Module):
             got = f"{energy.dtype} {tuple(energy.shape)}" if isinstance(energy, Tensor) else type(energy).__name__
             raise DataError(f"energy {self.path!r} returned {got}, expected a float tensor of shape {expected}")
         if not bool(energy.isfinite().all()):
-            raise NonFiniteEnergyError(f"energy {self.path!r} is not finite: return a finite number for every sample")
+            raise NonFiniteEnergyError(
+                f"energy {self.path!r} returned NaN or infinity: return a finite number for every sample"
+            )
         return energy
 
 

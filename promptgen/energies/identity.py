@@ -1,4 +1,4 @@
-"""Energy of an identity: the condition of a flow may change the pose, not who is shown."""
+"""Energy of an identity: the condition of a flow may change the pose but not the person."""
 
 from __future__ import annotations
 
@@ -10,10 +10,19 @@ from promptgen.perception.base import Embedder
 
 
 class IdentityEnergy(nn.Module):
-    """``E = 1 - cos(e(G(f(eps; c))), e(G(f(eps; 0))))``: far from the image of the same eps at the null condition.
+    """``E = 1 - cos(e(G(f(eps; c))), e(G(f(eps; 0))))``: distance from the image of the same eps at the null condition.
 
     Args:
-        embedder: gives a unit vector of the identity.
+        embedder: maps images to unit vectors of identity.
+
+    Example:
+        >>> import torch
+        >>> def colour(image):
+        ...     return nn.functional.normalize(image.mean(dim=(2, 3)), dim=1)
+        >>> red, green = torch.eye(3)[:2, :, None, None].expand(-1, -1, 8, 8)
+        >>> image, anchor = torch.stack([red, green]), torch.stack([red, red])
+        >>> IdentityEnergy(colour)(Sample(torch.zeros(2, 4), image, anchor=anchor)).tolist()
+        [0.0, 1.0]
     """
 
     needs_anchor = True

@@ -1,10 +1,10 @@
 """Energy of a moment constraint: ``E(x) = -weight * beta . gamma(x)``, which tilts the class shares of a generator.
 
-gamma is always the vector of class *probabilities*, also where the constraint is on hard labels. A hard label has no
-gradient, and an energy whose gradient is not that of its value would define no distribution that the flow could
-be measured against. So the controlled distribution is ``p(x) exp(weight * beta . P(class | x))`` in both cases, and
-`kind` says which shares this family is fitted by: those of hard labels (what is counted in the end) or mean
-probabilities. `promptgen.moments.ascent.MomentAscent` moves beta until they are met.
+gamma is always the vector of class *probabilities*, even if the constraint is on hard labels. A hard label has no
+gradient, and an energy with a surrogate gradient would not define a distribution to measure the flow against. The
+controlled distribution is therefore ``p(x) exp(weight * beta . P(class | x))`` in both cases, and `kind` says which
+shares beta is fitted to: those of hard labels, which are counted in the end, or mean probabilities.
+`promptgen.moments.ascent.MomentAscent` adjusts beta until these shares meet the target.
 """
 
 from __future__ import annotations
@@ -22,24 +22,37 @@ from promptgen.perception.base import Classifier
 
 
 class MomentEnergy(nn.Module):
-    """Tilt of one or several attributes, which also counts what it sees during training.
+    """Tilt of one or several attributes, which also counts the classes of the training samples.
 
     Args:
-        classifier: reads the attributes off images.
+        classifier: classifies images by attribute.
         attributes: attributes or products such as ``"hair x glasses"``, one simplex each.
-        beta: multipliers, (K,), for the simplices side by side; zeros (no tilt) if left out.
-        weight: the lambda of the reference; 1 is the exact tilt.
+        beta: multipliers, (K,), for the simplices side by side; the default is zeros (no tilt).
+        weight: the lambda of the reference code; 1 is the exact tilt.
         kind: whether `take_shares` counts hard labels or averages probabilities.
 
     Attributes:
         names: name of each multiplier, such as ``"hair:short"``.
         sizes: number of classes of each attribute; they sum to K.
         beta: the multipliers, a buffer, (K,).
+
+    Example:
+        With a positive multiplier for "long", images that are certainly long have a lower energy:
+
+        >>> class Reader:
+        ...     attributes = {"hair": ("short", "long")}
+        ...     def __call__(self, image):
+        ...         sure = 1000 * (image.mean(dim=(1, 2, 3)) - 0.5)
+        ...         return {"hair": torch.stack([-sure, sure], dim=1)}
+        >>> energy = MomentEnergy(Reader(), "hair", beta=[-0.5, 0.5])
+        >>> images = torch.tensor([0.0, 1.0])[:, None, None, None].expand(-1, 3, 4, 4)
+        >>> energy.names, energy(Sample(torch.zeros(2, 4), images)).tolist()
+        (('hair:short', 'hair:long'), [0.5, -0.5])
     """
 
     beta: Tensor
     _feature_sum: Tensor
-    _seen: int
+    _count: int
 
     def __init__(
         self,
@@ -65,7 +78,7 @@ class MomentEnergy(nn.Module):
         """Replace the multipliers by `beta`, (K,).
 
         Raises:
-            DataError: another number of multipliers than names, or one is not finite.
+            DataError: there is not one multiplier per name, or a multiplier is not finite.
         """
         values = torch.as_tensor(beta, dtype=self.beta.dtype)
         if values.shape != self.beta.shape or not bool(values.isfinite().all()):
@@ -73,29 +86,29 @@ class MomentEnergy(nn.Module):
         self.beta.copy_(values)
 
     def forward(self, sample: Sample) -> Tensor:
-        """Return the energy in nats, (B,); counts the samples if their images carry a gradient, as in training only."""
+        """Return the energy in nats, (B,), and count the samples if their images carry a gradient (in training)."""
         logits = self.classifier(sample.image)
         if sample.image.requires_grad:
-            seen = features({name: part.detach() for name, part in logits.items()}, self.attributes, self.kind)
-            self._feature_sum = self._feature_sum.to(seen.device) + seen.sum(dim=0, dtype=torch.float64)
-            self._seen += len(seen)
+            labels = features({name: part.detach() for name, part in logits.items()}, self.attributes, self.kind)
+            self._feature_sum = self._feature_sum.to(labels.device) + labels.sum(dim=0, dtype=torch.float64)
+            self._count += len(labels)
         return -self.weight * (features(logits, self.attributes, "soft") @ self.beta)
 
     def take_shares(self) -> Tensor:
-        """Return the shares, (K,) float64 on the CPU, of all training samples since the last call, and forget them.
+        """Return the shares, (K,) float64 on the CPU, of all training samples since the last call, and reset the count.
 
-        Micro-batches add up, and the classifier runs no second time.
+        The shares include all micro-batches, and the classifier does not run again.
 
         Raises:
-            TooFewSamplesError: no training sample was seen since the last call.
+            TooFewSamplesError: there was no training sample since the last call.
         """
-        if self._seen == 0:
-            raise TooFewSamplesError("the moment energy has seen no image with a gradient since its shares were taken")
-        shares = (self._feature_sum / self._seen).cpu()
+        if self._count == 0:
+            raise TooFewSamplesError("no training sample since the shares were last taken: evaluate the energy first")
+        shares = (self._feature_sum / self._count).cpu()
         self.forget_shares()
         return shares
 
     def forget_shares(self) -> None:
-        """Forget the samples counted so far."""
+        """Reset the count of training samples."""
         self._feature_sum = torch.zeros(len(self.names), dtype=torch.float64)
-        self._seen = 0
+        self._count = 0

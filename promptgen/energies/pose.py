@@ -1,4 +1,4 @@
-"""Energy of a wanted pose: the squared angle of the rotation that is left between the wanted pose and the seen one."""
+"""Energy of a target pose: the squared angle between the target pose and the estimated one."""
 
 from __future__ import annotations
 
@@ -13,16 +13,26 @@ from promptgen.rotations import euler_rotation, geodesic_angle, pose_angles
 
 
 class PoseEnergy(nn.Module):
-    """``E(x, c) = angle(R(c) R_canonical R_seen(x)^T)^2``, with the wanted pose as the condition of the flow.
+    """``E(x, c) = angle(R(c) R_canonical R_estimated(x)^T)^2``, with the target pose as the condition of the flow.
 
-    The condition's coordinates called `pitch`, `yaw` and `roll` are the angles, radians; one that is missing is 0, and
-    any other coordinate is none of this energy's business.
+    The coordinates `pitch`, `yaw` and `roll` of the condition are the angles in radians. Missing ones are 0, and other
+    coordinates are ignored.
 
     Args:
-        estimator: returns the seen rotations, (B, 3, 3), of images (B, 3, H, W) in [0, 1]; a network that gives yaw and
-            pitch needs `YawPitchRotation` after it.
-        canonical: Euler angles XYZ of the pose that the estimator sees at the null condition, radians.
+        estimator: maps images (B, 3, H, W) in [0, 1] to rotations, (B, 3, 3); follow a network that returns yaw and
+            pitch with `promptgen.rotations.YawPitchRotation`.
+        canonical: Euler angles XYZ, radians, of the pose that the estimator returns at the null condition.
         names: names of the condition's columns.
+
+    Example:
+        An estimator that always finds a head facing the camera, and a target yaw of half a radian:
+
+        >>> def facing_the_camera(image):
+        ...     return torch.eye(3).expand(len(image), -1, -1)
+        >>> energy = PoseEnergy(facing_the_camera, names=["yaw"])
+        >>> sample = Sample(torch.zeros(1, 4), torch.zeros(1, 3, 8, 8), context=torch.tensor([[0.5]]))
+        >>> round(energy(sample).item(), 4)
+        0.25
     """
 
     canonical: Tensor
@@ -42,15 +52,13 @@ class PoseEnergy(nn.Module):
         """Return the energy, (B,), squared radians in [0, pi^2].
 
         Raises:
-            DataError: the sample has no condition, or one of other columns.
+            DataError: the sample has no condition, or its columns do not match the names.
         """
         if sample.context is None:
-            raise DataError(
-                "the pose energy needs the wanted pose: train a flow with a condition such as yaw and pitch"
-            )
+            raise DataError("the pose energy needs a target pose: train a flow with a condition such as yaw and pitch")
         target = euler_rotation(pose_angles(sample.context, self.names))
         return geodesic_angle(target @ self.seen(sample.image).mT).square()
 
     def seen(self, image: Tensor) -> Tensor:
-        """Return the rotations from the canonical pose, (B, 3, 3), seen in images (B, 3, H, W)."""
+        """Return the rotations, (B, 3, 3), of images (B, 3, H, W) relative to the canonical pose."""
         return self.estimator(image) @ self.canonical.mT

@@ -1,1 +1,1 @@
-"""Statistics of samples: pure functions on arrays, each estimate with its interval."""
+"""Statistics of samples: pure functions on arrays, which return estimates with their intervals."""

@@ -1,4 +1,4 @@
-"""All bias figures of a sampler in one go, from labels, from probabilities, or from batches as they come."""
+"""All bias metrics of a sampler at once, from labels, from probabilities, or from batches as they arrive."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from promptgen.metrics.distances import (
     soft_distance_interval,
     total_variation,
 )
-from promptgen.metrics.estimate import Estimate, check_counts
+from promptgen.metrics.estimate import Estimate, Vector, check_counts
 from promptgen.metrics.shares import (
     check_probabilities,
     class_counts,
@@ -38,16 +38,16 @@ DISTANCES: dict[str, Distance] = {
 
 @dataclass(frozen=True)
 class Bias:
-    """All bias figures of one attribute (or product of attributes) by one classifier.
+    """All bias metrics of one attribute (or product of attributes) as read by one classifier.
 
     Attributes:
         n: number of labelled samples.
         shares: share of each class with its interval.
-        target: wanted share of each class.
-        kl: KL to the target, nats.
-        total_variation: in [0, 1].
-        discrepancy: Euclidean distance.
-        noise_floors: mean of each distance that labels of exactly the target show by chance, by its name.
+        target: target share of each class.
+        kl: KL from the target, nats.
+        total_variation: total variation distance to the target, in [0, 1].
+        discrepancy: Euclidean distance to the target.
+        noise_floors: mean of each distance, by name, for labels drawn from exactly the target.
     """
 
     n: int
@@ -60,34 +60,41 @@ class Bias:
 
     @property
     def noise_floor(self) -> float:
-        """KL expected by chance alone, nats."""
+        """KL expected from sampling noise alone, nats."""
         return self.noise_floors["kl"]
 
     @property
     def contains_target(self) -> bool:
-        """Tell whether every share's interval contains its wanted share."""
+        """Whether the interval of every share contains its target."""
         return contains_target(self.shares, self.target)
 
 
 def measure_bias(
     counts: ArrayLike, target: ArrayLike, *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
 ) -> Bias:
-    """Return every bias figure for class counts (K,) and wanted shares (K,).
+    """Return all bias metrics for class counts (K,) and target shares (K,).
 
     Args:
-        counts: how often each class occurred; a joint table's ravel for intersections of attributes.
-        target: wanted shares, all positive.
-        confidence: of every interval.
-        resamples: see `distance_interval`.
+        counts: number of samples per class; for intersections of attributes, ``joint_table(...).ravel()``.
+        target: target shares, all positive.
+        confidence: coverage probability of all intervals.
+        resamples: number of resamples; see `promptgen.metrics.distances.distance_interval`.
         seed: seed of the simulations.
 
     Raises:
-        DataError: a wanted share is not positive, or they do not sum to one.
+        DataError: a target share is not positive, or the target shares do not sum to one.
         TooFewSamplesError: there are no samples.
+
+    Example:
+        >>> bias = measure_bias([80, 20], target=[0.5, 0.5], resamples=100)
+        >>> bias.shares[0].value, round(bias.kl.value, 4), round(bias.total_variation.value, 4)
+        (0.8, 0.1927, 0.3)
+        >>> bias.contains_target
+        False
     """
     checked, mu = check_counts(counts), check_target(target)
     options: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
-    distances = {name: distance_interval(checked, mu, each, **options) for name, each in DISTANCES.items()}
+    distances = {name: distance_interval(checked, mu, distance, **options) for name, distance in DISTANCES.items()}
     shares = share_estimates(checked, confidence)
     return _bias(int(checked.sum()), shares, mu, distances, resamples, seed)
 
@@ -95,18 +102,18 @@ def measure_bias(
 def measure_soft_bias(
     probabilities: ArrayLike, target: ArrayLike, *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
 ) -> Bias:
-    """Return every bias figure for mean probabilities, from probability vectors (N, K); otherwise as `measure_bias`."""
+    """Return all bias metrics for mean probabilities, from probability vectors (N, K); see `measure_bias`."""
     rows, mu = check_probabilities(probabilities), check_target(target)
     options: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
-    distances = {name: soft_distance_interval(rows, mu, each, **options) for name, each in DISTANCES.items()}
+    distances = {name: soft_distance_interval(rows, mu, distance, **options) for name, distance in DISTANCES.items()}
     return _bias(len(rows), soft_share_estimates(rows, confidence), mu, distances, resamples, seed)
 
 
 class BiasCounter:
-    """Bias figures of labels that come in batches; the result is that of all labels at once.
+    """Bias metrics of labels that arrive in batches; the result does not depend on the batches.
 
     Args:
-        target: wanted shares, (K,), all positive.
+        target: target shares, (K,), all positive.
 
     Example:
         >>> counter = BiasCounter([0.5, 0.5])
@@ -121,41 +128,42 @@ class BiasCounter:
         self.counts: NDArray[np.int64] = np.zeros(len(self.target), dtype=np.int64)
 
     def update(self, labels: ArrayLike) -> None:
-        """Take class indices, (B,).
+        """Add class indices, (B,).
 
         Raises:
-            DataError: an index is not that of a class.
+            DataError: an index does not belong to a class.
         """
         self.counts = self.counts + class_counts(labels, len(self.target))
 
     def merge(self, other: BiasCounter) -> None:
-        """Take what another counter of the same target has seen.
+        """Add the labels of another counter with the same target.
 
         Raises:
             DataError: the targets differ.
         """
         if not np.array_equal(self.target, other.target):
-            raise DataError(f"counters of the targets {self.target.tolist()} and {other.target.tolist()} do not merge")
+            raise DataError(
+                f"cannot merge counters of different targets {self.target.tolist()}, {other.target.tolist()}"
+            )
         self.counts = self.counts + other.counts
 
     def compute(self, *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0) -> Bias:
-        """Return every bias figure of the labels so far; see `measure_bias`."""
+        """Return all bias metrics of the labels so far; see `measure_bias`."""
         return measure_bias(self.counts, self.target, confidence=confidence, resamples=resamples, seed=seed)
 
 
 def _bias(
-    n: int, shares: list[Estimate], mu: ArrayLike, distances: dict[str, Estimate], resamples: int, seed: int
+    n: int, shares: list[Estimate], mu: Vector, distances: dict[str, Estimate], resamples: int, seed: int
 ) -> Bias:
-    target = check_target(mu)
     floors = {
-        name: noise_floor(target, n, each, resamples=resamples, seed=seed)
-        for name, each in DISTANCES.items()
+        name: noise_floor(mu, n, distance, resamples=resamples, seed=seed)
+        for name, distance in DISTANCES.items()
         if name != "kl"
     }
     return Bias(
         n=n,
         shares=tuple(shares),
-        target=tuple(target.tolist()),
-        noise_floors={"kl": noise_floor_kl(len(target), n), **floors},
+        target=tuple(mu.tolist()),
+        noise_floors={"kl": noise_floor_kl(len(mu), n), **floors},
         **distances,
     )

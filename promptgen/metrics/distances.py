@@ -1,16 +1,16 @@
-"""How far class shares lie from the wanted ones, each distance with its interval and what chance alone would show.
+"""Distances between class shares and their target, with intervals and the distances that chance alone produces.
 
-With shares s of K classes among N labelled samples and the wanted shares mu:
+With shares s of K classes among N labelled samples and target shares mu:
 
     KL(s || mu) = sum_k s_k log(s_k / mu_k)        nats, 0 log 0 = 0
     total variation = 1/2 sum_k |s_k - mu_k|       in [0, 1]
     discrepancy = ||s - mu||_2                     the fairness discrepancy (Choi et al. 2020)
 
-Intervals. A distance cannot be negative, so near the target the observed one lies above the true one, and quantiles of
-a plain bootstrap miss it. Here the bootstrap is inverted: the interval holds the distances of those distributions, on
-the exponential family from the target through the observed shares, whose samples would show a distance as large, or
-as small, as the observed one often enough. Up to the distance that samples of exactly the target stay below with the
-wanted confidence, nothing is taken for too large: there the interval reaches down to zero.
+Intervals: A distance cannot be negative, so near the target the observed distance is larger than the true one, and the
+quantiles of a plain bootstrap miss it. Here the bootstrap is inverted. The interval contains the distances of those
+distributions, on the exponential family from the target through the observed shares, whose samples would often enough
+show a distance as large, or as small, as the observed one. If samples of exactly the target show the observed distance
+often enough by chance, the interval starts at zero.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from promptgen.metrics.estimate import (
 from promptgen.metrics.shares import check_probabilities
 
 Distance = Callable[[ArrayLike, ArrayLike], Vector]
-"""Takes shares (..., K) and a target (K,), returns their distance (...), zero where they agree."""
+"""Maps shares (..., K) and a target (K,) to their distance (...), zero if they agree."""
 
 Draw = Callable[[Vector, np.random.Generator], Vector]
-"""Takes shares (K,), returns what samples of them would show, (R, K)."""
+"""Maps shares (K,) to the shares of simulated samples, (R, K)."""
 
 BISECTIONS = 14
 FARTHEST = 64.0
-"""How far along the family an upper end is looked for; 1 is at the observed shares, or a standard error away."""
+"""Limit of the search for an upper end along the family; 1 is at the observed shares, or one standard error away."""
 
 
 def kl_to_target(observed: ArrayLike, target: ArrayLike) -> Vector:
     """Return KL(observed || target) in nats, (...), of shares (..., K); infinite if a class with target 0 occurs."""
     s, mu = _pair(observed, target)
-    with np.errstate(divide="ignore"):  # a wanted share of 0 gives the infinity that is meant
+    with np.errstate(divide="ignore"):  # a target of 0 correctly gives infinity
         log_ratio = np.log(np.where(s > 0, s, 1)) - np.log(np.where(s > 0, mu, 1))
     return np.asarray(np.maximum(np.where(s > 0, s * log_ratio, 0).sum(axis=-1), 0))
 
@@ -65,14 +65,14 @@ def discrepancy(observed: ArrayLike, target: ArrayLike) -> Vector:
 
 
 def noise_floor_kl(k: int, n: int) -> float:
-    """Return the KL in nats, (k - 1) / (2 n), that `n` samples of exactly the target show by chance, to first order."""
+    """Return the mean KL in nats, (k - 1) / (2 n) to first order, of `n` samples drawn from exactly the target."""
     if k < 2 or n < 1:
         raise TooFewSamplesError(f"a noise floor needs at least 2 classes and 1 sample, got {k} and {n}")
     return (k - 1) / (2 * n)
 
 
 def noise_floor(target: ArrayLike, n: int, distance: Distance, *, resamples: int = 1000, seed: int = 0) -> float:
-    """Return the mean distance that `n` samples of exactly the target (K,) show by chance, by simulation."""
+    """Return the mean distance, by simulation, of `n` samples drawn from exactly the target, (K,)."""
     mu = check_target(target)
     return float(distance(resample_shares(mu * n, resamples, seed, "noise floor"), mu).mean())
 
@@ -86,19 +86,24 @@ def distance_interval(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Estimate:
-    """Return the distance of shares to `target` with its interval; see the head of this module.
+    """Return the distance of shares to `target` with its interval; see the top of this module.
 
     Args:
-        counts: how often each class occurred, (K,).
-        target: wanted shares, (K,), all positive.
-        distance: vectorised distance of shares (R, K) to the target.
-        confidence: probability that the interval covers the true distance.
-        resamples: simulated samples of each distribution that is tried.
+        counts: number of samples per class, (K,).
+        target: target shares, (K,), all positive.
+        distance: vectorised distance from shares (R, K) to the target.
+        confidence: coverage probability of the interval.
+        resamples: number of simulated samples per distribution.
         seed: seed of the simulations.
 
     Raises:
-        DataError: a wanted share is not positive, or they do not sum to one.
+        DataError: a target share is not positive, or the target shares do not sum to one.
         TooFewSamplesError: there are no samples.
+
+    Example:
+        >>> kl = distance_interval([80, 20], [0.5, 0.5], resamples=100)
+        >>> round(kl.value, 4), kl.low > 0
+        (0.1927, True)
     """
     checked, mu = check_counts(counts), check_target(target)
     n = int(checked.sum())
@@ -120,8 +125,8 @@ def soft_distance_interval(
 ) -> Estimate:
     """Return the distance of mean probabilities to `target` with its interval, from probability vectors (N, K).
 
-    The mean of N vectors is taken for normal, with the covariance that they have. Other arguments and errors are those
-    of `distance_interval`.
+    The mean of the N vectors is assumed to be normal, with their sample covariance. See `distance_interval` for the
+    other arguments and the errors.
     """
     rows, mu = check_probabilities(probabilities), check_target(target)
     n, mean = len(rows), rows.mean(axis=0)
@@ -147,16 +152,16 @@ def distance_difference(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Difference:
-    """Return ``distance(a) - distance(b)`` of two independent samplers, by bootstrap, with its interval and p-value.
+    """Return ``distance(a) - distance(b)`` of two independent samplers with its bootstrap interval and p-value.
 
-    The p-value is twice the part of the resampled differences that lie on the other side of zero.
+    The p-value is twice the fraction of the resampled differences on the other side of zero.
 
     Args:
-        counts_a: how often each class occurred among the first sampler's samples, (K,).
-        counts_b: the same for the second one.
-        target: wanted shares, (K,), all positive.
-        distance: vectorised distance of shares (R, K) to the target.
-        confidence: probability that the interval covers the true difference.
+        counts_a: number of samples per class from the first sampler, (K,).
+        counts_b: number of samples per class from the second sampler, (K,).
+        target: target shares, (K,), all positive.
+        distance: vectorised distance from shares (R, K) to the target.
+        confidence: coverage probability of the interval.
         resamples: number of bootstrap resamples.
         seed: seed of the resamples.
     """
@@ -173,21 +178,21 @@ def distance_difference(
 
 
 def check_target(target: ArrayLike) -> Vector:
-    """Return wanted shares, (K,), in double precision.
+    """Return target shares, (K,), as float64.
 
     Raises:
-        DataError: one is not positive, or they do not sum to one.
+        DataError: a target share is not positive, or the target shares do not sum to one.
     """
     mu = np.asarray(target, dtype=np.float64)
     if mu.ndim != 1 or not (mu > 0).all() or abs(mu.sum() - 1) > 1e-6:
-        raise DataError(f"wanted shares must be positive and sum to 1, got {mu.tolist()}")
+        raise DataError(f"target shares must be positive and sum to 1, got {mu.tolist()}")
     return mu
 
 
 def _inverted(
     observed: Vector, n: int, mu: Vector, distance: Distance, draw: Draw, confidence: float, seed: int
 ) -> Estimate:
-    """Return the distance of `observed`, (K,), seen in `n` samples, with the interval that inverts its bootstrap."""
+    """Return the distance of the shares of `n` samples, (K,), with the interval that inverts its bootstrap."""
     value, tail = float(distance(observed, mu)), (1 - confidence) / 2
     direction = _direction(observed, n, mu)
 
@@ -196,22 +201,19 @@ def _inverted(
         shares = np.exp(log_shares - log_shares.max())
         return np.asarray(shares / shares.sum())
 
-    def shown(t: float) -> tuple[Vector, bool]:
-        """Return distances that samples of a member show, and whether it lies beyond what chance alone explains."""
-        shares = member(t)
-        simulated = distance(draw(shares, random_stream(seed, "interval")), mu)
-        return simulated, float(distance(shares, mu)) > by_chance
+    def simulate(shares: Vector) -> Vector:
+        return distance(draw(shares, random_stream(seed, "interval")), mu)
 
-    by_chance = math.inf
-    by_chance = float(np.quantile(shown(0.0)[0], confidence))
+    by_chance = float(np.quantile(simulate(member(0.0)), confidence))
 
     def too_near(t: float) -> bool:
-        simulated, beyond = shown(t)
-        return float((simulated >= value).mean()) < (tail if beyond else 2 * tail)
+        shares = member(t)
+        beyond_chance = float(distance(shares, mu)) > by_chance
+        return float((simulate(shares) >= value).mean()) < (tail if beyond_chance else 2 * tail)
 
     def near_enough(t: float) -> bool:
-        simulated, beyond = shown(t)
-        return not beyond or float((simulated <= value).mean()) >= tail
+        shares = member(t)
+        return float(distance(shares, mu)) <= by_chance or float((simulate(shares) <= value).mean()) >= tail
 
     farthest = 1.0
     while near_enough(farthest) and farthest < FARTHEST:
@@ -222,19 +224,19 @@ def _inverted(
 
 
 def _direction(observed: Vector, n: int, mu: Vector) -> Vector:
-    """Return the log-ratio, (K,), from the target to the observed shares, or a standard error if that is longer.
+    """Return the log-ratio, (K,), from the target to the observed shares, stretched to at least one standard error.
 
-    Half a sample is added to every class, so that empty ones are within reach.
+    Half a sample is added to every class, so that the log-ratio of empty classes is finite.
     """
     ratio = np.log((n * observed + 0.5) / (n + len(mu) / 2) / mu)
     length = math.sqrt(float(mu @ np.square(ratio)))
-    if length < 1e-9:  # exactly the target: no direction is better than another
+    if length < 1e-9:  # at the target itself, any direction will do
         ratio, length = np.eye(len(mu))[0], math.sqrt(mu[0])
     return np.asarray(ratio * max(1.0, 1 / (length * math.sqrt(n))))
 
 
 def _last(holds: Callable[[float], bool], end: float) -> float:
-    """Return the largest t in [0, end] at which `holds`, which is true up to some t and false from there on."""
+    """Return the largest t in [0, end] at which `holds` is true, by bisection; beyond it, `holds` is false."""
     low, high = 0.0, end
     for _ in range(BISECTIONS):
         middle = (low + high) / 2

@@ -1,10 +1,10 @@
-"""How different samples are from one another: the mean distance over all pairs, without forming any pair.
+"""Diversity of samples: the mean distance over all pairs, without forming any pair.
 
-For unit vectors e_i with sum S, the squared length of S counts every pair, so
+For unit vectors e_i with sum S, the squared length of S sums over every pair, so
 
     mean over i != j of (1 - e_i . e_j) = 1 - (|S|^2 - N) / (N (N - 1))
 
-exactly, in O(N). A weighted form of the same identity gives each bootstrap resample.
+exactly, in O(N). A weighted form of this identity gives the bootstrap resamples.
 """
 
 from __future__ import annotations
@@ -20,25 +20,32 @@ class PairwiseDistance:
     """Mean pairwise cosine distance ``1 - e_i . e_j``, in [0, 2], of unit embeddings that arrive in batches.
 
     Each bootstrap resample gives sample i a Poisson(1) weight w_i and averages over the pairs i != j with weight
-    w_i w_j, so only one sum vector per resample is kept, and the result does not depend on how the samples are batched.
+    w_i w_j. Only one sum vector per resample is kept, and the result does not depend on how the samples are batched.
 
     Args:
         resamples: number of bootstrap resamples.
-        confidence: probability that the interval covers the true mean.
+        confidence: coverage probability of the interval.
         seed: seed of the bootstrap weights.
+
+    Example:
+        >>> distance = PairwiseDistance(resamples=100)
+        >>> distance.update([[1.0, 0.0], [1.0, 0.0]])
+        >>> distance.update([[0.0, 1.0]])
+        >>> round(distance.compute().value, 4)  # the pairs have distances 0, 1 and 1
+        0.6667
     """
 
     def __init__(self, *, resamples: int = 1000, confidence: float = 0.95, seed: int = 0) -> None:
         self.confidence = confidence
         self.n = 0
         self._rng = random_stream(seed, "diversity")
-        # Row 0 has weight 1 for every sample, the other rows are the resamples.
+        # Row 0 gives every sample weight 1; the other rows are the resamples.
         self._weights = np.zeros(resamples + 1)
         self._squares = np.zeros(resamples + 1)
         self._sums: Vector = np.zeros((resamples + 1, 0))
 
     def update(self, embeddings: ArrayLike) -> None:
-        """Take unit vectors, (B, E); they are scaled to length one again, so half precision loses nothing.
+        """Add unit vectors, (B, E). They are normalised again, so half precision does no harm.
 
         Raises:
             DataError: not (B, E), not finite, not of length one, or E differs from that of earlier batches.
@@ -59,13 +66,13 @@ class PairwiseDistance:
         """Return the mean distance over all pairs seen so far.
 
         Raises:
-            TooFewSamplesError: fewer than two samples were given.
+            TooFewSamplesError: there are fewer than two samples.
         """
         if self.n < 2:
             raise TooFewSamplesError(f"a distance between samples needs at least 2 of them, got {self.n}")
         pairs = np.square(self._weights) - self._squares
         likeness = np.square(self._sums).sum(axis=1) - self._squares  # sum over i != j of w_i w_j e_i . e_j
-        kept = pairs > 0  # of very few samples a resample may hold none or one
+        kept = pairs > 0  # a resample of very few samples may have no pair
         distances = 1 - likeness[kept] / pairs[kept]
         low, high = quantiles(distances[1:], self.confidence)
         return Estimate(float(distances[0]), float(low), float(high))
@@ -81,7 +88,7 @@ def pairwise_distance(
 
 
 def unit_vectors(embeddings: ArrayLike) -> NDArray[np.float64]:
-    """Return embeddings, (B, E), scaled to length one again, for half precision has cost them some digits.
+    """Return embeddings, (B, E), normalised again, because half precision is not exactly of length one.
 
     Raises:
         DataError: not (B, E), not finite, or not of length one.

@@ -1,4 +1,4 @@
-"""An estimated number with its confidence interval, and the resampling that intervals are made from."""
+"""Estimates with confidence intervals, and the resampling behind the intervals."""
 
 from __future__ import annotations
 
@@ -16,14 +16,19 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with the ends of its confidence interval, in the same unit."""
+    """A number with the ends of its confidence interval, in the same unit.
+
+    Example:
+        >>> Estimate(0.4, low=0.3, high=0.5).contains(0.5)
+        True
+    """
 
     value: float
     low: float
     high: float
 
     def contains(self, number: float) -> bool:
-        """Tell whether `number` lies in the closed interval."""
+        """Return whether `number` lies in the closed interval."""
         return self.low <= number <= self.high
 
     def as_dict(self) -> dict[str, float]:
@@ -33,7 +38,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference(Estimate):
-    """A difference with the ends of its confidence interval, and the p-value of there being none (two-sided)."""
+    """A difference with the ends of its confidence interval and the two-sided p-value of no difference."""
 
     p_value: float
 
@@ -43,31 +48,31 @@ class Difference(Estimate):
 
 
 def by_label(labels: Sequence[str], estimates: Sequence[Estimate]) -> dict[str, dict[str, float]]:
-    """Return estimates as plain dicts, by the label of their class."""
-    return {label: each.as_dict() for label, each in zip(labels, estimates, strict=True)}
+    """Return estimates as plain dicts, keyed by the label of their class."""
+    return {label: estimate.as_dict() for label, estimate in zip(labels, estimates, strict=True)}
 
 
 def check_counts(counts: ArrayLike) -> Vector:
     """Return `counts`, (K,), as floats.
 
     Raises:
-        DataError: they are not a vector of whole numbers from 0 on.
-        TooFewSamplesError: they sum to zero.
+        DataError: the counts are not a vector of non-negative whole numbers.
+        TooFewSamplesError: the counts sum to zero.
     """
     array = np.asarray(counts, dtype=np.float64)
     if array.ndim != 1 or not np.isfinite(array).all() or (array < 0).any() or (array != np.round(array)).any():
-        raise DataError(f"counts must be a vector of whole numbers from 0 on, got {array.tolist()}")
+        raise DataError(f"counts must be a vector of whole numbers, 0 or more, got {array.tolist()}")
     if array.sum() == 0:
-        raise TooFewSamplesError("all counts are zero: give at least one labelled sample")
+        raise TooFewSamplesError("all counts are zero: label at least one sample")
     return array
 
 
 def resample_shares(counts: ArrayLike, resamples: int, seed: int, *names: str | int) -> Vector:
-    """Draw bootstrap shares, (resamples, K): multinomial with the observed shares, so no sample is touched again.
+    """Draw bootstrap shares, (resamples, K), from the multinomial distribution with the observed shares.
 
     Args:
         counts: counts, or expected counts, whose sum is the sample size, (K,).
-        resamples: how many.
+        resamples: number of resamples.
         seed: seed of the stream.
         names: names of the stream; different names give independent draws.
     """
@@ -77,7 +82,7 @@ def resample_shares(counts: ArrayLike, resamples: int, seed: int, *names: str | 
 
 
 def quantiles(values: Vector, confidence: float) -> tuple[Vector, Vector]:
-    """Return the two quantiles between which the middle part `confidence` of `values`, (R, ...), lies."""
+    """Return the lower and upper ends of the central `confidence` interval of `values`, (R, ...)."""
     tail = (1 - confidence) / 2
     low, high = np.quantile(values, [tail, 1 - tail], axis=0)
     return low, high
@@ -87,8 +92,8 @@ def resampled_means(values: ArrayLike, resamples: int, seed: int, *names: str | 
     """Draw bootstrap means, (resamples, ...), of values (N, ...).
 
     Args:
-        values: one number, or several, per sample.
-        resamples: how many.
+        values: one or more numbers per sample.
+        resamples: number of resamples.
         seed: seed of the stream.
         names: names of the stream; different names give independent draws.
 
@@ -102,7 +107,7 @@ def resampled_means(values: ArrayLike, resamples: int, seed: int, *names: str | 
 
 
 def mean_interval(values: ArrayLike, *, resamples: int, confidence: float, seed: int, name: str) -> Estimate:
-    """Return the mean of values, (N,), with a bootstrap interval from the stream called `name`.
+    """Return the mean of values, (N,), with a bootstrap interval from the random stream `name`.
 
     Raises:
         TooFewSamplesError: there are no values.
@@ -112,5 +117,12 @@ def mean_interval(values: ArrayLike, *, resamples: int, confidence: float, seed:
 
 
 def random_stream(seed: int, *names: str | int) -> np.random.Generator:
-    """Return the NumPy counterpart of `promptgen.seeding.stream`, which lacks multinomial and Poisson draws."""
+    """Return the NumPy counterpart of `promptgen.seeding.stream`, for draws that torch lacks (Poisson, Dirichlet)."""
     return np.random.default_rng(derive(seed, *names))
+
+
+def student_quantile(n: int, confidence: float) -> float:
+    """Return half the width, in standard errors estimated from `n` values, of the interval of their mean."""
+    from scipy.special import stdtrit  # slow to import
+
+    return float(stdtrit(n - 1, 0.5 + confidence / 2))

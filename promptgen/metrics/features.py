@@ -1,4 +1,4 @@
-"""Features of images, (N, D), as a network gives them: read batch by batch, kept or summed up."""
+"""Features of images, (N, D), from a network: computed batch by batch, and kept or summarised."""
 
 from __future__ import annotations
 
@@ -10,15 +10,22 @@ from torch import Tensor
 from promptgen.errors import DataError, TooFewSamplesError
 
 FeatureNetwork = Callable[[Tensor], Tensor]
-"""Takes images (B, 3, H, W) in [0, 1], returns features (B, D)."""
+"""Maps images (B, 3, H, W) in [0, 1] to features (B, D)."""
 
 
 class FeatureStatistics:
-    """Number, mean and covariance of features that come in batches; memory does not grow with their number.
+    """Number, mean and covariance of features that arrive in batches; memory does not grow with their number.
 
     Attributes:
         n: number of samples so far.
         mean: mean so far, (D,) float64.
+
+    Example:
+        >>> statistics = FeatureStatistics()
+        >>> statistics.update(torch.tensor([[0.0, 1.0], [2.0, 1.0]]))
+        >>> statistics.update(torch.tensor([[4.0, 1.0]]))
+        >>> statistics.n, statistics.mean.tolist(), statistics.covariance.tolist()
+        (3, [2.0, 1.0], [[4.0, 0.0], [0.0, 0.0]])
     """
 
     def __init__(self) -> None:
@@ -27,7 +34,7 @@ class FeatureStatistics:
         self._scatter = torch.zeros(0, 0, dtype=torch.float64)
 
     def update(self, features: Tensor) -> None:
-        """Take features, (B, D).
+        """Add features, (B, D).
 
         Raises:
             DataError: not (B, D), not finite, or D differs from that of earlier batches.
@@ -60,10 +67,10 @@ class FeatureStatistics:
 def image_features(network: FeatureNetwork, batches: Iterable[Tensor]) -> Iterator[Tensor]:
     """Yield the features, (B, D) float32 on the CPU, of batches of images (B, 3, H, W), clamped to [0, 1].
 
-    `FeatureStatistics` takes them one batch after the other; ``torch.cat(list(...))`` keeps them all.
+    `FeatureStatistics` accepts them one batch after another; ``torch.cat(list(...))`` keeps them all.
 
     Raises:
-        DataError: the network returns something else than (B, D), or a feature is not finite.
+        DataError: the network does not return (B, D), or a feature is not finite.
     """
     for images in batches:
         with torch.inference_mode():
@@ -83,5 +90,23 @@ def check_features(features: Tensor) -> Tensor:
     if features.ndim != 2 or not features.shape[1]:
         raise DataError(f"features must be of shape (N, D), got {tuple(features.shape)}")
     if not bool(features.isfinite().all()):
-        raise DataError("a feature is NaN or infinite: look at the images, and at the network's type of numbers")
+        raise DataError("a feature is NaN or infinite: check the images and the network's floating-point type")
     return features.detach().float().cpu()
+
+
+def matching_features(features: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the features of two sets, (N, D) and (M, D), as float32 on the CPU.
+
+    Raises:
+        DataError: the features are not (N, D) and (M, D), or not finite.
+    """
+    first, second = check_features(features), check_features(reference)
+    if first.shape[1] != second.shape[1]:
+        raise DataError(f"both sets must have the same features, got {first.shape[1]} and {second.shape[1]}")
+    return first, second
+
+
+def disjoint_parts(rows: Tensor, count: int, size: int, rng: torch.Generator) -> tuple[Tensor, ...]:
+    """Return `count` disjoint random parts of `size` rows each."""
+    order = torch.randperm(len(rows), generator=rng)
+    return torch.split(rows[order[: count * size]], size)

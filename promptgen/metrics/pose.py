@@ -1,9 +1,9 @@
-"""How well images follow a wanted pose: the angle that is left, and how far each asked-for angle is followed.
+"""How well images follow the pose in their condition: the remaining angle, and the response to each Euler angle.
 
-With seen rotations R and wanted rotations W, both from the canonical pose,
+With estimated rotations R and target rotations W, both relative to the canonical pose,
 
     error = angle(W R^T)                                degrees, the geodesic angle in SO(3)
-    slope = cov(wanted, seen) / var(wanted)             1 where an angle is followed, 0 where it is ignored
+    slope = cov(target, estimate) / var(target)         1 if an angle is followed, 0 if it is ignored
 """
 
 from __future__ import annotations
@@ -20,20 +20,26 @@ from promptgen.rotations import EULER, euler_rotation, geodesic_angle, pose_angl
 
 
 def pose_errors(seen: ArrayLike, wanted: ArrayLike, names: Sequence[str]) -> Vector:
-    """Return the angle between each seen and wanted pose, (N,), degrees.
+    """Return the angles between estimated and target poses, (N,), degrees.
 
     Args:
-        seen: rotations from the canonical pose, (N, 3, 3).
+        seen: rotations estimated from the images, relative to the canonical pose, (N, 3, 3).
         wanted: conditions, (N, C), radians.
-        names: names of their columns, among them some of `pitch`, `yaw` and `roll`.
+        names: names of the condition's columns, which include some of `pitch`, `yaw` and `roll`.
 
     Raises:
-        DataError: the shapes do not go together.
+        DataError: the shapes do not match.
+
+    Example:
+        A head that faces the camera is 90 degrees away from a yaw of pi / 2:
+
+        >>> pose_errors([np.eye(3)], [[np.pi / 2]], names=["yaw"]).round(4).tolist()
+        [90.0]
     """
     rotations = _rotations(seen)
     target = euler_rotation(pose_angles(torch.from_numpy(np.array(wanted, dtype=np.float64)), names))
     if len(target) != len(rotations):
-        raise DataError(f"there must be a wanted pose for each seen one, got {len(target)} for {len(rotations)}")
+        raise DataError(f"expected one target pose per rotation, got {len(target)} for {len(rotations)}")
     return np.asarray(np.degrees(geodesic_angle(target @ torch.from_numpy(rotations).mT).numpy()))
 
 
@@ -49,7 +55,7 @@ def pose_error(
     """Return the mean of `pose_errors`, degrees, with a bootstrap interval.
 
     Raises:
-        DataError: the shapes do not go together.
+        DataError: the shapes do not match.
         TooFewSamplesError: there are no samples.
     """
     errors = pose_errors(seen, wanted, names)
@@ -65,20 +71,20 @@ def pose_slopes(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Estimate]:
-    """Return the slope of the seen on the wanted angle for each Euler angle among `names`, with bootstrap intervals.
+    """Return the regression slope of the estimated on the target angle, by Euler angle, with bootstrap intervals.
 
     Raises:
-        DataError: the shapes do not go together.
+        DataError: the shapes do not match.
         TooFewSamplesError: there are fewer than two samples.
     """
-    angles, asked = euler_angles(seen), np.asarray(wanted, dtype=np.float64)
-    if asked.shape != (len(angles), len(names)):
-        raise DataError(f"wanted angles must be ({len(angles)}, {len(names)}), got {asked.shape}")
+    angles, targets = euler_angles(seen), np.asarray(wanted, dtype=np.float64)
+    if targets.shape != (len(angles), len(names)):
+        raise DataError(f"target angles must be ({len(angles)}, {len(names)}), got {targets.shape}")
     if len(angles) < 2:
         raise TooFewSamplesError(f"a slope needs at least 2 samples, got {len(angles)}")
     slopes = {}
     for name in (name for name in EULER if name in names):
-        x, y = asked[:, list(names).index(name)], angles[:, EULER.index(name)]
+        x, y = targets[:, list(names).index(name)], angles[:, EULER.index(name)]
         moments = np.stack([x, y, x * x, x * y], axis=1)
         ends = quantiles(_slope(resampled_means(moments, resamples, seed, "pose slope", name)), confidence)
         slopes[name] = Estimate(float(_slope(moments.mean(axis=0))), float(ends[0]), float(ends[1]))
@@ -86,10 +92,10 @@ def pose_slopes(
 
 
 def euler_angles(rotations: ArrayLike) -> Vector:
-    """Return Euler angles XYZ, (N, 3), radians, of rotations (N, 3, 3): `euler_rotation` undone, if below 90 degrees.
+    """Return Euler angles XYZ, (N, 3), radians, of rotations (N, 3, 3); inverts `euler_rotation` below 90 degrees.
 
     Raises:
-        DataError: the shape is another one.
+        DataError: the rotations are not (N, 3, 3).
     """
     r = _rotations(rotations)
     return np.stack(

@@ -1,8 +1,8 @@
-"""Whether a sampler amplifies, reflects or mitigates the bias of other data, group by group.
+"""Whether a sampler amplifies, reflects or mitigates the bias of reference data, group by group.
 
-Groups are what the sampler was asked for, such as occupations; each has a share of some class in the sampler's images
-and one in the data. After Friedrich et al., *Fair Diffusion: Instructing Text-to-Image Generation Models on Fairness*,
-2023, https://arxiv.org/abs/2302.10893.
+Groups are the subjects that the sampler was prompted for, such as occupations. In each group, a class has one share in
+the sampler's images and one in the data. After Friedrich et al., *Fair Diffusion: Instructing Text-to-Image Generation
+Models on Fairness*, 2023, https://arxiv.org/abs/2302.10893.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from promptgen.metrics.shares import wilson
 
 @dataclass(frozen=True)
 class Reference:
-    """In which part of the groups a sampler does what to the bias of the data; the three parts sum to one.
+    """Fractions of the groups in which a sampler amplifies, reflects or mitigates the data's bias; they sum to one.
 
     Attributes:
-        amplified: its share is further from the neutral one than the data's.
-        reflected: its share is within the margin of the data's.
+        amplified: the sampler's share is further from neutral than the data's.
+        reflected: the sampler's share is within the margin of the data's.
         mitigated: neither.
         groups: number of groups.
     """
@@ -42,20 +42,25 @@ def compare_to_reference(
     margin: float = 0.04,
     confidence: float = 0.95,
 ) -> Reference:
-    """Return in which part of the groups the bias of the data is amplified, reflected or mitigated.
+    """Return the fractions of the groups in which the data's bias is amplified, reflected and mitigated.
 
-    The intervals are Wilson's over the groups, taken as drawn from many; the shares are taken as they are.
+    The intervals are Wilson's, treating the groups as a random sample; the shares themselves are treated as exact.
 
     Args:
-        shares: share of a class in the sampler's images of each group, (G,).
-        reference: share of it in the data, (G,).
-        neutral: the share that would be no bias.
-        margin: up to this difference a share counts as that of the data.
-        confidence: of the intervals.
+        shares: share of a class in the sampler's images, per group, (G,).
+        reference: share of the class in the data, per group, (G,).
+        neutral: the unbiased share.
+        margin: largest difference at which a share still counts as equal to the data's.
+        confidence: coverage probability of the intervals.
 
     Raises:
-        DataError: the two differ in their groups, or a number is no share.
+        DataError: the two differ in their number of groups, or a number is not a share.
         TooFewSamplesError: there are no groups.
+
+    Example:
+        >>> comparison = compare_to_reference(shares=[0.9, 0.7, 0.6, 0.5], reference=[0.7, 0.7, 0.7, 0.7])
+        >>> comparison.amplified.value, comparison.reflected.value, comparison.mitigated.value
+        (0.25, 0.25, 0.5)
     """
     s, r = _shares(shares), _shares(reference)
     if s.shape != r.shape:
@@ -68,10 +73,10 @@ def compare_to_reference(
 
 
 def spread(shares: ArrayLike) -> tuple[float, float]:
-    """Return mean and sample standard deviation of shares over groups, (G,).
+    """Return the mean and the sample standard deviation of shares over groups, (G,).
 
     Raises:
-        DataError: a number is no share.
+        DataError: a number is not a share.
         TooFewSamplesError: there are fewer than two groups.
     """
     s = _shares(shares)
@@ -81,12 +86,12 @@ def spread(shares: ArrayLike) -> tuple[float, float]:
 
 
 def spread_by_chance(counts: ArrayLike) -> Vector:
-    """Return the standard deviation over groups, (K,), that the shares of groups that are all alike would show.
+    """Return the standard deviation of shares over groups, (K,), that chance alone produces if all groups are alike.
 
-    It is the root of the mean variance of a share over the groups, each with the share that all images together have.
+    It is the square root of the variance of a share, averaged over the groups, if each had the share of all images.
 
     Args:
-        counts: how often each class occurred in each group, (G, K); no group is empty.
+        counts: number of images per group and class, (G, K); no group is empty.
     """
     table = np.asarray(counts, dtype=np.float64)
     share = table.sum(axis=0) / table.sum()
@@ -98,5 +103,5 @@ def _shares(values: ArrayLike) -> Vector:
     if array.ndim != 1 or not ((array >= 0) & (array <= 1)).all():
         raise DataError(f"shares must be a vector of numbers in [0, 1], got an array of shape {array.shape}")
     if not len(array):
-        raise TooFewSamplesError("there are no groups: give one share for each")
+        raise TooFewSamplesError("there are no groups: pass one share per group")
     return array

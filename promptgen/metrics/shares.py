@@ -1,4 +1,4 @@
-"""Class shares of labelled samples: counts, intersections of attributes, intervals, and whether two samplers differ."""
+"""Class shares of labelled samples: counts, intersections of attributes, intervals, and tests between samplers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from promptgen.metrics.estimate import Difference, Estimate, Vector, check_count
 
 
 def class_counts(labels: ArrayLike, k: int) -> NDArray[np.int64]:
-    """Return how often each of `k` classes occurs, (k,), among class indices (N,).
+    """Return the number of samples in each of `k` classes, (k,), from class indices (N,).
 
     Raises:
         DataError: an index is not in 0 .. k - 1.
@@ -39,29 +39,35 @@ def shares(labels: ArrayLike, k: int) -> Vector:
 
 
 def joint_labels(labels: Sequence[ArrayLike], sizes: Sequence[int]) -> NDArray[np.int64]:
-    """Return the index, (N,), in the product of several attributes, the last one running fastest.
+    """Return class indices, (N,), in the product of several attributes, with the last attribute varying fastest.
 
     Args:
-        labels: class indices, (N,), of each attribute for the same samples.
+        labels: class indices, (N,), of the same samples, one array per attribute.
         sizes: number of classes of each attribute.
     """
     for attribute, k in zip(labels, sizes, strict=True):
-        class_counts(attribute, k)  # refuses indices out of range
+        class_counts(attribute, k)  # raises an error if an index is out of range
     return np.ravel_multi_index(tuple(np.asarray(part) for part in labels), tuple(sizes)).astype(np.int64)
 
 
 def joint_table(labels: Sequence[ArrayLike], sizes: Sequence[int]) -> NDArray[np.int64]:
-    """Return the counts, shape `sizes`, of several attributes of the same samples; its ravel is a vector of counts."""
+    """Return the joint counts, shape `sizes`, of several attributes of the same samples; see `joint_labels`.
+
+    Example:
+        >>> joint_table([[0, 0, 1], [0, 1, 1]], sizes=[2, 2]).tolist()
+        [[1, 1], [0, 1]]
+    """
     return class_counts(joint_labels(labels, sizes), math.prod(sizes)).reshape(tuple(sizes))
 
 
 def wilson(count: float, n: float, confidence: float = 0.95) -> Estimate:
-    """Return a share with its score interval, which stays in [0, 1] and is sound for rare classes.
+    """Return a share with its score interval, which stays in [0, 1] and is accurate for rare classes.
 
     Source: Wilson, *Probable inference, the law of succession, and statistical inference*, JASA 1927.
 
     Raises:
         TooFewSamplesError: `n` is zero.
+        DataError: `count` is not between 0 and `n`.
     """
     if n <= 0:
         raise TooFewSamplesError("a share needs at least one labelled sample, got none")
@@ -74,7 +80,13 @@ def wilson(count: float, n: float, confidence: float = 0.95) -> Estimate:
 
 
 def share_estimates(counts: ArrayLike, confidence: float = 0.95) -> list[Estimate]:
-    """Return the share of each class with its Wilson interval, from counts (K,)."""
+    """Return the share of each class with its Wilson interval, from counts (K,).
+
+    Example:
+        >>> short, long = share_estimates([80, 20])
+        >>> short.value, round(short.low, 3), round(short.high, 3)
+        (0.8, 0.711, 0.867)
+    """
     checked = check_counts(counts)
     return [wilson(float(count), float(checked.sum()), confidence) for count in checked]
 
@@ -82,20 +94,20 @@ def share_estimates(counts: ArrayLike, confidence: float = 0.95) -> list[Estimat
 def soft_share_estimates(probabilities: ArrayLike, confidence: float = 0.95) -> list[Estimate]:
     """Return the mean probability of each class with its interval, from probability vectors (N, K).
 
-    The interval is Wilson's with as many samples as would give a share of this value the standard error that the mean
-    has. So it stays in [0, 1], and for vectors of zeros and ones it is that of the shares.
+    The interval is Wilson's, for the number of samples that would give a share of this value the standard error of the
+    mean. It stays in [0, 1], and for one-hot vectors it equals the interval of the shares.
 
     Raises:
-        DataError: the rows are no probability vectors.
-        TooFewSamplesError: there are fewer than two.
+        DataError: the rows are not probability vectors.
+        TooFewSamplesError: there are fewer than two rows.
     """
     rows = check_probabilities(probabilities)
     if len(rows) < 2:
         raise TooFewSamplesError(f"a mean probability needs at least 2 samples, got {len(rows)}")
     estimates = []
     for mean, variance in zip(rows.mean(axis=0), rows.var(axis=0), strict=True):
-        largest = float(mean * (1 - mean))  # of anything in [0, 1] with this mean
-        if largest == 0:  # zeros or ones alone, which are labels
+        largest = float(mean * (1 - mean))  # largest variance in [0, 1] with this mean
+        if largest == 0:  # all zeros or all ones: hard labels
             n = float(len(rows))
         else:
             n = len(rows) * largest / variance if variance > 1e-12 * largest else math.inf
@@ -105,10 +117,10 @@ def soft_share_estimates(probabilities: ArrayLike, confidence: float = 0.95) -> 
 
 
 def check_probabilities(probabilities: ArrayLike) -> Vector:
-    """Return probability vectors, (N, K), in double precision, each scaled to sum to exactly one.
+    """Return probability vectors, (N, K), as float64, each normalised to sum to exactly one.
 
     Raises:
-        DataError: they have another shape, a number is not in [0, 1], or a row does not sum to one.
+        DataError: the shape is not (N, K), a number is not in [0, 1], or a row does not sum to one.
     """
     rows = np.asarray(probabilities, dtype=np.float64)
     if rows.ndim != 2 or not (rows >= 0).all() or not (np.abs(rows.sum(axis=1) - 1) < 1e-2).all():
@@ -117,8 +129,8 @@ def check_probabilities(probabilities: ArrayLike) -> Vector:
 
 
 def contains_target(estimates: Sequence[Estimate], target: ArrayLike) -> bool:
-    """Tell whether every share's interval contains its wanted share: the rule that ends the loop."""
-    return all(share.contains(wanted) for share, wanted in zip(estimates, np.asarray(target), strict=True))
+    """Return whether the interval of every share contains its target: the stopping rule of the loop."""
+    return all(share.contains(goal) for share, goal in zip(estimates, np.asarray(target), strict=True))
 
 
 def share_difference(a: Estimate, b: Estimate) -> Estimate:
@@ -133,20 +145,25 @@ def share_difference(a: Estimate, b: Estimate) -> Estimate:
 
 
 def compare_shares(counts_a: ArrayLike, counts_b: ArrayLike, confidence: float = 0.95) -> list[Difference]:
-    """Return, class by class, the difference ``a - b`` of the shares of two samplers with its interval and p-value.
+    """Return, for each class, the difference ``a - b`` of the shares of two samplers with its interval and p-value.
 
-    The p-value is that of the score test (two proportions, pooled variance), two-sided.
+    The p-value is from the two-sided score test for two proportions with pooled variance.
 
     Args:
-        counts_a: how often each class occurred among the first sampler's samples, (K,).
-        counts_b: the same for the second one.
-        confidence: probability that an interval covers the true difference.
+        counts_a: number of samples per class from the first sampler, (K,).
+        counts_b: number of samples per class from the second sampler, (K,).
+        confidence: coverage probability of the intervals.
 
     Raises:
-        DataError: the two have different classes.
+        DataError: the samplers have different numbers of classes.
+
+    Example:
+        >>> difference = compare_shares([80, 20], [50, 50])[0]
+        >>> round(difference.value, 4), difference.low > 0, difference.p_value < 0.001
+        (0.3, True, True)
     """
     a, b = _paired(counts_a, counts_b)
-    found = []
+    differences = []
     for count_a, count_b, share_a, share_b in zip(
         a, b, share_estimates(a, confidence), share_estimates(b, confidence), strict=True
     ):
@@ -154,30 +171,30 @@ def compare_shares(counts_a: ArrayLike, counts_b: ArrayLike, confidence: float =
         error = math.sqrt(pooled * (1 - pooled) * (1 / a.sum() + 1 / b.sum()))
         difference = share_difference(share_a, share_b)
         p_value = 2 * NormalDist().cdf(-abs(difference.value) / error) if error else 1.0
-        found.append(Difference(difference.value, difference.low, difference.high, p_value))
-    return found
+        differences.append(Difference(difference.value, difference.low, difference.high, p_value))
+    return differences
 
 
 def homogeneity(counts_a: ArrayLike, counts_b: ArrayLike, *, resamples: int = 2000, seed: int = 0) -> float:
-    """Return the p-value of all shares of two samplers being the same: a permutation test of the chi-square statistic.
+    """Return the p-value of the hypothesis that two samplers have equal shares: a chi-square permutation test.
 
-    Exact for small and empty classes too, up to the number of permutations.
+    It is exact up to the number of permutations, even for small and empty classes.
 
     Args:
-        counts_a: how often each class occurred among the first sampler's samples, (K,).
-        counts_b: the same for the second one.
+        counts_a: number of samples per class from the first sampler, (K,).
+        counts_b: number of samples per class from the second sampler, (K,).
         resamples: number of random permutations.
         seed: seed of the permutations.
 
     Raises:
-        DataError: the two have different classes.
+        DataError: the samplers have different numbers of classes.
     """
     a, b = _paired(counts_a, counts_b)
     total = (a + b).astype(np.int64)
     expected = total * a.sum() / total.sum()
     spread = np.where(total > 0, expected, 1)
 
-    def statistic(first: NDArray[Any]) -> Vector:  # proportional to the chi-square of the table, for fixed margins
+    def statistic(first: NDArray[Any]) -> Vector:  # proportional to the chi-square statistic, for fixed margins
         return np.asarray((np.square(first - expected) / spread).sum(axis=-1))
 
     rng = random_stream(seed, "homogeneity")
@@ -189,5 +206,5 @@ def homogeneity(counts_a: ArrayLike, counts_b: ArrayLike, *, resamples: int = 20
 def _paired(counts_a: ArrayLike, counts_b: ArrayLike) -> tuple[Vector, Vector]:
     a, b = check_counts(counts_a), check_counts(counts_b)
     if a.shape != b.shape:
-        raise DataError(f"two samplers must be counted by the same classes, got {len(a)} and {len(b)}")
+        raise DataError(f"both samplers must have the same classes, got {len(a)} and {len(b)}")
     return a, b

@@ -1,15 +1,15 @@
-"""How many samples a metric takes: what params.yaml is checked against and plans are counted from, without torch."""
+"""Sample sizes of the metrics, which params.yaml is checked against and plans count; read without torch."""
 
 from __future__ import annotations
 
 NEIGHBOURS = 3
-"""Which nearest neighbour a ball of precision and recall reaches to, as in the publication."""
+"""Rank of the nearest neighbour that a ball of precision and recall reaches, as in the publication."""
 
 SUBSETS, SUBSET_SIZE = 10, 1000
-"""Fewest subsets that a standard error is taken from, and most samples in one."""
+"""Smallest number of subsets that a standard error is estimated from, and largest number of samples per subset."""
 
 LEAST_SAMPLES = SUBSETS * (NEIGHBOURS + 1)
-"""Fewest samples of a set that `compare` takes."""
+"""Smallest number of samples per set that `promptgen.metrics.quality.compare` accepts."""
 
 PAIRS = 2048
-"""Pairs of images that an identity distance is averaged over, as in the publication."""
+"""Number of image pairs that an identity distance is averaged over, as in the publication."""

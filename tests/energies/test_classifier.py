@@ -29,7 +29,7 @@ def test_a_hopeless_image_still_has_a_gradient():
     [
         ({"beard": "with"}, None, "'beard'.*hair, age"),
         ({"hair": "lnog"}, None, "'hair'.*'lnog'.*short, long.*'long'"),
-        ({"hair": "long"}, {"age": 1.0}, "weights.*age.*hair"),
+        ({"hair": "long"}, {"age": 1.0}, "age.*weight.*hair"),
         ({}, None, "attribute"),
     ],
 )

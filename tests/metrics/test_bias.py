@@ -57,7 +57,7 @@ def test_batches_make_no_difference():
 
 
 def test_counters_of_other_targets_do_not_merge():
-    with pytest.raises(DataError, match="do not merge"):
+    with pytest.raises(DataError, match="different targets"):
         BiasCounter([0.5, 0.5]).merge(BiasCounter([0.4, 0.6]))
 
 

@@ -26,7 +26,8 @@ from promptgen.metrics.distances import (
 )
 from promptgen.metrics.diversity import pairwise_distance
 from promptgen.metrics.estimate import Estimate, random_stream
-from promptgen.metrics.quality import kernel_distance, precision_recall_intervals
+from promptgen.metrics.precision_recall import precision_recall_intervals
+from promptgen.metrics.quality import kernel_distance
 from promptgen.metrics.shares import compare_shares, share_estimates, soft_share_estimates
 from promptgen.moments.multipliers import fit_moments
 from promptgen.seeding import stream

@@ -51,7 +51,7 @@ def test_intervals_cover_the_mean():
 
 
 def test_impossible_pairs_are_refused():
-    with pytest.raises(DataError, match=r"of one shape, got \(2, 16\) and \(3, 16\)"):
+    with pytest.raises(DataError, match=r"\(2, 16\).*\(3, 16\)"):
         identity_distances(random_unit(2), random_unit(3))
     with pytest.raises(DataError, match="unit vectors"):
         identity_distances(2 * random_unit(2), random_unit(2))

@@ -70,11 +70,11 @@ def test_intervals_cover_the_mean():
 def test_shapes_have_to_go_together():
     with pytest.raises(DataError, match=r"rotations must be \(N, 3, 3\), got \(2, 3\)"):
         pose_errors(np.zeros((2, 3)), np.zeros((2, 2)), NAMES)
-    with pytest.raises(DataError, match="a wanted pose for each seen one, got 3 for 2"):
+    with pytest.raises(DataError, match="got 3 for 2"):
         pose_errors(rotations(drawn(2)), np.zeros((3, 2)), NAMES)
     with pytest.raises(DataError, match=r"must be \(B, 2\), got \(2, 3\)"):
         pose_errors(rotations(drawn(2)), np.zeros((2, 3)), NAMES)
-    with pytest.raises(DataError, match=r"wanted angles must be \(2, 2\), got \(2, 3\)"):
+    with pytest.raises(DataError, match=r"angles.*\(2, 2\).*\(2, 3\)"):
         pose_slopes(rotations(drawn(2)), np.zeros((2, 3)), NAMES)
     with pytest.raises(TooFewSamplesError):
         pose_slopes(rotations(drawn(1)), np.zeros((1, 2)), NAMES)

@@ -8,10 +8,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from promptgen.errors import DataError, TooFewSamplesError
-from promptgen.metrics import quality
 from promptgen.metrics.features import FeatureStatistics, image_features
-from promptgen.metrics.quality import LEAST_SAMPLES, compare, frechet_distance, kernel_distance, precision_recall
+from promptgen.metrics.precision_recall import DISTANCES, precision_recall
+from promptgen.metrics.quality import compare, frechet_distance, kernel_distance
 from promptgen.metrics.shares import wilson
+from promptgen.metrics.sizes import LEAST_SAMPLES
 from promptgen.seeding import stream
 
 
@@ -218,10 +219,10 @@ class Memory(TorchDispatchMode):
 
 def test_distances_are_held_block_by_block(monkeypatch):
     """All distances of 2,000 samples take 16 MB, and finding neighbours takes more."""
-    assert quality.DISTANCES * 4 == 64 * 2**20
+    assert DISTANCES * 4 == 64 * 2**20
     rows, found, peaks = (normal(2000), normal(2000, name="second")), {}, {}
     for distances in (2**16, 2**22):
-        monkeypatch.setattr(quality, "DISTANCES", distances)
+        monkeypatch.setattr("promptgen.metrics.precision_recall.DISTANCES", distances)
         with Memory() as memory:
             found[distances] = precision_recall(*rows)
         peaks[distances] = memory.peak
