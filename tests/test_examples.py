@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from promptgen.config.energies import ClassifierSpec
+from promptgen.config.generators import StyleGAN2Spec
 from promptgen.energies.base import Energy, WeightedSum
 from promptgen.energies.classifier import ClassifierEnergy
 from promptgen.energies.clip import ClipText
@@ -28,6 +30,7 @@ from promptgen.metrics.diversity import PairwiseDistance
 from promptgen.metrics.precision_recall import precision_recall
 from promptgen.metrics.quality import compare
 from promptgen.metrics.shares import compare_shares, joint_table, share_estimates
+from promptgen.model_files.cards import find_card
 from promptgen.moments.ascent import MomentAscent
 from promptgen.moments.multipliers import fit_moments
 
@@ -44,6 +47,7 @@ PUBLIC = (
     *(fit_moments, MomentAscent),
     *(share_estimates, compare_shares, joint_table, distance_interval, measure_bias, BiasCounter),
     *(corrected_shares, cleam_interval, compare, precision_recall, PairwiseDistance),
+    *(ClassifierSpec, StyleGAN2Spec, find_card),
 )
 
 

@@ -1,4 +1,4 @@
-"""From cards, factories and sections of params.yaml to frozen models. Nothing is imported before it is asked for."""
+"""Build frozen models from cards, factories and sections of params.yaml; each one's code is imported only then."""
 
 from __future__ import annotations
 
@@ -161,17 +161,17 @@ def build_embedder(spec: ModelSpec, models: Path) -> Embedder:
 def build_features(spec: ModelSpec, models: Path) -> Callable[[Tensor], Tensor]:
     """Return the frozen network, images (B, 3, H, W) to features (B, D), that `spec` names.
 
-    A card is one of kind ``features``, or of a classifier that shows what its logits are made from, such as
+    Cards of kind ``features`` fit, and those of classifiers that expose the features below their logits, such as
     ``world-judge``. Errors as of `build_classifier`.
 
     Raises:
-        ConfigError: it is a classifier that does not show its features.
+        ConfigError: the classifier exposes no features.
     """
-    shows = [name for name in spec.cards() if find_card(name, models).kind == "classifier"]
-    model = spec.build(models, CLASSIFIER if shows else FEATURES)
-    if shows and not hasattr(model, "features"):
-        raise ConfigError(f"{shows[0]} does not show its features, expected a classifier such as world-judge")
-    features: Callable[[Tensor], Tensor] = model.features if shows else model
+    exposing = [name for name in spec.cards() if find_card(name, models).kind == "classifier"]
+    model = spec.build(models, CLASSIFIER if exposing else FEATURES)
+    if exposing and not hasattr(model, "features"):
+        raise ConfigError(f"{exposing[0]} exposes no features, expected a classifier such as world-judge")
+    features: Callable[[Tensor], Tensor] = model.features if exposing else model
     return features
 
 
@@ -219,9 +219,9 @@ def build_chain(checkpoint: Path, models: Path, *, sampling: bool = False) -> Ge
 
 
 def identities(specs: Iterable[Spec], models: Path) -> dict[str, str]:
-    """Return the sha256 of all that `specs` stand for: weights, arguments on their cards, and modules of custom code.
+    """Return the sha256 of everything that `specs` are built from: weights, arguments on their cards, and custom code.
 
-    With it a step tells whether what it was computed from is still the same.
+    A step stores them, to detect later that something has changed.
 
     Raises:
         ConfigError: there is no such card or module.

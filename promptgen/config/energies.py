@@ -59,6 +59,13 @@ class ClassifierSpec(EnergyBase):
         classifier: the classifier.
         labels: wanted label by attribute.
         weights: weight of an attribute within this energy; 1 if left out.
+
+    Example:
+        >>> labels = {"hair": "long", "skin": "3"}
+        >>> classifier = {"type": "card", "model": "world-classifier"}
+        >>> energy = ClassifierSpec(type="classifier", weight=20.0, classifier=classifier, labels=labels)
+        >>> energy.asks_for("wish"), energy.cards(), dict(energy.views())
+        ('long hair and skin 3', ['world-classifier'], {'world-classifier': 1})
     """
 
     type: Literal["classifier"]

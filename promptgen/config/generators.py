@@ -109,6 +109,12 @@ class StyleGAN2Spec(PublishedGenerator):
 
     Attributes:
         truncation: truncation in w; 1 leaves the generator as it is.
+
+    Example:
+        >>> from promptgen.model_files.cards import find_card
+        >>> spec = StyleGAN2Spec(type="stylegan2", model="stylegan2-ffhq-1024", truncation=0.7)
+        >>> spec.shape(find_card(spec.model)).dim
+        512
     """
 
     type: Literal["stylegan2"]

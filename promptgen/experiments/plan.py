@@ -26,6 +26,11 @@ FLOW_BYTES = 16
 """Memory per flow parameter in training: the parameter, its gradient and two moments of Adam, 32 bits each."""
 
 
+SAMPLING = ("measuring", "confirming")
+"""Purposes whose images are measured or shown."""
+WITHOUT_GRADIENT = ("multipliers", *SAMPLING)
+
+
 @dataclass(frozen=True)
 class Images:
     """Number of images that go through a model.
@@ -244,35 +249,37 @@ def _pass(params: Params, number: int, cards: Mapping[str, Card], shape: Shape |
     kind, training, usage = params.kind_of(number), params.training_of(number), usage_of_pass(params, number)
     training_mib = None
     if training:  # the graph holds what every model keeps for each of its images
-        views, flow = views_of_pass(params, number), _flow_parameters(params, shape)[kind] if shape else 0
-        at_once = training.at_once
-        training_mib = _estimate(views, cards, lambda name, cost: cost.memory_mib(at_once * views[name], gradient=True))
-        training_mib = Estimate(training_mib.value + flow * FLOW_BYTES / MIB, training_mib.unmeasured)
-    seen = _total(part for purpose, part in usage.items() if purpose in ("multipliers", "measuring", "confirming"))
-    weights = _estimate(seen, cards, lambda _, cost: cost.weights_mib)
-    costs = [card.cost for name, card in cards.items() if name in seen and card.cost]
-    batch = params.evaluation.batch * max((cost.forward_mib for cost in costs), default=0.0)
-    return PlannedPass(number, kind, training, usage, training_mib, Estimate(weights.value + batch, weights.unmeasured))
+        images = {name: training.at_once * times for name, times in views_of_pass(params, number).items()}
+        flow = _flow_parameters(params, shape)[kind] * FLOW_BYTES / MIB if shape else 0.0
+        training_mib = _sum(images, cards, lambda name, cost: cost.memory_mib(images[name], gradient=True), flow)
+    seen = _total(part for purpose, part in usage.items() if purpose in WITHOUT_GRADIENT)
+    batches = [params.evaluation.batch * cost.forward_mib for name in seen if name in cards and (cost := cards[name].cost)]
+    measuring_mib = _sum(seen, cards, lambda _, cost: cost.weights_mib, max(batches, default=0.0))
+    return PlannedPass(number, kind, training, usage, training_mib, measuring_mib)
 
 
 def _giga_macs(params: Params, passes: Iterable[PlannedPass], cards: Mapping[str, Card]) -> Estimate:
     """Return the arithmetic; the gradient by the input of a frozen network costs about as much as its output."""
-    generator, estimates = params.generator, []
-    for purpose, usage in (part for planned in passes for part in planned.usage.items()):
-        sampling = purpose in ("measuring", "confirming")
+    generator = params.generator
+    usages = [part for planned in passes for part in planned.usage.items()]
 
-        def work(name: str, cost: Cost, usage: Usage = usage, sampling: bool = sampling) -> float:
-            factor = generator.relative_cost(cards[name], sampling=sampling) if name == generator.name else 1.0
-            return cost.gmac * factor * (usage[name].forward + usage[name].backward)
+    def work(name: str, cost: Cost) -> float:
+        images = 0.0
+        for purpose, usage in usages:
+            used = usage.get(name, Images())
+            sampling = purpose in SAMPLING
+            times = generator.relative_cost(cards[name], sampling=sampling) if name == generator.name else 1.0
+            images += times * (used.forward + used.backward)
+        return cost.gmac * images
 
-        estimates.append(_estimate(usage, cards, work))
-    unmeasured = dict.fromkeys(name for estimate in estimates for name in estimate.unmeasured)
-    return Estimate(sum(estimate.value for estimate in estimates), tuple(unmeasured))
+    return _sum(_total(usage for _, usage in usages), cards, work)
 
 
-def _estimate(names: Iterable[str], cards: Mapping[str, Card], figure: Callable[[str, Cost], float]) -> Estimate:
+def _sum(
+    names: Iterable[str], cards: Mapping[str, Card], figure: Callable[[str, Cost], float], start: float = 0.0
+) -> Estimate:
     costs = {name: cards[name].cost if name in cards else None for name in names}
-    value = sum(figure(name, cost) for name, cost in costs.items() if cost is not None)
+    value = sum((figure(name, cost) for name, cost in costs.items() if cost is not None), start)
     return Estimate(value, tuple(name for name, cost in costs.items() if cost is None))
 
 

@@ -115,6 +115,10 @@ def find_card(name: str, models: Path | None = None) -> Card:
 
     Raises:
         ConfigError: there is no such card; the error names similar ones.
+
+    Example:
+        >>> find_card("fairface").kind
+        'classifier'
     """
     cards = _parsed(_versions(models))
     if name not in cards:

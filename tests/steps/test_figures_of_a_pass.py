@@ -123,7 +123,7 @@ def test_a_network_that_gives_no_vectors_is_told(tmp_path):
 def test_a_classifier_that_hides_its_features_is_refused_before_any_work(tmp_path):
     project = project_in(tmp_path, changed("evaluation", features="world-classifier"))
     fetch.run("world-classifier", project.models)
-    with pytest.raises(ConfigError, match="world-classifier does not show its features"):
+    with pytest.raises(ConfigError, match="world-classifier exposes no features"):
         check.run(project)
 
 
