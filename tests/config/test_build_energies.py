@@ -150,3 +150,10 @@ def test_pose_by_a_model_of_the_users_own(models):
 def test_a_model_for_another_purpose_is_refused(models):
     with pytest.raises(ConfigError, match="my-deca is of kind pose, expected one of kind identity"):
         parsed(type="identity", embedder="my-deca").build(models, POSE)
+
+
+def test_a_card_of_an_unknown_type_is_refused(models, tmp_path):
+    card = described(models / "my-arcface" / FILE, "identity", "arc-face", {})
+    (tmp_path / "cards.yaml").write_text(yaml.safe_dump({"odd": card}))
+    with pytest.raises(ConfigError, match="the card of odd has the type 'arc-face', expected one of stylegan2, "):
+        parsed(type="identity", embedder="odd").build(tmp_path / "models", POSE)
