@@ -48,6 +48,7 @@ WRAPPERS = ("module.", "model.", "net.")
 """What precedes every key if a network was saved from within torch's wrapper for several devices, or from within a
 training of Lightning, which also puts the state dict under `LIGHTNING`."""
 
+MAX_WRAPPERS = 8
 LIGHTNING = "state_dict"
 
 REBUILD = {
@@ -267,7 +268,8 @@ def plain_state(state: Mapping[Any, Tensor], source: Path) -> dict[str, Tensor]:
         ModelFileError: two keys become one.
     """
     keys = [".".join(part for part in str(key).split(".") if part != COMPILED) for key in state]
-    while keys and (wrapper := next((w for w in WRAPPERS if all(key.startswith(w) for key in keys)), "")):
+    for _ in range(MAX_WRAPPERS):
+        wrapper = next((wrapper for wrapper in WRAPPERS if all(key.startswith(wrapper) for key in keys)), "")
         keys = [key.removeprefix(wrapper) for key in keys]
     if len(set(keys)) < len(keys):
         twice = Counter(keys).most_common(1)[0][0]

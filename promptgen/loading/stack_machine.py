@@ -168,7 +168,7 @@ class StackMachine:
     def update(self, flat: list[Any]) -> None:
         """Put keys and values, in turn, into the uppermost object, as into a dict."""
         target = self.stack[-1]
-        if not isinstance(target, dict | Record):
+        if not isinstance(target, dict | Record) or (isinstance(target, Record) and target.name == SET):
             raise PickleError(f"it puts items into a {kind_of(target)}")
         self.check_keys(flat[::2])
         (target.items if isinstance(target, Record) else target).update(zip(flat[::2], flat[1::2], strict=True))

@@ -105,6 +105,23 @@ def test_nested_pickles_are_noticed(tmp_path):
     assert found.verdict == "would run pickle.loads, os.system: refused"
 
 
+@pytest.mark.parametrize("container", ["zip", "legacy"])
+def test_a_torch_file_of_objects_with_their_source_text_is_refused(container, tmp_path):
+    """Other programs would run the text; the reader of such objects takes plain pickles alone."""
+    name = "torch_utils.persistence", "_reconstruct_persistent_obj"
+    body = b"}" + text("G_ema") + hostile.call(*name, b"}") + b"s"
+    result = look(hostile.CONTAINERS[container](body), tmp_path)
+    assert not result.safe
+    assert result.refused == [".".join(name)]
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (1,) * 8])
+def test_names_of_networks_need_no_honest_shapes(shape, tmp_path):
+    keys = ("embeddings.weight", "generator.gen_z.weight_orig", "fc.weight", "conv1.weight", "resnet.conv1.weight")
+    for key in (*keys, "input.input", "to_rgb1.conv.weight", "token_embedding.weight", "visual.x", "to_rgbs."):
+        look(dict.fromkeys([*keys, key, "model.", "model", "."], torch.zeros(shape)), tmp_path)
+
+
 def test_other_kinds_are_told_by_their_content(tmp_path):
     arrays, objects = io.BytesIO(), io.BytesIO()
     np.savez(arrays, a=np.zeros((3, 4)), b=np.arange(5))
@@ -137,6 +154,11 @@ def test_other_kinds_are_told_by_their_content(tmp_path):
 NETWORKS = {
     "StyleGAN2 of 16 pixels": {
         "g_ema": {"input.input": 0, "to_rgb1.conv.weight": 0, "to_rgbs.0.bias": 0, "to_rgbs.1.bias": 0}
+    },
+    "StyleGAN2 of 8 pixels": {
+        "state_dict": {
+            f"model._orig_mod.g_ema.{key}": 0 for key in ("input.input", "to_rgb1.conv.weight", "to_rgbs.0.bias")
+        }
     },
     "BigGAN-deep with 10 classes": {"embeddings.weight": (2, 10), "generator.gen_z.weight_orig": 0},
     "NVAE": {"args": 0, "state_dict": {"prior_ftr0": 0}},

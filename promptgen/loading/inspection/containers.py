@@ -14,7 +14,7 @@ from promptgen.loading.inspection.pickles import scan
 from promptgen.loading.inspection.torch_files import MAGIC, Contents, TensorEntry, examine_legacy, examine_zip, is_sane
 from promptgen.loading.stack_machine import PickleError
 
-SAFETENSORS = "safetensors"
+SAFETENSORS, PLAIN_PICKLE = "safetensors", "plain pickle"
 HEAD = 1 << 12
 MAX_HEADER = 100 << 20
 """Bytes of the header of a safetensors file, as the format's own reader allows."""
@@ -84,7 +84,7 @@ def _look(file: IO[bytes], head: bytes, size: int) -> Contents:
         )
         return Contents("unknown", faults=[fault], way_out=way_out)
     file.seek(0)
-    return examine_legacy(file) if first.root == MAGIC else Contents("plain pickle", scan=first)
+    return examine_legacy(file) if first.root == MAGIC else Contents(PLAIN_PICKLE, scan=first)
 
 
 def _zip(file: IO[bytes], size: int) -> Contents:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -11,13 +12,16 @@ from promptgen.loading.inspection.torch_files import Contents
 
 FORMAT = "promptgen"
 DIFFAE = "diffusion autoencoder"
+ENTRIES = ("state_dict", "g_ema", "E_flame", "ema_model", "model", "net", "module", "_orig_mod")
+"""Parts with which keys may begin: entries of published files, trainings and wrappers."""
+
 KEYS = {
-    f"{DIFFAE}, with its latent network": ["state_dict.ema_model.latent_net."],
-    DIFFAE: ["state_dict.ema_model.time_embed."],
+    f"{DIFFAE}, with its latent network": ["latent_net."],
+    DIFFAE: ["time_embed."],
     f"latent codes of a {DIFFAE}": ["conds", "conds_mean", "conds_std"],
-    "NVAE": ["state_dict.prior_ftr0"],
+    "NVAE": ["prior_ftr0"],
     "ArcFace": ["input_layer.0.weight", "output_layer.3.weight"],
-    "DECA": ["E_flame.encoder.conv1.weight"],
+    "DECA": ["encoder.conv1.weight"],
 }
 """Keys that a network alone has, or with a dot at their end the beginnings of such keys."""
 
@@ -28,31 +32,36 @@ def name_network(found: Contents) -> str | None:
         return _own(found.metadata[FORMAT])
     if found.scan and (family := name_pickle(found.scan)):
         return family
-    shapes = {tensor.key: tensor.shape for tensor in found.tensors}
+    shapes = {_inner_key(tensor.key): tensor.shape for tensor in found.tensors}
     for name, keys in KEYS.items():
         if all(key in shapes or (key[-1] == "." and any(k.startswith(key) for k in shapes)) for key in keys):
             return name
     return _sized(shapes)
 
 
+def _inner_key(key: str) -> str:
+    """Return a tensor's key without the entries and wrappers before it."""
+    return ".".join(itertools.dropwhile(ENTRIES.__contains__, key.split(".")))
+
+
 def _sized(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     """Return the name of a network whose size stands in its shapes."""
-    if {"g_ema.input.input", "g_ema.to_rgb1.conv.weight"} <= shapes.keys():
-        levels = len({key.split(".")[2] for key in shapes if key.startswith("g_ema.to_rgbs.")})
+    if {"input.input", "to_rgb1.conv.weight"} <= shapes.keys():
+        levels = len({key.split(".")[1] for key in shapes if key.startswith("to_rgbs.")})
         return f"StyleGAN2 of {4 << levels} pixels" if levels < 16 else "StyleGAN2"
-    if {"embeddings.weight", "generator.gen_z.weight_orig"} <= shapes.keys():
-        return f"BigGAN-deep with {shapes['embeddings.weight'][-1]} classes"
+    classes = shapes.get("embeddings.weight")
+    if classes and "generator.gen_z.weight_orig" in shapes:
+        return f"BigGAN-deep with {classes[-1]} classes"
     if "conv1.weight" in shapes and shapes.get("fc.weight", ())[:1] == (18,):
         return "FairFace, 18 outputs"
-    if "model.resnet.conv1.weight" in shapes and shapes.get("model.fc.weight", ())[:1] == (1,):
+    if "resnet.conv1.weight" in shapes and shapes.get("fc.weight", ())[:1] == (1,):
         return "a CelebA attribute"
     names = [key.rpartition("class_type2lambda.")[2] for key in shapes if "class_type2lambda." in key]
     if names:
         return f"fitted multipliers of {', '.join(names)}"
-    for prefix in ("", "module.", "state_dict.", "state_dict.module."):
-        embedding = shapes.get(f"{prefix}token_embedding.weight", shapes.get(f"{prefix}text.token_embedding.weight"))
-        if embedding and any(key.startswith(f"{prefix}visual.") for key in shapes):
-            return f"CLIP with open_clip's names, text width {embedding[-1]}"
+    embedding = shapes.get("token_embedding.weight", shapes.get("text.token_embedding.weight"))
+    if embedding and any(key.startswith("visual.") for key in shapes):
+        return f"CLIP with open_clip's names, text width {embedding[-1]}"
     return None
 
 

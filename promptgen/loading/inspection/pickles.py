@@ -23,12 +23,18 @@ from promptgen.loading.stack_machine import (
 MAX_MEMO = 1 << 22
 """Highest number under which a pickle may remember an object: some readers make a table of that length."""
 
-COMPUTED, OUTSIDE = "(computed)", "(outside)"
-"""Names of a record whose function only running the pickle would give, and of an object outside the pickle (in a torch
-file, numbers). No file can have them, since a name has a dot."""
+COMPUTED = "(computed)"
+"""Name of a record whose function only running the pickle would give; no file has it, since its names have a dot."""
 
 HASHING = frozenset({SET, "collections.Counter", "collections.OrderedDict"})
 """What puts its argument's elements into a set or dict."""
+
+
+@dataclass(eq=False, slots=True)
+class Outside:
+    """An object outside the pickle: in a torch file, numbers."""
+
+    identity: Any
 
 
 @dataclass
@@ -39,7 +45,7 @@ class Scan:
         root: what stands for the object that it would make.
         names: functions and classes that it names, in the order of their first mention.
         calls: all calls, in order.
-        outside: records of the objects outside the pickle that it asks for.
+        outside: the objects outside the pickle that it asks for.
         states: each object that it gives a state, and the state.
         embedded: pieces of bytes inside it that begin like a pickle.
     """
@@ -47,7 +53,7 @@ class Scan:
     root: Any = None
     names: dict[str, None] = field(default_factory=dict)
     calls: list[Record] = field(default_factory=list)
-    outside: list[Record] = field(default_factory=list)
+    outside: list[Outside] = field(default_factory=list)
     states: list[tuple[Any, Any]] = field(default_factory=list)
     embedded: list[bytes] = field(default_factory=list)
 
@@ -136,7 +142,7 @@ class _Scanner(StackMachine):
         self.result.states.append((self.stack[-1], state))
 
     def put_outside(self, identity: Any) -> None:
-        self.put(Record(OUTSIDE, (identity,)))
+        self.put(Outside(identity))
         self.result.outside.append(self.stack[-1])
 
     def put_filled(self, container: Any, fill: Callable[[list[Any]], None]) -> None:

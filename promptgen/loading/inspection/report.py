@@ -14,8 +14,8 @@ from pathlib import Path
 from promptgen.errors import ModelFileError
 from promptgen.files import sha256_of
 from promptgen.loading.inspection.bounded import BoundedFile, visible
-from promptgen.loading.inspection.containers import SAFETENSORS, look_into
-from promptgen.loading.inspection.networks import DIFFAE, name_network
+from promptgen.loading.inspection.containers import PLAIN_PICKLE, SAFETENSORS, look_into
+from promptgen.loading.inspection.networks import name_network
 from promptgen.loading.inspection.persistent import CLASSES, MADE, PERSISTENT, PLAIN_NAMES, STYLENERF
 from promptgen.loading.inspection.pickles import Scan, scan
 from promptgen.loading.inspection.torch_files import LEGACY, ZIP, Contents, TensorEntry, refused_names
@@ -28,6 +28,9 @@ WIDTH, LONGEST = 100, 600
 
 READ, REFUSED, UNREADABLE = 0, 1, 2
 """Exit statuses: all files can be read; one would be refused; one could not be inspected."""
+
+OWN_ENTRY = "state_dict.ema_model."
+"""Where a diffusion autoencoder has its weights, whose reader leaves out the objects of its training."""
 
 SAFE = {
     **dict.fromkeys((ZIP, LEGACY), "tensors and plain containers alone"),
@@ -101,7 +104,8 @@ def inspect_file(path: Path, cards: Mapping[str, Card] | None = None) -> Inspect
         raise ModelFileError(f"{path}: cannot be read ({error.strerror or error})") from error
     inner = list(_inner_scans(found.scan)) if found.scan else []
     scans = [found.scan, *inner] if found.scan else []
-    read_as_records = CLASSES | MADE | PLAIN_NAMES if found.scan and PERSISTENT in found.scan.names else ()
+    objects = found.container == PLAIN_PICKLE and PERSISTENT in scans[0].names
+    read_as_records = CLASSES | MADE | PLAIN_NAMES if objects else ()
     refused = dict.fromkeys(name for one in scans for name in refused_names(one) if name not in read_as_records)
     network = name_network(found)
     safe, verdict = _judge(found, list(refused), network or "")
@@ -143,7 +147,7 @@ def _inner_scans(outer: Scan, depth: int = 3) -> Iterator[Scan]:
 
 def _judge(found: Contents, refused: list[str], network: str) -> tuple[bool, str]:
     """Say whether a file is read, and why, or why not."""
-    own_reader = found.container == ZIP and network.startswith(DIFFAE)
+    own_reader = found.container == ZIP and any(tensor.key.startswith(OWN_ENTRY) for tensor in found.tensors)
     if refused and not own_reader:
         return False, f"would run {_some(refused)}: refused"
     if found.faults:

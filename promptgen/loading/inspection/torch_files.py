@@ -19,7 +19,7 @@ from itertools import islice
 from typing import IO, Any, NamedTuple
 
 from promptgen.loading.inspection.bounded import BoundedFile, open_zip, read_member
-from promptgen.loading.inspection.pickles import HASHING, OUTSIDE, Scan, scan
+from promptgen.loading.inspection.pickles import HASHING, Outside, Scan, scan
 from promptgen.loading.stack_machine import MAX_INTEGER, PickleError, Record, Reference
 
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -135,9 +135,12 @@ def examine_zip(file: IO[bytes], size: int) -> Contents:
             fault = "it is a TorchScript archive, which holds programs"
             return Contents(TORCHSCRIPT, faults=[fault], way_out="ask for its state dict")
         packed = [m for m in members if m.compress_type != zipfile.ZIP_STORED or m.flag_bits & 1]
-        if len(sizes) < len(members):
-            twice = Counter(member.filename for member in members).most_common(1)[0][0]
+        # torch finds members whatever their case, in the folder of the first one.
+        (twice, count), *_ = Counter(member.filename.casefold() for member in members).most_common(1)
+        if count > 1:
             found.faults.append(f"its archive has the member {twice} twice")
+        elif any(not member.filename.startswith(prefix) for member in members):
+            found.faults.append(f"its archive has members outside the folder {prefix[:40]}")
         elif packed:
             found.faults.append(f"its member {packed[0].filename} is compressed or encrypted, unlike torch.save's")
         elif (claimed := sum(sizes.values())) > size:
@@ -195,7 +198,7 @@ def _checked(found: Contents, sizes: dict[str, int | None]) -> Contents:
 
 def storage_of(ask: Any) -> Storage | None:
     """Return the storage that an object outside the pickle is, or None if it is not described as one."""
-    identity = ask.arguments[0] if isinstance(ask, Record) and ask.name == OUTSIDE else None
+    identity = ask.identity if isinstance(ask, Outside) else None
     if not isinstance(identity, tuple) or len(identity) not in (5, 6) or identity[5:] not in ((), (None,)):
         return None
     tag, kind, key, _, count = identity[:5]
@@ -234,7 +237,7 @@ def _layout(call: Record) -> tuple[Storage, Any, Any, Any] | None:
     return storage, offset, shape, strides
 
 
-def _storage_fault(ask: Record, sizes: dict[str, int | None]) -> str | None:
+def _storage_fault(ask: Outside, sizes: dict[str, int | None]) -> str | None:
     storage = storage_of(ask)
     if storage is None:
         return "it asks for something that is not a storage of numbers"
@@ -257,6 +260,8 @@ def _call_fault(call: Record) -> str | None:
 def _state_fault(target: Any, state: Any) -> str | None:
     """Return what is wrong with what an object is given after it is made, or None."""
     name = target.name if isinstance(target, Record) else "a plain container"
+    if isinstance(target, Record) and name not in CALLABLE:  # another program's object, which is refused or left out
+        return None
     if name not in WITH_STATE:
         return f"it sets the state of {name}"
     plain = isinstance(state, dict) and all(isinstance(key, str) and key[:2] != "__" for key in state)

@@ -1,5 +1,6 @@
 """Files that claim what they do not hold are refused, and cost neither time nor memory."""
 
+import io
 import resource
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from hostile import legacy_file, safetensors_file, state, tensor, text, zip_file
 from promptgen.flows.chain_file import load_chain
 from promptgen.loading.inspection.report import inspect_file
 from promptgen.loading.own_files import load_tensors
-from promptgen.loading.published import read_safetensors, read_torch
+from promptgen.loading.published import read_safetensors, read_state, read_torch, read_training
 from promptgen.perception.clip import load_open_clip
 from tests.loading.hostile_files.loaders import refused
 
@@ -79,6 +80,7 @@ ABSURD = {
     "count of tuples": hostile.call("collections", "Counter", b"])\x85a"),
     "a shape of booleans": tensor().replace(b"(" + hostile.integer(4) + b"t", b"(\x88t"),
     "state of a dict": b"}}b",
+    "items of a set": b"\x8fK\x01K\x02s",
     "state of a tensor": tensor() + b"}" + text("a") + b"K\x01sb",
     "two states": hostile.name("argparse", "Namespace") + b")\x81}" + text("__class__") + b"Nsb}b",
     "colliding keys": b"}(" + b"".join(hostile.integer(k * (2**61 - 1)) + b"N" for k in range(1, 2000)) + b"u",
@@ -125,6 +127,29 @@ def test_a_zip_must_be_as_torch_writes_it(path):
     twice = zip_file(b"}", **{"DATA.pkl": hostile.plain_file(hostile.programs("true")["REDUCE"])})
     path.write_bytes(twice.replace(b"x/DATA.pkl", b"x/data.pkl"))
     refused(read_torch, path, "has the member x/data.pkl twice")
+
+
+@pytest.mark.parametrize("other", ["y/data.pkl", "X/DATA.pkl", "data.pkl", "x/Data/0"])
+def test_a_zip_with_a_second_pickle_or_folder_is_refused(other, path):
+    """torch reads the folder of the first member, whatever its case: it might not be the one that is looked at."""
+    whole = zip_file(state(tensor()), {"0": NUMBERS})
+    for first in (True, False):
+        with zipfile.ZipFile(path, "w") as archive, zipfile.ZipFile(io.BytesIO(whole)) as honest:
+            parts = [(member, honest.read(member)) for member in honest.namelist()]
+            evil = (other, hostile.plain_file(hostile.programs("true")["REDUCE"]))
+            for name, content in [evil, *parts] if first else [*parts, evil]:
+                archive.writestr(name, content)
+        refused(read_torch, path)
+        refused(read_training, path)
+        assert not inspect_file(path, {}).safe
+
+
+@pytest.mark.timeout(20)
+def test_a_key_of_wrappers_alone_costs_no_time(tmp_path):
+    path, key = tmp_path / "weights.safetensors", "model." * 2_000_000
+    path.write_bytes(safetensors_file(f'{{"{key}":{{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}}}', NUMBERS))
+    read_state(path)
+    assert inspect_file(path, {}).safe
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,18 @@ def test_a_file_of_a_training_cannot_change_what_rebuilds_tensors(path):
     assert torch._utils._rebuild_tensor_v2.__defaults__ == before
 
 
+def test_states_of_a_trainings_own_objects_are_left_out(path):
+    """Objects of other programs may be given a state, which nothing here keeps; tensors and functions may not."""
+    thing = hostile.call("lightning.callbacks", "Checkpoint") + b"}" + text("best") + b"K\x01sb"
+    body = b"}(" + text("callbacks") + thing + text("a") + hostile.tensor() + b"u"
+    path.write_bytes(zip_file(body, {"0": bytes(16)}))
+    assert torch.equal(read_training(path)["a"], torch.zeros(4))
+    refused(read_torch, path, r"lightning\.callbacks\.Checkpoint")
+    for target in (hostile.tensor(), b"}", hostile.tensor()[hostile.tensor().index(b"(X") :].partition(b"Q")[0] + b"Q"):
+        path.write_bytes(zip_file(b"}" + text("a") + target + b"}" + text("b") + b"K\x01sbs", {"0": bytes(16)}))
+        refused(read_training, path)
+
+
 @every
 def test_torchscript_is_refused(loader, path):
     path.write_bytes(zip_file(b"}", **{"constants.pkl": b"\x80\x02).", "code/__torch__.py": b"raise SystemExit"}))
