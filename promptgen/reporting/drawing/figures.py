@@ -148,7 +148,7 @@ def _pass_axis(axes: Axes, passes: Sequence[tuple[str, str]]) -> None:
     for turn, (kind, group) in enumerate(groupby(passes, key=lambda each: each[1])):
         end = start + len(list(group))
         middle, below = (start + end - 1) / 2, 18 + 15 * (turn % lines)
-        style = {"ha": "center", "va": "top", "color": MUTED, "annotation_clip": False}
+        style: dict[str, Any] = {"ha": "center", "va": "top", "color": MUTED, "annotation_clip": False}
         axes.annotate(kind, (middle, 0), (0, -below), ("data", "axes fraction"), "offset points", **style)
         start = end
 
