@@ -29,8 +29,8 @@ from steps.shared.common import Project
 
 
 def _run_name() -> str:
-    given = flow_run.parameters
-    return Project.load(given["params_path"], given["experiment"]).params.experiment
+    parameters = flow_run.parameters
+    return Project.load(parameters["params_path"], parameters["experiment"]).params.experiment
 
 
 @flow(name="debias", flow_run_name=_run_name)
@@ -45,23 +45,23 @@ def debias(params_path: str = "params.yaml", experiment: str | None = None) -> d
         `stopped` (why), `passes` (how many), `metrics` (the file with all figures), `spent` (seconds in steps).
     """
     with Loop(Project.load(params_path, experiment)) as loop:
-        for this in loop.passes():
-            with loop.tracked(this) as tracker:
-                if this.kind == "debias":
-                    fit_moments(this, tracker)
-                if this.kind != "generator":
-                    train_flow(this, tracker)
-                sample(this, tracker)
-                evaluate(this, tracker)
-                stop = estimate_bias(this, tracker)["result"]["stop"]
-                if stop and this.params.only_fits:
-                    fit_moments(this.after, tracker)
-                if stop and this.params.stops_by_count:
-                    again = confirm(this, tracker)["result"]["confirmation"]
+        for run_pass in loop.passes():
+            with loop.tracked(run_pass) as tracker:
+                if run_pass.kind == "debias":
+                    fit_moments(run_pass, tracker)
+                if run_pass.kind != "generator":
+                    train_flow(run_pass, tracker)
+                sample(run_pass, tracker)
+                evaluate(run_pass, tracker)
+                stop = estimate_bias(run_pass, tracker)["result"]["stop"]
+                if stop and run_pass.params.only_fits:
+                    fit_moments(run_pass.after, tracker)
+                if stop and run_pass.params.stops_by_count:
+                    again = confirm(run_pass, tracker)["result"]["confirmation"]
                     tracker.confirmation = Confirmation.parse(again, "the confirming count")
             if stop:
                 break
-        return loop.finish(this, stop)
+        return loop.finish(run_pass, stop)
 
 
 def run(params_path: str, experiment: str | None) -> None:

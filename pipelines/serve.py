@@ -36,11 +36,11 @@ def schedule_of(params: Params) -> Schedule:
     """
     from prefect.schedules import Cron
 
-    given = params.schedule
-    if given is None:
+    schedule = params.schedule
+    if schedule is None:
         raise ConfigError("schedule is null: give it cron (five fields) and timezone in params.yaml")
     try:
-        return Cron(given.cron, timezone=ZoneInfo(given.timezone).key)
+        return Cron(schedule.cron, timezone=ZoneInfo(schedule.timezone).key)
     except (ValueError, KeyError) as error:  # a KeyError is how an unknown time zone is told
         raise ConfigError(f"schedule: {error.args[0]}: write cron like '0 3 * * *', timezone like UTC") from error
 

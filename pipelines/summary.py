@@ -20,13 +20,13 @@ from steps.shared.common import Pass, Project
 logger = logging.getLogger("promptgen")
 
 
-def show_grid(this: Pass) -> None:
+def show_grid(run_pass: Pass) -> None:
     """Show the sample grid of a pass as an image artifact that holds the picture itself."""
-    picture = base64.b64encode((this.folder("sample") / GRID_NAME).read_bytes()).decode()
+    picture = base64.b64encode((run_pass.folder("sample") / GRID_NAME).read_bytes()).decode()
     create_image_artifact(
         f"data:image/png;base64,{picture}",
-        key=artifact_key(this.params.experiment, "grid"),
-        description=f"Samples of pass {this.number}, {this.kind}: the same noise in every pass",
+        key=artifact_key(run_pass.params.experiment, "grid"),
+        description=f"Samples of pass {run_pass.number}, {run_pass.kind}: the same noise in every pass",
     )
 
 

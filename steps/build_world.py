@@ -72,8 +72,10 @@ def run(project: Project, names: tuple[ModelName, ...], world: Path = WORLD) -> 
     test = renders(config, "test", folder).load()
     for name in names:
         quality = measure(name, world / "weights", config, *test)
-        known = cards.get(f"world-{name}", {})
-        cost = {key: known[key] for key in ("cost",) if key in known}  # of a shape, which the recipe leaves alone
+        card_before = cards.get(f"world-{name}", {})
+        cost = {
+            key: card_before[key] for key in ("cost",) if key in card_before
+        }  # of a shape, which the recipe leaves alone
         cards[f"world-{name}"] = card(name, weights(world, name), config, quality) | cost
     write_cards(world / "cards.yaml", cards)
     with atomic_path(project.root / PICTURE) as path:

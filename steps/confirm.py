@@ -22,7 +22,7 @@ from steps.shared.common import Pass, Result
 STREAM = "confirm"
 
 
-def run(this: Pass, tracker: Tracker) -> Result:
+def run(run_pass: Pass, tracker: Tracker) -> Result:
     """Count the classes of fresh samples of a pass.
 
     Returns:
@@ -32,8 +32,8 @@ def run(this: Pass, tracker: Tracker) -> Result:
         DataError: the flow of this pass is not trained yet.
         ModelFileError: a weight file is missing or damaged.
     """
-    params, inputs = reading_params(this) | counting_params(this), reading_inputs(this)
-    return this.step("confirm", params, inputs, lambda _: _confirm(this, tracker))
+    params, inputs = reading_params(run_pass) | counting_params(run_pass), reading_inputs(run_pass)
+    return run_pass.step("confirm", params, inputs, lambda _: _confirm(run_pass, tracker))
 
 
 @torch.inference_mode()

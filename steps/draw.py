@@ -73,7 +73,7 @@ class _Batch:
     log_weights: list[float] | None = None
 
 
-def run(this: Pass, wanted: Request, tracker: Tracker) -> dict[str, Any]:
+def run(run_pass: Pass, wanted: Request, tracker: Tracker) -> dict[str, Any]:
     """Write pictures as NUMBER.png, then samples.csv with a row for each and summary.json; return the latter.
 
     Each file is written whole or not at all, and samples.csv last: where it is, the pictures are. The same request
@@ -87,33 +87,33 @@ def run(this: Pass, wanted: Request, tracker: Tracker) -> dict[str, Any]:
         NonFiniteEnergyError: a log weight is not finite.
         StorageError: the folder holds other files, or cannot be written.
     """
-    _check(this, wanted)
-    this.generator_inputs()  # raises if the flow is not trained yet
-    doubts = check_purpose(this) if wanted.exact else []
-    generator = this.generator(sampling=True)
+    _check(run_pass, wanted)
+    run_pass.generator_inputs()  # raises if the flow is not trained yet
+    doubts = check_purpose(run_pass) if wanted.exact else []
+    generator = run_pass.generator(sampling=True)
     _check_condition(generator, wanted)
-    readers = _readers(this) if wanted.labels else {}
+    readers = _readers(run_pass) if wanted.labels else {}
     gallery = Gallery(wanted.out, wanted.n)
     if wanted.exact is None:
-        batches, correction = _plain(this, generator, wanted), None
+        batches, correction = _plain(run_pass, generator, wanted), None
     else:
-        batches, correction = _exact(this, generator, wanted, wanted.exact, tracker)
+        batches, correction = _exact(run_pass, generator, wanted, wanted.exact, tracker)
     for batch in batches:
         image = batch.sample.image.clamp(0, 1)  # as a viewer sees it
         columns = _columns(batch, wanted.seed, condition_of(generator).names)
         gallery.add(image, columns | _labels(image, readers))
         tracker.progress(len(gallery.rows), wanted.n, "pictures")
-    summary = _summary(this, wanted, correction, doubts)
+    summary = _summary(run_pass, wanted, correction, doubts)
     gallery.finish(summary)
     return summary
 
 
-def _check(this: Pass, wanted: Request) -> None:
+def _check(run_pass: Pass, wanted: Request) -> None:
     if wanted.n < 1 or (wanted.proposals is not None and wanted.proposals < 1):
         raise ConfigError("the numbers of pictures and of proposals must be positive")
     if wanted.proposals is not None and wanted.proposals < wanted.n:
         raise ConfigError(f"{wanted.n} pictures cannot be chosen from {wanted.proposals} proposals: draw more of those")
-    if wanted.exact and this.kind == "generator":
+    if wanted.exact and run_pass.kind == "generator":
         raise ConfigError("pass 0 has no flow and no energy: what it draws is exact already, so leave --exact out")
 
 
@@ -132,22 +132,22 @@ def _check_condition(generator: Generator, wanted: Request) -> None:
             logger.warning("%s = %g is outside %g to %g, for which the flow was trained", name, value, low, high)
 
 
-def _readers(this: Pass) -> dict[str, Classifier]:
-    debias, models = this.params.debias, this.project.models
-    placed = this.project.placed
+def _readers(run_pass: Pass) -> dict[str, Classifier]:
+    debias, models = run_pass.params.debias, run_pass.project.models
+    placed = run_pass.project.placed
     return {name: placed(build_classifier(getattr(debias, name), models)) for name in ("classifier", "judge")}
 
 
-def _plain(this: Pass, generator: Generator, wanted: Request) -> Iterator[_Batch]:
+def _plain(run_pass: Pass, generator: Generator, wanted: Request) -> Iterator[_Batch]:
     """Yield samples as the flow gives them."""
-    batch, done = this.params.evaluation.batch, 0
+    batch, done = run_pass.params.evaluation.batch, 0
     for sample in draw(generator, wanted.n, seed=wanted.seed, stream=STREAM, batch=batch, condition=wanted.given):
         yield _Batch(sample, list(range(done, done + len(sample.latent))))
         done += len(sample.latent)
 
 
 def _exact(
-    this: Pass, generator: Generator, wanted: Request, method: Method, tracker: Tracker
+    run_pass: Pass, generator: Generator, wanted: Request, method: Method, tracker: Tracker
 ) -> tuple[Iterator[_Batch], Correction]:
     """Return samples chosen from proposals, which are those that `_plain` would give, and how they were chosen."""
     assert isinstance(generator, ChainedGenerator)  # every pass but the first ends with a flow
@@ -155,10 +155,10 @@ def _exact(
     latents = torch.cat(list(latent_blocks(generator.prior, m, wanted.seed, STREAM)))
     condition = condition_of(generator)
     context = condition.fix(torch.zeros(m, len(condition)), wanted.given).to(latents) if condition else None
-    batch = this.params.evaluation.batch
+    batch = run_pass.params.evaluation.batch
     log_weights = chain_log_weights(
         generator,
-        trained_energy(this),
+        trained_energy(run_pass),
         latents,
         context,
         seed=wanted.seed,
@@ -201,12 +201,12 @@ def _labels(image: Tensor, readers: Mapping[str, Classifier]) -> dict[str, list[
     return found
 
 
-def _summary(this: Pass, wanted: Request, correction: Correction | None, doubts: list[str]) -> dict[str, Any]:
+def _summary(run_pass: Pass, wanted: Request, correction: Correction | None, doubts: list[str]) -> dict[str, Any]:
     exact = correction and correction.as_dict()
     return {
-        "experiment": this.params.experiment,
-        "pass": this.number,
-        "kind": this.kind,
+        "experiment": run_pass.params.experiment,
+        "pass": run_pass.number,
+        "kind": run_pass.kind,
         "n": wanted.n,
         "seed": wanted.seed,
         "condition": dict(wanted.given),
@@ -227,10 +227,10 @@ def described(correction: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def run_and_print(this: Pass, request: Request) -> None:
+def run_and_print(run_pass: Pass, request: Request) -> None:
     """Draw images with a progress bar, then print how exact they are and where they lie."""
     with Bar() as bar:
-        summary = run(this, request, bar)
+        summary = run(run_pass, request, bar)
     if summary["exact"]:
         print(described(summary["exact"]))
         for doubt in summary["exact"]["doubts"]:

@@ -16,7 +16,7 @@ from steps.measuring.records import evaluation_fingerprint, measurement
 from steps.shared.common import Pass, Result
 
 
-def run(this: Pass, tracker: Tracker) -> Result:
+def run(run_pass: Pass, tracker: Tracker) -> Result:
     """Compare a pass with the first one, the control's and the one before, and decide whether the loop goes on.
 
     What moved between pass 0 and the control's pass, though nobody asked for it, is the bias that the control brought.
@@ -27,18 +27,20 @@ def run(this: Pass, tracker: Tracker) -> Result:
     Raises:
         DataError: one of these passes has not been evaluated yet.
     """
-    debias, evaluation = this.params.debias, this.params.evaluation
+    debias, evaluation = run_pass.params.debias, run_pass.params.evaluation
     params = {
-        "seed": this.params.seed,
-        "control": this.params.control is not None,
-        "last": this.params.last_pass,
-        "only_fits": this.params.only_fits,
+        "seed": run_pass.params.seed,
+        "control": run_pass.params.control is not None,
+        "last": run_pass.params.last_pass,
+        "only_fits": run_pass.params.only_fits,
         **debias.model_dump(include={"attribute", "target", "max_passes"}),
         **evaluation.model_dump(include={"confidence", "bootstrap"}),
     }
-    inputs = {f"evaluate {number}": evaluation_fingerprint(Pass(this.project, number)) for number in _compared(this)}
-    inputs["evaluate"] = evaluation_fingerprint(this)
-    return this.step("estimate_bias", params, inputs, lambda _: _verdict(this).as_dict())
+    inputs = {
+        f"evaluate {number}": evaluation_fingerprint(Pass(run_pass.project, number)) for number in _compared(run_pass)
+    }
+    inputs["evaluate"] = evaluation_fingerprint(run_pass)
+    return run_pass.step("estimate_bias", params, inputs, lambda _: _verdict(run_pass).as_dict())
 
 
 def _compared(run_pass: Pass) -> list[int]:

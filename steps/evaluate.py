@@ -34,7 +34,7 @@ from steps.sample import SAMPLES_NAME, load_samples
 from steps.shared.common import Pass, Result
 
 
-def run(this: Pass, tracker: Tracker) -> Result:
+def run(run_pass: Pass, tracker: Tracker) -> Result:
     """Measure shares and distances by classifier, judge and truth, what the control asks for, and quality.
 
     Quality is measured against the samples of pass 0, the generator alone; of those themselves, one half against the
@@ -48,16 +48,18 @@ def run(this: Pass, tracker: Tracker) -> Result:
         ConfigError: the target, the control or what is watched names a label that a reader does not know.
         TooFewSamplesError: there are too few samples for the figures of quality.
     """
-    control, evaluation = this.params.control, this.params.evaluation
+    control, evaluation = run_pass.params.control, run_pass.params.evaluation
     params = {
-        **counting_params(this),
+        **counting_params(run_pass),
         "measure": control.measure if control else {},
-        "condition": dict(this.params.condition.ranges),
+        "condition": dict(run_pass.params.condition.ranges),
         **evaluation.model_dump(include={"watch", "features"}),
     }
-    passes = {"first": Pass(this.project, 0), "this": this} if evaluation.features else {"this": this}
+    passes = (
+        {"first": Pass(run_pass.project, 0), "run_pass": run_pass} if evaluation.features else {"run_pass": run_pass}
+    )
     inputs = {name: each.sha256(each.folder("sample") / SAMPLES_NAME) for name, each in passes.items()}
-    return this.step("evaluate", params, inputs, lambda _: _evaluate(this).as_dict())
+    return run_pass.step("evaluate", params, inputs, lambda _: _evaluate(run_pass).as_dict())
 
 
 def _evaluate(run_pass: Pass) -> Measurement:

@@ -22,30 +22,32 @@ from steps.shared.manifest import StepFolder
 MOMENTS_NAME = "moments.json"
 
 
-def run(this: Pass, tracker: Tracker) -> Result:
+def run(run_pass: Pass, tracker: Tracker) -> Result:
     """Fit the multipliers and write them to moments.json, with the intervals and the cost of the tilt.
 
     Raises:
         ConfigError: the pass is no de-biasing one, or the target does not fit the classifier's labels.
         InfeasibleTargetError: no tilt of the samples reaches the target.
     """
-    if this.kind != "debias":
-        raise ConfigError(f"pass {this.number} is no de-biasing pass; these start at {this.params.first_debias_pass}")
-    debias = this.params.debias
+    if run_pass.kind != "debias":
+        raise ConfigError(
+            f"pass {run_pass.number} is no de-biasing pass; these start at {run_pass.params.first_debias_pass}"
+        )
+    debias = run_pass.params.debias
     chosen = debias.model_dump(include={"attribute", "target", "features", "samples", "ess_floor", "bootstrap"})
-    batch, confidence = this.params.evaluation.batch, this.params.evaluation.confidence
-    params = {**chosen, "seed": this.params.seed, "batch": batch, "confidence": confidence}
-    inputs = this.before.generator_inputs() | identities([debias.classifier], this.project.models)
-    return this.step("fit_moments", params, inputs, lambda folder: _fit(this, folder, tracker))
+    batch, confidence = run_pass.params.evaluation.batch, run_pass.params.evaluation.confidence
+    params = {**chosen, "seed": run_pass.params.seed, "batch": batch, "confidence": confidence}
+    inputs = run_pass.before.generator_inputs() | identities([debias.classifier], run_pass.project.models)
+    return run_pass.step("fit_moments", params, inputs, lambda folder: _fit(run_pass, folder, tracker))
 
 
-def _fit(this: Pass, folder: StepFolder, tracker: Tracker) -> Result:
-    debias, evaluation = this.params.debias, this.params.evaluation
-    classifier = this.project.placed(build_classifier(debias.classifier, this.project.models))
+def _fit(run_pass: Pass, folder: StepFolder, tracker: Tracker) -> Result:
+    debias, evaluation = run_pass.params.debias, run_pass.params.evaluation
+    classifier = run_pass.project.placed(build_classifier(debias.classifier, run_pass.project.models))
     target = target_shares(classes(classifier.attributes, debias.attribute), debias.target)
     seen: list[torch.Tensor] = []
     samples = generate(
-        this.before.generator(), debias.samples, seed=this.seed, stream="moments", batch=evaluation.batch
+        run_pass.before.generator(), debias.samples, seed=run_pass.seed, stream="moments", batch=evaluation.batch
     )
     with torch.inference_mode():
         for _, image in samples:
@@ -58,7 +60,7 @@ def _fit(this: Pass, folder: StepFolder, tracker: Tracker) -> Result:
         ess_floor=debias.ess_floor,
         bootstrap=debias.bootstrap,
         confidence=evaluation.confidence,
-        seed=this.seed,
+        seed=run_pass.seed,
     )
     write_json(folder.path / MOMENTS_NAME, fit.as_dict())
     return {**fit.as_dict(), "generator_evaluations": {"forward": debias.samples, "backward": 0}}

@@ -47,15 +47,15 @@ def run(project: Project) -> Path:
         DataError: there was no run, it was of another experiment, or its files are gone.
         StorageError: reports/ cannot be written.
     """
-    found = gather(project)
+    run = gather(project)
     plots = project.reports / PLOTS_NAME
-    atomic_write(plots / "shares.csv", tables.share_table(found.metrics))
-    atomic_write(plots / "bias.csv", tables.bias_table(found.metrics))
-    atomic_write(plots / "quality.csv", tables.quality_table(found.metrics))
-    atomic_write(plots / "watched.csv", tables.watched_table(found.metrics))
-    atomic_write(plots / "training.csv", tables.training_table(found))
-    atomic_write(plots / "grid.png", png(tables.grid(found)))
-    atomic_write(project.reports / PAGE_NAME, render(found))
+    atomic_write(plots / "shares.csv", tables.share_table(run.metrics))
+    atomic_write(plots / "bias.csv", tables.bias_table(run.metrics))
+    atomic_write(plots / "quality.csv", tables.quality_table(run.metrics))
+    atomic_write(plots / "watched.csv", tables.watched_table(run.metrics))
+    atomic_write(plots / "training.csv", tables.training_table(run))
+    atomic_write(plots / "grid.png", png(tables.grid(run)))
+    atomic_write(project.reports / PAGE_NAME, render(run))
     return project.reports / PAGE_NAME
 
 
@@ -101,33 +101,33 @@ def _in_order(metrics: Metrics, params: Params, readers: Readers) -> Metrics:
 
 
 def _classes_in_order(bias: AttributeBias, attribute: str, readers: Readers) -> AttributeBias:
-    known = [labels for labels in readers.values() if all(name in labels for name in attribute.split(PRODUCT))]
-    orders = [classes(labels, attribute) for labels in known]
+    reader_labels = [labels for labels in readers.values() if all(name in labels for name in attribute.split(PRODUCT))]
+    orders = [classes(labels, attribute) for labels in reader_labels]
     order = next((labels for labels in orders if set(labels) == set(bias.target)), bias.target)
     return bias.model_copy(update={"target": {label: bias.target[label] for label in order}})
 
 
-def _material(this: Pass) -> PassMaterial:
+def _material(run_pass: Pass) -> PassMaterial:
     try:
-        arrays = load_samples(this.folder("sample"))[0]
+        arrays = load_samples(run_pass.folder("sample"))[0]
         tiles = arrays["tiles"]
     except (OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
-        folder = this.folder("sample")
+        folder = run_pass.folder("sample")
         raise DataError(f"the samples in {folder} cannot be read ({error}); run `promptgen run`") from error
-    trained = this.folder("train_flow")
-    fitted = this if this.kind == "debias" else this.after if _is_last_before_fit(this) else None
+    trained = run_pass.folder("train_flow")
+    fitted = run_pass if run_pass.kind == "debias" else run_pass.after if _is_last_before_fit(run_pass) else None
     return PassMaterial(
         tiles=tiles,
         sweep=arrays.get("sweep"),
-        history=read_json(trained / HISTORY_NAME) if this.kind != "generator" else [],
+        history=read_json(trained / HISTORY_NAME) if run_pass.kind != "generator" else [],
         moments=read_json(fitted.folder("fit_moments") / MOMENTS_NAME) if fitted else None,
-        beta=StepFolder(trained, "").result().get("beta", {}) if this.kind == "debias" else {},
+        beta=StepFolder(trained, "").result().get("beta", {}) if run_pass.kind == "debias" else {},
     )
 
 
-def _is_last_before_fit(this: Pass) -> bool:
+def _is_last_before_fit(run_pass: Pass) -> bool:
     """Tell whether the multipliers fitted on the samples of this pass are what the loop ended with."""
-    return this.params.only_fits and this.number == this.params.last_measured_pass
+    return run_pass.params.only_fits and run_pass.number == run_pass.params.last_measured_pass
 
 
 def run_and_attach(project: Project) -> None:

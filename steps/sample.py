@@ -41,7 +41,7 @@ LARGEST_TILE = 256
 """Larger pictures are shrunk to this many pixels before they go into the grid."""
 
 
-def run(this: Pass, tracker: Tracker) -> Result:
+def run(run_pass: Pass, tracker: Tracker) -> Result:
     """Write samples.npz (labels, probabilities, embeddings: no pictures) and grid.png (the same noise in every pass).
 
     samples.npz holds, for N samples: `READER.ATTRIBUTE`, class indices (N,), for each reader (classifier, judge, and
@@ -59,33 +59,33 @@ def run(this: Pass, tracker: Tracker) -> Result:
         DataError: the flow of this pass is not trained yet.
         ModelFileError: a weight file is missing or damaged.
     """
-    evaluation, control = this.params.evaluation, this.params.control
+    evaluation, control = run_pass.params.evaluation, run_pass.params.control
     pose = control.pose if control else None
     networks = {"identity": evaluation.identity, "features": evaluation.features, "pose": pose}
-    known = {name: spec for name, spec in networks.items() if spec}
+    readers = {name: spec for name, spec in networks.items() if spec}
     params = {
-        **reading_params(this),
-        "grid_seed": this.params.seed,
-        "networks": {name: spec.model_dump() for name, spec in known.items()},
+        **reading_params(run_pass),
+        "grid_seed": run_pass.params.seed,
+        "networks": {name: spec.model_dump() for name, spec in readers.items()},
         "grid": evaluation.grid,
     }
-    inputs = reading_inputs(this) | identities(known.values(), this.project.models)
-    return this.step("sample", params, inputs, lambda folder: _sample(this, folder, tracker))
+    inputs = reading_inputs(run_pass) | identities(readers.values(), run_pass.project.models)
+    return run_pass.step("sample", params, inputs, lambda folder: _sample(run_pass, folder, tracker))
 
 
 @torch.inference_mode()
-def _sample(this: Pass, folder: StepFolder, tracker: Tracker) -> Result:
-    evaluation, generator = this.params.evaluation, this.generator(sampling=True)
-    reading = _Reading(this, generator)
+def _sample(run_pass: Pass, folder: StepFolder, tracker: Tracker) -> Result:
+    evaluation, generator = run_pass.params.evaluation, run_pass.generator(sampling=True)
+    reading = _Reading(run_pass, generator)
     reading.draw("evaluate", tracker)
-    grid = measuring(this.params, this.number)["grid"].images
+    grid = measuring(run_pass.params, run_pass.number)["grid"].images
     # The grid alone is drawn under the experiment's seed, so that each picture can be followed through the passes.
-    pictures = generate(generator, grid, seed=this.params.seed, stream="grid", batch=evaluation.batch)
+    pictures = generate(generator, grid, seed=run_pass.params.seed, stream="grid", batch=evaluation.batch)
     tiles = np.concatenate([tiles_of(image) for _, image in pictures])
     arrays, images = {**reading.arrays(), "tiles": tiles}, reading.images + grid
     sheets = {GRID_NAME: _grid(tiles)}
     if condition_of(generator):
-        arrays["sweep"] = _sweep(this, generator)
+        arrays["sweep"] = _sweep(run_pass, generator)
         sheets[SWEEP_NAME] = _sheet(arrays["sweep"])
         images += math.prod(arrays["sweep"].shape[:2])
     atomic_write(folder.path / SAMPLES_NAME, _npz(arrays))
@@ -94,10 +94,10 @@ def _sample(this: Pass, folder: StepFolder, tracker: Tracker) -> Result:
     return {"n": reading.n, "generator_evaluations": {"forward": images, "backward": 0}}
 
 
-def _sweep(this: Pass, generator: Generator) -> NDArray[np.uint8]:
+def _sweep(run_pass: Pass, generator: Generator) -> NDArray[np.uint8]:
     """Return pictures, (rows, columns, H, W, 3): a latent per row, the same in every pass, a condition per column."""
-    batch = this.params.evaluation.batch
-    images, _ = sweep(generator, SWEEP_ROWS, seed=this.params.seed, stream="grid", steps=SWEEP_STEPS, batch=batch)
+    batch = run_pass.params.evaluation.batch
+    images, _ = sweep(generator, SWEEP_ROWS, seed=run_pass.params.seed, stream="grid", steps=SWEEP_STEPS, batch=batch)
     tiles = tiles_of(images.flatten(0, 1))
     return tiles.reshape(*images.shape[:2], *tiles.shape[1:])
 
@@ -105,13 +105,13 @@ def _sweep(this: Pass, generator: Generator) -> NDArray[np.uint8]:
 class _Reading(Reading):
     """What the readers say about samples that come in batches."""
 
-    def __init__(self, this: Pass, generator: Generator) -> None:
-        super().__init__(this, generator)
-        models, evaluation = this.project.models, this.params.evaluation
-        self.wanted = _conditions(this, "evaluate").float()
-        self.others = _conditions(this, "evaluate again")
-        pose = this.params.control.pose if this.params.control else None
-        placed, names = this.project.placed, this.params.condition.names
+    def __init__(self, run_pass: Pass, generator: Generator) -> None:
+        super().__init__(run_pass, generator)
+        models, evaluation = run_pass.project.models, run_pass.params.evaluation
+        self.wanted = _conditions(run_pass, "evaluate").float()
+        self.others = _conditions(run_pass, "evaluate again")
+        pose = run_pass.params.control.pose if run_pass.params.control else None
+        placed, names = run_pass.project.placed, run_pass.params.condition.names
         self.pose: PoseEnergy | None = placed(pose.build(models, names)) if pose else None
         self.embedder = placed(build_embedder(evaluation.identity, models)) if evaluation.identity else None
         self.features = placed(build_features(evaluation.features, models)) if evaluation.features else None
@@ -144,10 +144,10 @@ class _Reading(Reading):
         return {**arrays, "labels": np.array(json.dumps(self.attributes))}
 
 
-def _conditions(this: Pass, stream_name: str) -> Tensor:
+def _conditions(run_pass: Pass, stream_name: str) -> Tensor:
     """Return a condition, (N, C), for each sample: what a conditional generator hears in the stream of that name."""
-    condition, n = this.params.condition, this.params.evaluation.samples
-    return torch.cat(list(condition_blocks(condition, n, this.seed, stream_name)))
+    condition, n = run_pass.params.condition, run_pass.params.evaluation.samples
+    return torch.cat(list(condition_blocks(condition, n, run_pass.seed, stream_name)))
 
 
 def load_samples(folder: Path) -> tuple[dict[str, NDArray[Any]], dict[str, dict[str, list[str]]]]:

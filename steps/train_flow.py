@@ -50,7 +50,7 @@ class Plan:
     condition: Condition = field(default_factory=Condition)
 
 
-def run(this: Pass, tracker: Tracker) -> Result:
+def run(run_pass: Pass, tracker: Tracker) -> Result:
     """Train the flow; write the chain of all flows so far and the history of the training.
 
     A run that was killed goes on from its last state and ends with the same numbers.
@@ -60,20 +60,20 @@ def run(this: Pass, tracker: Tracker) -> Result:
         NonFiniteEnergyError: an energy became NaN or infinite.
         DataError: an earlier step has not been run.
     """
-    plan = plan_of(this)
+    plan = plan_of(run_pass)
     params = {
-        "seed": this.seed,
-        "generator": this.params.generator.model_dump(),
-        "flow": this.params.flow.model_dump(),
+        "seed": run_pass.seed,
+        "generator": run_pass.params.generator.model_dump(),
+        "flow": run_pass.params.flow.model_dump(),
         "training": plan.training.model_dump(),
-        "fit_samples": this.params.evaluation.fit_samples,
+        "fit_samples": run_pass.params.evaluation.fit_samples,
         **plan.params,
     }
-    inputs = this.before.generator_inputs() | plan.inputs
-    return this.step("train_flow", params, inputs, lambda folder: _train(this, plan, folder, tracker))
+    inputs = run_pass.before.generator_inputs() | plan.inputs
+    return run_pass.step("train_flow", params, inputs, lambda folder: _train(run_pass, plan, folder, tracker))
 
 
-def trained_energy(this: Pass) -> Energy:
+def trained_energy(run_pass: Pass) -> Energy:
     """Return the energy, nats, that the flow of a pass was trained for; multipliers that moved are where they ended.
 
     It is that of the present params.yaml; `steps.drawing.purpose.check_purpose` tells whether the flow was trained for
@@ -84,53 +84,55 @@ def trained_energy(this: Pass) -> Energy:
         ModelFileError: a weight file is missing or damaged.
         DataError: the flow has not been trained yet.
     """
-    energy, multipliers = plan_of(this).build()
+    energy, multipliers = plan_of(run_pass).build()
     if multipliers is not None:
-        beta = StepFolder(this.folder("train_flow"), "").result()["beta"]
+        beta = StepFolder(run_pass.folder("train_flow"), "").result()["beta"]
         multipliers.energy.set_beta([beta[name] for name in multipliers.energy.names])
     return energy
 
 
-def plan_of(this: Pass) -> Plan:
+def plan_of(run_pass: Pass) -> Plan:
     """Return what the flow of a pass is trained for by params.yaml, and how.
 
     Raises:
         ConfigError: pass 0 is asked for, no flow is wanted, or a model is unknown.
         DataError: an earlier step has not been run.
     """
-    if this.kind == "generator":
+    if run_pass.kind == "generator":
         raise ConfigError("pass 0 is the generator as it is, and trains nothing; the first flow is that of pass 1")
-    control = this.params.control
-    return _control(this, control) if this.kind == "control" and control else _debias(this)
+    control = run_pass.params.control
+    return _control(run_pass, control) if run_pass.kind == "control" and control else _debias(run_pass)
 
 
-def _control(this: Pass, control: Control) -> Plan:
+def _control(run_pass: Pass, control: Control) -> Plan:
     return Plan(
         training=control.training,
         params={
             "energies": {name: spec.model_dump() for name, spec in control.energies.items()},
             "condition": dict(control.box.ranges),
         },
-        inputs=identities(control.energies.values(), this.project.models),
+        inputs=identities(control.energies.values(), run_pass.project.models),
         build=lambda: (
-            this.project.placed(build_energies(control.energies, this.project.models, control.box.names)),
+            run_pass.project.placed(build_energies(control.energies, run_pass.project.models, control.box.names)),
             None,
         ),
         condition=control.box,
     )
 
 
-def _debias(this: Pass) -> Plan:
-    debias, moments = this.params.debias, this.folder("fit_moments") / MOMENTS_NAME
+def _debias(run_pass: Pass) -> Plan:
+    debias, moments = run_pass.params.debias, run_pass.folder("fit_moments") / MOMENTS_NAME
     training = debias.training
     if training is None:
         raise ConfigError("debias.training is null: the multipliers are fitted and no flow is trained with them")
 
     def build() -> tuple[Energy, MomentAscent | None]:
-        classifier = build_classifier(debias.classifier, this.project.models)
+        classifier = build_classifier(debias.classifier, run_pass.project.models)
         fitted = read_json(moments)["beta"]  # JSON sorts its keys, so they are looked up by name
         beta = [fitted[name] for name in feature_names(classifier.attributes, (debias.attribute,))]
-        energy = this.project.placed(MomentEnergy(classifier, debias.attribute, beta, debias.weight, debias.features))
+        energy = run_pass.project.placed(
+            MomentEnergy(classifier, debias.attribute, beta, debias.weight, debias.features)
+        )
         if debias.dual is None:
             return energy, None
         target = target_shares(classes(classifier.attributes, debias.attribute), debias.target)
@@ -139,32 +141,32 @@ def _debias(this: Pass) -> Plan:
     return Plan(
         training=training,
         params=debias.model_dump(include={"attribute", "target", "classifier", "features", "dual", "weight"}),
-        inputs=identities([debias.classifier], this.project.models) | {MOMENTS_NAME: this.sha256(moments)},
+        inputs=identities([debias.classifier], run_pass.project.models) | {MOMENTS_NAME: run_pass.sha256(moments)},
         build=build,
     )
 
 
-def _train(this: Pass, plan: Plan, folder: StepFolder, tracker: Tracker) -> Result:
-    params, generator = this.params, this.before.generator()
+def _train(run_pass: Pass, plan: Plan, folder: StepFolder, tracker: Tracker) -> Result:
+    params, generator = run_pass.params, run_pass.before.generator()
     energy, multipliers = plan.build()
-    flow = Flow(generator.prior.dim, params.flow, plan.condition, scale=generator.prior.scale, seed=this.seed)
+    flow = Flow(generator.prior.dim, params.flow, plan.condition, scale=generator.prior.scale, seed=run_pass.seed)
     training = train_flow(
         generator,
         energy,
-        this.project.placed(flow),
+        run_pass.project.placed(flow),
         plan.training,
-        seed=this.seed,
+        seed=run_pass.seed,
         state_dir=folder.state,
         tracker=tracker,
         multipliers=multipliers,
         fit_samples=params.evaluation.fit_samples,
     )
-    earlier = load_chain(this.before.chain).flows if this.number > 1 else []
-    info = {"experiment": params.experiment, "pass": this.number, "kind": this.kind}
-    save_chain(folder.path / this.chain.name, [*earlier, training.flow], params.generator.model_dump(), info)
+    earlier = load_chain(run_pass.before.chain).flows if run_pass.number > 1 else []
+    info = {"experiment": params.experiment, "pass": run_pass.number, "kind": run_pass.kind}
+    save_chain(folder.path / run_pass.chain.name, [*earlier, training.flow], params.generator.model_dump(), info)
     write_json(folder.path / HISTORY_NAME, training.history)
     fit = training.fit.as_dict(params.evaluation.confidence)
-    found: Result = {"fit": fit, "best_step": training.best_step, "seconds": training.seconds}
+    result: Result = {"fit": fit, "best_step": training.best_step, "seconds": training.seconds}
     if multipliers is not None:
-        found["beta"] = dict(zip(multipliers.energy.names, multipliers.beta.tolist(), strict=True))
-    return {**found, "generator_evaluations": training.evaluations}
+        result["beta"] = dict(zip(multipliers.energy.names, multipliers.beta.tolist(), strict=True))
+    return {**result, "generator_evaluations": training.evaluations}

@@ -27,7 +27,7 @@ PURPOSE = {
 """The parameters of a kind of pass that say what its flow is trained for."""
 
 
-def check_purpose(this: Pass) -> list[str]:
+def check_purpose(run_pass: Pass) -> list[str]:
     """Return what makes it doubtful that a pass was trained for what params.yaml asks for; mostly nothing.
 
     Parameters and weight files must be the same. The text of the user's own modules and the cards of models may have
@@ -37,59 +37,63 @@ def check_purpose(this: Pass) -> list[str]:
         ConfigError: it was trained for something else; the message names what differs.
         DataError: the flow has not been trained yet.
     """
-    made_from = StepFolder(this.folder("train_flow"), "").manifest().get("made_from")
+    made_from = StepFolder(run_pass.folder("train_flow"), "").manifest().get("made_from")
     if not made_from:
-        return [_unknown(this, "an earlier version did not write it down")]
+        return [_unknown(run_pass, "an earlier version did not write it down")]
     try:
-        different = list(_different_params(this, made_from["params"]))
+        different = list(_different_params(run_pass, made_from["params"]))
     except ConfigError as error:  # of parameters that an earlier version knew
-        return [_unknown(this, str(error))]
-    _refuse(this, different)
-    changed = [name for name, sha256 in plan_of(this).inputs.items() if made_from["inputs"].get(name, sha256) != sha256]
-    _refuse(this, [f"{name} is another file now" for name in changed if _decides(this, name)])
+        return [_unknown(run_pass, str(error))]
+    _refuse(run_pass, different)
+    changed = [
+        name for name, sha256 in plan_of(run_pass).inputs.items() if made_from["inputs"].get(name, sha256) != sha256
+    ]
+    _refuse(run_pass, [f"{name} is another file now" for name in changed if _decides(run_pass, name)])
     return [
-        f"{name} has changed since pass {this.number} was trained: if the energy is another one now, train it again"
+        f"{name} has changed since pass {run_pass.number} was trained: if the energy is another one now, train it again"
         for name in changed
         if _is_code(name)
     ]
 
 
-def _unknown(this: Pass, why: str) -> str:
-    return f"nothing tells what pass {this.number} was trained for ({why}): if params.yaml has changed, train it again"
+def _unknown(run_pass: Pass, why: str) -> str:
+    return (
+        f"nothing tells what pass {run_pass.number} was trained for ({why}): if params.yaml has changed, train it again"
+    )
 
 
-def _refuse(this: Pass, different: Sequence[str]) -> None:
+def _refuse(run_pass: Pass, different: Sequence[str]) -> None:
     if different:
         more = [f"{len(different) - NAMED} more"] if len(different) > NAMED else []
-        steps = ("train_flow",) if this.kind == "control" else ("fit_moments", "train_flow")
+        steps = ("train_flow",) if run_pass.kind == "control" else ("fit_moments", "train_flow")
         raise ConfigError(
-            f"pass {this.number} was not trained for what params.yaml asks for: "
+            f"pass {run_pass.number} was not trained for what params.yaml asks for: "
             f"{', '.join([*different[:NAMED], *more])}; restore that, or train the pass again with "
-            + " and ".join(f"`promptgen step {step} --pass {this.number}`" for step in steps)
+            + " and ".join(f"`promptgen step {step} --pass {run_pass.number}`" for step in steps)
         )
 
 
-def _different_params(this: Pass, recorded: Mapping[str, Any]) -> Iterator[str]:
+def _different_params(run_pass: Pass, recorded: Mapping[str, Any]) -> Iterator[str]:
     """Yield each parameter of what the flow is for that is not what it was."""
     kind = "control" if "energies" in recorded else "debias"
-    if kind != this.kind:
-        yield f"it was a {kind} pass, and is a {this.kind} pass now"
+    if kind != run_pass.kind:
+        yield f"it was a {kind} pass, and is a {run_pass.kind} pass now"
         return
-    section: Control | Debias = getattr(this.params, kind)
+    section: Control | Debias = getattr(run_pass.params, kind)
     # Read by the present models, so that a parameter that has come since, with a default, is no difference. A control
     # without a condition was recorded as an empty one.
-    told = {name: recorded[name] or None for name in PURPOSE[kind] if name in recorded}
-    then = validate(type(section), {**section.model_dump(mode="json"), **told})
+    purpose = {name: recorded[name] or None for name in PURPOSE[kind] if name in recorded}
+    then = validate(type(section), {**section.model_dump(mode="json"), **purpose})
     yield from _differences(kind, _purpose(then), _purpose(section))
 
 
 def _purpose(section: Control | Debias) -> dict[str, Any]:
     """Return the parameters that say what a flow is for."""
     if isinstance(section, Control):
-        told = section.model_dump(mode="json", include=set(PURPOSE["control"]))
-        return {**told, "condition": section.box.names}  # the ranges only say where it was trained
-    told = section.model_dump(mode="json", include=set(PURPOSE["debias"]))
-    return {**told, "dual": None if section.dual is None else "set"}  # where it took the multipliers is recorded
+        purpose = section.model_dump(mode="json", include=set(PURPOSE["control"]))
+        return {**purpose, "condition": section.box.names}  # the ranges only say where it was trained
+    purpose = section.model_dump(mode="json", include=set(PURPOSE["debias"]))
+    return {**purpose, "dual": None if section.dual is None else "set"}  # where it took the multipliers is recorded
 
 
 def _differences(path: str, then: Any, now: Any) -> Iterator[str]:
@@ -110,6 +114,6 @@ def _is_code(name: str) -> bool:
     return ":" in name or name.endswith("/arguments")
 
 
-def _decides(this: Pass, name: str) -> bool:
+def _decides(run_pass: Pass, name: str) -> bool:
     """Tell whether an input is a file that the energy follows from: multipliers that moved are recorded elsewhere."""
-    return not _is_code(name) and (name != MOMENTS_NAME or this.params.debias.dual is None)
+    return not _is_code(name) and (name != MOMENTS_NAME or run_pass.params.debias.dual is None)

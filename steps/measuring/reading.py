@@ -21,32 +21,32 @@ from steps.measuring.counting import reader_specs
 from steps.shared.common import Pass
 
 
-def reading_params(this: Pass) -> dict[str, Any]:
+def reading_params(run_pass: Pass) -> dict[str, Any]:
     """Return all parameters that the reading of a pass's samples depends on."""
     return {
-        "seed": this.seed,
-        "condition": dict(this.params.condition.ranges),
-        "generator": this.params.generator.model_dump(),
-        "readers": {name: spec.model_dump() for name, spec in reader_specs(this).items()},
-        "attribute": this.params.debias.attribute,
-        **this.params.evaluation.model_dump(include={"samples", "batch"}),
+        "seed": run_pass.seed,
+        "condition": dict(run_pass.params.condition.ranges),
+        "generator": run_pass.params.generator.model_dump(),
+        "readers": {name: spec.model_dump() for name, spec in reader_specs(run_pass).items()},
+        "attribute": run_pass.params.debias.attribute,
+        **run_pass.params.evaluation.model_dump(include={"samples", "batch"}),
     }
 
 
-def reading_inputs(this: Pass) -> dict[str, str]:
+def reading_inputs(run_pass: Pass) -> dict[str, str]:
     """Return the sha256 of all files that the reading of a pass's samples depends on.
 
     Raises:
         DataError: the flow of this pass is not trained yet.
     """
-    return this.generator_inputs() | identities(reader_specs(this).values(), this.project.models)
+    return run_pass.generator_inputs() | identities(reader_specs(run_pass).values(), run_pass.project.models)
 
 
 class Reading:
     """Labels and probabilities of all samples so far; the images themselves are not kept.
 
     Args:
-        this: the pass that the samples are of.
+        run_pass: the pass that the samples are of.
         generator: what they are drawn from, which may know the truth.
 
     Attributes:
@@ -58,12 +58,13 @@ class Reading:
         ModelFileError: a weight file is missing or damaged.
     """
 
-    def __init__(self, this: Pass, generator: Generator) -> None:
-        self.this, self.generator = this, generator
-        self.attribute = this.params.debias.attribute
-        project = this.project
+    def __init__(self, run_pass: Pass, generator: Generator) -> None:
+        self.run_pass, self.generator = run_pass, generator
+        self.attribute = run_pass.params.debias.attribute
+        project = run_pass.project
         self.readers: dict[str, Classifier] = {
-            name: project.placed(build_classifier(spec, project.models)) for name, spec in reader_specs(this).items()
+            name: project.placed(build_classifier(spec, project.models))
+            for name, spec in reader_specs(run_pass).items()
         }
         self.attributes: dict[str, dict[str, list[str]]] = {
             reader: {name: list(labels) for name, labels in classifier.attributes.items()}
@@ -74,8 +75,8 @@ class Reading:
 
     def draw(self, stream: str, tracker: Tracker) -> None:
         """Draw as many samples as are measured of a pass, from the stream of that name, and read them."""
-        n, batch = self.this.params.evaluation.samples, self.this.params.evaluation.batch
-        for sample in draw(self.generator, n, seed=self.this.seed, stream=stream, batch=batch):
+        n, batch = self.run_pass.params.evaluation.samples, self.run_pass.params.evaluation.batch
+        for sample in draw(self.generator, n, seed=self.run_pass.seed, stream=stream, batch=batch):
             self.add(sample)
             tracker.progress(self.n, n, "samples")
 
@@ -102,10 +103,10 @@ class Reading:
 
         A generator that does not name its classes has them in the order of the classifier's.
         """
-        known = self.attributes["classifier"]
-        named = truth_classes(generator) or known
-        both = [name for name in truth if name in known and name in named]
-        return {name: list(named[name]) for name in both if set(named[name]) == set(known[name])}
+        attributes = self.attributes["classifier"]
+        named = truth_classes(generator) or attributes
+        both = [name for name in truth if name in attributes and name in named]
+        return {name: list(named[name]) for name in both if set(named[name]) == set(attributes[name])}
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return everything that was read, by name: `READER.ATTRIBUTE`, (N,), and `probability.READER`, (N, K)."""
