@@ -20,26 +20,23 @@ def figures(record: PassRecord) -> dict[str, float]:
 
     MLflow shows names group by group in the order of the alphabet, so what the loop is about is called ``bias``.
     """
-    flat = counted("bias", record) | _numbers("chance", record.chance)
+    identity = {name: figure for name, figure in record.control.items() if name.startswith("identity.")}
+    flat = counted("bias", record) | _numbers(
+        {
+            "chance": record.chance,
+            "quality": (record.quality.figures if record.quality else {}) | identity,
+            "control": {name: figure for name, figure in record.control.items() if name not in identity},
+            "fit": dict(record.fit or {}),
+            "train": {"seconds": record.seconds, "evaluations": record.generator_evaluations},
+        }
+    )
     for source, reader in record.by.items():
-        for label, share in (reader.corrected or {}).items():
-            flat |= _numbers(f"corrected/{label}/{source}", share)
-        for name, distance in reader.distances.items():
-            if name != "kl":  # which stands under bias/
-                flat |= _numbers(f"distance/{name}/{source}", distance)
-        if reader.soft:
-            flat |= _bias("soft", source, reader.soft)
+        distances = {name: distance for name, distance in reader.distances.items() if name != "kl"}  # it is under bias/
+        soft = _bias(reader.soft) if reader.soft else {}
+        flat |= _numbers({"corrected": reader.corrected or {}, "distance": distances, "soft": soft}, source)
     for attribute, watched in record.watched.items():
         for source, reader in watched.by.items():
-            flat |= _bias(f"watched/{attribute}", source, reader)
-    if record.quality:
-        flat |= _numbers("quality", record.quality.figures)
-    for name, interval in record.control.items():
-        flat |= _numbers(f"{'quality' if name.startswith('identity.') else 'control'}/{name}", interval)
-    if record.fit:
-        flat |= _numbers("fit", dict(record.fit))
-    flat |= _numbers("train/seconds", record.seconds)
-    flat |= _numbers("train/evaluations", record.generator_evaluations)
+            flat |= _numbers({"watched": {attribute: _bias(reader)}}, source)
     return {name: flat[name] for name in sorted(flat, key=lambda name: (name != HEADLINE, name))}
 
 
@@ -47,25 +44,21 @@ def counted(prefix: str, count: Count) -> dict[str, float]:
     """Return KL and shares of the attribute to de-bias by every reader, as flat metrics."""
     flat: dict[str, float] = {}
     for source, reader in count.by.items():
-        flat |= _numbers(f"{prefix}/kl/{source}", reader.kl)
-        for label, share in reader.shares.items():
-            flat |= _numbers(f"{prefix}/share/{label}/{source}", share)
+        flat |= _numbers({prefix: {"kl": reader.kl, "share": reader.shares}}, source)
     return flat
 
 
-def _bias(prefix: str, source: str, bias: Bias) -> dict[str, float]:
-    """Return an attribute's shares and distances by one reader."""
-    figures = {f"share/{label}": share for label, share in bias.shares.items()} | bias.distances
-    return _numbers(prefix, {f"{name}/{source}": figure for name, figure in figures.items()})
+def _bias(bias: Bias) -> dict[str, Any]:
+    return {"share": bias.shares, **bias.distances}
 
 
-def _numbers(name: str, value: object) -> dict[str, float]:
-    """Return every number in a part of a record, by its path; a figure has `value` and what stands beside it."""
-    if isinstance(value, Figure):
-        return _numbers(name, value.parts)
-    if isinstance(value, Mapping):
-        return {path: number for key, part in value.items() for path, number in _numbers(f"{name}/{key}", part).items()}
-    return {name: float(value)} if isinstance(value, int | float) else {}
+def _numbers(part: object, source: str = "", path: tuple[str, ...] = ()) -> dict[str, float]:
+    """Return every number in a part of a record by its path, with the reader that it comes from behind it."""
+    if isinstance(part, Figure):
+        return _numbers(part.parts, path=(*path, source) if source else path)
+    if isinstance(part, Mapping):
+        return {name: x for key, inner in part.items() for name, x in _numbers(inner, source, (*path, key)).items()}
+    return {"/".join(path): float(part)} if isinstance(part, int | float) else {}
 
 
 def metric_name(name: str) -> str:

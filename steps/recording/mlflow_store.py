@@ -35,7 +35,16 @@ _ENVIRONMENT = {
 
 
 class TrackingError(PromptGenError):
-    """MLflow cannot be reached now; what it lacks is in the journal."""
+    """MLflow cannot be reached now; what it lacks is in the journal.
+
+    Args:
+        root: of the project.
+        error: of the failed call; the message is its first line, and leaves out the password of a URI.
+    """
+
+    def __init__(self, root: Path, error: Exception) -> None:
+        problem = f"MLflow at {tracking_uri(root)} does not take the runs ({first_line(error)})"
+        super().__init__(re.sub(r"//[^/@\s]+@", "//", problem) + ": start or repair it, then run `promptgen sync`")
 
 
 def tracking_uri(root: Path) -> str:
@@ -82,12 +91,6 @@ def experiment_id(client: MlflowClient, root: Path, name: str) -> str:
             return str(experiment.experiment_id)
         location = artifact_location(root) if tracking_uri(root) == _own_uri(root) else None
         return str(client.create_experiment(name, artifact_location=location))
-
-
-def tracking_error(root: Path, error: Exception) -> TrackingError:
-    """Return the one-line error, with a way out and without a password, for a failed call of MLflow."""
-    place = re.sub(r"//[^/@\s]+@", "//", f"MLflow at {tracking_uri(root)} does not take the runs ({first_line(error)})")
-    return TrackingError(f"{place}: start or repair it, then run `promptgen sync`")
 
 
 def first_line(error: Exception) -> str:

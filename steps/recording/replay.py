@@ -22,7 +22,7 @@ from steps.recording import registry
 from steps.recording.facts import metric_name
 from steps.recording.journal import JOURNAL_NAME, LOOP_RUN, Journal, journal_folder
 from steps.recording.links import PARENT_TAG
-from steps.recording.mlflow_store import TrackingError, connect, experiment_id, first_line, tracking_error, tracking_uri
+from steps.recording.mlflow_store import TrackingError, connect, experiment_id, first_line, tracking_uri
 
 if TYPE_CHECKING:
     from steps.shared.common import Project
@@ -39,25 +39,18 @@ Event = dict[str, Any]
 
 @contextmanager
 def published(folder: Path, root: Path, *, interval: float = 5.0, patience: float = 15.0) -> Iterator[None]:
-    """Copy the journal in `folder` to MLflow in a thread while the block runs, and once more at its end.
+    """Copy the journal in `folder` to MLflow, in a thread, while the block runs and once more at its end.
 
-    Args:
-        folder: of the journal.
-        root: of the project.
-        interval: seconds between two looks at the journal.
-        patience: seconds that the end of the block waits for MLflow at most.
+    The thread looks every `interval` seconds; the end of the block waits `patience` seconds for MLflow at most.
     """
     closing = threading.Event()
-
-    def is_behind() -> bool:
-        return bool(_states(folder, root)[1]["offset"] < (folder / JOURNAL_NAME).stat().st_size)
 
     def copy() -> None:
         closed = warned = False
         while not closed:
             closed = closing.wait(interval)
             try:
-                if is_behind():
+                if _is_behind(folder, root):
                     push(folder, root)
             except TrackingError as error:
                 logger.log(logging.DEBUG if warned else logging.WARNING, "%s", error)
@@ -70,7 +63,7 @@ def published(folder: Path, root: Path, *, interval: float = 5.0, patience: floa
     finally:
         closing.set()
         thread.join(patience)
-        if is_behind():
+        if _is_behind(folder, root):
             logger.warning("MLflow has not received everything; `promptgen sync` sends the rest")
 
 
@@ -89,7 +82,7 @@ def attach(project: Project, page: Path) -> None:
 
 def runs_in_mlflow(project: Project) -> dict[str, str]:
     """Return the ids that MLflow gave the runs of the project's loop, by their names in the journal."""
-    return dict(_states(journal_folder(project), project.root)[1]["runs"])
+    return dict(_state(journal_folder(project), project.root)["runs"])
 
 
 def push(folder: Path, root: Path) -> int:
@@ -105,14 +98,18 @@ def push(folder: Path, root: Path) -> int:
         with filelock.FileLock(folder / ".push.lock", timeout=60):
             return _Replay(folder, root).push()
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise tracking_error(root, error) from error
+        raise TrackingError(root, error) from error
 
 
-def _states(folder: Path, root: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return, by the URI of each MLflow, what it has of the journal; and apart that of the one in use."""
+def _state(folder: Path, root: Path) -> dict[str, Any]:
+    """Return the bytes of the journal that MLflow has, and the ids of the experiment and the runs there."""
     path = folder / STATE_NAME
     states = read_json(path) if path.exists() else {}
-    return states, states.get(tracking_uri(root)) or {"offset": 0, "experiment": None, "runs": {}}
+    return dict(states.get(tracking_uri(root)) or {"offset": 0, "experiment": None, "runs": {}})
+
+
+def _is_behind(folder: Path, root: Path) -> bool:
+    return bool(_state(folder, root)["offset"] < (folder / JOURNAL_NAME).stat().st_size)
 
 
 class _Replay:
@@ -120,14 +117,16 @@ class _Replay:
 
     def __init__(self, folder: Path, root: Path) -> None:
         self.folder, self.root, self.client = folder, root, connect(root)
-        self.path = folder / JOURNAL_NAME
-        self.states, state = _states(folder, root)
+        state = _state(folder, root)
         self.offset, self.experiment, self.runs = state["offset"], state["experiment"], state["runs"]
         queries = [f"attributes.run_id = '{run_id}'" for run_id in self.runs.values()][:1]
         if not all(self.client.search_runs([self.experiment], query) for query in queries):  # another database
             self.offset, self.runs = 0, {}
 
     def push(self) -> int:
+        """Send what is new; warn of what can never be sent, and leave it out."""
+        from mlflow.exceptions import MlflowException
+
         lines = list(self._lines())
         # A parent before its children, wherever they are: a restart repeats a line that was damaged.
         for event in sorted((e for e, _ in lines if e["kind"] == "run"), key=lambda e: e["parent"] is not None):
@@ -135,18 +134,23 @@ class _Replay:
         try:
             for (kind, run), group in groupby(lines, key=lambda line: (line[0]["kind"], line[0]["run"])):
                 batch = list(group)
-                self._try(kind, run, [event for event, _ in batch])
+                try:
+                    self._send(kind, run, [event for event, _ in batch])
+                except MlflowException as error:
+                    if error.error_code not in REFUSALS:
+                        raise
+                    logger.warning("MLflow refuses the %s of %s: %s", kind, run, first_line(error))
                 self.offset = batch[-1][1]
         finally:
-            if lines:
-                state = {"offset": self.offset, "experiment": self.experiment, "runs": self.runs}
-                write_json(self.folder / STATE_NAME, self.states | {tracking_uri(self.root): state})
+            path = self.folder / STATE_NAME
+            state = {"offset": self.offset, "experiment": self.experiment, "runs": self.runs}
+            write_json(path, (read_json(path) if path.exists() else {}) | {tracking_uri(self.root): state})
         return len(lines)
 
     def _lines(self) -> Iterator[tuple[Event, int]]:
         """Yield the events that MLflow lacks, each with the offset behind it; half a line at the end has to wait."""
         offset = self.offset
-        with self.path.open("rb") as file:
+        with (self.folder / JOURNAL_NAME).open("rb") as file:
             file.seek(offset)
             for line in file:
                 if not line.endswith(b"\n"):
@@ -171,22 +175,13 @@ class _Replay:
         run = runs[0] if runs else self.client.create_run(self.experiment, event["time"], tags, event["title"])
         self.runs[event["run"]] = run.info.run_id
 
-    def _try(self, kind: str, run: str | None, events: list[Event]) -> None:
-        """Send events of one kind and run; warn of those that can never be sent, and leave them out."""
-        from mlflow.exceptions import MlflowException
-
+    def _send(self, kind: str, run: str | None, events: list[Event]) -> None:
+        """Send events of one kind and run."""
         if run not in self.runs:
             what = "damaged lines" if run is None else f"{kind} of run {run}, which no line opens"
-            logger.warning("%s: skipped %d %s", self.path, len(events), what)
+            logger.warning("%s: skipped %d %s", self.folder / JOURNAL_NAME, len(events), what)
             return
-        try:
-            self._send(kind, self.runs[run], events)
-        except MlflowException as error:
-            if error.error_code not in REFUSALS:
-                raise
-            logger.warning("MLflow refuses the %s of %s: %s", kind, run, first_line(error))
-
-    def _send(self, kind: str, run_id: str, events: list[Event]) -> None:
+        run_id = self.runs[run]
         if kind in CALL_LIMITS:
             self._log(kind, run_id, events)
             return
