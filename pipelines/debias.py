@@ -46,19 +46,19 @@ def debias(params_path: str = "params.yaml", experiment: str | None = None) -> d
     """
     with Loop(Project.load(params_path, experiment)) as loop:
         for run_pass in loop.passes():
-            with loop.tracked(run_pass) as tracker:
+            with loop.tracked(run_pass) as run:
                 if run_pass.kind == "debias":
-                    fit_moments(run_pass, tracker)
+                    fit_moments(run_pass, run)
                 if run_pass.kind != "generator":
-                    train_flow(run_pass, tracker)
-                sample(run_pass, tracker)
-                evaluate(run_pass, tracker)
-                stop = estimate_bias(run_pass, tracker)["result"]["stop"]
+                    train_flow(run_pass, run)
+                sample(run_pass, run)
+                evaluate(run_pass, run)
+                stop = estimate_bias(run_pass, run)["result"]["stop"]
                 if stop and run_pass.params.only_fits:
-                    fit_moments(run_pass.after, tracker)
+                    fit_moments(run_pass.after, run)
                 if stop and run_pass.params.stops_by_count:
-                    again = confirm(run_pass, tracker)["result"]["confirmation"]
-                    tracker.confirmation = Confirmation.parse(again, "the confirming count")
+                    again = confirm(run_pass, run)["result"]["confirmation"]
+                    run.confirmation = Confirmation.parse(again, "the confirming count")
             if stop:
                 break
         return loop.finish(run_pass, stop)

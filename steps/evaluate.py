@@ -55,9 +55,7 @@ def run(run_pass: Pass, tracker: Tracker) -> Result:
         "condition": dict(run_pass.params.condition.ranges),
         **evaluation.model_dump(include={"watch", "features"}),
     }
-    passes = (
-        {"first": Pass(run_pass.project, 0), "run_pass": run_pass} if evaluation.features else {"run_pass": run_pass}
-    )
+    passes = {"pass": run_pass} | ({"first": Pass(run_pass.project, 0)} if evaluation.features else {})
     inputs = {name: each.sha256(each.folder("sample") / SAMPLES_NAME) for name, each in passes.items()}
     return run_pass.step("evaluate", params, inputs, lambda _: _evaluate(run_pass).as_dict())
 

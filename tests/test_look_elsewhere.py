@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from promptgen.metrics.shares import contains_target, share_estimates
+from promptgen.metrics.shares import share_estimates
+from promptgen.records import Interval, contains_target
 
 TARGET = 0.5
 LOOPS, PASSES, SAMPLES = 4000, 3, 2048
@@ -50,7 +51,8 @@ def count(share: float, rng: np.random.Generator) -> tuple[float, bool, bool]:
     hits = int(rng.binomial(SAMPLES, share))
     shares = share_estimates([SAMPLES - hits, hits])
     found = shares[1]
-    return found.value, contains_target(shares, [1 - TARGET, TARGET]), found.low <= share <= found.high
+    intervals = {label: Interval.of(estimate) for label, estimate in zip(("short", "long"), shares, strict=True)}
+    return found.value, contains_target(intervals, {"short": 1 - TARGET, "long": TARGET}), found.contains(share)
 
 
 def loop(rng: np.random.Generator) -> tuple[bool, tuple[float, ...]]:

@@ -24,7 +24,6 @@ from promptgen.metrics.estimate import Estimate, Vector, check_counts
 from promptgen.metrics.shares import (
     check_probabilities,
     class_counts,
-    contains_target,
     share_estimates,
     soft_share_estimates,
 )
@@ -62,11 +61,6 @@ class Bias:
     def noise_floor(self) -> float:
         """KL expected from sampling noise alone, nats."""
         return self.noise_floors["kl"]
-
-    @property
-    def contains_target(self) -> bool:
-        """Whether the interval of every share contains its target."""
-        return contains_target(self.shares, self.target)
 
 
 def measure_bias(

@@ -128,11 +128,6 @@ def check_probabilities(probabilities: ArrayLike) -> Vector:
     return np.asarray(rows / rows.sum(axis=1, keepdims=True))
 
 
-def contains_target(estimates: Sequence[Estimate], target: ArrayLike) -> bool:
-    """Return whether the interval of every share contains its target: the stopping rule of the loop."""
-    return all(share.contains(goal) for share, goal in zip(estimates, np.asarray(target), strict=True))
-
-
 def share_difference(a: Estimate, b: Estimate) -> Estimate:
     """Return the difference ``a - b`` of two Wilson shares of independent samples with its hybrid score interval.
 

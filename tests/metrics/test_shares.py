@@ -10,7 +10,6 @@ from promptgen.errors import DataError, TooFewSamplesError
 from promptgen.metrics.shares import (
     class_counts,
     compare_shares,
-    contains_target,
     homogeneity,
     joint_labels,
     joint_table,
@@ -93,12 +92,6 @@ def test_joint_table_counts_every_combination():
     np.testing.assert_array_equal(table, [[1, 0, 1], [1, 0, 2]])
     np.testing.assert_array_equal(table.sum(axis=1), class_counts(hair, 2))
     np.testing.assert_array_equal(joint_labels([hair, glasses], [2, 3]), [0, 2, 5, 5, 3])
-
-
-def test_decision_needs_every_share():
-    estimates = share_estimates([334, 333, 333])
-    assert contains_target(estimates, np.full(3, 1 / 3))
-    assert not contains_target(estimates, [0.33, 0.17, 0.5])
 
 
 def test_shares_count_empty_classes():

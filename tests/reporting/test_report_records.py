@@ -8,6 +8,7 @@ import pytest
 
 from promptgen.errors import DataError
 from promptgen.files import read_json, write_json
+from promptgen.metrics.shares import share_estimates
 from promptgen.records import AttributeBias, Interval, Metrics, contains_target
 from promptgen.reporting.run import Run
 
@@ -130,9 +131,10 @@ def test_readers_that_did_not_count_are_left_out():
 
 
 def test_the_rule_that_ends_the_loop_asks_the_interval_of_every_share():
-    shares = {"a": Interval(**INTERVAL_50), "b": Interval(value=0.3, low=0.2, high=0.35)}
-    assert contains_target(shares, {"a": 0.6, "b": 0.2})
-    assert not contains_target(shares, {"a": 0.5, "b": 0.4})
+    shares = {label: Interval.of(share) for label, share in zip("abc", share_estimates([334, 333, 333]), strict=True)}
+    assert contains_target(shares, dict.fromkeys("abc", 1 / 3))
+    assert not contains_target(shares, {"a": 0.33, "b": 0.17, "c": 0.5})
+    assert contains_target({"a": Interval(**INTERVAL_50)}, {"a": 0.6})  # the ends belong to the interval
 
 
 def test_the_most_trusted_reader_is_the_judge_then_the_classifier_then_the_truth():
