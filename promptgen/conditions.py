@@ -1,7 +1,7 @@
-"""What a conditional flow is told besides its noise, such as a wanted pose: named coordinates, each with a range.
+"""Conditions of a conditional flow, such as a target pose: named coordinates, each with a range.
 
-A condition is drawn uniformly from the box of the ranges. Zero in every coordinate is the *null condition*: it stands
-where nobody asks for anything, and is what an identity is held against.
+A condition is drawn uniformly from the box of the ranges. Zero in every coordinate is the *null condition*: the default
+if no condition is passed, and the reference for preserving an identity.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from promptgen.errors import DataError
 
-if TYPE_CHECKING:  # params.yaml is read without torch
+if TYPE_CHECKING:  # params.yaml is read without importing torch
     import torch
     from torch import Tensor
 
@@ -25,13 +25,21 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Condition:
-    """A box of named coordinates; a box without any belongs to whatever takes no condition.
+    """A box of named coordinates; without any coordinates, a flow or generator is unconditional.
 
     Attributes:
         ranges: the range of each coordinate by name, in the order of the columns of conditions (B, C).
 
     Raises:
-        DataError: a range is empty, reversed, or does not hold 0.
+        DataError: a range is empty, reversed, or does not contain 0.
+
+    Example:
+        >>> from promptgen.seeding import stream
+        >>> pose = Condition({"pitch": (-0.2, 0.2), "yaw": (-0.5, 0.5)})
+        >>> pose.sample(3, stream(0, "example")).shape
+        torch.Size([3, 2])
+        >>> pose.sweep(3)[:3].tolist()  # pitch varies, yaw stays at its null value
+        [[-0.2, 0.0], [0.0, 0.0], [0.2, 0.0]]
     """
 
     ranges: Mapping[str, Range] = field(default_factory=dict)
@@ -42,8 +50,8 @@ class Condition:
                 raise DataError(f"the range of {name} must rise, got {low:g} to {high:g}: give its lower end first")
             if not low <= 0 <= high:
                 raise DataError(
-                    f"the range of {name} must hold 0, the null condition, got {low:g} to {high:g}: count {name} from "
-                    "where nothing is asked for"
+                    f"the range of {name} must contain 0, the null condition, got {low:g} to {high:g}: measure {name} "
+                    "from its neutral value"
                 )
 
     def __len__(self) -> int:
@@ -51,32 +59,32 @@ class Condition:
         return len(self.ranges)
 
     def __add__(self, other: Condition) -> Condition:
-        """Return the box of these coordinates and then those of `other`.
+        """Return the box with these coordinates followed by those of `other`.
 
         Raises:
             DataError: both have a coordinate of the same name.
         """
-        if twice := self.ranges.keys() & other.ranges.keys():
-            raise DataError(f"two conditions of one chain are called {' and '.join(sorted(twice))}: rename one")
+        if duplicates := self.ranges.keys() & other.ranges.keys():
+            raise DataError(f"a chain has two conditions named {' and '.join(sorted(duplicates))}: rename one")
         return Condition({**self.ranges, **other.ranges})
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the columns of conditions."""
+        """Names of the coordinates, in the order of the columns."""
         return tuple(self.ranges)
 
     def sample(self, n: int, rng: torch.Generator) -> Tensor:
         """Draw conditions, (n, C) float64, uniformly from the box."""
         import torch
 
-        low, high = self._ends()
+        low, high = torch.tensor(list(self.ranges.values()), dtype=torch.float64).reshape(-1, 2).unbind(dim=1)
         return low + (high - low) * torch.rand(n, len(self), generator=rng, dtype=torch.float64)
 
     def sweep(self, steps: int) -> Tensor:
-        """Return `steps` conditions per coordinate, (C * steps, C) float64: it runs over its range, the others are 0.
+        """Return `steps` conditions per coordinate, (C * steps, C) float64: one sweeps its range, the others are 0.
 
         Args:
-            steps: conditions per coordinate, from the lowest value to the highest.
+            steps: number of conditions per coordinate, from its lowest value to its highest.
         """
         import torch
 
@@ -86,10 +94,10 @@ class Condition:
         return lines.flatten(0, 1)
 
     def fix(self, context: Tensor, values: Mapping[str, float]) -> Tensor:
-        """Return conditions, (B, C), in which the coordinates named in `values` have the values given there.
+        """Return conditions, (B, C), with the coordinates named in `values` set to these values.
 
         Raises:
-            DataError: there is no such coordinate.
+            DataError: there is no coordinate of that name.
         """
         context = context.clone()
         for name, value in values.items():
@@ -98,17 +106,11 @@ class Condition:
             context[:, self.names.index(name)] = value
         return context
 
-    def _ends(self) -> tuple[Tensor, Tensor]:
-        import torch
-
-        ends = torch.tensor(list(self.ranges.values()), dtype=torch.float64).reshape(-1, 2)
-        return ends[:, 0], ends[:, 1]
-
 
 def split_context(context: Tensor | None, own: int) -> tuple[Tensor | None, Tensor | None]:
-    """Return the parts of conditions, (B, C), that belong to what lies below a flow and, the last `own`, to the flow.
+    """Split conditions, (B, C), into the generator's columns and, the last `own` ones, those of the flow on it.
 
-    A part without columns is None, as for what takes no condition.
+    A part without columns is None, as an unconditional generator or flow expects.
     """
     if context is None:
         return None, None

@@ -1,32 +1,32 @@
-"""Everything the library raises on purpose.
+"""The errors that the library raises on purpose.
 
     PromptGenError
-    ├── ConfigError           a parameter is unknown, ill-typed, or contradicts another one
-    ├── ModelFileError        a weight file is missing, damaged, or not what its card says
-    │   └── ChecksumError     its sha256 differs from the pinned one
-    ├── CheckpointError       one of our own checkpoints cannot be read
-    ├── DataError             arrays or images of a wrong shape, range or number
-    │   └── TooFewSamplesError
-    ├── InfeasibleTargetError no tilt of these samples reaches the wanted moments
-    ├── NonFiniteEnergyError  an energy or its gradient became NaN or infinite during training
-    └── StorageError          no space, no permission, or another run holds the folder
+    ├── ConfigError             a parameter is unknown, has a wrong type, or contradicts another one
+    ├── ModelFileError          a weight file is missing, damaged, or not the one its card describes
+    │   └── ChecksumError       its sha256 differs from the pinned one
+    ├── CheckpointError         a checkpoint of this project cannot be read
+    ├── DataError               arrays or images have a wrong shape, range or number
+    │   └── TooFewSamplesError  a statistic needs more samples
+    ├── InfeasibleTargetError   no tilt of the samples reaches the target moments
+    ├── NonFiniteEnergyError    an energy or its gradient became NaN or infinite during training
+    └── StorageError            no space, no permission, or another run holds the folder
 
-A message is one line: what was got, what was expected, how to mend it.
+A message is one line: what was got, what was expected, how to fix it.
 """
 
 from __future__ import annotations
 
 
 class PromptGenError(Exception):
-    """Base of all errors of this project; a command line prints its message and exits with status 2."""
+    """Base of all errors of this project. The command line prints the message and exits with status 2."""
 
 
 class ConfigError(PromptGenError):
-    """A parameter is unknown, ill-typed, or contradicts another one."""
+    """A parameter is unknown, has a wrong type, or contradicts another one."""
 
 
 class ModelFileError(PromptGenError):
-    """A weight file is missing, damaged, or not what its card says."""
+    """A weight file is missing, damaged, or not the one its card describes."""
 
 
 class ChecksumError(ModelFileError):
@@ -42,11 +42,11 @@ class DataError(PromptGenError):
 
 
 class TooFewSamplesError(DataError):
-    """A statistic was asked for from fewer samples than it needs."""
+    """A statistic needs more samples than it got."""
 
 
 class InfeasibleTargetError(PromptGenError):
-    """No tilt of the given samples reaches the wanted moments."""
+    """No tilt of the samples reaches the target moments."""
 
 
 class NonFiniteEnergyError(PromptGenError):
@@ -54,4 +54,4 @@ class NonFiniteEnergyError(PromptGenError):
 
 
 class StorageError(PromptGenError):
-    """A file or folder cannot be written: no space, no permission, or held by another run."""
+    """A file or folder cannot be written: no space, no permission, or another run holds it."""

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: temporary name, sync, `os.replace`; and locks on folders."""
+"""Atomic writes (temporary name, sync, `os.replace`), so that files are complete or absent; and locks on folders."""
 
 from __future__ import annotations
 
@@ -21,28 +21,32 @@ from promptgen.errors import DataError, StorageError
 LOCK_NAME = ".lock"
 TEMPORARY_SUFFIX = ".part"
 
-_WAYS_OUT = {
+_REMEDIES = {
     errno.ENOSPC: "no space is left: free some, or choose another disk",
     errno.EDQUOT: "the quota is used up: free some space, or choose another disk",
     errno.EROFS: "the file system is read-only: choose another folder",
     errno.EACCES: "permission is denied: change the folder's owner or mode, or choose another folder",
     errno.EPERM: "permission is denied: change the folder's owner or mode, or choose another folder",
-    errno.ENOTDIR: "a part of the path is a file, not a folder: move that file away",
-    errno.EEXIST: "a file is where a folder is needed: move that file away",
-    errno.EISDIR: "a folder is where a file is needed: move that folder away",
+    errno.ENOTDIR: "part of the path is a file, not a folder: move that file away",
+    errno.EEXIST: "a file is in the place of a folder: move that file away",
+    errno.EISDIR: "a folder is in the place of the file: move that folder away",
 }
 
 
 def storage_error(path: Path, error: OSError) -> StorageError:
-    """Return the one-line error, with a way out, for a failed write of `path`."""
-    return StorageError(f"cannot write {path}: {_WAYS_OUT.get(error.errno or 0, str(error))}")
+    """Return the error for a failed write of `path`, with a remedy."""
+    return StorageError(f"cannot write {path}: {_REMEDIES.get(error.errno or 0, str(error))}")
 
 
 def require_space(path: Path, count: int) -> None:
-    """Refuse to begin what the disk has no room for.
+    """Check, before writing, that the disk has room for a file.
+
+    Args:
+        path: the file, in an existing folder.
+        count: size of the file, bytes.
 
     Raises:
-        StorageError: less than `count` bytes are free where `path`, in an existing folder, is to be written.
+        StorageError: fewer than `count` bytes are free.
     """
     free = shutil.disk_usage(path.parent).free
     if count > free:
@@ -51,20 +55,20 @@ def require_space(path: Path, count: int) -> None:
 
 
 def sha256_of(path: Path | str) -> str:
-    """Return the sha256 of a file as 64 lower-case hexadecimal digits; memory does not grow with the file."""
+    """Return the sha256 of a file as 64 lower-case hexadecimal digits, reading it in chunks."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """Give a temporary path beside `path` that takes its place when the block ends well, and is removed otherwise.
+    """Yield a temporary path that replaces `path` when the block succeeds and is removed when it fails.
 
-    The temporary name keeps the suffix of `path`, since some writers choose a format or append an ending by it. A
-    reader sees the old file or the whole new one, also after a crash.
+    The temporary name keeps the suffix of `path`, because some writers choose the format by it. Even after a crash, a
+    reader sees either the old file or the complete new one.
 
     Raises:
-        StorageError: the folder cannot be made or the file cannot be written.
+        StorageError: the folder cannot be created or the file cannot be written.
     """
     target = Path(path)
     temporary = target.with_name(f".{target.stem}.{uuid.uuid4().hex[:12]}{TEMPORARY_SUFFIX}{target.suffix}")
@@ -82,7 +86,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, have reached the disk."""
+    """Wait until a file, or the entries of a folder, have reached the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -91,20 +95,20 @@ def _sync(path: Path) -> None:
 
 
 def atomic_write(path: Path | str, content: bytes | str) -> None:
-    """Write a whole file at once; text is written as UTF-8.
+    """Write a file atomically; text is encoded as UTF-8.
 
     Raises:
-        StorageError: the file cannot be written; what was there before is untouched.
+        StorageError: the file cannot be written; an existing file is then unchanged.
     """
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def write_json(path: Path | str, content: Any) -> None:
-    """Write `content` as JSON with sorted keys, so that equal content makes equal bytes; NaN and infinity become null.
+    """Write `content` as JSON with sorted keys, so equal content gives identical bytes; NaN and infinity become null.
 
     Raises:
-        DataError: something in `content` is not JSON.
+        DataError: `content` has a value that JSON cannot represent.
         StorageError: the file cannot be written.
     """
     try:
@@ -115,7 +119,7 @@ def write_json(path: Path | str, content: Any) -> None:
 
 
 def _finite(content: Any) -> Any:
-    """Return `content` with every NaN or infinite float replaced by None; JSON knows neither."""
+    """Return `content` with NaN and infinity, which JSON lacks, replaced by None."""
     if isinstance(content, float):
         return content if math.isfinite(content) else None
     if isinstance(content, Mapping):
@@ -126,7 +130,7 @@ def _finite(content: Any) -> Any:
 
 
 def read_json(path: Path | str) -> Any:
-    """Return what a JSON file holds.
+    """Return the content of a JSON file.
 
     Raises:
         DataError: the file is missing or is not JSON.
@@ -141,7 +145,7 @@ def read_json(path: Path | str) -> Any:
 
 @contextmanager
 def folder_lock(folder: Path | str) -> Iterator[None]:
-    """Hold a folder for this process; it is released when the process ends, however it ends.
+    """Lock a folder for this process. The lock is released when the process ends, even if it is killed.
 
     Raises:
         StorageError: another run holds the folder, or the lock file cannot be written.
@@ -162,12 +166,19 @@ def folder_lock(folder: Path | str) -> Iterator[None]:
 
 
 def fingerprint(params: Mapping[str, Any], inputs: Mapping[str, str], version: int) -> str:
-    """Return the sha256, 64 hexadecimal digits, of everything a step's result depends on.
+    """Return the sha256, 64 hexadecimal digits, of everything that a step's result depends on.
 
     Args:
         params: the step's parameters: numbers, strings, lists and dicts. The order of keys does not matter.
         inputs: sha256 of each input file by name.
-        version: format version of the step; raise it when the code computes something else from the same inputs.
+        version: version of the step; increase it when the code computes a different result from the same inputs.
+
+    Example:
+        >>> first = fingerprint({"steps": 10, "batch": 4}, {"chain": "ab12"}, version=1)
+        >>> first == fingerprint({"batch": 4, "steps": 10}, {"chain": "ab12"}, version=1)
+        True
+        >>> first == fingerprint({"steps": 10, "batch": 4}, {"chain": "ab12"}, version=2)
+        False
     """
     content = {"params": params, "inputs": dict(inputs), "version": version}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Networks whose weights never change."""
+"""Networks with frozen weights."""
 
 from __future__ import annotations
 
@@ -6,13 +6,25 @@ from torch import nn
 
 
 class FrozenModule(nn.Module):
-    """A network that is only ever evaluated: no weight gradients, and `train()` does nothing."""
+    """A network that is only evaluated: its weights have no gradients, and `train()` does nothing.
+
+    Example:
+        >>> import torch
+        >>> class Doubler(FrozenModule):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.factor = nn.Parameter(torch.tensor(2.0))
+        ...         self.freeze()
+        >>> doubler = Doubler().train()
+        >>> doubler.training, doubler.factor.requires_grad
+        (False, False)
+    """
 
     def freeze(self) -> None:
-        """Stop weight gradients and switch to evaluation for good. Call at the end of construction or loading."""
+        """Disable weight gradients and switch to evaluation for good. Call at the end of construction or loading."""
         self.requires_grad_(False)
         super().train(False)
 
     def train(self, mode: bool = True) -> FrozenModule:
-        """Ignore the request: a frozen network has one behaviour."""
+        """Do nothing: a frozen network has a single mode."""
         return self

@@ -1,8 +1,8 @@
 """From a classifier's logits to class shares: labels, one-hot features and product tables.
 
-An *attribute* is named as the classifier names it (``"hair"``), or is a product of several (``"hair x glasses"``),
-whose classes are all combinations (``"short x with"``), the last factor running fastest. Every function here takes both
-forms, so an intersection is one more attribute with a simplex of its own. Labels of people are *perceived* labels.
+An *attribute* is either one of the classifier's (``"hair"``) or a product of several (``"hair x glasses"``), whose
+classes are all combinations (``"short x with"``), with the last factor varying fastest. Every function here accepts
+both forms, so an intersection is just another attribute with its own simplex. Labels of people are *perceived* labels.
 """
 
 from __future__ import annotations
@@ -15,49 +15,60 @@ from typing import TYPE_CHECKING, Literal
 
 from promptgen.errors import ConfigError
 
-if TYPE_CHECKING:  # names of classes are read without torch
+if TYPE_CHECKING:  # class names are read without importing torch
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
 PRODUCT = " x "
-"""Joins the factors of a product, in the names of attributes and of classes."""
+"""Joins the factors of a product in the names of attributes and classes."""
 
 FeatureKind = Literal["hard", "soft"]
-"""Hard: the one-hot of the most probable class. Soft: the vector of class probabilities."""
+"""Hard: one-hot vector of the most probable class. Soft: vector of the class probabilities."""
 
 
 def classes(attributes: Mapping[str, Sequence[str]], attribute: str) -> tuple[str, ...]:
     """Return the class labels of `attribute`, which may be a product.
 
     Args:
-        attributes: labels of each attribute that the classifier knows.
+        attributes: labels of each attribute of the classifier.
         attribute: ``"hair"`` or ``"hair x glasses"``.
 
     Raises:
         ConfigError: a factor is not an attribute of the classifier.
+
+    Example:
+        >>> classes({"hair": ("short", "long"), "glasses": ("without", "with")}, "hair x glasses")
+        ('short x without', 'short x with', 'long x without', 'long x with')
     """
-    factors = [attributes[_known(factor, attributes, "attribute")] for factor in attribute.split(PRODUCT)]
+    factors = [attributes[_require(factor, attributes, "attribute")] for factor in attribute.split(PRODUCT)]
     return tuple(PRODUCT.join(combination) for combination in product(*factors))
 
 
 def agreed_classes(readers: Mapping[str, Mapping[str, Sequence[str]]], attribute: str) -> dict[str, tuple[str, ...]]:
-    """Return the class labels of `attribute` by reader, of those readers who know the same ones as the first who does.
+    """Return the class labels of `attribute` for each reader that agrees with the most trusted one about them.
+
+    Readers that do not know the attribute, or know it with other classes, are left out.
 
     Args:
         readers: labels of each attribute by reader, the most trusted reader first.
         attribute: attribute or product.
 
     Raises:
-        ConfigError: no reader knows it.
+        ConfigError: no reader knows the attribute.
     """
     factors = attribute.split(PRODUCT)
-    found = {name: classes(known, attribute) for name, known in readers.items() if all(f in known for f in factors)}
-    if not found:
-        classes({name: labels for known in readers.values() for name, labels in known.items()}, attribute)
-        raise ConfigError(f"no reader knows all of {attribute!r}: {'; '.join(map(_listed, readers.items()))}")
-    first = set(next(iter(found.values())))
-    return {name: labels for name, labels in found.items() if set(labels) == first}
+    candidates = {
+        reader: classes(attributes, attribute)
+        for reader, attributes in readers.items()
+        if all(factor in attributes for factor in factors)
+    }
+    if not candidates:
+        classes({name: labels for attributes in readers.values() for name, labels in attributes.items()}, attribute)
+        lists = "; ".join(f"{reader} knows {', '.join(attributes)}" for reader, attributes in readers.items())
+        raise ConfigError(f"no reader knows all of {attribute!r}: {lists}")
+    most_trusted = set(next(iter(candidates.values())))
+    return {reader: labels for reader, labels in candidates.items() if set(labels) == most_trusted}
 
 
 def class_index(attributes: Mapping[str, Sequence[str]], attribute: str, label: str) -> int:
@@ -66,8 +77,8 @@ def class_index(attributes: Mapping[str, Sequence[str]], attribute: str, label: 
     Raises:
         ConfigError: the attribute or the label does not exist; the message lists those that do.
     """
-    known = classes(attributes, attribute)
-    return known.index(_known(label, known, f"class of {attribute!r}"))
+    labels = classes(attributes, attribute)
+    return labels.index(_require(label, labels, f"class of {attribute!r}"))
 
 
 def feature_names(attributes: Mapping[str, Sequence[str]], chosen: Sequence[str]) -> tuple[str, ...]:
@@ -76,7 +87,7 @@ def feature_names(attributes: Mapping[str, Sequence[str]], chosen: Sequence[str]
 
 
 def probabilities(logits: Mapping[str, Tensor], attribute: str) -> Tensor:
-    """Return the class probabilities, (B, K), of `attribute`; factors of a product are independent given the image.
+    """Return the class probabilities, (B, K), of `attribute`, with independent factors given the image.
 
     Args:
         logits: logits of each attribute, (B, K_a), as a `Classifier` returns them.
@@ -95,7 +106,7 @@ def features(logits: Mapping[str, Tensor], chosen: Sequence[str], kind: FeatureK
 
     Args:
         logits: logits of each attribute, (B, K_a).
-        chosen: attributes or products; K is the sum of their numbers of classes.
+        chosen: attributes or products; K is their total number of classes.
         kind: hard one-hot vectors (without gradient) or soft probabilities.
     """
     import torch
@@ -104,28 +115,28 @@ def features(logits: Mapping[str, Tensor], chosen: Sequence[str], kind: FeatureK
     return torch.cat([_outer(logits, attribute, parts) for attribute in chosen], dim=1)
 
 
-def target_shares(known: Sequence[str], target: Mapping[str, float] | None = None) -> NDArray[np.float64]:
-    """Return the wanted share of each class, (K,), in the order of `known`; uniform when `target` is None.
+def target_shares(labels: Sequence[str], target: Mapping[str, float] | None = None) -> NDArray[np.float64]:
+    """Return the target share of each class, (K,), in the order of `labels`; uniform if `target` is None.
 
     Raises:
-        ConfigError: `target` names other classes, misses one, has a negative share or does not sum to one.
+        ConfigError: `target` has an unknown class, lacks a class, has a negative share or does not sum to one.
+
+    Example:
+        >>> target_shares(("short", "long"), {"long": 0.7, "short": 0.3}).tolist()
+        [0.3, 0.7]
     """
     import numpy as np
 
     if target is None:
-        return np.full(len(known), 1 / len(known))
+        return np.full(len(labels), 1 / len(labels))
     for label in target:
-        _known(label, known, "class")
-    if missing := [label for label in known if label not in target]:
+        _require(label, labels, "class")
+    if missing := [label for label in labels if label not in target]:
         raise ConfigError(f"the target has no share for {', '.join(missing)}: give one for every class")
-    shares = np.array([float(target[label]) for label in known])
+    shares = np.array([float(target[label]) for label in labels])
     if not (shares >= 0).all() or abs(shares.sum() - 1) > 1e-6:
         raise ConfigError(f"the target shares {shares.tolist()} must not be negative and must sum to 1")
     return np.asarray(shares / shares.sum())
-
-
-def _listed(reader: tuple[str, Mapping[str, object]]) -> str:
-    return f"{reader[0]} knows {', '.join(reader[1])}"
 
 
 def _one_hot(logits: Tensor) -> Tensor:
@@ -135,14 +146,15 @@ def _one_hot(logits: Tensor) -> Tensor:
 
 
 def _outer(logits: Mapping[str, Tensor], attribute: str, simplex: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return the product table, (B, K), of the factors' simplices, the last factor running fastest."""
-    factors = [simplex(logits[_known(name, logits, "attribute")]) for name in attribute.split(PRODUCT)]
+    """Return the product table, (B, K), of the factors' simplices, with the last factor varying fastest."""
+    factors = [simplex(logits[_require(name, logits, "attribute")]) for name in attribute.split(PRODUCT)]
     return reduce(lambda left, right: (left[:, :, None] * right[:, None, :]).flatten(1), factors)
 
 
-def _known(name: str, known: Mapping[str, object] | Sequence[str], what: str) -> str:
-    if name in known:
+def _require(name: str, names: Mapping[str, object] | Sequence[str], kind: str) -> str:
+    """Return `name` if it is among `names`; otherwise raise an error that lists them."""
+    if name in names:
         return name
-    close = get_close_matches(name, list(known), n=1)
+    close = get_close_matches(name, list(names), n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise ConfigError(f"unknown {what} {name!r}, expected one of {', '.join(known)}{hint}")
+    raise ConfigError(f"unknown {kind} {name!r}, expected one of {', '.join(names)}{hint}")

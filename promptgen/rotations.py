@@ -1,4 +1,4 @@
-"""Rotations in three dimensions, by Euler angles and as matrices."""
+"""Rotations in three dimensions, as Euler angles and as matrices."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from promptgen.errors import DataError
 
 
 def pose_angles(context: Tensor, names: Sequence[str]) -> Tensor:
-    """Return the Euler angles XYZ, (B, 3), radians, that conditions (B, C) ask for.
+    """Return the Euler angles XYZ, (B, 3), radians, of conditions (B, C); missing angles are 0.
 
     Args:
         context: conditions.
         names: names of their columns.
 
     Raises:
-        DataError: there is another number of columns than of names.
+        DataError: the numbers of columns and names differ.
     """
     if context.ndim != 2 or context.shape[1] != len(names):
         raise DataError(f"conditions {', '.join(names)} must be (B, {len(names)}), got {tuple(context.shape)}")
@@ -29,7 +29,7 @@ def pose_angles(context: Tensor, names: Sequence[str]) -> Tensor:
 
 
 class YawPitchRotation(nn.Module):
-    """Turns yaw and pitch, (B, 2), radians, into rotations, (B, 3, 3): pitch about X, then yaw about Y."""
+    """Maps yaw and pitch, (B, 2), radians, to rotations, (B, 3, 3), ``Rx(pitch) Ry(yaw)``."""
 
     def forward(self, angles: Tensor) -> Tensor:
         return euler_rotation(angles.flip(1))
@@ -42,7 +42,15 @@ def euler_rotation(angles: Tensor) -> Tensor:
         angles: Euler angles XYZ in radians, (B, 3), or (B, 2) for ``a2 = 0``.
 
     Raises:
-        DataError: the angles have another shape.
+        DataError: the angles have a different shape.
+
+    Example:
+        A quarter turn about Y maps the Z axis to the X axis:
+
+        >>> rotation = euler_rotation(torch.tensor([[0.0, torch.pi / 2, 0.0]]))
+        >>> x, y, z = torch.eye(3)
+        >>> torch.allclose(rotation[0] @ z, x, atol=1e-6)
+        True
     """
     if angles.ndim != 2 or angles.shape[1] not in (2, 3):
         raise DataError(f"Euler angles must be (B, 2) or (B, 3), got {tuple(angles.shape)}")
@@ -59,8 +67,8 @@ def euler_rotation(angles: Tensor) -> Tensor:
 def geodesic_angle(rotation: Tensor) -> Tensor:
     """Return the angles of rotations, (B,), radians in [0, pi].
 
-    As ``atan2(sin, cos)``: exact at 0 and at pi, where the arc cosine of the trace loses all digits and its gradient is
-    infinite. The gradient is finite everywhere, and zero where the angle has none: at exactly 0 and pi.
+    Computed as ``atan2(sin, cos)``, which is exact at 0 and pi, where the arc cosine of the trace loses all digits and
+    has an infinite gradient. The gradient is finite everywhere, and zero at exactly 0 and pi, where it is undefined.
 
     Args:
         rotation: rotation matrices, (B, 3, 3).

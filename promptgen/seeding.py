@@ -1,8 +1,8 @@
-"""Named random streams: the same (seed, names) gives the same numbers, other names give independent ones.
+"""Named random streams: the same (seed, names) gives the same numbers, different names give independent ones.
 
 Nothing in the library touches torch's global random state. Each use of randomness names its stream
-(``stream(seed, "train", step)``, ``stream(seed, "evaluate", block)``), so the samples that choose a checkpoint can
-never be the samples that report it, and a restarted run draws what the first one would have drawn.
+(``stream(seed, "train", step)``, ``stream(seed, "evaluate", block)``), so the samples that select a checkpoint are
+never those that evaluate it, and a restarted run draws the same numbers as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -19,5 +19,12 @@ def derive(seed: int, *names: str | int) -> int:
 
 
 def stream(seed: int, *names: str | int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Return a fresh random generator for the stream called `names` under `seed`."""
+    """Return a fresh random generator for the stream `names` under `seed`.
+
+    Example:
+        >>> first, again, other = (stream(1, "train", step) for step in (0, 0, 1))
+        >>> numbers = torch.rand(3, generator=first)
+        >>> torch.equal(numbers, torch.rand(3, generator=again)), torch.equal(numbers, torch.rand(3, generator=other))
+        (True, False)
+    """
     return torch.Generator(device=device).manual_seed(derive(seed, *names))

@@ -1,4 +1,4 @@
-"""Reading YAML into frozen pydantic models, with errors that name the key and say what was meant."""
+"""Read YAML into frozen pydantic models, with errors that name the key and suggest the intended one."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from promptgen.errors import ConfigError
 M = TypeVar("M", bound=BaseModel)
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)]
-"""Of models, experiments and energies: it also names folders."""
+"""Name of a model, experiment or energy, which also serves as the name of a folder."""
 
 
 class Section(BaseModel):
-    """Base of all parts of params.yaml: frozen, no unknown keys, no NaN or infinity."""
+    """Base of all sections of params.yaml: frozen, without unknown keys, NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -31,7 +31,7 @@ def read_yaml(path: Path | str) -> Any:
     """Return the plain content of a YAML file.
 
     Raises:
-        ConfigError: the file is missing, or is not YAML, or has a key twice.
+        ConfigError: the file is missing, is not YAML, or has a duplicate key.
     """
     try:
         return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
@@ -42,29 +42,39 @@ def read_yaml(path: Path | str) -> Any:
 
 
 def validate(model: type[M], data: Any) -> M:
-    """Return plain `data` as a `model`; no type is converted into another one.
+    """Return plain `data` as a `model`, without converting types.
 
     Raises:
-        ConfigError: a key is unknown, missing, ill-typed or out of range; one line names the dotted path of each.
+        ConfigError: a key is unknown or missing, or its value has a wrong type or is out of range. The message, one
+            line, names the dotted paths of all such keys.
+
+    Example:
+        >>> class Training(Section):
+        ...     steps: int
+        >>> validate(Training, {"steps": 10})
+        Training(steps=10)
+        >>> validate(Training, {"step": 10})
+        Traceback (most recent call last):
+        promptgen.errors.ConfigError: step is unknown; did you mean steps?; steps is missing
     """
     try:
-        # By way of JSON, because strict validation of Python objects would refuse a list where a tuple is declared.
+        # Through JSON, because strict validation of Python objects would reject a list for a tuple.
         return model.model_validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as error:
-        # A misspelt key also leaves the right one missing: name the misspelling first.
+        # A misspelt key also leaves the right one missing: report the misspelling first.
         details = sorted(error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden")
         raise ConfigError("; ".join(_sentence(model, data, detail) for detail in details)) from error
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return the end of an error about an unknown word: the known ones closest to it, or all when none is close."""
-    words = list(known)
+def did_you_mean(word: str, valid_words: Iterable[str]) -> str:
+    """Return the end of an error about an unknown word: similar valid words, or all of them if none is similar."""
+    words = list(valid_words)
     close = difflib.get_close_matches(word, words)
     return f"; did you mean {' or '.join(close)}?" if close else f"; known are {', '.join(words) or 'none'}"
 
 
 def _sentence(model: type[BaseModel], data: Any, detail: Mapping[str, Any]) -> str:
-    """Say in one line what is wrong with one key."""
+    """Return one line that describes one validation error."""
     path, kind = _dotted(data, detail["loc"]), detail["type"]
     where = ".".join(path) or "the file"
     if kind == "missing":
@@ -74,14 +84,14 @@ def _sentence(model: type[BaseModel], data: Any, detail: Mapping[str, Any]) -> s
     if kind == "union_tag_not_found":
         return f"{where}.type is missing"
     if kind == "union_tag_invalid":
-        known = [tag.strip(" '") for tag in detail["ctx"]["expected_tags"].split(",")]
-        return f"{where}.type: {detail['ctx']['tag']!r} is unknown{did_you_mean(detail['ctx']['tag'], known)}"
+        tags = [tag.strip(" '") for tag in detail["ctx"]["expected_tags"].split(",")]
+        return f"{where}.type: {detail['ctx']['tag']!r} is unknown{did_you_mean(detail['ctx']['tag'], tags)}"
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")
     return f"{where}: {message}, got {json.dumps(detail['input'], default=str)[:80]}"
 
 
 def _dotted(content: Any, location: tuple[str | int, ...]) -> list[str]:
-    """Return the keys of `location` that lead through `content`; pydantic puts the tags of unions between them."""
+    """Return the keys of `location` that lead through `content`, without the union tags that pydantic inserts."""
     path: list[str] = []
     data: Any = content
     for position, key in enumerate(location):
@@ -95,7 +105,7 @@ def _dotted(content: Any, location: tuple[str | int, ...]) -> list[str]:
 
 
 def _known_keys(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
-    """Return the keys that the section at `location` of `model` knows."""
+    """Return the valid keys of the section at `location` of `model`."""
     annotations: list[Any] = [model]
     for key in location:
         annotations = [inner for outer in annotations for inner in _descend(outer, key)]
@@ -103,21 +113,21 @@ def _known_keys(model: type[BaseModel], location: tuple[str | int, ...]) -> list
 
 
 def _descend(annotation: Any, key: str | int) -> list[Any]:
-    """Return the sections behind `key` (a field, a key of a dict, or the tag of a union) of an annotation."""
-    found: list[Any] = []
+    """Return the annotations under `key` (a field, a key of a dict, or the tag of a union) of an annotation."""
+    inner: list[Any] = []
     for member in _members(annotation):
         if isinstance(member, type) and issubclass(member, BaseModel):
             if key in member.model_fields:
-                found += _members(member.model_fields[str(key)].annotation)
+                inner += _members(member.model_fields[str(key)].annotation)
             elif key in get_args(getattr(member.model_fields.get("type"), "annotation", None)):
-                found.append(member)
+                inner.append(member)
         elif get_origin(member) in (dict, list):
-            found += _members(get_args(member)[-1])
-    return found
+            inner += _members(get_args(member)[-1])
+    return inner
 
 
 def _members(annotation: Any) -> list[Any]:
-    """Return the members of a union, or the annotation alone, without their metadata."""
+    """Return the members of a union, or the annotation itself, without metadata."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _members(get_args(annotation)[0])
@@ -127,7 +137,7 @@ def _members(annotation: Any) -> list[Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 as DVC reads it: 1e-3 is a number, yes and no are texts; and a key may appear once only."""
+    """YAML 1.2 as DVC reads it: 1e-3 is a number, yes and no are strings. Duplicate keys are errors."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
 

@@ -1,4 +1,4 @@
-"""Where progress goes: the library reports through this protocol and knows no tracker."""
+"""The protocol through which the library reports progress; it depends on no tracking tool."""
 
 from __future__ import annotations
 
@@ -10,19 +10,32 @@ logger = logging.getLogger("promptgen")
 
 
 class Tracker(Protocol):
-    """Receives numbers while something long is running."""
+    """Receives metrics and progress from a long computation.
+
+    Example:
+        >>> class Printer:
+        ...     def metrics(self, values, step):
+        ...         print(step, dict(values))
+        ...     def progress(self, done, total, note=""):
+        ...         print(f"{done} of {total}", note)
+        >>> tracker: Tracker = Printer()
+        >>> tracker.metrics({"train/loss": 0.5}, step=3)
+        3 {'train/loss': 0.5}
+        >>> tracker.progress(3, 10, "loss 0.500")
+        3 of 10 loss 0.500
+    """
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Take a set of named numbers that belong to `step`."""
+        """Receive the numbers of `step`, by name."""
         ...
 
     def progress(self, done: int, total: int, note: str = "") -> None:
-        """Take how far the work is; cheap enough to call at every step."""
+        """Receive the progress; called at every step, so it must be cheap."""
         ...
 
 
 class NullTracker:
-    """Forgets everything: the default."""
+    """Ignores everything; the default."""
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Ignore the numbers."""

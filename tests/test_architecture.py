@@ -76,6 +76,13 @@ def test_layers_import_only_what_is_below_them(package):
         assert not roots & forbidden, path
 
 
+@pytest.mark.parametrize("room", ["flows", "moments", "metrics", "energies"])
+def test_the_method_imports_no_configuration(room):
+    """The maths works on arrays and modules: what params.yaml calls them is the business of the rooms above."""
+    for path in modules(f"promptgen/{room}"):
+        assert not any(name.startswith("promptgen.config") for name in imports(path)), path
+
+
 def test_library_runs_without_workflow_tools():
     """Every module of the library is imported in a process in which Prefect, MLflow and DVC cannot be."""
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in modules("promptgen")]

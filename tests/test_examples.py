@@ -23,6 +23,7 @@ from promptgen.flows.exact import correct
 from promptgen.flows.flow import Flow
 from promptgen.flows.sampling import draw, generate
 from promptgen.flows.training import train_flow
+from promptgen.generators.base import Generator
 from promptgen.metrics.bias import BiasCounter, measure_bias
 from promptgen.metrics.correction import cleam_interval, corrected_shares
 from promptgen.metrics.distances import distance_interval
@@ -33,6 +34,8 @@ from promptgen.metrics.shares import compare_shares, joint_table, share_estimate
 from promptgen.model_files.cards import find_card
 from promptgen.moments.ascent import MomentAscent
 from promptgen.moments.multipliers import fit_moments
+from promptgen.perception.base import Classifier, Embedder
+from promptgen.tracking import Tracker
 
 ROOT = Path(__file__).parents[1]
 MODULES = [
@@ -41,7 +44,7 @@ MODULES = [
     if path.name != "__main__.py"
 ]
 PUBLIC = (
-    Energy,
+    *(Generator, Energy, Classifier, Embedder, Tracker),
     *(WeightedSum, AnyOf, Not, ClassifierEnergy, ClipText, CustomEnergy, IdentityEnergy, MomentEnergy, PoseEnergy),
     *(Flow, train_flow, ChainedGenerator, draw, generate, correct),
     *(fit_moments, MomentAscent),

@@ -1,4 +1,4 @@
-"""The contract every image generator keeps, and the priors of latents."""
+"""The protocol of image generators, and the prior of their latents."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ class GaussianPrior(nn.Module):
 
     Args:
         scale: standard deviations, (D,), all positive.
+
+    Example:
+        >>> prior = GaussianPrior(torch.tensor([1.0, 2.0]))
+        >>> round(prior.log_prob(torch.zeros(1, 2)).item(), 4)  # -log(2 pi) - log(2)
+        -2.531
     """
 
     scale: Tensor
@@ -38,7 +43,7 @@ class GaussianPrior(nn.Module):
         return self.scale.numel()
 
     def require(self, latent: Tensor) -> None:
-        """Refuse what cannot be latents of this prior.
+        """Check the shape of latents.
 
         Raises:
             DataError: `latent` is not of shape (B, D).
@@ -59,35 +64,48 @@ class GaussianPrior(nn.Module):
 
 
 class Generator(Protocol):
-    """A frozen map from a flat latent to an image, differentiable from the latent to the image.
+    """A frozen, differentiable map from a flat latent to an image.
 
-    For type checkers only: from Python 3.12 on, `isinstance` would not find a `prior` that is a submodule.
+    This protocol is for type checkers only: from Python 3.12 on, `isinstance` does not find a `prior` that is a
+    submodule.
 
     Attributes:
         prior: distribution of the latent, (B, D).
         image_shape: (3, H, W).
+
+    Example:
+        Any callable with these attributes is a generator. This one draws a square whose brightness is the latent's
+        first coordinate:
+
+        >>> class Brightness:
+        ...     prior, image_shape = GaussianPrior.standard(2), (3, 4, 4)
+        ...     def __call__(self, latent, *, noise=None):
+        ...         return latent[:, :1, None, None].sigmoid().expand(-1, 3, 4, 4)
+        >>> generator: Generator = Brightness()
+        >>> generator(torch.zeros(5, 2)).shape
+        torch.Size([5, 3, 4, 4])
     """
 
     prior: GaussianPrior
     image_shape: tuple[int, int, int]
 
     def __call__(self, latent: Tensor, *, noise: torch.Generator | None = None) -> Tensor:
-        """Return images, (B, 3, H, W), nominally in [0, 1] and not clamped, of latents (B, D).
+        """Return images, (B, 3, H, W), nominally in [0, 1] but not clamped, of latents (B, D).
 
         Args:
             latent: latents, (B, D).
-            noise: stream for generators that add random noise; None means their fixed noise, so that the image is a
-                function of the latent alone.
+            noise: random stream for generators that add noise; None means fixed noise, so that the image depends on
+                the latent alone.
         """
         ...
 
 
 @runtime_checkable
 class Conditional(Protocol):
-    """A generator that can be told a condition, as one with a conditional flow on it.
+    """A generator that takes a condition, such as one with a conditional flow on it.
 
     Attributes:
-        condition: the coordinates that it can be told.
+        condition: the coordinates of the condition.
     """
 
     condition: Condition
@@ -95,15 +113,15 @@ class Conditional(Protocol):
     def __call__(
         self, latent: Tensor, *, noise: torch.Generator | None = None, context: Tensor | None = None
     ) -> Tensor:
-        """Return images as a `Generator` does; `context` are conditions, (B, C), and None the null condition."""
+        """Return images, as a `Generator` does, under conditions `context`, (B, C); None means the null condition."""
         ...
 
 
 @runtime_checkable
 class HasTruth(Protocol):
-    """A generator whose latents have known attributes. Only for measuring: training never asks for the truth.
+    """A generator that knows the true attributes of its latents, for evaluation only: training does not use them.
 
-    Its class labels, in the order of the indices, are what `truth_classes` returns.
+    `truth_classes` returns its class labels, in the order of the indices.
     """
 
     def truth(self, latent: Tensor) -> Mapping[str, Tensor]:
@@ -112,17 +130,17 @@ class HasTruth(Protocol):
 
 
 def condition_of(generator: Generator) -> Condition:
-    """Return what a generator can be told; an empty condition for a plain one."""
+    """Return the condition of a generator; it has no coordinates if the generator is unconditional."""
     return generator.condition if isinstance(generator, Conditional) else Condition()
 
 
 def conditioned_images(
     generator: Generator, latent: Tensor, context: Tensor | None, *, noise: torch.Generator | None = None
 ) -> Tensor:
-    """Return images, (B, 3, H, W), of latents (B, D) under conditions (B, C); None stands for the null condition.
+    """Return images, (B, 3, H, W), of latents (B, D) under conditions (B, C); None means the null condition.
 
     Raises:
-        DataError: the conditions are not those that the generator takes.
+        DataError: the conditions have the wrong shape for this generator.
     """
     if context is None:
         return generator(latent, noise=noise)
@@ -132,13 +150,13 @@ def conditioned_images(
 
 
 def truth_classes(generator: HasTruth) -> Mapping[str, Sequence[str]] | None:
-    """Return the class labels by attribute, in the order of the true indices; None if the generator does not tell.
+    """Return the class labels by attribute, in the order of the true indices; None if the generator lacks them.
 
-    It tells them as its `attributes`, as a classifier does.
+    As for a classifier, they are the generator's `attributes`.
     """
     return cast("Mapping[str, Sequence[str]] | None", getattr(generator, "attributes", None))
 
 
 def conditioned_truth(generator: HasTruth, latent: Tensor, context: Tensor | None) -> Mapping[str, Tensor]:
-    """Return the truth, as `HasTruth` does, of latents (B, D) under conditions (B, C), or the null condition (None)."""
+    """Return the true class indices of latents (B, D) under conditions (B, C); None means the null condition."""
     return generator.truth(latent) if context is None else cast(Any, generator).truth(latent, context)

@@ -1,4 +1,4 @@
-"""Contracts of the models that look at images."""
+"""Protocols of the models that read images."""
 
 from __future__ import annotations
 
@@ -9,21 +9,43 @@ from torch import Tensor
 
 
 class Classifier(Protocol):
-    """Reads attributes off images.
+    """Classifies images by attribute.
 
     Attributes:
         attributes: class labels of each attribute, in the order of the logits.
+
+    Example:
+        >>> import torch
+        >>> class LightReader:
+        ...     attributes = {"light": ("dark", "bright")}
+        ...     def __call__(self, image):
+        ...         brightness = image.mean(dim=(1, 2, 3))
+        ...         return {"light": torch.stack([1 - brightness, brightness], dim=1)}
+        >>> classifier: Classifier = LightReader()
+        >>> label = classifier(torch.ones(1, 3, 4, 4))["light"].argmax()
+        >>> classifier.attributes["light"][label]
+        'bright'
     """
 
     attributes: Mapping[str, tuple[str, ...]]
 
     def __call__(self, image: Tensor) -> Mapping[str, Tensor]:
-        """Return logits, (B, K), of each attribute for images (B, 3, H, W) in [0, 1]; two for a binary one."""
+        """Return logits, (B, K), by attribute, of images (B, 3, H, W) in [0, 1]; a binary attribute has K = 2."""
         ...
 
 
 class Embedder(Protocol):
-    """Maps images to unit vectors whose inner product measures likeness (of identity, say)."""
+    """Maps images to unit vectors whose inner product measures similarity, for example of identity.
+
+    Example:
+        >>> import torch
+        >>> def mean_colour(image):
+        ...     return torch.nn.functional.normalize(image.mean(dim=(2, 3)), dim=1)
+        >>> embedder: Embedder = mean_colour
+        >>> dark, bright = embedder(torch.stack([torch.full((3, 4, 4), 0.1), torch.full((3, 4, 4), 0.9)]))
+        >>> round(float(dark @ bright), 4)  # both are grey
+        1.0
+    """
 
     def __call__(self, image: Tensor) -> Tensor:
         """Return unit vectors, (B, E), of images (B, 3, H, W) in [0, 1]."""

@@ -69,7 +69,7 @@ def test_a_condition_has_columns_in_alphabetical_order(tmp_path):
     ("condition", "energies", "message"),
     [
         ({"yaw": [0.3, -0.3]}, {}, "control.condition: the range of yaw must rise, got 0.3 to -0.3: give its lower"),
-        ({"yaw": [0.1, 0.3]}, {}, "control.condition: the range of yaw must hold 0, the null condition"),
+        ({"yaw": [0.1, 0.3]}, {}, "control.condition: the range of yaw must contain 0, the null condition"),
         ({"yaw": [0.3]}, {}, "control.condition.yaw"),
         ({}, {}, "control.condition"),
         (None, {"pose": POSE}, "the energy pose (pose) needs a condition, such as `condition: {yaw: [-0.3, 0.3]}`"),

@@ -182,7 +182,7 @@ def test_a_class_without_images_is_named_by_its_target(tmp_path):
         ({"targets": ["long=0.5, short=0.5"]}, ConfigError, "write \"age: long=0.5, short=0.5\""),
         ({"classifier": "world-clasifier"}, ConfigError, "did you mean world-classifier"),
         ({"classifier": "fairface"}, ModelFileError, "promptgen fetch fairface"),
-        ({"device": "gpu"}, ConfigError, "'gpu' is no device; expected cpu, cuda, such as cuda:1, or auto"),
+        ({"device": "gpu"}, ConfigError, "'gpu' is not a device; expected cpu, cuda"),
         ({"size": 32}, DataError, "part-0/0000.png: the classifier takes no images of 32 x 32"),
     ],
 )  # fmt: skip

@@ -101,8 +101,8 @@ def test_what_was_done_on_another_device_is_done(tmp_path):
 @pytest.mark.parametrize(
     ("device", "message"),
     [
-        ("gpu", "'gpu' is no device; expected cpu, cuda, such as cuda:1, or auto"),
-        ("cuda:99", r"this torch has no cuda:99; expected cpu\b"),
+        ("gpu", "'gpu' is not a device; expected cpu, cuda"),
+        ("cuda:99", r"this torch has no device cuda:99; expected cpu\b"),
         ("meta", r"this torch has no meta; expected cpu\b"),
     ],
 )
