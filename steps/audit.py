@@ -36,7 +36,7 @@ PAGE_NAME = "index.html"
 
 @dataclass(frozen=True)
 class _Read:
-    """What was read off one set of images, by the classifier, or in a file, and by the judge."""
+    """One set of images: the labels of the classifier, or of a file, and those of the judge."""
 
     images: ImageSet
     labels: Labels
@@ -48,27 +48,27 @@ def run(request: Request, out: Path) -> AuditRun:
 
     Raises:
         ConfigError: a model, an attribute or a class is unknown, or a target does not sum to one.
-        DataError: there is no image, or a file of labels cannot be read.
+        DataError: there are no images, or a file of labels cannot be read.
         ModelFileError: a classifier's weight file has not been fetched.
         StorageError: `out` cannot be written.
     """
-    found = _audit_images(request) if request.classifier else _audit_files(request)
-    write_json(out / JSON_NAME, found.as_dict())
-    atomic_write(out / PAGE_NAME, render(found))
-    return found
+    outcome = _audit_images(request) if request.classifier else _audit_files(request)
+    write_json(out / JSON_NAME, outcome.as_dict())
+    atomic_write(out / PAGE_NAME, render(outcome))
+    return outcome
 
 
 def _audit_images(request: Request) -> AuditRun:
     names = [name for name in (request.classifier, request.judge) if name]
     readers = [build_classifier(reader_spec(name), request.models) for name in names]
-    known = readers[0].attributes
-    attributes = list(request.attributes or known)
+    labels = readers[0].attributes
+    attributes = list(request.attributes or labels)
     targets = parse_targets(request.targets, attributes)
-    for attribute in attributes:  # a wrong name is told before hours of reading
-        target_shares(classes(known, attribute), targets.get(attribute))
-    confusions = _confusions(request, known, attributes)
+    for attribute in attributes:  # raises for a wrong name, before hours of reading
+        target_shares(classes(labels, attribute), targets.get(attribute))
+    confusions = _confusions(request, labels, attributes)
     folders = [folder for folder in (request.source, request.compare) if folder]
-    files = [_files(folder) for folder in folders]  # an empty one is told before hours of reading the other
+    files = [_files(folder) for folder in folders]  # raises for an empty one, before hours of reading the other
     sets = [
         _read(request, folder, names, readers[:1] if number else readers)
         for number, (folder, names) in enumerate(zip(folders, files, strict=True))
@@ -83,24 +83,24 @@ def _files(folder: Path) -> list[str]:
 
 
 def _audit_files(request: Request) -> AuditRun:
-    """Audit labels; their classes are those that occur anywhere, or are wanted."""
+    """Audit files of labels; the classes are those that occur in a file or in a target."""
     paths = [path for path in (request.source, request.compare) if path]
-    read = [read_labels(path) for path in paths]
-    attributes = list(request.attributes or [name for name in read[0].repeated() if name != request.groups])
+    sets = [read_labels(path) for path in paths]
+    attributes = list(request.attributes or [name for name in sets[0].repeated() if name != request.groups])
     if not attributes:
-        columns = ", ".join(read[0].attributes)
+        columns = ", ".join(sets[0].attributes)
         raise DataError(
             f"{paths[0]} has nothing to count: apart from groups, none of its columns ({columns}) has a label twice; "
             "name one with --attribute, and separate columns by commas"
         )
     targets = parse_targets(request.targets, attributes)
-    for also in ({name: list(target) for name, target in targets.items()}, *(each.attributes for each in read)):
-        read = [each.extended(also) for each in read]
+    for more in ({name: list(target) for name, target in targets.items()}, *(labels.attributes for labels in sets)):
+        sets = [labels.extended(more) for labels in sets]
     if isinstance(request.groups, str):
-        read = [each.grouped(request.groups) for each in read]
-    confusions = _confusions(request, read[0].attributes, attributes)
-    sets = [_Read(ImageSet(str(path), each.n), each) for path, each in zip(paths, read, strict=True)]
-    return _audited(request, attributes, targets, confusions, sets)
+        sets = [labels.grouped(request.groups) for labels in sets]
+    confusions = _confusions(request, sets[0].attributes, attributes)
+    read = [_Read(ImageSet(str(path), labels.n), labels) for path, labels in zip(paths, sets, strict=True)]
+    return _audited(request, attributes, targets, confusions, read)
 
 
 def _audited(
@@ -133,25 +133,25 @@ def _audited(
 
 
 def _read(request: Request, folder: Path, names: Sequence[str], classifiers: Sequence[Classifier]) -> _Read:
-    """Return what classifiers read off the images in files below a folder."""
-    labellers = [Labeller(each, device=request.device) for each in classifiers]
+    """Return the labels that classifiers give to the images in files below a folder."""
+    labellers = [Labeller(classifier, device=request.device) for classifier in classifiers]
     seen, unread = list[str](), list[Unread]()
     with Bar(str(folder)) as bar:
-        for each in read_batches(folder, names, batch=request.batch, size=request.size, unread=unread.append):
-            _update(labellers, each)
-            seen += each.names
+        for batch in read_batches(folder, names, batch=request.batch, size=request.size, unread=unread.append):
+            _update(labellers, batch)
+            seen += batch.names
             bar.progress(len(seen) + len(unread), len(names))
     if not seen:
         why = f"{_printable(unread[0].name)}: {unread[0].reason}"
         raise DataError(f"{folder} has no image among {len(names)} files, {why}; give a folder of images")
     groups = [_printable(name.rpartition("/")[0].partition("/")[0] or ".") for name in seen] if request.groups else []
     labels = [replace(labeller.compute(), groups=groups) for labeller in labellers]
-    told = [Unread(_printable(each.name), each.reason) for each in unread]
-    return _Read(ImageSet(str(folder), len(seen), told), labels[0], labels[1] if len(labels) > 1 else None)
+    listed = [Unread(_printable(file.name), file.reason) for file in unread]
+    return _Read(ImageSet(str(folder), len(seen), listed), labels[0], labels[1] if len(labels) > 1 else None)
 
 
 def _update(labellers: Sequence[Labeller], batch: ImageBatch) -> None:
-    """Let classifiers read a batch; if one cannot, the error names the first of the batch's files."""
+    """Label a batch; the error of a classifier names the first file of the batch."""
     try:
         for labeller in labellers:
             labeller.update(batch.images)
@@ -160,22 +160,22 @@ def _update(labellers: Sequence[Labeller], batch: ImageBatch) -> None:
 
 
 def _printable(name: str) -> str:
-    """Return a file's name for people; its control characters, and bytes that are no UTF-8, are escaped."""
+    """Return the name of a file with control characters, and bytes that are not UTF-8, escaped."""
     return name if name.isprintable() else name.encode("unicode_escape").decode()
 
 
 def _confusions(
-    request: Request, known: Mapping[str, Sequence[str]], attributes: Sequence[str]
+    request: Request, labels: Mapping[str, Sequence[str]], attributes: Sequence[str]
 ) -> dict[str, Confusion]:
-    """Return the confusion tables of the classifier's cards, and instead of these the user's own, by attribute."""
+    """Return confusion tables by attribute: those of the classifier's card, replaced by the user's own."""
     spec = request.classifier and reader_spec(request.classifier)
-    cards = card_confusions(spec, known, request.models) if spec else {}
-    given = {each.attribute: each for each in map(read_confusion, request.confusions)}
-    if unused := sorted(given.keys() - {*attributes}):
+    tables = card_confusions(spec, labels, request.models) if spec else {}
+    own = {table.attribute: table for table in map(read_confusion, request.confusions)}
+    if unused := sorted(own.keys() - {*attributes}):
         raise ConfigError(f"a confusion table is of {unused[0]}, but the attributes are {', '.join(attributes)}")
-    for attribute, table in given.items():
-        table.ordered(classes(known, attribute))  # raises if it has other classes
-    return cards | given
+    for attribute, table in own.items():
+        table.ordered(classes(labels, attribute))  # raises if it has other classes
+    return tables | own
 
 
 def run_and_print(request: Request, out: Path) -> None:

@@ -1,6 +1,6 @@
-"""Make the embedded world's models again from nothing: draw the pictures, train, measure, write weights and cards.
+"""Train the models of the embedded world from nothing: render images, train, measure, write weights and cards.
 
-It needs hours on a few cores; every training goes on where it was when it is started again.
+It takes hours on a few cores; a training that was interrupted continues where it was.
 """
 
 from __future__ import annotations
@@ -53,17 +53,19 @@ def run(project: Project, names: tuple[ModelName, ...], world: Path = WORLD) -> 
     """Train and ship the models `names`; return the cards of all.
 
     Args:
-        project: the project; its `world` section says what the world is.
-        names: which models.
+        project: the project, whose `world` section describes the world.
+        names: the models to train.
         world: folder of cards.yaml and weights/.
 
     Raises:
-        ConfigError: params.yaml describes no world.
+        ConfigError: params.yaml has no section `world`.
         StorageError: something cannot be written.
     """
     config = project.params.world
     if config is None:
-        raise ConfigError("params.yaml has no section world, which says what the embedded world is")
+        raise ConfigError(
+            "params.yaml has no section world: restore the one of the default params.yaml, which describes the embedded world"
+        )
     folder = project.root / "artifacts" / "world"
     models = {name: train(name, config, folder) for name in names}
     for name, model in models.items():
@@ -72,10 +74,8 @@ def run(project: Project, names: tuple[ModelName, ...], world: Path = WORLD) -> 
     test = renders(config, "test", folder).load()
     for name in names:
         quality = measure(name, world / "weights", config, *test)
-        card_before = cards.get(f"world-{name}", {})
-        cost = {
-            key: card_before[key] for key in ("cost",) if key in card_before
-        }  # of a shape, which the recipe leaves alone
+        previous = cards.get(f"world-{name}", {})
+        cost = {key: previous[key] for key in ("cost",) if key in previous}  # depends on shapes, not on the recipe
         cards[f"world-{name}"] = card(name, weights(world, name), config, quality) | cost
     write_cards(world / "cards.yaml", cards)
     with atomic_path(project.root / PICTURE) as path:
@@ -90,7 +90,7 @@ def write_cards(path: Path, cards: dict[str, Any]) -> None:
 
 
 def side_by_side(world: Path, config: WorldConfig, pairs: int = 32, columns: int = 8) -> Image.Image:
-    """Return a picture of pairs of rows: renders of fresh latents, and below them what the generator makes of those."""
+    """Return an image of pairs of rows: renders of fresh latents, and below them the generator's images of the same."""
     generator = load_generator(weights(world, "generator"))
     latents = generator.prior.sample(pairs, stream(config.seed, "side by side"))
     drawn = render(Scene(config.scene).looks(latents))

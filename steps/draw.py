@@ -1,4 +1,4 @@
-"""Draw pictures from a pass into a folder: as its flow gives them, or exactly as its energies ask."""
+"""Draw images from a pass into a folder: as its flow gives them, or exactly as its energies ask."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ from steps.train_flow import trained_energy
 
 STREAM = "draw"
 LEAST_PROPOSALS, PROPOSALS_PER_SAMPLE = 1000, 10
-"""How many proposals exact sampling draws where nobody says."""
+"""Default number of proposals of exact sampling: so many per image, and at least that many."""
 
 logger = logging.getLogger("promptgen")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be drawn.
+    """What to draw.
 
     Attributes:
-        n: number of pictures.
-        out: folder for them; made if it is not there.
+        n: number of images.
+        out: folder for them; created if it does not exist.
         seed: the same seed gives the same noise in every pass.
         exact: how samples are corrected; None leaves them as the flow gives them.
-        proposals: samples of the flow that exact ones are chosen from; None means ten per picture, and no fewer than
-            `LEAST_PROPOSALS`.
-        given: values of coordinates of the condition by name, for all pictures.
-        labels: whether the classifier and the judge of the experiment say what they see.
+        proposals: number of samples of the flow that exact ones are chosen from; None means ten per image, and at
+            least `LEAST_PROPOSALS`.
+        condition: values of coordinates of the condition by name, for all images.
+        labels: whether the experiment's classifier and judge label the images.
     """
 
     n: int
@@ -60,73 +60,75 @@ class Request:
     seed: int
     exact: Method | None = None
     proposals: int | None = None
-    given: Mapping[str, float] = field(default_factory=dict)
+    condition: Mapping[str, float] = field(default_factory=dict)
     labels: bool = False
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Pictures, with the place of each in the stream of noise and its log weight where one was computed."""
+    """Images, with the position of each in the stream of noise and its log weight if one was computed."""
 
     sample: Sample
     indices: list[int]
     log_weights: list[float] | None = None
 
 
-def run(run_pass: Pass, wanted: Request, tracker: Tracker) -> dict[str, Any]:
-    """Write pictures as NUMBER.png, then samples.csv with a row for each and summary.json; return the latter.
+def run(run_pass: Pass, request: Request, tracker: Tracker) -> dict[str, Any]:
+    """Write images as NUMBER.png, then summary.json and samples.csv, which has a row per image; return the summary.
 
-    Each file is written whole or not at all, and samples.csv last: where it is, the pictures are. The same request
-    writes the same bytes, so one that was ended can be given again.
+    Each file is written whole or not at all, and samples.csv last: if it exists, all images do. The same request
+    writes the same bytes, so an interrupted one can be repeated.
 
     Raises:
-        ConfigError: a number is not positive, there are fewer proposals than pictures, or exact samples are asked for
+        ConfigError: a number is not positive, there are fewer proposals than images, or exact samples are requested
             without an energy, without a full condition, or of a flow that was trained for another energy.
-        DataError: the flow of this pass is not trained yet, or there is no such coordinate.
+        DataError: the flow of this pass is not trained yet, or a coordinate of the condition is unknown.
         ModelFileError: a weight file is missing or damaged.
         NonFiniteEnergyError: a log weight is not finite.
         StorageError: the folder holds other files, or cannot be written.
     """
-    _check(run_pass, wanted)
+    _check(run_pass, request)
     run_pass.generator_inputs()  # raises if the flow is not trained yet
-    doubts = check_purpose(run_pass) if wanted.exact else []
+    doubts = check_purpose(run_pass) if request.exact else []
     generator = run_pass.generator(sampling=True)
-    _check_condition(generator, wanted)
-    readers = _readers(run_pass) if wanted.labels else {}
-    gallery = Gallery(wanted.out, wanted.n)
-    if wanted.exact is None:
-        batches, correction = _plain(run_pass, generator, wanted), None
+    _check_condition(generator, request)
+    readers = _readers(run_pass) if request.labels else {}
+    gallery = Gallery(request.out, request.n)
+    if request.exact is None:
+        batches, correction = _plain(run_pass, generator, request), None
     else:
-        batches, correction = _exact(run_pass, generator, wanted, wanted.exact, tracker)
+        batches, correction = _exact(run_pass, generator, request, request.exact, tracker)
     for batch in batches:
         image = batch.sample.image.clamp(0, 1)  # as a viewer sees it
-        columns = _columns(batch, wanted.seed, condition_of(generator).names)
+        columns = _columns(batch, request.seed, condition_of(generator).names)
         gallery.add(image, columns | _labels(image, readers))
-        tracker.progress(len(gallery.rows), wanted.n, "pictures")
-    summary = _summary(run_pass, wanted, correction, doubts)
+        tracker.progress(len(gallery.rows), request.n, "images")
+    summary = _summary(run_pass, request, correction, doubts)
     gallery.finish(summary)
     return summary
 
 
-def _check(run_pass: Pass, wanted: Request) -> None:
-    if wanted.n < 1 or (wanted.proposals is not None and wanted.proposals < 1):
-        raise ConfigError("the numbers of pictures and of proposals must be positive")
-    if wanted.proposals is not None and wanted.proposals < wanted.n:
-        raise ConfigError(f"{wanted.n} pictures cannot be chosen from {wanted.proposals} proposals: draw more of those")
-    if wanted.exact and run_pass.kind == "generator":
-        raise ConfigError("pass 0 has no flow and no energy: what it draws is exact already, so leave --exact out")
+def _check(run_pass: Pass, request: Request) -> None:
+    if request.n < 1 or (request.proposals is not None and request.proposals < 1):
+        raise ConfigError(
+            f"the numbers of images and proposals must be positive, got {request.n} and {request.proposals}"
+        )
+    if request.proposals is not None and request.proposals < request.n:
+        raise ConfigError(f"{request.n} images cannot be chosen from {request.proposals} proposals: draw more")
+    if request.exact and run_pass.kind == "generator":
+        raise ConfigError("pass 0 has no flow and no energy, so its samples are exact already: leave --exact out")
 
 
-def _check_condition(generator: Generator, wanted: Request) -> None:
-    """Refuse conditions that the chain does not know, and for exact samples a missing one.
+def _check_condition(generator: Generator, request: Request) -> None:
+    """Refuse coordinates that the chain does not know, and for exact samples missing ones.
 
     A target is normalised for each condition on its own, and weights of different conditions do not compare.
     """
     condition = condition_of(generator)
-    condition.fix(torch.zeros(1, len(condition)), wanted.given)
-    if wanted.exact and (missing := [name for name in condition.names if name not in wanted.given]):
-        raise ConfigError(f"exact samples are of one condition: give {' and '.join(missing)} by --condition")
-    for name, value in wanted.given.items():
+    condition.fix(torch.zeros(1, len(condition)), request.condition)
+    if request.exact and (missing := [name for name in condition.names if name not in request.condition]):
+        raise ConfigError(f"exact samples need one full condition: add {' and '.join(missing)} to --condition")
+    for name, value in request.condition.items():
         low, high = condition.ranges[name]
         if not low <= value <= high:
             logger.warning("%s = %g is outside %g to %g, for which the flow was trained", name, value, low, high)
@@ -138,34 +140,36 @@ def _readers(run_pass: Pass) -> dict[str, Classifier]:
     return {name: placed(build_classifier(getattr(debias, name), models)) for name in ("classifier", "judge")}
 
 
-def _plain(run_pass: Pass, generator: Generator, wanted: Request) -> Iterator[_Batch]:
+def _plain(run_pass: Pass, generator: Generator, request: Request) -> Iterator[_Batch]:
     """Yield samples as the flow gives them."""
     batch, done = run_pass.params.evaluation.batch, 0
-    for sample in draw(generator, wanted.n, seed=wanted.seed, stream=STREAM, batch=batch, condition=wanted.given):
+    for sample in draw(
+        generator, request.n, seed=request.seed, stream=STREAM, batch=batch, condition=request.condition
+    ):
         yield _Batch(sample, list(range(done, done + len(sample.latent))))
         done += len(sample.latent)
 
 
 def _exact(
-    run_pass: Pass, generator: Generator, wanted: Request, method: Method, tracker: Tracker
+    run_pass: Pass, generator: Generator, request: Request, method: Method, tracker: Tracker
 ) -> tuple[Iterator[_Batch], Correction]:
-    """Return samples chosen from proposals, which are those that `_plain` would give, and how they were chosen."""
+    """Return samples chosen from proposals, the samples that `_plain` would yield, and how they were chosen."""
     assert isinstance(generator, ChainedGenerator)  # every pass but the first ends with a flow
-    m = wanted.proposals or max(LEAST_PROPOSALS, PROPOSALS_PER_SAMPLE * wanted.n)
-    latents = torch.cat(list(latent_blocks(generator.prior, m, wanted.seed, STREAM)))
+    m = request.proposals or max(LEAST_PROPOSALS, PROPOSALS_PER_SAMPLE * request.n)
+    latents = torch.cat(list(latent_blocks(generator.prior, m, request.seed, STREAM)))
     condition = condition_of(generator)
-    context = condition.fix(torch.zeros(m, len(condition)), wanted.given).to(latents) if condition else None
+    context = condition.fix(torch.zeros(m, len(condition)), request.condition).to(latents) if condition else None
     batch = run_pass.params.evaluation.batch
     log_weights = chain_log_weights(
         generator,
         trained_energy(run_pass),
         latents,
         context,
-        seed=wanted.seed,
+        seed=request.seed,
         batch=batch,
         progress=lambda done: tracker.progress(done, m, "proposals"),
     )
-    correction = correct(log_weights, wanted.n, method, stream(wanted.seed, STREAM, method))
+    correction = correct(log_weights, request.n, method, stream(request.seed, STREAM, method))
     return _chosen(generator, latents, context, log_weights, torch.split(correction.chosen, batch)), correction
 
 
@@ -173,14 +177,14 @@ def _chosen(
     generator: Generator, latents: Tensor, context: Tensor | None, log_weights: Tensor, parts: tuple[Tensor, ...]
 ) -> Iterator[_Batch]:
     for part in parts:
-        told = None if context is None else context[part]
+        chosen_context = None if context is None else context[part]
         with torch.inference_mode():
-            image = conditioned_images(generator, latents[part], told)
-        yield _Batch(Sample(latents[part], image, told), part.tolist(), log_weights[part].tolist())
+            image = conditioned_images(generator, latents[part], chosen_context)
+        yield _Batch(Sample(latents[part], image, chosen_context), part.tolist(), log_weights[part].tolist())
 
 
 def _columns(batch: _Batch, seed: int, names: tuple[str, ...]) -> dict[str, list[Any]]:
-    """Return what the table says of a batch besides labels, by column."""
+    """Return the columns of the table for a batch, without its labels."""
     columns: dict[str, list[Any]] = {"seed": [seed] * len(batch.indices), "index": batch.indices}
     if batch.sample.context is not None:
         for name, values in zip(names, batch.sample.context.T.tolist(), strict=True):
@@ -192,30 +196,30 @@ def _columns(batch: _Batch, seed: int, names: tuple[str, ...]) -> dict[str, list
 
 def _labels(image: Tensor, readers: Mapping[str, Classifier]) -> dict[str, list[str]]:
     """Return the label of each image by `READER.ATTRIBUTE`."""
-    found = {}
+    labels = {}
     for reader, classifier in readers.items():
         with torch.inference_mode():
             logits = classifier(image)
         for name, words in classifier.attributes.items():
-            found[f"{reader}.{name}"] = [words[index] for index in hard_labels(logits, name).tolist()]
-    return found
+            labels[f"{reader}.{name}"] = [words[index] for index in hard_labels(logits, name).tolist()]
+    return labels
 
 
-def _summary(run_pass: Pass, wanted: Request, correction: Correction | None, doubts: list[str]) -> dict[str, Any]:
+def _summary(run_pass: Pass, request: Request, correction: Correction | None, doubts: list[str]) -> dict[str, Any]:
     exact = correction and correction.as_dict()
     return {
         "experiment": run_pass.params.experiment,
         "pass": run_pass.number,
         "kind": run_pass.kind,
-        "n": wanted.n,
-        "seed": wanted.seed,
-        "condition": dict(wanted.given),
+        "n": request.n,
+        "seed": request.seed,
+        "condition": dict(request.condition),
         "exact": exact and {**exact, "doubts": [*doubts, *exact["doubts"]]},
     }
 
 
 def described(correction: Mapping[str, Any]) -> str:
-    """Return the figures of exact sampling, as summary.json has them, in a line."""
+    """Return the figures of exact sampling in summary.json as a line of text."""
     fit, accepted = correction["fit"], correction["acceptance"]
     tail = "none" if fit["tail_index"] is None else f"{fit['tail_index']:.2f}"
     parts = [
@@ -235,4 +239,4 @@ def run_and_print(run_pass: Pass, request: Request) -> None:
         print(described(summary["exact"]))
         for doubt in summary["exact"]["doubts"]:
             logger.warning("%s", doubt)
-    print(f"{request.out}: {request.n} pictures")
+    print(f"{request.out}: {request.n} images")

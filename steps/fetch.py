@@ -1,4 +1,4 @@
-"""Fetch models' weight files into models/, and hold them against their cards or against models.lock."""
+"""Download the weight files of models into models/, and verify them by their cards or by models.lock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from promptgen.model_files import store
 
 
 def run(name: str, models: Path, source: Path | None = None) -> list[Path]:
-    """Fetch the files of one model; returns at once when they are there and sound.
+    """Fetch the files of one model; return at once if they are there and intact.
 
     Args:
         name: name of its card.
@@ -21,14 +21,14 @@ def run(name: str, models: Path, source: Path | None = None) -> list[Path]:
 
     Raises:
         ConfigError: there is no such card.
-        ModelFileError: no URL gave the file, or what it gave is not what the card says.
+        ModelFileError: no URL has the file, or its content is not what the card says.
         StorageError: the file cannot be written.
     """
     return store.fetch(name, models) if source is None else store.adopt(name, models, source)
 
 
 def run_all(names: list[str], models: Path, source: Path | None = None) -> None:
-    """Fetch several models and print the paths of their files; one that fails holds up none of the others.
+    """Fetch several models and print the paths of their files; a failure does not stop the others.
 
     Raises:
         ModelFileError: some of several failed, each with a line on stderr.

@@ -58,10 +58,10 @@ def reader_spec(name: str) -> ReaderSpec:
     """Return the classifier that a word of the command line stands for.
 
     Args:
-        name: name of a card; ``module:factory`` of the user's own; or a YAML file with what params.yaml would have.
+        name: name of a card; ``module:factory`` of the user's own; or a YAML file with the content that params.yaml would have.
 
     Raises:
-        ConfigError: it is none of them.
+        ConfigError: it is none of these.
     """
     content: object = name
     if name.endswith((".yaml", ".yml")):
@@ -72,25 +72,25 @@ def reader_spec(name: str) -> ReaderSpec:
 
 
 def parse_targets(texts: Sequence[str], attributes: Sequence[str]) -> Targets:
-    """Return wanted shares by attribute; an attribute that is not in it is wanted uniform.
+    """Return target shares by attribute; an attribute that is left out has a uniform target.
 
     Args:
-        texts: each ``uniform``, or such as ``"Male=0.4, Female=0.6"``; with ``"gender: "`` before it where there are
-            several attributes.
-        attributes: those that are audited.
+        texts: each ``uniform``, or such as ``"Male=0.4, Female=0.6"``; after ``"gender: "`` if there are several
+            attributes.
+        attributes: the audited attributes.
 
     Raises:
-        ConfigError: a text cannot be read, or is not for one of them.
+        ConfigError: a text cannot be read, or names another attribute.
     """
     targets: dict[str, dict[str, float]] = {}
-    for each in texts:
-        head, colon, rest = each.partition(":")
+    for text in texts:
+        head, colon, rest = text.partition(":")
         named = bool(colon) and "=" not in head
-        if not named and each.strip() != "uniform" and len(attributes) > 1:
-            raise ConfigError(f'the target "{each}" is for which attribute? write "{attributes[0]}: {each}"')
-        name, shares = (head.strip(), rest.strip()) if named else (attributes[0], each.strip())
+        if not named and text.strip() != "uniform" and len(attributes) > 1:
+            raise ConfigError(f'the target "{text}" is for which attribute? write "{attributes[0]}: {text}"')
+        name, shares = (head.strip(), rest.strip()) if named else (attributes[0], text.strip())
         if name not in attributes:
-            raise ConfigError(f'the target "{each}" is for {name}, but the attributes are {", ".join(attributes)}')
+            raise ConfigError(f'the target "{text}" is for {name}, but the attributes are {", ".join(attributes)}')
         if shares != "uniform":
             targets[name] = _shares(shares)
     return targets

@@ -1,4 +1,4 @@
-"""A folder of pictures, NUMBER.png, with a table that has a row for each."""
+"""A folder of images, NUMBER.png, with a table that has a row for each."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from promptgen.reporting.drawing.pictures import png
 SAMPLES_NAME = "samples.csv"
 SUMMARY_NAME = "summary.json"
 DIGITS = 6
-"""Digits of a picture's number in its name, at least."""
+"""Least number of digits in the name of an image."""
 
 
 class Gallery:
-    """Pictures that come in batches. Each file is written whole or not at all, and the table last.
+    """Writes images that come in batches. Each file is written whole or not at all, and the table last.
 
     Args:
-        folder: the folder; made if it is not there. The table of an earlier run in it is removed.
-        n: number of pictures there will be.
+        folder: the folder; created if it does not exist. The table of an earlier run in it is removed.
+        n: number of images to come.
 
     Raises:
-        StorageError: the folder holds files that are not of such a gallery, or cannot be written.
+        StorageError: the folder holds files that do not belong to such a gallery, or cannot be written.
     """
 
     def __init__(self, folder: Path, n: int) -> None:
@@ -45,7 +45,7 @@ class Gallery:
             raise storage_error(folder, error) from error
 
     def add(self, images: Tensor, columns: Mapping[str, Sequence[Any]]) -> None:
-        """Write images, (B, 3, H, W) in [0, 1], and take what the table is to say of them, B values per column.
+        """Write images, (B, 3, H, W) in [0, 1], and keep their rows of the table, B values per column.
 
         Raises:
             StorageError: a file cannot be written.

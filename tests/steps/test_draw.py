@@ -116,7 +116,7 @@ def test_exact_samples_of_a_pass_that_was_trained_for_something_else_are_refused
     this = changed(done, tmp_path / "project", number, **{section: content})
     with pytest.raises(ConfigError) as refused:
         drawn(this, tmp_path / "out", exact="resample")
-    assert f"pass {number} was not trained for what params.yaml asks for: " in str(refused.value)
+    assert f"pass {number} was not trained for the present params.yaml: " in str(refused.value)
     assert different in str(refused.value)
     assert f"`promptgen step train_flow --pass {number}`" in str(refused.value)
     assert not (tmp_path / "out").exists()
@@ -183,10 +183,10 @@ def test_another_version_of_the_code_alone_is_no_difference(done, tmp_path, numb
 @pytest.mark.parametrize(
     ("older", "doubt"),
     [
-        (lambda found: found.pop("made_from"), "nothing tells what pass 1 was trained for (an earlier version"),
+        (lambda found: found.pop("made_from"), "what pass 1 was trained for is unknown (an earlier version"),
         (
             lambda found: found["made_from"]["params"]["energies"]["wish"].update(gone=1),
-            "nothing tells what pass 1 was trained for (energies.wish.gone is unknown",
+            "what pass 1 was trained for is unknown (energies.wish.gone is unknown",
         ),
         (
             lambda found: found["made_from"]["inputs"].update({"tests.tiny:wish": "0" * 64}),
@@ -213,7 +213,7 @@ def test_other_multipliers_matter_only_where_training_left_them_alone(done, tmp_
         manifest["made_from"]["inputs"]["moments.json"] = "0" * 64
 
     rewritten(fixed, then)
-    with pytest.raises(ConfigError, match=r"moments\.json is another file now"):
+    with pytest.raises(ConfigError, match=r"moments\.json is now another file"):
         drawn(fixed, tmp_path / "out", exact="resample", proposals=100)
 
 
@@ -319,7 +319,7 @@ def test_impossible_requests_are_refused_before_anything_is_written(done, tmp_pa
         (ConfigError, {"n": 0}),
         (ConfigError, {"exact": "resample", "proposals": 0}),
         (ConfigError, {"exact": "resample", "proposals": 19}),
-        (DataError, {"given": {"yaw": 0.1}}),
+        (DataError, {"condition": {"yaw": 0.1}}),
     ):
         with pytest.raises(error):
             drawn(Pass(done, 1), tmp_path / "out", **options)
@@ -336,18 +336,18 @@ def test_a_condition_is_given_to_all_pictures(tmp_path, caplog):
     assert len({row["condition.yaw"] for row in free}) == 20
     blue = {}
     for yaw in (-0.2, 0.2):
-        rows, summary = drawn(this, tmp_path / f"{yaw}", given={"yaw": yaw})
+        rows, summary = drawn(this, tmp_path / f"{yaw}", condition={"yaw": yaw})
         assert {row["condition.yaw"] for row in rows} == {f"{yaw:g}"}
         assert summary["condition"] == {"yaw": yaw}
         pictures = [np.asarray(Image.open(tmp_path / f"{yaw}" / row["file"])) for row in rows]
         blue[yaw] = np.mean([picture[0, 0, 2] for picture in pictures])
     assert blue[0.2] > blue[-0.2] + 20
-    with pytest.raises(ConfigError, match="exact samples are of one condition: give yaw by --condition"):
+    with pytest.raises(ConfigError, match="exact samples need one full condition: add yaw to --condition"):
         drawn(this, tmp_path / "exact", exact="resample")
-    rows, summary = drawn(this, tmp_path / "exact", given={"yaw": 0.1}, exact="resample", proposals=100)
+    rows, summary = drawn(this, tmp_path / "exact", condition={"yaw": 0.1}, exact="resample", proposals=100)
     assert {row["condition.yaw"] for row in rows} == {"0.1"}
     assert not caplog.messages
-    drawn(this, tmp_path / "far", given={"yaw": 0.5})
+    drawn(this, tmp_path / "far", condition={"yaw": 0.5})
     assert caplog.messages == ["yaw = 0.5 is outside -0.2 to 0.2, for which the flow was trained"]
 
 
@@ -357,7 +357,7 @@ def test_the_command_tells_and_warns(done, tmp_path, capsys, caplog):
     assert typed("draw", *common, "--n", 20, "--out", tmp_path / "out", *exact) == 0
     told = capsys.readouterr().out
     assert "% accepted, effective sample size" in told
-    assert f"{tmp_path / 'out'}: 20 pictures" in told
+    assert f"{tmp_path / 'out'}: 20 images" in told
     assert any("the weights are not to be trusted" in message for message in caplog.messages)
     assert read_json(tmp_path / "out" / SUMMARY_NAME)["seed"] == done.params.seed
 
