@@ -63,9 +63,7 @@ def run(project: Project, names: tuple[ModelName, ...], world: Path = WORLD) -> 
     """
     config = project.params.world
     if config is None:
-        raise ConfigError(
-            "params.yaml has no section world: restore the one of the default params.yaml, which describes the embedded world"
-        )
+        raise ConfigError("params.yaml has no section world: copy it from the default params.yaml")
     folder = project.root / "artifacts" / "world"
     models = {name: train(name, config, folder) for name in names}
     for name, model in models.items():

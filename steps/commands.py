@@ -165,7 +165,7 @@ def draw(words: Sequence[str]) -> None:
         seed=run_pass.params.seed if options.seed is None else options.seed,
         exact=options.exact,
         proposals=options.proposals,
-        given=options.condition,
+        condition=options.condition,
         labels=options.labels,
     )
     draw.run_and_print(run_pass, request)

@@ -45,16 +45,12 @@ WRONG: dict[str, list[str]] = {
 """Wrong arguments of every command."""
 
 MODULES = {
-    "fetch": "steps.fetch",
-    "list-models": "steps.list_models",
-    "report": "steps.report",
-    "run": "pipelines.debias",
-    "ui": "pipelines.ui",
-    "check": "steps.check",
-    "step sample": "steps.sample",
-    "step train_flow": "steps.train_flow",
+    **{f"step {name}": f"steps.{name}" for name in commands.STEPS},
+    **{name: f"steps.{name.replace('-', '_')}" for name in ("audit", "build-world", "check", "draw", "fetch")},
+    **{name: f"steps.{name.replace('-', '_')}" for name in ("list-models", "report", "sync")},
+    **{"run": "pipelines.debias", "serve": "pipelines.serve", "ui": "pipelines.ui"},
 }
-"""Commands that `python -m` runs as well."""
+"""Modules that `python -m` runs as commands."""
 
 MEASURED = """
 import json, resource, subprocess, sys

@@ -58,7 +58,7 @@ def reader_spec(name: str) -> ReaderSpec:
     """Return the classifier that a word of the command line stands for.
 
     Args:
-        name: name of a card; ``module:factory`` of the user's own; or a YAML file with the content that params.yaml would have.
+        name: name of a card; ``module:factory`` of the user's own; or a YAML file with its section of params.yaml.
 
     Raises:
         ConfigError: it is none of these.
