@@ -206,7 +206,7 @@ class Params(Section):
         tracking: where MLflow records the runs.
         schedule: when the experiment runs by itself; null means never.
         models: names of the cards to fetch.
-        world: how the embedded world is made; read by `python -m steps.build_world` only.
+        world: how the embedded world is made; read by `promptgen build-world` only.
     """
 
     experiment: Name

@@ -78,7 +78,7 @@ def _manifest(run_pass: Pass, step: str) -> dict[str, Any]:
     try:
         return StepFolder(run_pass.folder(step), "").manifest()
     except DataError as error:
-        raise DataError(f"{error}; write it with `python -m steps.{step} --pass {run_pass.number}`") from error
+        raise DataError(f"{error}; write it with `promptgen step {step} --pass {run_pass.number}`") from error
 
 
 def write_metrics(

@@ -73,7 +73,7 @@ def test_a_pass_is_compared_only_with_passes_that_were_evaluated(done, tmp_path)
     """Nothing is counted here: without the evaluation of an earlier pass the step says how to get it."""
     shutil.copytree(done.artifacts, tmp_path / "artifacts/tiny")
     shutil.rmtree(tmp_path / "artifacts/tiny/pass-0/evaluate")
-    with pytest.raises(DataError, match=r"python -m steps\.evaluate --pass 0"):
+    with pytest.raises(DataError, match=r"promptgen step evaluate --pass 0"):
         estimate_bias.run(Pass(project_in(tmp_path), 1), NullTracker())
 
 
