@@ -83,8 +83,6 @@ def measure_bias(
         >>> bias = measure_bias([80, 20], target=[0.5, 0.5], resamples=100)
         >>> bias.shares[0].value, round(bias.kl.value, 4), round(bias.total_variation.value, 4)
         (0.8, 0.1927, 0.3)
-        >>> bias.contains_target
-        False
     """
     checked, mu = check_counts(counts), check_target(target)
     options: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
