@@ -215,8 +215,8 @@ def test_it_is_counted_also_where_passes_run_out(server, tmp_path):
     output = fork(tmp_path).end()
     assert "stopped after pass 2: maximum of passes reached" in output
     assert "pass 2 counted again on 512 fresh samples" in output
-    confirmation = confirmation_in(tmp_path)
-    assert confirmation["contains_target"] is False
+    summary = json.loads((tmp_path / "reports/summary.json").read_text())
+    assert summary["confirmed"]["contains_target"] is False
 
 
 def test_prefect_shows_the_run(finished, server):

@@ -103,7 +103,7 @@ def test_expected_memory_of_a_batch():
         ("smal", {}, ConfigError, "did you mean small"),
         ("beta-ffhq", {}, ConfigError, "holds multipliers, which cost nothing"),
         ("small", {"device": "gpu"}, ConfigError, "'gpu' is not a device; expected cpu, cuda"),
-        ("small", {"device": "meta"}, ConfigError, "this torch has no meta; expected cpu"),
+        ("small", {"device": "meta"}, ConfigError, "this torch has no device meta; expected cpu"),
         ("small", {"batch": 0}, DataError, "at least one image, got 0"),
     ],
 )

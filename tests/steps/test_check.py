@@ -110,7 +110,7 @@ def test_a_model_of_another_kind_is_refused(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_told_before_any_work(tmp_path):
     (tmp_path / "reports").write_text("a file where a folder is needed")
-    with pytest.raises(StorageError, match=r"cannot write .*reports: a file is where a folder is needed"):
+    with pytest.raises(StorageError, match=r"cannot write .*reports: a file is in the place of a folder"):
         check.run(project_in(tmp_path))
     assert not list(tmp_path.rglob("manifest.json"))
 

@@ -103,7 +103,7 @@ def test_what_was_done_on_another_device_is_done(tmp_path):
     [
         ("gpu", "'gpu' is not a device; expected cpu, cuda"),
         ("cuda:99", r"this torch has no device cuda:99; expected cpu\b"),
-        ("meta", r"this torch has no meta; expected cpu\b"),
+        ("meta", r"this torch has no device meta; expected cpu\b"),
     ],
 )
 def test_a_device_that_is_not_there_is_told_before_any_work(tmp_path, device, message):
