@@ -13,12 +13,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 def pytest_collection_modifyitems(items):
     """Move the tests that start servers to where each of two processes begins, so that no process ends with them.
 
-    Half of them come first, and half in the middle, which is where the second process takes its first test.
+    Those of one file, which share a server, come first, and all others in the middle: the second process begins there.
     """
-    long = [item for item in items if item.get_closest_marker("server")]
-    short = [item for item in items if not item.get_closest_marker("server")]
-    half, middle = len(long) // 2, len(short) // 2
-    items[:] = [*long[:half], *short[:middle], *long[half:], *short[middle:]]
+    servers = [item for item in items if item.get_closest_marker("server")]
+    others = [item for item in items if not item.get_closest_marker("server")]
+    first = [item for item in servers if item.path == servers[0].path]
+    middle = (len(others) + len(servers)) // 2 - len(first)
+    items[:] = [*first, *others[:middle], *(item for item in servers if item not in first), *others[middle:]]
 
 
 @pytest.fixture
