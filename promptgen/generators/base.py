@@ -14,7 +14,7 @@ from promptgen.errors import DataError
 
 
 class GaussianPrior(nn.Module):
-    """Centred Gaussian with independent coordinates, the prior of a generator's flat latent.
+    """Zero-mean Gaussian with independent coordinates: the prior of a generator's flat latent.
 
     Args:
         scale: standard deviations, (D,), all positive.
@@ -102,7 +102,7 @@ class Generator(Protocol):
 
 @runtime_checkable
 class Conditional(Protocol):
-    """A generator that takes a condition, such as one with a conditional flow on it.
+    """A generator that takes a condition, such as a generator behind a conditional flow.
 
     Attributes:
         condition: the coordinates of the condition.
@@ -119,9 +119,9 @@ class Conditional(Protocol):
 
 @runtime_checkable
 class HasTruth(Protocol):
-    """A generator that knows the true attributes of its latents, for evaluation only: training does not use them.
+    """A generator that can return the true attributes of its latents. Only evaluation uses them, never training.
 
-    `truth_classes` returns its class labels, in the order of the indices.
+    `truth_classes` returns the class labels in the order of the indices.
     """
 
     def truth(self, latent: Tensor) -> Mapping[str, Tensor]:
@@ -150,9 +150,9 @@ def conditioned_images(
 
 
 def truth_classes(generator: HasTruth) -> Mapping[str, Sequence[str]] | None:
-    """Return the class labels by attribute, in the order of the true indices; None if the generator lacks them.
+    """Return the class labels by attribute, in the order of the true indices; None if the generator has none.
 
-    As for a classifier, they are the generator's `attributes`.
+    The labels are the generator's `attributes`, as for a classifier.
     """
     return cast("Mapping[str, Sequence[str]] | None", getattr(generator, "attributes", None))
 

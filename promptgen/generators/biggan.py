@@ -1,7 +1,7 @@
 """BigGAN-deep: latent z and class embedding y -> image, with the state-dict layout of the published checkpoints.
 
-The two are one latent, (z, y), whose prior has two scales: N(0, I) for z and N(0, s^2 I) for y, with `s` the root mean
-square of the class embeddings. A flow thus finds classes, and mixtures of classes, that no label names.
+The latent is the pair (z, y). Its prior has two scales: N(0, I) for z and N(0, s^2 I) for y, where `s` is the root mean
+square of the class embeddings. A flow can therefore reach mixtures of classes that no label names.
 
 Source: *Large Scale GAN Training for High Fidelity Natural Image Synthesis* (Brock, Donahue, Simonyan, ICLR 2019,
 https://arxiv.org/abs/1809.11096, appendix B: BigGAN-deep). An independent implementation.
@@ -35,14 +35,14 @@ from promptgen.seeding import stream
 from promptgen.strict import validate
 
 RANDOM_GAIN = 0.1
-"""Factor of the random weights by which the condition scales activations; see `random_biggan`."""
+"""Factor of the random weights through which the condition scales activations; see `random_biggan`."""
 
 CLAMP = 2.0
-"""Largest absolute coordinate of z before it is scaled by the truncation; its statistics were measured so."""
+"""Bound of the absolute coordinates of z before the truncation scales them; the statistics assume this bound."""
 
 
 class Synthesis(nn.Module):
-    """From the condition (z, y) to the image.
+    """Map the condition (z, y) to the image.
 
     Args:
         config: shape of the network.
@@ -63,7 +63,7 @@ class Synthesis(nn.Module):
         self.conv_to_rgb = convolution(width, width, 3, rng)
 
     def features(self, condition: Tensor) -> Iterator[Tensor]:
-        """Yield the first map, (B, 16 W, 4, 4), and the output of each layer, for conditions (B, D)."""
+        """Yield the first map, (B, 16 W, 4, 4), then the output of each layer, for conditions (B, D)."""
         x = self.gen_z(condition).unflatten(1, (FIRST, FIRST, -1)).permute(0, 3, 1, 2)  # stored with channels last
         yield x
         for layer in self.layers:
@@ -73,21 +73,21 @@ class Synthesis(nn.Module):
     def forward(self, condition: Tensor) -> Tensor:
         *_, x = self.features(condition)
         x = self.bn(x).relu()
-        # The published layer has as many output channels as input channels; the image is the first three.
+        # The published layer has as many output channels as input channels; the first three are the image.
         image = F.conv2d(x, self.conv_to_rgb.weight[:3], self.conv_to_rgb.bias[:3], padding=1)  # type: ignore[index]
         return image.tanh()
 
 
 class BigGAN(FrozenModule):
-    """BigGAN-deep generator.
+    """BigGAN-deep as a generator.
 
     Args:
         config: shape of the network and truncation.
         seed: seed of the initial weights.
 
     Attributes:
-        prior: over (z, y), (B, z_dim + class_embed_dim): standard deviation 1 for z and, for y, the root mean square
-            of the class embeddings at the time of `freeze`.
+        prior: distribution of (z, y), (B, z_dim + class_embed_dim). The standard deviation is 1 for z; for y it is the
+            root mean square of the class embeddings when `freeze` is called.
         image_shape: (3, output_dim, output_dim).
     """
 
@@ -102,7 +102,7 @@ class BigGAN(FrozenModule):
         self.prior.register_buffer("scale", self._prior_scale(), persistent=False)
 
     def freeze(self) -> None:
-        """Stop training for good, and take the prior's scale from the class embeddings as they are now."""
+        """Freeze the weights for good and set the prior's scale from the current class embeddings."""
         super().freeze()
         self.prior.scale.copy_(self._prior_scale())
         self.generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -113,14 +113,14 @@ class BigGAN(FrozenModule):
         return y
 
     def truncate(self, z: Tensor) -> Tensor:
-        """Return z, (B, z_dim), clamped and scaled as the truncation of the configuration says."""
+        """Return z, (B, z_dim), clamped and then scaled by the configured truncation."""
         return self.config.truncation * z.clamp(-CLAMP, CLAMP)
 
     def conditioned(self, latent: Tensor) -> Tensor:
-        """Return what the network is conditioned on, (B, D), for latents (z, y), (B, D): y stays as it is.
+        """Return the network's condition, (B, D), for latents (z, y), (B, D): z is truncated, y is unchanged.
 
         Raises:
-            DataError: the latents have another number of coordinates.
+            DataError: the latents have the wrong number of coordinates.
         """
         self.prior.require(latent)
         z, y = latent[:, : self.config.z_dim], latent[:, self.config.z_dim :]
@@ -131,7 +131,7 @@ class BigGAN(FrozenModule):
 
         Args:
             latent: latents (z, y), (B, z_dim + class_embed_dim), before truncation.
-            noise: not used, for the image depends on the latent alone.
+            noise: unused; the image depends on the latent alone.
         """
         image: Tensor = self.generator(self.conditioned(latent))
         return (image + 1) / 2
@@ -150,14 +150,14 @@ def load_biggan(
     """Load a published checkpoint and freeze it.
 
     Args:
-        path: file of ``torch.save`` that is a state dict; entries that are no tensors are ignored.
-        config_path: the published ``config.json``; None takes the shape published for `size` or, without one, the file
-            beside `path` that is named like it, with ``config.json`` in place of ``pytorch_model.bin``.
+        path: ``torch.save`` file that holds a state dict; entries that are not tensors are ignored.
+        config_path: the published ``config.json``. None uses the shape published for `size`; if `size` is None too, it
+            reads the file whose path is `path` with ``pytorch_model.bin`` replaced by ``config.json``.
         truncation: see `BigGANConfig`.
-        size: height and width of its images, which the configuration must have; None accepts any.
+        size: height and width of the images, which the configuration must match; None accepts any size.
 
     Raises:
-        ConfigError: no such size was published.
+        ConfigError: no network was published for this size.
         ModelFileError: a file cannot be read, its keys or shapes differ from the configured network's, or the
             configuration is for another size.
     """
@@ -168,7 +168,7 @@ def load_biggan(
         config = read_config(config_path or _config_beside(path), truncation)
     if size not in (None, config.output_dim):
         raise ModelFileError(
-            f"{config_path}: for images of {config.output_dim} pixels, expected {size}; fetch it again"
+            f"{config_path} configures images of {config.output_dim} pixels, expected {size}; fetch the file again"
         )
     model = BigGAN(_with_embeddings_of(state, config))
     load_strictly(model, fold_spectral_norm(state, path), source=path)
@@ -177,31 +177,31 @@ def load_biggan(
 
 
 def random_biggan(size: int | None = None, truncation: float = 1.0, *, seed: int = 0, **fields: Any) -> BigGAN:
-    """Return a frozen network with random weights: for dry runs and benchmarks.
+    """Return a frozen network with random weights, for dry runs and benchmarks.
 
     Args:
-        size: 128, 256 or 512 for the shape published for that size; None takes the shape from `fields` alone.
+        size: image size whose published shape to use: 128, 256 or 512; None uses `fields` alone.
         truncation: see `BigGANConfig`.
         seed: seed of the weights.
-        fields: others of `BigGANConfig`, such as `channel_width`; they replace those published for `size`.
+        fields: other fields of `BigGANConfig`, such as `channel_width`; they override the published shape.
 
     Raises:
-        ConfigError: no such size was published, or a field is unknown or out of range.
+        ConfigError: no network was published for this size, or a field is unknown or out of range.
     """
     shape = {} if size is None else published_config(size).model_dump()
     model = BigGAN(validate(BigGANConfig, {**shape, **fields, "truncation": truncation}), seed)
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, ConditionalBatchNorm):
-                module.scale.weight.mul_(RANDOM_GAIN)  # or the statistics, which were never measured, are far off
-        # Every block adds about as much again; so the tanh is not saturated.
+                module.scale.weight.mul_(RANDOM_GAIN)  # keeps activations near the unmeasured statistics
+        # Every block adds about the same variance; this factor keeps the tanh from saturating.
         model.generator.conv_to_rgb.weight.mul_(len(model.generator.layers) ** -0.5)
     model.freeze()
     return model
 
 
 def _with_embeddings_of(state: Mapping[str, Tensor], config: BigGANConfig) -> BigGANConfig:
-    """Return `config` with the length of the file's class embeddings, which the published code takes from `z_dim`."""
+    """Return `config` with the file's embedding length; the published code assumes that it equals `z_dim`."""
     table = state.get("embeddings.weight")
     if table is None or table.ndim != 2 or not len(table):
         return config
@@ -210,5 +210,5 @@ def _with_embeddings_of(state: Mapping[str, Tensor], config: BigGANConfig) -> Bi
 
 def _config_beside(path: Path) -> Path:
     if not path.name.endswith("pytorch_model.bin"):
-        raise ModelFileError(f"{path}: say which size it has, or where its config.json is")
+        raise ModelFileError(f"{path}: cannot find its config.json; pass its image size or the path of config.json")
     return path.with_name(path.name.removesuffix("pytorch_model.bin") + "config.json")

@@ -1,4 +1,4 @@
-"""Shapes of BigGAN-deep: the published ones, and those that a published ``config.json`` gives."""
+"""Configurations of BigGAN-deep: the published shapes, and the reader of a published ``config.json``."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from promptgen.files import read_json
 from promptgen.strict import Section
 
 Layer = tuple[bool, int, int]
-"""Of a block: whether it doubles the size, and its input and output channels in multiples of the width."""
+"""A block: whether it doubles the size, then its input and output channels in multiples of the channel width."""
 
 FIRST = 4
 """Height and width of the first map."""
 
 FIRST_WIDTH = 16
-"""Channels of the first map in multiples of the width."""
+"""Channels of the first map in multiples of the channel width."""
 
 _TO_128: tuple[Layer, ...] = (
     *((False, 16, 16), (True, 16, 16), (False, 16, 16), (True, 16, 8), (False, 8, 8)),
@@ -33,7 +33,7 @@ PUBLISHED_LAYERS: Mapping[int, tuple[Layer, ...]] = {
     256: _TO_256,
     512: (*_TO_256, (False, 1, 1), (True, 1, 1)),
 }
-"""Blocks of the published networks by the size of their images."""
+"""Blocks of the published networks by image size."""
 
 
 class BigGANConfig(Section):
@@ -43,13 +43,13 @@ class BigGANConfig(Section):
         output_dim: height and width of the image.
         z_dim: coordinates of z.
         class_embed_dim: coordinates of the class embedding y.
-        channel_width: the channels that `layers` counts in.
+        channel_width: unit in which `layers` counts channels.
         num_classes: number of embedded classes.
         layers: the blocks, see `Layer`.
-        attention_layer_position: index of the block that the attention layer stands before.
+        attention_layer_position: index of the block that follows the attention layer.
         eps: added to variances.
-        n_stats: truncations, evenly spaced from 0 to 1, that statistics of activations are stored for.
-        truncation: z is clamped to +-2 and multiplied by it, and the statistics that belong to it are used.
+        n_stats: number of truncations, evenly spaced from 0 to 1, with stored activation statistics.
+        truncation: factor of z after clamping to +-2; it also selects the activation statistics.
     """
 
     output_dim: int = Field(default=128, gt=0)
@@ -67,12 +67,12 @@ class BigGANConfig(Section):
     def _check_layers(self) -> BigGANConfig:
         size = FIRST * 2 ** sum(upsample for upsample, _, _ in self.layers)
         if size != self.output_dim:
-            raise ValueError(f"these layers make images of {size} pixels, expected output_dim = {self.output_dim}")
+            raise ValueError(f"the layers produce images of {size} pixels, expected output_dim = {self.output_dim}")
         if not self.attention_layer_position < len(self.layers):
             raise ValueError(f"attention_layer_position must be less than {len(self.layers)}, the number of layers")
         widths = [FIRST_WIDTH, *(fan_out for _, _, fan_out in self.layers)]
         if [fan_in for _, fan_in, _ in self.layers] != widths[:-1] or widths[-1] != 1:
-            raise ValueError("each layer must take what the one before gives, from 16 widths down to 1")
+            raise ValueError("each layer's input channels must equal the previous layer's output, from 16 down to 1")
         return self
 
     @property
@@ -84,7 +84,7 @@ def published_config(size: int, truncation: float = 1.0) -> BigGANConfig:
     """Return the configuration published for images of `size` pixels.
 
     Raises:
-        ConfigError: no such size was published.
+        ConfigError: no network was published for this size.
     """
     if size not in PUBLISHED_LAYERS:
         raise ConfigError(f"BigGAN-deep was published for the sizes {sorted(PUBLISHED_LAYERS)}, got {size}")
@@ -92,10 +92,10 @@ def published_config(size: int, truncation: float = 1.0) -> BigGANConfig:
 
 
 def read_config(path: Path, truncation: float) -> BigGANConfig:
-    """Return the configuration in a published ``config.json``; keys that say nothing about the shape are ignored.
+    """Return the configuration in a published ``config.json``; keys that do not describe the shape are ignored.
 
     Raises:
-        ModelFileError: the file is missing, is not JSON, or does not describe such a network.
+        ModelFileError: the file is missing, is not JSON, or does not describe a BigGAN-deep.
     """
     try:
         content = read_json(path)
@@ -108,5 +108,5 @@ def read_config(path: Path, truncation: float) -> BigGANConfig:
         return BigGANConfig.model_validate(shape | {"truncation": truncation})
     except ValidationError as error:
         reason = error.errors(include_url=False)[0]
-        where = ".".join(map(str, reason["loc"])) or "the whole"
-        raise ModelFileError(f"{path}: not the shape of a BigGAN-deep: {where}: {reason['msg']}") from error
+        where = ".".join(map(str, reason["loc"])) or "the file"
+        raise ModelFileError(f"{path} does not describe a BigGAN-deep: {where}: {reason['msg']}") from error

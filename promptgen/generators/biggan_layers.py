@@ -1,8 +1,8 @@
 """Layers of BigGAN-deep, with the parameter names of the published PyTorch checkpoints.
 
-The published files store each spectrally normalised weight `W` with two vectors `u` and `v`; what the network uses is
-``W / (u . W v)``. Nothing here is trained, so the division happens once, at loading (`fold_spectral_norm`), and the
-layers are plain ones. Activations stay in `channels_last` order, in which a CPU convolves several times faster.
+The published files store each spectrally normalised weight `W` with two vectors `u` and `v`; the network uses
+``W / (u . W v)``. The weights are frozen, so `fold_spectral_norm` divides once at loading and the layers need no
+normalisation. Activations stay in `channels_last` order, which makes convolutions on a CPU several times faster.
 
 Source: *Large Scale GAN Training for High Fidelity Natural Image Synthesis* (Brock, Donahue, Simonyan, ICLR 2019,
 https://arxiv.org/abs/1809.11096, appendix B: BigGAN-deep). An independent implementation.
@@ -24,17 +24,17 @@ from promptgen.generators.plain import convolution, linear
 from promptgen.loading.published import require_fractions
 
 BOTTLENECK = 4
-"""Channels of a block over the channels of its convolutions of 3 x 3."""
+"""Ratio of a block's channels to those of its 3 x 3 convolutions."""
 
 ATTENTION_KEYS = 8
-"""Channels of the attention layer over those of its keys and queries."""
+"""Ratio of the attention layer's channels to those of its keys and queries."""
 
 
 def fold_spectral_norm(state: Mapping[str, Tensor], source: Path) -> dict[str, Tensor]:
-    """Return a state dict in which every ``weight_orig, weight_u, weight_v`` has become the ``weight`` in use.
+    """Return a state dict that replaces each ``weight_orig, weight_u, weight_v`` by the normalised ``weight``.
 
     Raises:
-        ModelFileError: the shapes of a weight and of its vectors do not belong together; names `source`.
+        ModelFileError: the shapes of a weight and its vectors do not match; the message names `source`.
     """
     folded = dict(state)
     for key in state:
@@ -52,11 +52,11 @@ def fold_spectral_norm(state: Mapping[str, Tensor], source: Path) -> dict[str, T
 
 @dataclass(frozen=True)
 class Standing:
-    """Which statistics of activations a layer holds, and which it uses.
+    """The activation statistics that a layer stores, and the truncation that selects among them.
 
     Attributes:
-        rows: number of truncations, evenly spaced from 0 to 1, that it holds statistics for.
-        truncation: the one in use, from 0 to 1.
+        rows: number of truncations, evenly spaced from 0 to 1, with stored statistics.
+        truncation: truncation in use, from 0 to 1.
         epsilon: added to variances.
     """
 
@@ -66,11 +66,11 @@ class Standing:
 
 
 class Normalisation(nn.Module):
-    """Statistics of one layer's activations.
+    """Stored statistics of one layer's activations.
 
     Args:
         channels: number of channels C.
-        standing: which statistics.
+        standing: layout of the statistics, and the truncation in use.
     """
 
     running_means: Tensor
@@ -85,9 +85,9 @@ class Normalisation(nn.Module):
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of each channel, (C,), at the truncation in use.
 
-        Between two rows the published network mixes them with each other's weights. That is kept, for the images are
-        to be the same, and so is the order of the arithmetic, by which 0.4 falls on a row exactly but 0.58 just misses
-        its own and gets the one before.
+        Between two rows, the published network swaps the two interpolation weights. This code does the same, so that
+        it produces the published images. It also keeps the order of the arithmetic: a truncation of 0.4 hits its row
+        exactly, but 0.58 falls just short of its own and uses the row before.
         """
         step = 1.0 / (self.standing.rows - 1)
         fraction, whole = math.modf(self.standing.truncation / step)
@@ -100,7 +100,7 @@ class Normalisation(nn.Module):
 
 
 class BatchNorm(Normalisation):
-    """Batch normalisation with standing statistics, and learned scales and offsets."""
+    """Batch normalisation with standing statistics and learned scales and offsets."""
 
     def __init__(self, channels: int, standing: Standing) -> None:
         super().__init__(channels, standing)
@@ -119,7 +119,7 @@ class ConditionalBatchNorm(Normalisation):
     Args:
         channels: number of channels C.
         condition_dim: coordinates of the condition.
-        standing: which statistics.
+        standing: layout of the statistics, and the truncation in use.
         rng: stream of the initial weights.
     """
 
@@ -140,7 +140,7 @@ def scale_and_shift(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
 
 
 class Block(nn.Module):
-    """Bottleneck block: 1 x 1, 3 x 3 (after doubling the size, if wanted), 3 x 3, 1 x 1, beside a shortcut.
+    """Bottleneck block with a shortcut: convolutions of 1 x 1, 3 x 3 (after optional upsampling), 3 x 3 and 1 x 1.
 
     The shortcut keeps the first `fan_out` channels; it has no weights of its own.
 
@@ -148,7 +148,7 @@ class Block(nn.Module):
         fan_in: input channels.
         fan_out: output channels, at most `fan_in`.
         condition_dim: coordinates of the condition.
-        standing: which statistics are used.
+        standing: layout of the statistics, and the truncation in use.
         rng: stream of the initial weights.
         upsample: whether height and width are doubled.
     """
@@ -189,7 +189,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Every pixel looks at every pixel of a map of half the size, and adds what it finds times a learned `gamma`.
+    """Self-attention: each pixel attends to a map of half the size; the result is scaled by a learned `gamma`.
 
     Args:
         channels: number of channels, divisible by 8.
@@ -209,8 +209,8 @@ class Attention(nn.Module):
         queries = _pixels(self.snconv1x1_theta(x))
         keys = _pixels(F.max_pool2d(self.snconv1x1_phi(x), 2))
         values = _pixels(F.max_pool2d(self.snconv1x1_g(x), 2))
-        found = torch.softmax(queries @ keys.transpose(1, 2), dim=2) @ values  # not scaled: so it was trained
-        maps = found.reshape(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
+        attended = torch.softmax(queries @ keys.transpose(1, 2), dim=2) @ values  # unscaled, as in training
+        maps = attended.reshape(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
         added: Tensor = self.gamma * self.snconv1x1_o_conv(maps)
         return x + added
 

@@ -1,7 +1,7 @@
-"""The diffusion autoencoder as a generator: noise of a code -> semantic code -> image.
+"""The diffusion autoencoder as a generator: noise of the code -> semantic code -> image.
 
-Two deterministic samplers follow each other: one turns noise into a code, the other turns the image's noise into the
-image that has this code. Few steps of each do for training; the schedule they belong to has a thousand.
+Two deterministic samplers run one after the other: the first maps noise to a semantic code, the second maps image noise
+to the image with this code. A few steps of each are enough for training; the full schedule has a thousand.
 
 Source: *Diffusion Autoencoders: Toward a Meaningful and Decodable Representation* (Preechakul, Chatthee, Wizadwongsa,
 Suwajanakorn, CVPR 2022, https://arxiv.org/abs/2111.15640). An independent implementation.
@@ -27,22 +27,22 @@ from promptgen.seeding import stream
 from promptgen.strict import validate
 
 WEIGHTS = "ema_model."
-"""Start of the names of the averaged weights, the ones to sample with."""
+"""Prefix of the averaged weights, which are used for sampling."""
 
 
 class DiffAE(FrozenModule):
     """A diffusion autoencoder as a generator.
 
     Args:
-        config: shape of the networks, sampling, and what the latent is.
-        seed: seed of the initial weights and of the image's fixed noise.
+        config: shape of the networks, sampling, and choice of the latent.
+        seed: seed of the initial weights and of the fixed image noise.
 
     Attributes:
-        prior: N(0, I) over the noise of the code and, if the configuration says so, of the image after it.
+        prior: N(0, I) over the noise of the code, followed by that of the image with ``latent: code_and_noise``.
         image_shape: (3, image_size, image_size).
         code_mean: mean of the codes of the data, (1, style_channels).
         code_std: their standard deviation, (1, style_channels).
-        fixed_noise: the image's noise where neither the latent nor a stream gives it, (1, 3, H, W).
+        fixed_noise: image noise used when neither the latent nor a random stream provides it, (1, 3, H, W).
     """
 
     code_mean: Tensor
@@ -64,11 +64,11 @@ class DiffAE(FrozenModule):
         """Return images, (B, 3, H, W), nominally in [0, 1]; the sampler clips them.
 
         Args:
-            latent: noise of codes and, if the configuration says so, of images after it, (B, D).
-            noise: stream of fresh noise of images that is not part of the latent; None means the fixed noise.
+            latent: noise of codes, followed by that of images with ``latent: code_and_noise``, (B, D).
+            noise: stream of fresh image noise; None means the fixed noise. Unused with ``latent: code_and_noise``.
 
         Raises:
-            DataError: the latents have another number of coordinates.
+            DataError: the latents have the wrong number of coordinates.
         """
         self.prior.require(latent)
         code_noise, image_noise = latent.tensor_split([self.config.style_channels], dim=1)
@@ -77,11 +77,11 @@ class DiffAE(FrozenModule):
         return self.decode(self.code(code_noise), image_noise.reshape(len(latent), *self.image_shape))
 
     def code(self, code_noise: Tensor) -> Tensor:
-        """Return semantic codes, (B, style_channels), of their noise, standard normal, of the same shape."""
+        """Return semantic codes, (B, style_channels), of standard normal noise of the same shape."""
         return self.normalised_code(code_noise) * self.code_std + self.code_mean
 
     def normalised_code(self, code_noise: Tensor) -> Tensor:
-        """Return semantic codes in units of the data's deviation from their mean; arguments as of `code`."""
+        """Return semantic codes in units of the data's standard deviation around their mean; arguments as in `code`."""
         config = self.config
         return denoise(
             self.network.latent_net,
@@ -96,7 +96,7 @@ class DiffAE(FrozenModule):
         """Return images, (B, 3, H, W), in [0, 1].
 
         Args:
-            code: semantic codes, (B, style_channels), of `code` or of `encode`.
+            code: semantic codes, (B, style_channels), from `code` or `encode`.
             image_noise: standard normal, (B, 3, H, W).
         """
         config = self.config
@@ -115,11 +115,11 @@ class DiffAE(FrozenModule):
         """Return semantic codes, (B, style_channels), of images, (B, 3, H, W), in [0, 1].
 
         Raises:
-            DataError: the images are of another size.
+            DataError: the images have the wrong shape.
         """
         if image.ndim != 4 or image.shape[1:] != self.image_shape:
-            wanted = ", ".join(map(str, self.image_shape))
-            raise DataError(f"expected images of shape (B, {wanted}), got {tuple(image.shape)}; resize them")
+            sides = ", ".join(map(str, self.image_shape))
+            raise DataError(f"expected images of shape (B, {sides}), got {tuple(image.shape)}; resize them")
         code: Tensor = self.network.encoder(2 * image - 1)
         return code
 
@@ -134,14 +134,14 @@ def load_diffae(checkpoint: Path, latent: Path, /, **arguments: Any) -> DiffAE:
     """Load the two published files of an autoencoder and freeze it.
 
     Args:
-        checkpoint: file of ``torch.save`` with the entry `state_dict`, whose averaged weights are used; all else in it,
-            such as the state of the training, is ignored.
-        latent: file of ``torch.save`` with the entries `conds_mean` and `conds_std`, mean and deviation of codes; they
-            win over those in the checkpoint.
-        arguments: of `DiffAEConfig`; by default those of the autoencoder of faces of 256 pixels.
+        checkpoint: ``torch.save`` file with the entry `state_dict`, whose averaged weights are used; other entries,
+            such as the state of the training, are ignored.
+        latent: ``torch.save`` file with the entries `conds_mean` and `conds_std`, the mean and standard deviation of
+            the codes; they replace those in the checkpoint.
+        arguments: fields of `DiffAEConfig`; the defaults describe the autoencoder of faces at 256 pixels.
 
     Raises:
-        ConfigError: an argument is unknown or impossible.
+        ConfigError: an argument is unknown or out of range.
         ModelFileError: a file cannot be read, or its keys or shapes differ from the configured networks'.
     """
     model = DiffAE(validate(DiffAEConfig, arguments))
@@ -156,15 +156,15 @@ def load_diffae(checkpoint: Path, latent: Path, /, **arguments: Any) -> DiffAE:
 def random_diffae(seed: int = 0, **arguments: Any) -> DiffAE:
     """Return a frozen autoencoder with random weights, for dry runs and benchmarks.
 
-    It takes nearly all that it sees for noise, so that its images are finite, of sensible range, and depend on the
-    latent a little.
+    The random networks predict that nearly all of their input is noise. The images are therefore finite, have a
+    plausible range, and depend slightly on the latent.
 
     Args:
         seed: seed of the weights and of the fixed noise.
-        arguments: as of `load_diffae`.
+        arguments: see `load_diffae`.
 
     Raises:
-        ConfigError: an argument is unknown or impossible.
+        ConfigError: an argument is unknown or out of range.
     """
     model = DiffAE(validate(DiffAEConfig, arguments), seed)
     model.freeze()
@@ -172,13 +172,14 @@ def random_diffae(seed: int = 0, **arguments: Any) -> DiffAE:
 
 
 def _statistic(path: Path, name: str, like: Tensor) -> Tensor:
-    """Return a statistic of the codes, (1, style_channels), from the file that belongs to a checkpoint."""
+    """Return a statistic of the codes, (1, style_channels), from the file published with a checkpoint."""
     content = read_weights(path)
     value = content.get(name) if isinstance(content, Mapping) else None
     if not isinstance(value, Tensor) or value.shape[-1:] != like.shape[-1:] or value.numel() != like.numel():
-        found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise ModelFileError(f"{path}: expected {like.numel()} numbers under {name!r}, found {found}; is it another's?")
+        actual = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        expected = f"{like.numel()} numbers under {name!r}"
+        raise ModelFileError(f"{path}: expected {expected}, found {actual}; is it another model's file?")
     require_fractions({name: value}, path)
     if not bool(value.isfinite().all()):
-        raise ModelFileError(f"{path}: {name!r} is not finite; fetch it again")
+        raise ModelFileError(f"{path}: {name!r} is not finite; fetch the file again")
     return value.reshape(like.shape)

@@ -18,13 +18,13 @@ from promptgen.generators.diffae_config import NORM_GROUPS
 from promptgen.generators.plain import convolution, linear
 
 SLOWEST = 10_000
-"""Period, in time steps over 2 pi, of the slowest of the waves that describe a time step (not quite reached)."""
+"""Upper bound, not quite reached, of the longest period of the time encoding, in time steps over 2 pi."""
 
 Resample = Callable[[Tensor], Tensor]
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Return the normalisation of `channels` channels."""
+    """Return the group normalisation of `channels` channels."""
     return nn.GroupNorm(min(NORM_GROUPS, channels), channels)
 
 
@@ -39,12 +39,12 @@ def double(x: Tensor) -> Tensor:
 
 
 def waves(step: int, channels: int, like: Tensor) -> Tensor:
-    """Return the cosines and then the sines, (1, channels), that describe the time step of the full schedule.
+    """Return the sinusoidal encoding of a time step of the full schedule: cosines, then sines, (1, channels).
 
     Args:
         step: the time step, from 0.
         channels: number of cosines and sines, even.
-        like: gives device and type of the result.
+        like: tensor whose device and type the result has.
     """
     half = channels // 2
     position = torch.arange(half, dtype=torch.float32, device=like.device)
@@ -53,11 +53,11 @@ def waves(step: int, channels: int, like: Tensor) -> Tensor:
 
 
 class TimeEmbedding(nn.Module):
-    """Embedding of a time step, one level deeper than need be, as the published names have it.
+    """Embedding of a time step; nested one level deeper than needed, to match the published names.
 
     Args:
-        channels: numbers that describe the time step.
-        embedding: numbers of the embedding.
+        channels: channels of the sinusoidal encoding.
+        embedding: coordinates of the embedding.
         rng: stream of the initial weights.
     """
 
@@ -73,13 +73,13 @@ class TimeEmbedding(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Adds to its input what a normalised, activated convolution makes of it; the encoder's block.
+    """Residual block of the encoder: normalisation, activation and convolution, added to the input.
 
     Args:
         fan_in: input channels.
         fan_out: output channels.
         rng: stream of the initial weights.
-        resample: what changes height and width, of the input and of what is added to it; None leaves them.
+        resample: function that changes the height and width of both branches; None keeps them.
     """
 
     def __init__(self, fan_in: int, fan_out: int, rng: torch.Generator, resample: Resample | None = None) -> None:
@@ -89,26 +89,26 @@ class ResidualBlock(nn.Module):
         self.skip_connection = nn.Identity() if fan_in == fan_out else convolution(fan_in, fan_out, 1, rng)
 
     def forward(self, x: Tensor) -> Tensor:
-        kept, added = self.branches(x)
-        return kept + added
+        shortcut, residual = self.branches(x)
+        return shortcut + residual
 
     def branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the input as it goes on, and what the convolution makes of it, both (B, fan_out, H', W')."""
+        """Return the shortcut and the convolution's output, both (B, fan_out, H', W')."""
         norm, activation, convolve = self.in_layers
-        added = activation(norm(x))
+        residual = activation(norm(x))
         if self.resample is not None:
-            x, added = self.resample(x), self.resample(added)
-        return self.skip_connection(x), convolve(added)
+            x, residual = self.resample(x), self.resample(residual)
+        return self.skip_connection(x), convolve(residual)
 
 
 class ConditionedBlock(ResidualBlock):
-    """A residual block whose features the time step scales and shifts, and the semantic code scales.
+    """Residual block whose features are scaled and shifted by the time step and scaled by the semantic code.
 
     Args:
         fan_in: input channels.
         fan_out: output channels.
-        embedding: numbers of the time step's embedding.
-        style: numbers of the semantic code.
+        embedding: coordinates of the time step's embedding.
+        style: coordinates of the semantic code.
         rng: stream of the initial weights.
         resample: see `ResidualBlock`.
     """
@@ -125,7 +125,7 @@ class ConditionedBlock(ResidualBlock):
         super().__init__(fan_in, fan_out, rng, resample)
         self.emb_layers = nn.Sequential(nn.SiLU(), linear(embedding, 2 * fan_out, rng))
         self.cond_emb_layers = nn.Sequential(nn.SiLU(), linear(style, fan_out, rng))
-        # The third stands where training has a dropout.
+        # The identity takes the place of the dropout used in training.
         last = convolution(fan_out, fan_out, 3, rng)
         self.out_layers = nn.Sequential(group_norm(fan_out), nn.SiLU(), nn.Identity(), last)
 
@@ -134,20 +134,20 @@ class ConditionedBlock(ResidualBlock):
 
         Args:
             x: features, (B, fan_in, H, W).
-            embedding: of the time step, (1, embedding).
+            embedding: embedding of the time step, (1, embedding).
             code: semantic code, (B, style).
         """
-        kept, added = self.branches(x)
+        shortcut, residual = self.branches(x)
         scale, shift = self.emb_layers(embedding)[:, :, None, None].chunk(2, dim=1)
         style_scale = self.cond_emb_layers(code)[:, :, None, None]
         norm, activation, _, convolve = self.out_layers
-        added = (norm(added) * (1 + scale) + shift) * (1 + style_scale)
-        result: Tensor = kept + convolve(activation(added))
+        residual = (norm(residual) * (1 + scale) + shift) * (1 + style_scale)
+        result: Tensor = shortcut + convolve(activation(residual))
         return result
 
 
 class Attention(nn.Module):
-    """Adds to the features of each pixel what it picks from those of all pixels; one head.
+    """Single-head self-attention over all pixels, added to the features.
 
     Args:
         channels: channels of the features.
@@ -163,23 +163,23 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(2)  # (B, C, HW)
         query, key, value = self.qkv(self.norm(flat)).transpose(1, 2).chunk(3, dim=2)  # each (B, HW, C)
-        picked = F.scaled_dot_product_attention(query, key, value)
-        added: Tensor = self.proj_out(picked.transpose(1, 2))
-        return x + added.reshape_as(x)
+        attended = F.scaled_dot_product_attention(query, key, value)
+        residual: Tensor = self.proj_out(attended.transpose(1, 2))
+        return x + residual.reshape_as(x)
 
 
 class Stage(nn.Sequential):
-    """Layers one after the other, of which some need the conditions too."""
+    """Sequence of layers, some of which also take the conditions."""
 
     def forward(self, x: Tensor, embedding: Tensor, code: Tensor) -> Tensor:  # type: ignore[override]
-        """Return features; arguments as of `ConditionedBlock`."""
+        """Return features; arguments as in `ConditionedBlock`."""
         for layer in self:
             x = layer(x, embedding, code) if isinstance(layer, ConditionedBlock) else layer(x)
         return x
 
 
 def _pixelwise(fan_in: int, fan_out: int, rng: torch.Generator) -> nn.Conv1d:
-    """Return a linear map of each pixel's features, of the shape that the published files have."""
+    """Return a linear map of each pixel's features, stored as a 1D convolution as in the published files."""
     layer: nn.Conv1d = skip_init(nn.Conv1d, fan_in, fan_out, 1)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         layer.weight.normal_(std=1 / math.sqrt(fan_in), generator=rng)

@@ -27,15 +27,15 @@ from promptgen.generators.diffae_layers import (
 from promptgen.generators.plain import convolution, linear
 
 INITIAL_REMAINDER = 0.1
-"""Size of what an untrained network adds to its guess that all it sees is noise."""
+"""Scale of the random part of an untrained network, which is added to the guess that its whole input is noise."""
 
 
 class LatentLayer(nn.Module):
-    """A linear layer whose outputs the time step scales, then normalisation and activation.
+    """Linear layer whose outputs are scaled by the time step, then normalisation and activation.
 
     Args:
-        fan_in: input numbers.
-        code_dim: numbers of the time step's embedding.
+        fan_in: input features.
+        code_dim: coordinates of the time step's embedding.
         config: shape of the network.
         rng: stream of the initial weights.
     """
@@ -45,7 +45,7 @@ class LatentLayer(nn.Module):
         self.bias = config.condition_bias
         self.linear = linear(fan_in, config.width, rng)
         self.linear_emb = linear(code_dim, config.width, rng)
-        # The same weights under a second name, as the published files have them.
+        # The published files hold the same weights under this second name, too.
         self.cond_layers = nn.Sequential(nn.SiLU(), self.linear_emb)
         self.norm = nn.LayerNorm(config.width) if config.layer_norm else nn.Identity()
         self.act = nn.SiLU()
@@ -56,7 +56,7 @@ class LatentLayer(nn.Module):
 
 
 class LastLatentLayer(nn.Module):
-    """The last linear layer, one level deeper, as the published names have it."""
+    """The last linear layer, nested one level deeper to match the published names."""
 
     def __init__(self, fan_in: int, code_dim: int, rng: torch.Generator) -> None:
         super().__init__()
@@ -68,11 +68,11 @@ class LastLatentLayer(nn.Module):
 
 
 class LatentNetwork(nn.Module):
-    """Tells the noise in a code, normalised and noisy.
+    """Predict the noise in a noisy, standardised code.
 
     Args:
         config: shape of the network.
-        code_dim: numbers of a code.
+        code_dim: coordinates of a code.
         rng: stream of the initial weights.
     """
 
@@ -92,7 +92,7 @@ class LatentNetwork(nn.Module):
                 weight[:, -code_dim:].diagonal().fill_(1.0)
 
     def forward(self, x: Tensor, step: int) -> Tensor:
-        """Return the noise, (B, code_dim), in noisy codes, (B, code_dim), at a time step of the full schedule."""
+        """Return the predicted noise, (B, code_dim), in noisy codes at a time step of the full schedule."""
         embedding = self.time_embed(waves(step, self.config.time_channels, x))
         hidden = x
         for index, layer in enumerate(self.layers):
@@ -102,7 +102,7 @@ class LatentNetwork(nn.Module):
 
 
 class Encoder(nn.Module):
-    """From an image to its semantic code.
+    """Map an image to its semantic code.
 
     Args:
         config: shape of the autoencoder.
@@ -114,15 +114,15 @@ class Encoder(nn.Module):
         widths, size = config.encoder_channels, config.image_size
         layers: list[nn.Module] = [convolution(3, widths[0], 3, rng)]
         width = widths[0]
-        for level, wanted in enumerate(widths):
+        for level, fan_out in enumerate(widths):
             if level:
                 layers.append(ResidualBlock(width, width, rng, halve))
                 size //= 2
             for _ in range(config.residual_blocks):
-                attention = [Attention(wanted, rng)] if size in config.attention_resolutions else []
-                layers.append(nn.Sequential(ResidualBlock(width, wanted, rng), *attention))
-                width = wanted
-        # Each is a sequence in the published names, even if of one.
+                attention = [Attention(fan_out, rng)] if size in config.attention_resolutions else []
+                layers.append(nn.Sequential(ResidualBlock(width, fan_out, rng), *attention))
+                width = fan_out
+        # The published names expect a sequence, even around a single layer.
         self.input_blocks = nn.ModuleList(
             layer if isinstance(layer, nn.Sequential) else nn.Sequential(layer) for layer in layers
         )
@@ -141,9 +141,9 @@ class Encoder(nn.Module):
 
 
 class ImageNetwork(nn.Module):
-    """Tells the noise in an image from what is left of it and the semantic code: a U-net.
+    """U-net that predicts the noise in a noisy image, conditioned on the semantic code.
 
-    The encoder and the network of codes are parts of it, for so they are in the published state dict.
+    The encoder and the latent network are submodules, as in the published state dict.
 
     Args:
         config: shape of the autoencoder.
@@ -165,7 +165,7 @@ class ImageNetwork(nn.Module):
         self._guess_noise()
 
     def forward(self, x: Tensor, step: int, code: Tensor) -> Tensor:
-        """Return the noise, (B, 3, H, W), in noisy images.
+        """Return the predicted noise, (B, 3, H, W), in noisy images.
 
         Args:
             x: noisy images, (B, 3, H, W).
@@ -186,25 +186,25 @@ class ImageNetwork(nn.Module):
     def _build_down(self, widths: list[int], rng: torch.Generator) -> None:
         self.input_blocks = nn.ModuleList([Stage(convolution(3, widths[0], 3, rng))])
         width = widths[0]
-        for level, wanted in enumerate(widths):
+        for level, fan_out in enumerate(widths):
             if level:
                 self.input_blocks.append(Stage(self._block(width, width, rng, halve)))
             for _ in range(self.config.residual_blocks):
-                self.input_blocks.append(Stage(self._block(width, wanted, rng), *self._attention(level, rng)))
-                width = wanted
+                self.input_blocks.append(Stage(self._block(width, fan_out, rng), *self._attention(level, rng)))
+                width = fan_out
 
     def _build_up(self, widths: list[int], rng: torch.Generator) -> None:
-        """Add the way up: at each size one block for each stage of the way down, which it sees too."""
+        """Add the upsampling half: one block for each stage of the other half, whose features it receives, too."""
         self.output_blocks = nn.ModuleList()
         width = widths[-1]
-        for level, wanted in reversed([*enumerate(widths)]):
+        for level, fan_out in reversed([*enumerate(widths)]):
             finer = widths[max(level - 1, 0)]
-            for index, seen in enumerate([*itertools.repeat(wanted, self.config.residual_blocks), finer]):
-                layers = [self._block(width + seen, wanted, rng), *self._attention(level, rng)]
+            for index, skip in enumerate([*itertools.repeat(fan_out, self.config.residual_blocks), finer]):
+                layers = [self._block(width + skip, fan_out, rng), *self._attention(level, rng)]
                 if level and index == self.config.residual_blocks:
-                    layers.append(self._block(wanted, wanted, rng, double))
+                    layers.append(self._block(fan_out, fan_out, rng, double))
                 self.output_blocks.append(Stage(*layers))
-                width = wanted
+                width = fan_out
 
     def _block(
         self, fan_in: int, fan_out: int, rng: torch.Generator, resample: Resample | None = None
@@ -218,16 +218,16 @@ class ImageNetwork(nn.Module):
 
     @torch.no_grad()
     def _guess_noise(self) -> None:
-        """Let the untrained network take almost all that it sees for noise: its samples then have a sensible range.
+        """Make the untrained network predict that almost all of its input is noise, so that samples stay in range.
 
-        The first convolution keeps copies of the image, every other one of them negative; the shortcut of the last
-        block hands them on; the last convolution puts them together, for ``silu(x) - silu(-x) = x``.
+        The first convolution copies the image with alternating signs, the shortcut of the last block passes the copies
+        on, and the last convolution recombines them, because ``silu(x) - silu(-x) = x``.
         """
         last_block = self.output_blocks.get_submodule(f"{len(self.output_blocks) - 1}.0")
         names = ("skip_connection.weight", "out_layers.3.weight")
-        shortcut, added = (last_block.get_parameter(name) for name in names)
+        shortcut, residual = (last_block.get_parameter(name) for name in names)
         first, last = self.input_blocks.get_parameter("0.0.weight"), self.out.get_parameter("2.weight")
-        for weight in (first, shortcut, added, last):
+        for weight in (first, shortcut, residual, last):
             weight.mul_(INITIAL_REMAINDER)
         channels = len(first)
         pairs = channels // 6

@@ -1,7 +1,7 @@
-"""Deterministic DDIM: from noise to data in few steps of a long schedule, differentiable in bounded memory.
+"""Deterministic DDIM: from noise to data in a few steps of a long schedule, differentiable in bounded memory.
 
-At the time steps ``t_1 < ... < t_T`` of the full schedule, with `a(t)` the share of the data's variance left, the noise
-`e` that the network sees in `x` says which clean data it thinks of, and how noisy these were one step before:
+The time steps ``t_1 < ... < t_T`` are taken from the full schedule; `a(t)` is the fraction of the data's variance left.
+The noise `e` that the network predicts in `x` gives an estimate of the clean data and of the data one step less noisy:
 
     clean = (x - sqrt(1 - a(t_i)) e) / sqrt(a(t_i))
     x'    = sqrt(a(t_{i-1})) clean + sqrt(1 - a(t_{i-1})) e      with a(t_0) = 1
@@ -22,7 +22,7 @@ from promptgen.generators.diffae_config import NoiseSchedule
 
 
 class NoisePredictor(Protocol):
-    """Tells the noise, (B, ...), in noisy data, (B, ...), at a time step of the full schedule, under conditions."""
+    """Predicts the noise, (B, ...), in noisy data, (B, ...), at a time step of the full schedule, under conditions."""
 
     def __call__(self, x: Tensor, step: int, *conditions: Tensor) -> Tensor: ...
 
@@ -36,17 +36,17 @@ def denoise(
     clip: bool,
     checkpointing: bool,
 ) -> Tensor:
-    """Return the data, (B, ...), that noise of the same shape stands for.
+    """Return the data, (B, ...), that the sampler produces from noise of the same shape.
 
     Args:
-        predict: the network.
-        noise: standard normal.
-        schedule: how the network's data were made noisy.
-        steps: number of steps of the sampler, see `NoiseSchedule.spaced`.
-        conditions: what else the network is given.
+        predict: the noise predictor.
+        noise: standard normal noise, (B, ...).
+        schedule: noise schedule of the predictor's training.
+        steps: number of sampling steps, see `NoiseSchedule.spaced`.
+        conditions: further inputs of the predictor.
         clip: whether the clean data of every step are clipped to [-1, 1].
-        checkpointing: whether a backward pass computes each step again, so that no more than one step's worth of
-            intermediate results is kept at a time.
+        checkpointing: whether the backward pass recomputes each step, so that only one step's activations are in
+            memory at a time.
     """
     retained, times = schedule.retained, schedule.spaced(steps)
 
@@ -68,10 +68,10 @@ def step_back(x: Tensor, noise: Tensor, retained: float, before: float, *, clip:
 
     Args:
         x: noisy data, (B, ...).
-        noise: what the network takes for noise in them, (B, ...).
-        retained: share of the data's variance left in `x`.
-        before: the same of the result; 1 for clean data.
-        clip: whether the clean data are clipped to [-1, 1], and the noise is what then is not explained.
+        noise: predicted noise in `x`, (B, ...).
+        retained: fraction of the data's variance left in `x`.
+        before: the same for the result; 1 for clean data.
+        clip: whether the clean data are clipped to [-1, 1] and the noise is recomputed from the clipped data.
     """
     signal, rest = math.sqrt(retained), math.sqrt(1 - retained)
     clean = (x - rest * noise) / signal

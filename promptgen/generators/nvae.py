@@ -1,8 +1,8 @@
 """NVAE's decoder: noise of groups of latents -> image, with the state-dict layout of the published checkpoints.
 
-Group i of the latents is ``z_i = mu_i + t sigma_i eps_i``, where `mu_i` and `sigma_i` follow from all groups before it,
-`t` is the temperature and `eps_i` standard normal. The generator's latent is `eps` of the chosen groups, so that its
-prior is N(0, I); see `NVAEConfig.groups`.
+Group i of the latents is ``z_i = mu_i + t sigma_i eps_i``, where `mu_i` and `sigma_i` are functions of all earlier
+groups, `t` is the temperature and `eps_i` is standard normal. The generator's latent is the `eps` of the chosen groups,
+so its prior is N(0, I); see `NVAEConfig.groups`.
 
 Source: *NVAE: A Deep Hierarchical Variational Autoencoder* (Vahdat, Kautz, NeurIPS 2020,
 https://arxiv.org/abs/2007.03898). An independent implementation.
@@ -32,10 +32,10 @@ from promptgen.seeding import stream
 from promptgen.strict import validate
 
 SMALLEST_DEVIATION = 0.01
-"""Added to the standard deviation of each group."""
+"""Constant added to the standard deviation of each group."""
 
 DECODER = ("prior_ftr0", "dec_tower.", "dec_sampler.", "post_process.", "image_conditional.")
-"""What of a published state dict sampling needs; the rest is the encoder."""
+"""Prefixes of the decoder's keys in a published state dict; all others belong to the encoder."""
 
 COPIES = ".weight_normalized"
 COUNTERS = ".num_batches_tracked"
@@ -43,12 +43,12 @@ COUNTERS = ".num_batches_tracked"
 
 @dataclass(frozen=True)
 class Decoded:
-    """What the decoder made of the noise.
+    """Output of the decoder.
 
     Attributes:
-        output: describes the distribution of each pixel, (B, C, H, W).
-        means: of each group's latent, (B, c, h, w), from coarse to fine.
-        deviations: their standard deviations, times the temperature.
+        output: parameters of each pixel's distribution, (B, C, H, W).
+        means: mean of each group's latent, (B, c, h, w), from coarse to fine.
+        deviations: standard deviation of each group's latent times the temperature, (B, c, h, w).
     """
 
     output: Tensor
@@ -57,14 +57,14 @@ class Decoded:
 
 
 class NVAE(FrozenModule):
-    """NVAE's decoder as a generator; the image is the mean of the distribution it describes.
+    """NVAE's decoder as a generator; the image is the mean of the decoder's pixel distribution.
 
     Args:
         config: shape of the network, chosen groups and temperature.
         seed: seed of the initial weights and of the fixed noise of the groups that are not chosen.
 
     Attributes:
-        prior: N(0, I) over the flattened noise of the chosen groups, one after the other.
+        prior: N(0, I) over the flattened and concatenated noise of the chosen groups.
         image_shape: (3, image_size, image_size).
     """
 
@@ -74,7 +74,7 @@ class NVAE(FrozenModule):
         self.image_shape = (3, config.image_size, config.image_size)
         shapes = [torch.Size(shape) for shape in config.latent_shapes]
         self.prior = GaussianPrior.standard(sum(shapes[index].numel() for index in config.chosen))
-        # A constant: left out of the state dict, which then is the published layout alone.
+        # Constants stay out of the state dict, which then has exactly the published layout.
         self.prior.register_buffer("scale", self.prior.scale, persistent=False)
         noise_rng = stream(seed, "nvae", "fixed noise")
         self.fixed = nn.Module()
@@ -92,14 +92,14 @@ class NVAE(FrozenModule):
         self.image_conditional = nn.Sequential(nn.ELU(), convolution(width, fan_out, 3, rng))
 
     def freeze(self) -> None:
-        """Stop training for good."""
+        """Freeze the weights for good."""
         super().freeze()
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def decode(self, noises: Sequence[Tensor]) -> Decoded:
-        """Return what the decoder makes of the noise of all groups, each (B, c, h, w), from coarse to fine.
+        """Decode the noise of all groups, each (B, c, h, w), from coarse to fine.
 
-        For a gradient the features between groups are kept, and those within a group are computed again.
+        For the backward pass, features between groups are stored and those within a group are recomputed.
         """
         x = self.prior_ftr0.expand(len(noises[0]), -1, -1, -1)
         means: list[Tensor] = []
@@ -113,17 +113,17 @@ class NVAE(FrozenModule):
         return Decoded(self.image_conditional(x), means, deviations)
 
     def noises(self, latent: Tensor, noise: torch.Generator | None = None) -> list[Tensor]:
-        """Return the noise of all groups, each (B, c, h, w): the latent's, and fixed or fresh noise elsewhere.
+        """Return the noise of all groups, each (B, c, h, w): from the latent if chosen, otherwise fixed or fresh.
 
         Args:
             latent: noise of the chosen groups, (B, D).
             noise: stream of fresh noise for the other groups; None means their fixed noise.
 
         Raises:
-            DataError: the latents have another number of coordinates.
+            DataError: the latents have the wrong number of coordinates.
         """
         self.prior.require(latent)
-        noises = [self._other(index, latent, noise) for index in range(len(self.config.latent_shapes))]
+        noises = [self._default_noise(index, latent, noise) for index in range(len(self.config.latent_shapes))]
         start = 0
         for index in self.config.chosen:
             shape = torch.Size(self.config.latent_shapes[index])
@@ -142,10 +142,10 @@ class NVAE(FrozenModule):
 
     @torch.no_grad()
     def estimate_statistics(self, passes: int, batch: int = 16, seed: int = 0) -> None:
-        """Estimate the running statistics of all batch normalisations again, from samples at this temperature.
+        """Re-estimate the running statistics of all batch normalisations from samples at the configured temperature.
 
-        The published recipe does so with 500 passes before it samples at a temperature below 1; without it such samples
-        look worse.
+        The published recipe uses 500 passes before sampling at a temperature below 1; without them, samples at such a
+        temperature look worse.
         """
         normalisations = [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
         rng = stream(seed, "nvae", "statistics")
@@ -157,7 +157,7 @@ class NVAE(FrozenModule):
             module.eval()
 
     def _layers_of_groups(self) -> Iterator[list[nn.Module]]:
-        """Yield the layers of each group, from coarse to fine: cells, and the combiner at the end."""
+        """Yield the layers of each group, from coarse to fine: its cells, then its combiner."""
         layers: list[nn.Module] = []
         for layer in self.dec_tower:
             layers.append(layer)
@@ -174,15 +174,15 @@ class NVAE(FrozenModule):
         return combiner(x, mean + deviation * noise), mean, deviation
 
     def _distribution(self, index: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation of a group, (B, c, h, w), which follow from the features before it."""
+        """Return mean and standard deviation of a group, (B, c, h, w), computed from the features before it."""
         if index:
             mean, log_deviation = (soft_clamp(half) for half in self.dec_sampler[index - 1](x).chunk(2, dim=1))
         else:
             mean = log_deviation = x.new_zeros(len(x), *self.config.latent_shapes[0])
         return mean, self.config.temperature * (log_deviation.exp() + SMALLEST_DEVIATION)
 
-    def _other(self, index: int, latent: Tensor, rng: torch.Generator | None) -> Tensor:
-        """Return the noise of a group that is not chosen, and a place for that of one that is."""
+    def _default_noise(self, index: int, latent: Tensor, rng: torch.Generator | None) -> Tensor:
+        """Return fixed or fresh noise for a group; a chosen group gets its fixed noise, which the latent replaces."""
         stored = self.fixed.get_buffer(f"noise_{index}")
         shape = (len(latent), *stored.shape[1:])
         if rng is None or index in self.config.chosen:
@@ -190,7 +190,7 @@ class NVAE(FrozenModule):
         return torch.randn(shape, generator=rng, device=rng.device, dtype=stored.dtype).to(stored.device)
 
     def _build_tower(self, rng: torch.Generator) -> int:
-        """Add cells and combiners of all groups; return the channels after them."""
+        """Add the cells and combiners of all groups; return the number of output channels."""
         config, (operations, _) = self.config, CELLS[self.config.architecture]
         width = config.top_channels
         for scale, number in enumerate(config.groups_by_scale):
@@ -208,14 +208,14 @@ class NVAE(FrozenModule):
         return width
 
     def _build_post_process(self, width: int, rng: torch.Generator) -> int:
-        """Add the blocks after the groups; return the channels after them."""
+        """Add the blocks after the groups; return the number of output channels."""
         config, (_, operations) = self.config, CELLS[self.config.architecture]
         self.post_process = nn.ModuleList()
         for _ in range(config.postprocess_blocks):
             for cell in range(config.postprocess_cells):
                 fan_out = width if cell else width // 2
-                made = Cell(width, fan_out, operations, rng, squeeze=config.squeeze, upsample=not cell)
-                self.post_process.append(made)
+                layer = Cell(width, fan_out, operations, rng, squeeze=config.squeeze, upsample=not cell)
+                self.post_process.append(layer)
                 width = fan_out
         return width
 
@@ -224,20 +224,20 @@ def load_nvae(path: Path, temperature: float = 1.0, groups: Groups = (0,), *, st
     """Load a published checkpoint and freeze it.
 
     Args:
-        path: file of ``torch.save`` with the entries `args`, the options of its training, and `state_dict`; others are
-            ignored, and so is the encoder.
+        path: ``torch.save`` file with the entries `args`, the options of its training, and `state_dict`; other entries
+            and the encoder's weights are ignored.
         temperature: see `NVAEConfig`.
         groups: see `NVAEConfig`.
-        statistics_passes: see `NVAE.estimate_statistics`; 0 keeps the statistics of the file.
+        statistics_passes: passes of `NVAE.estimate_statistics`; 0 keeps the statistics in the file.
 
     Raises:
-        ModelFileError: the file cannot be read, is not an NVAE, or its keys or shapes differ from its options'.
+        ModelFileError: the file cannot be read, is not an NVAE, or its keys or shapes do not match its options.
     """
     options, state = _read(path)
     config = config_from_options(
         options, tuple(state["prior_ftr0"].shape), path, temperature=temperature, groups=groups
     )
-    require_numbers(config.top_channels**2, state, path)  # each combiner, and each cell, has as many
+    require_numbers(config.top_channels**2, state, path)  # a lower bound: each combiner and cell has as many
     model = NVAE(config)
     counters = {key: value for key, value in model.state_dict().items() if key.endswith(COUNTERS)}
     needed = {key: value for key, value in state.items() if key.startswith(DECODER)}
@@ -249,12 +249,12 @@ def load_nvae(path: Path, temperature: float = 1.0, groups: Groups = (0,), *, st
 
 
 def random_nvae(*, seed: int = 0, statistics_passes: int = 0, **fields: Any) -> NVAE:
-    """Return a frozen network with random weights: for dry runs and benchmarks.
+    """Return a frozen network with random weights, for dry runs and benchmarks.
 
     Args:
         seed: seed of the weights.
         statistics_passes: see `load_nvae`.
-        fields: of `NVAEConfig`; without any, the shape published for FFHQ 256.
+        fields: fields of `NVAEConfig`; the defaults are the shape published for FFHQ 256.
 
     Raises:
         ConfigError: a field is unknown or out of range.
@@ -269,24 +269,24 @@ def random_nvae(*, seed: int = 0, statistics_passes: int = 0, **fields: Any) -> 
 
 @torch.no_grad()
 def _temper(model: NVAE) -> None:
-    """Make random weights give images that are not saturated, and visibly depend on the first group's latents."""
+    """Scale random weights so that images are not saturated and visibly depend on the first group's latents."""
     latents = model.config.latent_channels
     for layer in model.modules():
-        if isinstance(layer, Combiner):  # features go on as large as they came; latents would soon drown them
+        if isinstance(layer, Combiner):  # keep the features' scale; the latents would soon drown them
             weight = layer.conv.weight
             features = weight.shape[1] - latents
             weight[:, :features] *= (weight.shape[1] / features) ** 0.5
             weight[:, features:] *= (features / latents) ** 0.5 if layer is model.dec_tower[0] else 0.1
     for sampler in model.dec_sampler:
-        sampler.get_parameter("1.weight").mul_(0.1)  # deviations are exponentials, which feed one another
+        sampler.get_parameter("1.weight").mul_(0.1)  # deviations are exponentials and compound over the groups
 
 
 def _read(path: Path) -> tuple[object, dict[str, Tensor]]:
-    """Return options and state dict of a checkpoint, without copies of weights and counters of batches."""
+    """Return the options and the state dict of a checkpoint, without copied weights and batch counters."""
     content = read_weights(path)
     if not isinstance(content, Mapping) or "args" not in content:
-        found = sorted(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
-        raise ModelFileError(f"{path}: expected the entries 'args' and 'state_dict', found {found}")
+        entries = sorted(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
+        raise ModelFileError(f"{path}: expected the entries 'args' and 'state_dict', found {entries}")
     state, options = state_of(content, "state_dict", path), content["args"]
     if isinstance(options, str):  # the metadata of a safetensors file
         options = json_object(options, "args", path)

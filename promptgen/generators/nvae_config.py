@@ -1,4 +1,4 @@
-"""Shapes of NVAE, as the options saved in a published checkpoint give them, and what of its latents is controlled."""
+"""Configuration of NVAE's decoder, read from the options in a published checkpoint, and the choice of its latent."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CELLS: Mapping[str, tuple[Operations, Operations]] = {
     "res_bnelu": (activated("bnelu"), activated("bnelu")),
     "res_elu": (activated("elu"), activated("elu")),
 }
-"""Cells of the tower and of the post-processing, by the published name of the architecture."""
+"""Cells of the decoder tower and of the post-processing, by the published name of the architecture."""
 
 OPTIONS: Mapping[str, str] = {
     "num_latent_scales": "scales",
@@ -53,29 +53,29 @@ Groups = tuple[Annotated[int, Field(ge=0)], ...] | Literal["all"]
 
 
 class NVAEConfig(Section):
-    """Shape of an NVAE decoder, and what of its latents is controlled.
+    """Shape of an NVAE decoder, and the choice of its latent.
 
-    NVAE draws its latents in groups, from coarse to fine: the noise of a group shifts and scales by what all groups
-    before it say. `groups` chooses the groups whose noise is the generator's latent. The first group alone, the
-    default, is the one that all others build on (1280 numbers in the published 256-pixel model of faces); with all
-    groups there are millions, too many for a flow. The noise of the groups not chosen is fixed, or fresh when a stream
-    of noise is given.
+    NVAE draws its latents in groups, from coarse to fine: all earlier groups determine the mean and standard deviation
+    of a group. `groups` chooses the groups whose noise is the generator's latent. The default is the first group, on
+    which all others depend (1280 coordinates in the published 256-pixel model of faces). All groups together have
+    millions of coordinates, too many for a flow. The noise of the other groups is fixed, or fresh if the caller passes
+    a noise stream.
 
     Attributes:
         top_size: height and width of the first group.
-        scales: number of sizes that groups have, each double the one before.
+        scales: number of group sizes, each twice the previous one.
         groups_per_scale: groups at the largest size.
-        adaptive_groups: whether each smaller size has half as many groups, at least `min_groups_per_scale`.
-        min_groups_per_scale: see `adaptive_groups`.
+        adaptive_groups: whether each smaller size has half as many groups, but at least `min_groups_per_scale`.
+        min_groups_per_scale: lower bound for `adaptive_groups`.
         latent_channels: channels of each group.
-        channels: channels of the decoder at the image's size, if there are as many blocks after the groups as before.
+        channels: channels of the decoder at the image's size if `preprocess_blocks` equals `postprocess_blocks`.
         cells_per_group: cells between two groups.
-        preprocess_blocks: blocks of the encoder before its groups, each of which halves the size.
-        postprocess_blocks: blocks of the decoder after its groups, each of which doubles the size.
-        postprocess_cells: cells of such a block.
-        mixtures: components of the distribution of a pixel; 1 means a Gaussian.
+        preprocess_blocks: blocks of the encoder before its groups; each halves the size.
+        postprocess_blocks: blocks of the decoder after its groups; each doubles the size.
+        postprocess_cells: cells of each of the decoder's blocks.
+        mixtures: components of each pixel's distribution; 1 means a Gaussian.
         squeeze: whether cells end with squeeze and excitation.
-        architecture: published name of the kind of cells.
+        architecture: published name of the cell type.
         groups: indices, from coarse to fine, of the groups whose noise is the latent, or ``all``.
         temperature: factor of every group's standard deviation.
     """
@@ -102,15 +102,15 @@ class NVAEConfig(Section):
         if self.architecture not in CELLS:
             raise ValueError(f"architecture must be one of {', '.join(CELLS)}, got {self.architecture}")
         if self.top_channels % 2 ** (self.scales - 1 + self.postprocess_blocks):
-            raise ValueError(f"{self.top_channels} channels cannot be halved as often as the size doubles")
+            raise ValueError(f"{self.top_channels} channels cannot be halved each time the size doubles")
         last = self.top_channels >> (self.scales - 1 + self.postprocess_blocks)
         if self.architecture == _DENSE and last % _DENSE_GROUPS:
             raise ValueError(f"{_DENSE} needs a multiple of {_DENSE_GROUPS} channels at the image's size, got {last}")
         number = len(self.latent_shapes)
         if number < 2:
-            raise ValueError("a single group of latents is another kind of network; expected two groups at least")
+            raise ValueError("expected at least two groups of latents, got one; increase scales or groups_per_scale")
         if self.groups != "all" and (not self.groups or len({*self.groups}) < len(self.groups)):
-            raise ValueError(f"groups must be different indices, one at least, got {self.groups}")
+            raise ValueError(f"groups must be one or more distinct indices, got {self.groups}")
         if self.groups != "all" and max(self.groups) >= number:
             raise ValueError(f"groups must be less than {number}, the number of groups, got {self.groups}")
         return self
@@ -149,30 +149,31 @@ def config_from_options(options: Any, top_shape: tuple[int, ...], source: Path, 
     """Return the configuration that a published checkpoint describes.
 
     Args:
-        options: its entry ``args``; old files lack `ada_groups`, `min_groups_per_scale` and `num_mixture_dec`.
-        top_shape: shape of its ``prior_ftr0``.
-        source: the file, for errors.
+        options: the checkpoint's ``args``; old files lack `ada_groups`, `min_groups_per_scale` and `num_mixture_dec`.
+        top_shape: shape of the checkpoint's ``prior_ftr0``.
+        source: the file, named in errors.
         control: `groups` and `temperature`.
 
     Raises:
-        ModelFileError: the options do not describe an NVAE, or not the one in the file.
+        ModelFileError: the options do not describe an NVAE, or do not match the weights in the file.
     """
-    given = vars(options) if isinstance(options, argparse.Namespace) else options
-    if not isinstance(given, Mapping):
+    arguments = vars(options) if isinstance(options, argparse.Namespace) else options
+    if not isinstance(arguments, Mapping):
         raise ModelFileError(f"{source}: expected the options under 'args', got {type(options).__name__}")
-    old = {"ada_groups": False, "min_groups_per_scale": 1, "num_mixture_dec": 10}
-    found = {name: value for name, value in (old | dict(given)).items() if name in OPTIONS}
-    if missing := sorted(OPTIONS.keys() - found.keys()):
+    defaults = {"ada_groups": False, "min_groups_per_scale": 1, "num_mixture_dec": 10}
+    values = {name: value for name, value in (defaults | dict(arguments)).items() if name in OPTIONS}
+    if missing := sorted(OPTIONS.keys() - values.keys()):
         raise ModelFileError(f"{source}: the options lack {', '.join(missing)}; is it another model's file?")
-    shape = {OPTIONS[name]: value for name, value in found.items()}
+    shape = {OPTIONS[name]: value for name, value in values.items()}
     try:
         config = NVAEConfig.model_validate(shape | {"top_size": top_shape[-1]} | control)
     except ValidationError as error:
         reason = error.errors(include_url=False)[0]
         where = ".".join(map(str, reason["loc"])) or "the options"
-        raise ModelFileError(f"{source}: not an NVAE of this library: {where}: {reason['msg']}") from error
+        raise ModelFileError(f"{source}: not a supported NVAE: {where}: {reason['msg']}") from error
     if top_shape != (config.top_channels, config.top_size, config.top_size):
         raise ModelFileError(
-            f"{source}: prior_ftr0 is {top_shape}, but its options say {config.top_channels} channels; fetch it again"
+            f"{source}: prior_ftr0 has the shape {top_shape}, but the options give {config.top_channels} channels; "
+            "fetch it again"
         )
     return config

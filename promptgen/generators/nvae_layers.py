@@ -1,6 +1,6 @@
 """Layers of NVAE's decoder, with the parameter names of the published PyTorch checkpoints.
 
-Weight normalisation is folded into the weights at loading (`fold_weight_norm`), for nothing here is trained.
+The weights are frozen, so `fold_weight_norm` folds the weight normalisation into them at loading.
 
 Source: *NVAE: A Deep Hierarchical Variational Autoencoder* (Vahdat, Kautz, NeurIPS 2020,
 https://arxiv.org/abs/2007.03898). An independent implementation.
@@ -20,23 +20,23 @@ from promptgen.generators.plain import convolution, linear
 from promptgen.loading.published import require_fractions
 
 MOMENTUM = 0.05
-"""Share of a batch in the running statistics, when they are estimated again."""
+"""Momentum of the running statistics while they are re-estimated."""
 
 RESIDUAL_GAIN = 0.1
-"""Factor of what a cell adds to its input."""
+"""Factor of a cell's residual branch."""
 
 NORM = ".log_weight_norm"
 EPSILON = 1e-5
 
 Operations = Callable[[int, int, bool, torch.Generator], list[nn.Module]]
-"""Makes the layers of a cell from its input and output channels, whether it doubles the size, and a random stream."""
+"""Builds the layers of a cell from its input channels, output channels, whether it upsamples, and a random stream."""
 
 
 def fold_weight_norm(state: Mapping[str, Tensor], source: Path) -> dict[str, Tensor]:
-    """Return a state dict in which each weight with a stored norm, ``exp(log_weight_norm)``, has that norm.
+    """Return a state dict in which each weight with a stored norm, ``exp(log_weight_norm)``, is scaled to it.
 
     Raises:
-        ModelFileError: a weight and its norms do not belong together; names `source`.
+        ModelFileError: the shapes of a weight and its norms do not match; the message names `source`.
     """
     require_fractions(state, source)
     folded = dict(state)
@@ -52,7 +52,7 @@ def fold_weight_norm(state: Mapping[str, Tensor], source: Path) -> dict[str, Ten
 
 
 class Normalised(nn.Module):
-    """Batch normalisation, one level deeper, as the published names have it."""
+    """Batch normalisation, nested one level deeper to match the published names."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -64,12 +64,12 @@ class Normalised(nn.Module):
 
 
 class NormalisedSwish(nn.BatchNorm2d):
-    """Batch normalisation and then ``x sigmoid(x)``."""
+    """Batch normalisation followed by the activation ``x sigmoid(x)``."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=EPSILON, momentum=MOMENTUM)
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002, torch calls it so
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002, torch's name of the argument
         return F.silu(super().forward(input))
 
 
@@ -87,16 +87,16 @@ class ConvSwish(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """1 x 1 to many channels, a convolution of each channel or group of channels by itself, 1 x 1 back.
+    """Inverted bottleneck: 1 x 1 convolution to more channels, depthwise or grouped convolution, 1 x 1 back.
 
     Args:
         fan_in: input channels.
         fan_out: output channels.
-        expansion: the many channels over `fan_in`.
-        kernel: side of the middle convolution.
+        expansion: ratio of the inner channels to `fan_in`.
+        kernel: height and width of the middle convolution's kernel.
         rng: stream of the initial weights.
         upsample: whether height and width are doubled first.
-        groups: number of groups, which divides that of the many channels; None means that each channel is one.
+        groups: groups of the middle convolution, a divisor of the inner channels; None means depthwise.
     """
 
     def __init__(
@@ -111,14 +111,14 @@ class InvertedResidual(nn.Module):
         groups: int | None = None,
     ) -> None:
         super().__init__()
-        many = expansion * fan_in
+        inner = expansion * fan_in
         first: list[nn.Module] = [nn.Upsample(scale_factor=2, mode="nearest")] if upsample else []
         self.conv = nn.Sequential(
             *first,
             Normalised(fan_in),
-            ConvSwish(fan_in, many, 1, rng),
-            ConvSwish(many, many, kernel, rng, groups=groups or many),
-            convolution(many, fan_out, 1, rng, bias=False),
+            ConvSwish(fan_in, inner, 1, rng),
+            ConvSwish(inner, inner, kernel, rng, groups=groups or inner),
+            convolution(inner, fan_out, 1, rng, bias=False),
             Normalised(fan_out),
         )
 
@@ -128,7 +128,7 @@ class InvertedResidual(nn.Module):
 
 
 class ActivatedConv(nn.Module):
-    """Activation, then doubling of the size if wanted, then a convolution of 3 x 3.
+    """Activation, optional upsampling, 3 x 3 convolution.
 
     Args:
         kind: the activation: ``elu``, or ``bnelu`` or ``bnswish`` after batch normalisation.
@@ -156,7 +156,7 @@ class ActivatedConv(nn.Module):
 
 
 def inverted(expansion: int, kernel: int, groups: int | None = None) -> Operations:
-    """Return what makes a cell of one `InvertedResidual`."""
+    """Return a builder of cells with one `InvertedResidual`."""
 
     def make(fan_in: int, fan_out: int, upsample: bool, rng: torch.Generator) -> list[nn.Module]:
         return [InvertedResidual(fan_in, fan_out, expansion, kernel, rng, upsample=upsample, groups=groups)]
@@ -165,7 +165,7 @@ def inverted(expansion: int, kernel: int, groups: int | None = None) -> Operatio
 
 
 def activated(kind: str) -> Operations:
-    """Return what makes a cell of two `ActivatedConv`."""
+    """Return a builder of cells with two `ActivatedConv` layers."""
 
     def make(fan_in: int, fan_out: int, upsample: bool, rng: torch.Generator) -> list[nn.Module]:
         first = ActivatedConv(kind, fan_in, fan_out, rng, upsample=upsample)
@@ -175,7 +175,7 @@ def activated(kind: str) -> Operations:
 
 
 class SqueezeExcitation(nn.Module):
-    """Weights each channel, from 0 to 1, by what the means of all channels say.
+    """Scales each channel by a weight in [0, 1] computed from the means of all channels.
 
     Args:
         channels: number of channels.
@@ -193,12 +193,12 @@ class SqueezeExcitation(nn.Module):
 
 
 class Cell(nn.Module):
-    """Adds to its input a tenth of what its layers make of it.
+    """Residual cell: adds a tenth of its layers' output to its input.
 
     Args:
         fan_in: input channels.
         fan_out: output channels.
-        operations: what makes its layers.
+        operations: builder of the layers.
         rng: stream of the initial weights.
         squeeze: whether the channels are weighted at the end.
         upsample: whether height and width are doubled.
@@ -216,13 +216,13 @@ class Cell(nn.Module):
         self.se = SqueezeExcitation(fan_out, rng) if squeeze else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        added: Tensor = self.se(self._ops(x))
-        kept: Tensor = self.skip(x)
-        return kept + RESIDUAL_GAIN * added
+        residual: Tensor = self.se(self._ops(x))
+        shortcut: Tensor = self.skip(x)
+        return shortcut + RESIDUAL_GAIN * residual
 
 
 class Combiner(nn.Module):
-    """Brings the latent of a group into the features.
+    """Combines the features with the latent of a group.
 
     Args:
         channels: channels of the features.

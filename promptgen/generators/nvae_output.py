@@ -1,7 +1,7 @@
-"""What NVAE's decoder says of an image: a distribution of every pixel's colour.
+"""Output distribution of NVAE's decoder: the colour of every pixel.
 
-A mixture of discretised logistics: green depends on red, and blue on red and green, linearly (Salimans, Karpathy, Chen,
-Kingma, "PixelCNN++", ICLR 2017, https://arxiv.org/abs/1701.05517); or, of some models, one Gaussian.
+Most models use a mixture of discretised logistics, in which green depends linearly on red, and blue on red and green
+(Salimans, Karpathy, Chen, Kingma, "PixelCNN++", ICLR 2017, https://arxiv.org/abs/1701.05517); some use one Gaussian.
 An independent implementation.
 """
 
@@ -18,13 +18,13 @@ SMALLEST_UNIFORM = 1e-5
 
 @dataclass(frozen=True)
 class Mixture:
-    """Mixtures of M logistics, in units in which colours run from -1 to 1.
+    """Mixtures of M logistics over colours in [-1, 1].
 
     Attributes:
-        logits: of the components, (B, M, H, W).
-        means: (B, 3, M, H, W).
-        log_scales: (B, 3, M, H, W).
-        coefficients: of red in green, red in blue, and green in blue, (B, 3, M, H, W).
+        logits: logits of the components, (B, M, H, W).
+        means: means of the components, (B, 3, M, H, W).
+        log_scales: logarithms of the components' scales, (B, 3, M, H, W).
+        coefficients: coefficients of red in green, red in blue, and green in blue, (B, 3, M, H, W).
     """
 
     logits: Tensor
@@ -34,7 +34,7 @@ class Mixture:
 
     @classmethod
     def parse(cls, output: Tensor, components: int) -> Mixture:
-        """Read a decoder's output, (B, 10 M, H, W), with M = `components`."""
+        """Split a decoder's output, (B, 10 M, H, W) with M = `components`, into the parameters of the mixture."""
         logits, colours = output[:, :components], output[:, components:].unflatten(1, (3, 3, components))  # type: ignore[no-untyped-call]
         means, log_scales, coefficients = colours.unbind(dim=2)
         return cls(logits, means, log_scales.clamp(min=SMALLEST_LOG_SCALE), coefficients.tanh())
@@ -48,8 +48,8 @@ class Mixture:
         """Return an image, (B, 3, H, W), nominally in [0, 1], from uniform noise.
 
         Args:
-            component_noise: chooses each pixel's component, (B, M, H, W), in [0, 1].
-            pixel_noise: the colour within it, (B, 3, H, W), in [0, 1].
+            component_noise: noise that selects each pixel's component, (B, M, H, W), in [0, 1].
+            pixel_noise: noise of the colour within the component, (B, 3, H, W), in [0, 1].
         """
         gumbel = -torch.log(-torch.log(_inside(component_noise)))
         chosen = (self.logits + gumbel).argmax(dim=1)[:, None, None].expand(-1, 3, -1, -1, -1)
@@ -60,13 +60,13 @@ class Mixture:
 
 
 def mean_image(output: Tensor, components: int) -> Tensor:
-    """Return the image, (B, 3, H, W), nominally in [0, 1] and not clamped, that a decoder's output stands for.
+    """Return the mean image, (B, 3, H, W), of a decoder's output; nominally in [0, 1] and not clamped.
 
-    It is the mean of the output's distribution, and so a differentiable function of the latents.
+    Unlike a draw from the distribution, the mean is a differentiable function of the latents.
 
     Args:
-        output: (B, 10 M, H, W) for M > 1 components; (B, 6, H, W) for one, which is a Gaussian.
-        components: M.
+        output: decoder output, (B, 10 M, H, W) for M > 1 components, (B, 6, H, W) for a single Gaussian.
+        components: number of components M.
     """
     if components > 1:
         return Mixture.parse(output, components).mean_image()
@@ -74,15 +74,15 @@ def mean_image(output: Tensor, components: int) -> Tensor:
 
 
 def soft_clamp(x: Tensor) -> Tensor:
-    """Return ``5 tanh(x / 5)``, by which the published network bounds means and log-deviations."""
+    """Return ``5 tanh(x / 5)``, which bounds means and log-deviations in the published network."""
     return 5 * torch.tanh(x / 5)
 
 
 def _image(x: Tensor, coefficients: Tensor) -> Tensor:
-    """Add to each colour, x (B, 3, H, W), its part of the colours before it; from [-1, 1] to [0, 1].
+    """Add each colour's dependence on the earlier colours to x, (B, 3, H, W); map [-1, 1] to [0, 1].
 
-    Colours are clamped where another one depends on them, as in the published network, but not at the end: so an energy
-    can still pull back a pixel that is too bright, and clamping the result gives the published image exactly.
+    As in the published network, a colour is clamped where another colour depends on it. The result is not clamped, so
+    that the gradient of a pixel out of range does not vanish; clamping it gives the published image exactly.
     """
     first, second, third = coefficients.unbind(dim=1)
     red = x[:, 0]
@@ -92,5 +92,5 @@ def _image(x: Tensor, coefficients: Tensor) -> Tensor:
 
 
 def _inside(uniform: Tensor) -> Tensor:
-    """Move numbers of [0, 1] off the ends, where the logarithms below are infinite."""
+    """Map [0, 1] into its interior, where the logarithms are finite."""
     return SMALLEST_UNIFORM + (1 - 2 * SMALLEST_UNIFORM) * uniform

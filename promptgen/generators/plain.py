@@ -1,4 +1,4 @@
-"""Linear layers and convolutions whose first weights come from a given stream, not from torch's global one."""
+"""Linear layers and convolutions that draw their initial weights from an explicit stream, not torch's global one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 
 def linear(fan_in: int, fan_out: int, rng: torch.Generator, *, bias: bool = True) -> nn.Linear:
-    """Return a linear layer with random weights, whose outputs are about as large as its inputs; the bias is zero."""
+    """Return a linear layer whose random weights preserve the scale of its inputs; the bias is zero."""
     layer: nn.Linear = skip_init(nn.Linear, fan_in, fan_out, bias=bias)  # type: ignore[no-untyped-call]
     return _drawn(layer, rng)
 
@@ -21,15 +21,15 @@ def linear(fan_in: int, fan_out: int, rng: torch.Generator, *, bias: bool = True
 def convolution(
     fan_in: int, fan_out: int, kernel: int, rng: torch.Generator, *, groups: int = 1, bias: bool = True
 ) -> nn.Conv2d:
-    """Return a convolution that keeps height and width, with random weights like those of `linear`.
+    """Return a convolution that preserves height and width, with random weights as in `linear`.
 
     Args:
         fan_in: input channels.
         fan_out: output channels.
         kernel: height and width of the kernel, odd.
         rng: stream of the weights.
-        groups: sets of channels that do not see each other.
-        bias: whether there is a bias, zero at first.
+        groups: groups of a grouped convolution.
+        bias: whether the layer has a bias, initially zero.
     """
     layer: nn.Conv2d = skip_init(  # type: ignore[no-untyped-call]
         nn.Conv2d, fan_in, fan_out, kernel, padding=kernel // 2, groups=groups, bias=bias

@@ -1,4 +1,4 @@
-"""Gradients in bounded memory: what a part of a network computes on the way is computed again on the way back.
+"""Gradient checkpointing: the backward pass recomputes a subnetwork's activations instead of storing them.
 
 Source: *Training Deep Nets with Sublinear Memory Cost* (Chen, Xu, Zhang, Guestrin, 2016,
 https://arxiv.org/abs/1604.06174), by `torch.utils.checkpoint`.
@@ -15,16 +15,16 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recomputed(function: Callable[..., Any], *arguments: Tensor) -> Any:
-    """Call a part of a network; for a gradient its insides are computed again instead of being kept.
+    """Call a subnetwork; the backward pass recomputes its activations instead of storing them.
 
-    Where no gradient is asked for, this is the call alone. Images and gradients are the same either way.
+    Without a gradient, this is a plain call. Outputs and gradients are the same either way.
 
     Args:
-        function: the part, which draws no random numbers.
-        arguments: what goes in, any shapes; this is kept for the way back.
+        function: the subnetwork, which must not draw random numbers.
+        arguments: inputs of any shape, stored for the backward pass.
 
     Returns:
-        What the function returns.
+        The output of `function`.
     """
     if torch.is_grad_enabled() and any(argument.requires_grad for argument in arguments):
         return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)

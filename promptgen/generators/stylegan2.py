@@ -31,13 +31,13 @@ MAPPING_RATE = 0.01
 """Learning-rate multiplier of the mapping layers."""
 
 MEAN_BLOCK = 4096
-"""Latents mapped at once when the centre of the truncation is measured."""
+"""Batch size of the latents whose styles are averaged for the centre of the truncation."""
 
 NOISES = "noises."
-"""Precedes the number of a noise map in its key."""
+"""Key prefix of the noise maps."""
 
 PUBLISHED_CHANNELS = {4: 512, 8: 512, 16: 512, 32: 512, 64: 256, 128: 128, 256: 64, 512: 32, 1024: 16}
-"""Feature channels by resolution, from 64 pixels on before the channel multiplier."""
+"""Feature channels by resolution; the channel multiplier applies from 64 pixels on."""
 
 
 class StyleGAN2Config(Section):
@@ -49,7 +49,7 @@ class StyleGAN2Config(Section):
         mapping_layers: linear layers from z to w.
         channels: feature channels at each resolution from 4 to `size`; None means the published table.
         channel_multiplier: factor of the published table from 64 pixels on (2 in all published files).
-        truncation: w is moved to ``mean + truncation * (w - mean)``; 1 leaves it as it is.
+        truncation: factor in ``mean + truncation * (w - mean)``, which replaces w; 1 leaves w unchanged.
     """
 
     size: int = Field(ge=8)
@@ -68,10 +68,10 @@ class StyleGAN2Config(Section):
 
     @model_validator(mode="after")
     def _check_channels(self) -> StyleGAN2Config:
-        known = PUBLISHED_CHANNELS if self.channels is None else self.channels
-        missing = [resolution for resolution in self.resolutions if resolution not in known]
+        channels = PUBLISHED_CHANNELS if self.channels is None else self.channels
+        missing = [resolution for resolution in self.resolutions if resolution not in channels]
         if missing:
-            raise ValueError(f"channels are needed for the resolutions {missing}")
+            raise ValueError(f"channels are missing for the resolutions {missing}; add them to channels")
         return self
 
     @property
@@ -134,7 +134,7 @@ class StyleGAN2(FrozenModule):
         """Return styles w, (B, latent_dim), of latents z, (B, latent_dim), before truncation.
 
         Raises:
-            DataError: the latents have another number of coordinates.
+            DataError: the latents have the wrong number of coordinates.
         """
         self.prior.require(latent)
         w: Tensor = self.style(latent)
@@ -143,7 +143,7 @@ class StyleGAN2(FrozenModule):
     def synthesis(self, w: Tensor, noise: torch.Generator | None = None) -> Tensor:
         """Return images, (B, 3, size, size), of styles; truncation is not applied.
 
-        The network's own output is nominally in [-1, 1]; it is mapped to [0, 1] by ``(x + 1) / 2`` and not clamped.
+        The network's raw output is nominally in [-1, 1]; ``(x + 1) / 2`` maps it to [0, 1] without clamping.
 
         Args:
             w: styles, (B, latent_dim).
@@ -173,10 +173,10 @@ class StyleGAN2(FrozenModule):
         return self.synthesis(self.truncate(self.mapping(latent)), noise)
 
     def truncate(self, w: Tensor) -> Tensor:
-        """Return styles, (B, latent_dim), moved towards `mean_w` as the truncation of the configuration says.
+        """Return styles, (B, latent_dim), moved towards `mean_w` by the configured truncation.
 
         Raises:
-            ConfigError: truncation is not 1 and `mean_w` is not known yet.
+            ConfigError: the truncation is not 1 and `mean_w` has not been set.
         """
         if self.config.truncation == 1:
             return w
@@ -190,8 +190,8 @@ class StyleGAN2(FrozenModule):
 
         Args:
             mean_w: the centre, (latent_dim,); None averages the mapping of latents drawn from the prior.
-            samples: number of these latents; 50 000 as in the published code.
-            seed: seed of their stream.
+            samples: number of latents to average over; 50 000 as in the published code.
+            seed: seed of the latents' stream.
         """
         if mean_w is None:
             rng = stream(seed, "stylegan2", "mean_w")
@@ -201,7 +201,7 @@ class StyleGAN2(FrozenModule):
         self.mean_w = mean_w.to(self.input.input)
 
     def freeze(self) -> None:
-        """Stop training for good; the centre of the truncation is measured now if it is needed and not yet known."""
+        """Freeze the weights for good; measure the centre of the truncation if it is needed and not yet set."""
         super().freeze()
         if self.config.truncation != 1 and self.mean_w is None:
             self.set_mean_w()
@@ -227,14 +227,14 @@ def load_stylegan2(
     """Load a published checkpoint and freeze it.
 
     Args:
-        path: file whose entry `g_ema` is the generator's state dict; other entries are ignored. Without any noise map,
-            as some converted files are, the maps are drawn from a fixed seed.
-        size: height and width of its images.
+        path: file whose entry `g_ema` is the generator's state dict; other entries are ignored. If the file has no
+            noise maps, like some converted files, they are drawn from a fixed seed.
+        size: height and width of the images.
         truncation: see `StyleGAN2Config`.
         latent_dim: coordinates of z and of w.
         mapping_layers: linear layers from z to w.
         channel_multiplier: see `StyleGAN2Config`.
-        mean_w: centre of the truncation, (latent_dim,); None measures it where it is needed.
+        mean_w: centre of the truncation, (latent_dim,); None measures it if it is needed.
 
     Raises:
         ModelFileError: the file cannot be read, or its keys or shapes differ from the configured network's.
@@ -249,7 +249,7 @@ def load_stylegan2(
     model = StyleGAN2(config)
     state = read_state(path, "g_ema")
     if not any(key.startswith(NOISES) for key in state):
-        _log.warning("%s has no noise maps, as some converted files: they are drawn from the fixed seed", path)
+        _log.warning("%s has no noise maps, like some converted files: drawing them from a fixed seed", path)
         state |= {key: value for key, value in model.state_dict().items() if key.startswith(NOISES)}
     load_strictly(model, state, path, hint=_described(state))
     if mean_w is not None:
@@ -259,7 +259,7 @@ def load_stylegan2(
 
 
 def _described(state: Mapping[str, Tensor]) -> str:
-    """Return the configuration that the shapes in a state dict belong to, as a hint for an error."""
+    """Return the configuration that a state dict's shapes imply, as a hint for an error message."""
     levels = sum(re.fullmatch(r"to_rgbs\.\d+\.conv\.weight", key) is not None for key in state)
     layers = sum(re.fullmatch(r"style\.\d+\.weight", key) is not None for key in state)
     size = 4 << min(levels, 8)
@@ -271,17 +271,17 @@ def _described(state: Mapping[str, Tensor]) -> str:
         arguments["channel_multiplier"] = last.shape[2] // PUBLISHED_CHANNELS[size]
     if not levels or not layers:
         return ""
-    return f"by its shapes it belongs to {', '.join(f'{name} {value}' for name, value in arguments.items())}"
+    return f"its shapes imply {', '.join(f'{name} {value}' for name, value in arguments.items())}"
 
 
 def random_stylegan2(size: int, truncation: float = 1.0, *, seed: int = 0, **fields: Any) -> StyleGAN2:
-    """Return a frozen network with random weights: for dry runs and benchmarks.
+    """Return a frozen network with random weights, for dry runs and benchmarks.
 
     Args:
-        size: height and width of its images.
+        size: height and width of the images.
         truncation: see `StyleGAN2Config`.
         seed: seed of the weights and of the noise maps.
-        fields: others of `StyleGAN2Config`.
+        fields: other fields of `StyleGAN2Config`.
 
     Raises:
         ConfigError: a field is unknown or out of range.
@@ -289,7 +289,7 @@ def random_stylegan2(size: int, truncation: float = 1.0, *, seed: int = 0, **fie
     model = StyleGAN2(validate(StyleGAN2Config, {"size": size, "truncation": truncation, **fields}), seed)
     colours = [model.to_rgb1, *model.to_rgbs]
     with torch.no_grad():
-        for to_rgb in colours:  # their sum is the image, whose standard deviation should be about 0.25
+        for to_rgb in colours:  # the image is their sum; aim at a standard deviation of about 0.25
             to_rgb.conv.weight.mul_(0.5 * len(colours) ** -0.5)
     model.freeze()
     return model

@@ -1,8 +1,8 @@
 """Layers of StyleGAN2, with the parameter names of the published PyTorch checkpoints.
 
 The modulated convolution scales its input by the style, convolves with weights that the whole batch shares, and scales
-its output by the demodulation factor. That equals the paper's modulated weights and needs no grouped convolution.
-Activations stay in `channels_last` order, in which a CPU convolves several times faster.
+its output by the demodulation factor. The result equals that of the paper's modulated weights, without a grouped
+convolution. Activations stay in `channels_last` order, which makes convolutions on a CPU several times faster.
 
 Source: *Analyzing and Improving the Image Quality of StyleGAN* (Karras, Laine, Aittala, Hellsten, Lehtinen, Aila,
 CVPR 2020, https://arxiv.org/abs/1912.04958). An independent implementation.
@@ -22,7 +22,7 @@ EPSILON = 1e-8
 
 
 def blur_kernel() -> Tensor:
-    """Return the (4, 4) low-pass kernel of up-sampling by two: the outer square of [1, 3, 3, 1], with the sum 4."""
+    """Return the (4, 4) low-pass kernel for upsampling by two: the outer product of [1, 3, 3, 1], with sum 4."""
     row = torch.tensor([1.0, 3.0, 3.0, 1.0])
     return torch.outer(row, row) / 16
 
@@ -35,7 +35,7 @@ class PixelNorm(nn.Module):
 
 
 class EqualLinear(nn.Module):
-    """Linear layer with an equalised learning rate: stored weights have unit variance and are scaled when used.
+    """Linear layer with an equalised learning rate: stored weights have unit variance and are scaled at use.
 
     Args:
         fan_in: input features.
@@ -80,7 +80,7 @@ class Blur(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Doubles the resolution of an image: zeros between the pixels, then the low-pass filter."""
+    """Doubles the resolution of an image: inserts zeros between pixels, then applies the low-pass filter."""
 
     kernel: Tensor
 
@@ -94,7 +94,7 @@ class Upsample(nn.Module):
 
 
 class ModulatedConv(nn.Module):
-    """Convolution whose input channels are scaled by a style, and whose output is brought back to unit variance.
+    """Convolution whose input channels are scaled by a style and whose output is rescaled to unit variance.
 
     Args:
         fan_in: input channels.
@@ -102,8 +102,8 @@ class ModulatedConv(nn.Module):
         kernel: size of the kernel, 1 or 3.
         style_dim: coordinates of w.
         rng: stream of the initial weights.
-        demodulate: divide by the norm of the modulated weights.
-        upsample: double the resolution.
+        demodulate: whether to divide by the norm of the modulated weights.
+        upsample: whether to double the resolution.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class ModulatedConv(nn.Module):
 
 
 class Noise(nn.Module):
-    """Adds a noise map with one learned strength."""
+    """Adds a noise map, scaled by one learned strength."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ class Noise(nn.Module):
 
 
 class Activation(nn.Module):
-    """Adds a bias per channel, then a leaky ReLU with a gain of sqrt(2)."""
+    """Bias per channel, then a leaky ReLU with a gain of sqrt(2)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -178,7 +178,7 @@ class StyledConv(nn.Module):
 
 
 class ToRGB(nn.Module):
-    """Reads colours off the features and adds them to the doubled image of the resolution below."""
+    """Maps features to colours and adds them to the upsampled image of the previous resolution."""
 
     def __init__(self, fan_in: int, style_dim: int, rng: torch.Generator, *, upsample: bool = True) -> None:
         super().__init__()
@@ -186,10 +186,10 @@ class ToRGB(nn.Module):
         self.conv = ModulatedConv(fan_in, 3, 1, style_dim, rng, demodulate=False)
         self.upsample = Upsample() if upsample else None
 
-    def forward(self, x: Tensor, w: Tensor, below: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, w: Tensor, previous: Tensor | None = None) -> Tensor:
         image: Tensor = self.conv(x, w) + self.bias
         if self.upsample is not None:
-            image = image + self.upsample(below)
+            image = image + self.upsample(previous)
         return image
 
 

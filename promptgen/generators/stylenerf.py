@@ -1,8 +1,8 @@
 """StyleNeRF: latent z and camera -> image, with the parameter names of the published files.
 
-A radiance field, modulated by a style w, is rendered on a coarse grid of rays; blocks of 1 x 1 convolutions then bring
-colours and features to the image's size. The latent is z alone. Where the camera stands is said by the configuration
-or by an argument, and the background has a code of its own, which is fixed unless a stream of noise is given.
+A radiance field, modulated by a style w, is rendered on a coarse grid of rays; blocks of 1 x 1 convolutions then
+upsample colours and features to the image's size. The latent is z alone. The configuration or an argument sets the
+camera. The background has its own code, which is fixed unless the caller passes a noise stream.
 
 Source: *StyleNeRF: A Style-based 3D-Aware Generator for High-resolution Image Synthesis* (Gu, Liu, Wang, Theobalt,
 ICLR 2022, https://arxiv.org/abs/2110.08985). An independent implementation.
@@ -40,32 +40,32 @@ from promptgen.seeding import stream
 from promptgen.strict import validate
 
 ALPHA = "synthesis.alpha"
-"""How far progressive growing has come, in published files."""
+"""Key of the progress of progressive growing in published files."""
 
 FILTER = ".resample_filter"
-"""What also layers that do not resample have in published files."""
+"""Key suffix of a filter that published files also store for layers that do not resample."""
 
 RANDOM_DENSITY = 200.0
-"""Factor of the random weights that density is read off by; see `random_stylenerf`."""
+"""Factor of the random weights of the density layer; see `random_stylenerf`."""
 
 RANDOM_COLOURS = 0.3
-"""The same for colours."""
+"""Factor of the random weights of the colour layers."""
 
 MEAN_SAMPLES = 10_000
-"""Latents that the centre of the truncation is the mean of, in a network with random weights."""
+"""Number of latents averaged for the centre of the truncation of a network with random weights."""
 
 
 @dataclass(frozen=True)
 class Rendering:
-    """What the fields gave.
+    """Volume rendering of the foreground and background fields.
 
     Attributes:
         image: colours, (B, 3, r, r), nominally in [-1, 1].
-        features: (B, C, r, r).
-        depths: of the samples in the foreground, (B, r^2, S), ascending, in lengths of the ray to the image plane.
-        weights: what each adds to the colour, (B, r^2, S).
-        transmittance: share of the background that is seen, (B, r^2).
-        background_weights: what each sample in the background adds to the background's colour, (B, r^2, S').
+        features: features, (B, C, r, r).
+        depths: depths of the foreground samples, (B, r^2, S), ascending, in lengths of the ray to the image plane.
+        weights: weight of each foreground sample in the ray's colour, (B, r^2, S).
+        transmittance: fraction of the background's light that reaches the camera, (B, r^2).
+        background_weights: weight of each background sample in the background's colour, (B, r^2, S').
     """
 
     image: Tensor
@@ -77,7 +77,7 @@ class Rendering:
 
 
 class Synthesis(nn.Module):
-    """From style, code of the background and camera to the image.
+    """Map style, background code and camera to the image.
 
     Args:
         config: shape of the network.
@@ -95,16 +95,16 @@ class Synthesis(nn.Module):
             self.add_module(f"b{size}", SynthesisBlock(fan_in, fan_out, dim, rng, config.clamp))
 
     def render(self, w: Tensor, code: Tensor, camera: Camera) -> Rendering:
-        """Return what the fields give for styles, (B, style_dim), and codes, (B, background_dim)."""
+        """Render the fields for styles, (B, style_dim), and background codes, (B, background_dim)."""
         size = self.config.volume_size
         origins, directions = (part.expand(len(w), -1, -1) for part in cast_rays(camera, size))
-        front, depths, weights, transmittance = self._foreground(w, origins, directions)
-        behind, background_weights = self._background(code, origins, directions)
-        seen = (front + transmittance[..., None] * behind).mT.reshape(len(w), -1, size, size)
-        return Rendering(seen[:, :3], seen[:, 3:], depths, weights, transmittance, background_weights)
+        foreground, depths, weights, transmittance = self._foreground(w, origins, directions)
+        background, background_weights = self._background(code, origins, directions)
+        maps = (foreground + transmittance[..., None] * background).mT.reshape(len(w), -1, size, size)
+        return Rendering(maps[:, :3], maps[:, 3:], depths, weights, transmittance, background_weights)
 
     def images(self, rendering: Rendering, w: Tensor) -> Iterator[Tensor]:
-        """Yield the image at each size, (B, 3, r, r), nominally in [-1, 1], from that of the fields to the last."""
+        """Yield the image at each size, (B, 3, r, r), nominally in [-1, 1], from the rendering's to the final one."""
         image, x = rendering.image, rendering.features.permute(0, 2, 3, 1)
         yield image
         for size in self.config.block_sizes:
@@ -116,25 +116,25 @@ class Synthesis(nn.Module):
         return image
 
     def _foreground(self, w: Tensor, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return features of rays, (B, R, C), and depths, weights and transmittance as of `Rendering`."""
+        """Return features of rays, (B, R, C), and depths, weights and transmittance as in `Rendering`."""
         steps = torch.linspace(0, 1, self.config.ray_samples, dtype=w.dtype, device=w.device)
         fractions = steps.expand(*directions.shape[:2], -1)
         density, hidden = self._sampled(fractions, origins, directions, w)
         if self.config.resample:
-            more = resampled(steps, self._weighted(density, fractions, directions)[0])
-            sampled = self._sampled(more, origins, directions, w)
-            density, hidden = (torch.cat(both, dim=2) for both in zip(sampled, (density, hidden), strict=True))
-            fractions = torch.cat([more, fractions], dim=2)
+            fine = resampled(steps, self._weighted(density, fractions, directions)[0])
+            sampled = self._sampled(fine, origins, directions, w)
+            density, hidden = (torch.cat(pair, dim=2) for pair in zip(sampled, (density, hidden), strict=True))
+            fractions = torch.cat([fine, fractions], dim=2)
         fractions, order = fractions.sort(dim=2)
         weights, transmittance = self._weighted(density.gather(2, order), fractions, directions)
-        # The weights go back to where their samples are, which is cheaper than to sort the samples' hidden values.
+        # Scattering the weights into the samples' order is cheaper than sorting the samples' hidden values.
         by_sample = torch.zeros_like(weights).scatter(2, order, weights)
         summed = (by_sample[:, :, None] @ hidden)[:, :, 0]  # (B, R, width)
         features = self.fg_nerf.features(summed, weights.sum(dim=2, keepdim=True), w)
         return features, self._depths(fractions), weights, transmittance
 
     def _background(self, code: Tensor, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features of rays, (B, R, C), and weights as of `Rendering`."""
+        """Return features of rays, (B, R, C), and weights as in `Rendering`."""
         start, number = self.config.background_start, self.config.background_samples
         inverse = start * torch.linspace(1, 0, number, dtype=code.dtype, device=code.device)
         positions = background_positions(origins, directions, inverse)
@@ -159,7 +159,7 @@ class Synthesis(nn.Module):
 
 
 class StyleNeRF(FrozenModule):
-    """StyleNeRF generator.
+    """StyleNeRF as a generator.
 
     Args:
         config: shape of the network, truncation and camera.
@@ -177,7 +177,7 @@ class StyleNeRF(FrozenModule):
         self.config = config
         self.image_shape = (3, config.image_size, config.image_size)
         self.prior = GaussianPrior.standard(config.latent_dim)
-        # Constants: left out of the state dict, which then is the published layout alone.
+        # Constants stay out of the state dict, which then has exactly the published layout.
         self.prior.register_buffer("scale", self.prior.scale, persistent=False)
         code = torch.randn(1, config.background_dim, generator=stream(seed, "stylenerf", "background"))
         self.register_buffer("fixed_code", code, persistent=False)
@@ -186,17 +186,17 @@ class StyleNeRF(FrozenModule):
         self.synthesis = Synthesis(config, rng)
 
     def styles(self, latent: Tensor) -> Tensor:
-        """Return styles w, (B, style_dim), of latents z, (B, latent_dim), with the truncation of the configuration.
+        """Return styles w, (B, style_dim), of latents z, (B, latent_dim), with the configured truncation.
 
         Raises:
-            DataError: the latents have another number of coordinates.
+            DataError: the latents have the wrong number of coordinates.
         """
         self.prior.require(latent)
         w: Tensor = self.mapping(latent)
         return w if self.config.truncation == 1 else torch.lerp(self.mapping.w_avg, w, self.config.truncation)
 
     def backgrounds(self, n: int, noise: torch.Generator | None = None) -> Tensor:
-        """Return codes of `n` backgrounds, (n, background_dim): fresh ones from `noise`, or the fixed one."""
+        """Return `n` background codes, (n, background_dim): drawn from `noise`, or the fixed code if it is None."""
         if noise is None:
             return self.fixed_code.expand(n, -1)
         shape = (n, self.config.background_dim)
@@ -207,8 +207,8 @@ class StyleNeRF(FrozenModule):
         """Return cameras that look at the head.
 
         Args:
-            yaw: radians to the side from the middle of the angles seen in training, (B,) or one number.
-            pitch: radians upwards from their middle, (B,) or one number.
+            yaw: radians sideways from the centre of the training range, (B,) or one number.
+            pitch: radians upwards from the centre of the training range, (B,) or one number.
         """
         config = self.config
         yaws, pitches = (torch.as_tensor(angle).to(self.fixed_code).reshape(-1) for angle in (yaw, pitch))
@@ -217,23 +217,23 @@ class StyleNeRF(FrozenModule):
         return camera_at(yaws.expand(n), polar.expand(n), config.radius, config.field_of_view)
 
     def trained_cameras(self, n: int, rng: torch.Generator) -> Camera:
-        """Draw `n` cameras as training did."""
+        """Draw `n` cameras from the distribution used in training."""
         shape = (2, n)
         if self.config.gaussian:
-            drawn = torch.randn(shape, generator=rng, device=rng.device)
+            offsets = torch.randn(shape, generator=rng, device=rng.device)
         else:
-            drawn = 2 * torch.rand(shape, generator=rng, device=rng.device) - 1
+            offsets = 2 * torch.rand(shape, generator=rng, device=rng.device) - 1
         (left, right), (top, bottom) = self.config.yaw_range, self.config.polar_range
-        return self.camera(drawn[0] * (right - left) / 2, drawn[1] * (bottom - top) / 2)
+        return self.camera(offsets[0] * (right - left) / 2, offsets[1] * (bottom - top) / 2)
 
     def forward(self, latent: Tensor, *, noise: torch.Generator | None = None, camera: Camera | None = None) -> Tensor:
         """Return images, (B, 3, image_size, image_size), nominally in [0, 1] and not clamped.
 
         Args:
             latent: latents z, (B, latent_dim).
-            noise: stream of fresh backgrounds; None means the fixed one, so the image depends on latent and camera
-                alone.
-            camera: where the camera stands; None means the place that the configuration says.
+            noise: stream of fresh backgrounds; None means the fixed background, so that the image depends on latent and
+                camera alone.
+            camera: cameras of the batch; None means the configured camera.
         """
         w = self.styles(latent)
         if camera is None:
@@ -243,7 +243,7 @@ class StyleNeRF(FrozenModule):
 
     @torch.no_grad()
     def measure_mean_w(self, samples: int = MEAN_SAMPLES, seed: int = 0) -> None:
-        """Set the centre of the truncation to the mean w of latents drawn from the prior; files bring their own."""
+        """Set the centre of the truncation to the mean w over the prior; published files contain their own centre."""
         latent = self.prior.sample(samples, stream(seed, "stylenerf", "mean w"))
         self.mapping.w_avg.copy_(self.mapping(latent).mean(dim=0))
 
@@ -255,17 +255,18 @@ def load_stylenerf(
     camera: CameraConfig | Mapping[str, float] | None = None,
     resample: bool | None = None,
 ) -> StyleNeRF:
-    """Load a published generator and freeze it; what the file would run is never run.
+    """Load a published generator and freeze it, without running any code in the file.
 
     Args:
         path: see `read_generator`.
         truncation: see `StyleNeRFConfig`.
-        camera: where the camera stands, see `CameraConfig`; None is the middle of the angles seen in training.
-        resample: whether rays are sampled again, see `StyleNeRFConfig`; None leaves it to the file, and the published
-            ones do. Without it the image has no jumps, costs about half, and is a little less sharp.
+        camera: position of the camera, see `CameraConfig`; None means the centre of the training range.
+        resample: whether rays are resampled, see `StyleNeRFConfig`; None uses the file's setting, which is true in the
+            published files. Without resampling, the image is continuous in the latent, costs about half as much and is
+            slightly less sharp.
 
     Raises:
-        ModelFileError: the file cannot be read, is not such a network, or its keys or shapes differ from its settings'.
+        ModelFileError: the file cannot be read, is not a StyleNeRF, or its keys or shapes do not match its settings.
     """
     settings, tensors = read_generator(path)
     alpha = tensors.pop(ALPHA, None)
@@ -273,19 +274,19 @@ def load_stylenerf(
         raise ModelFileError(f"{path}: expected one number under {ALPHA!r}; is it another model's file?")
     config = config_from_settings(settings, float(alpha), path, truncation=truncation, camera=camera, resample=resample)
     model = StyleNeRF(config)
-    own = model.state_dict()
-    needed = {key: value for key, value in tensors.items() if key in own or not key.endswith(FILTER)}
-    load_strictly(model, needed, source=path)
+    keys = model.state_dict().keys()
+    state = {key: value for key, value in tensors.items() if key in keys or not key.endswith(FILTER)}
+    load_strictly(model, state, source=path)
     model.freeze()
     return model
 
 
 def random_stylenerf(seed: int = 0, **arguments: Any) -> StyleNeRF:
-    """Return a frozen network with random weights: for dry runs and benchmarks.
+    """Return a frozen network with random weights, for dry runs and benchmarks.
 
     Args:
         seed: seed of the weights, of the fixed background, and of the centre of the truncation.
-        arguments: fields of `StyleNeRFConfig`, plain; without any, the shape published for faces at 1024 pixels.
+        arguments: fields of `StyleNeRFConfig`; the defaults are the shape published for faces at 1024 pixels.
 
     Raises:
         ConfigError: a field is unknown or out of range.
@@ -300,7 +301,7 @@ def random_stylenerf(seed: int = 0, **arguments: Any) -> StyleNeRF:
 
 @torch.no_grad()
 def _temper(synthesis: Synthesis) -> None:
-    """Bring random weights to where images look like images: a head that is not transparent, colours not saturated."""
+    """Scale random weights so that the head is not transparent and the colours are not saturated."""
     synthesis.fg_nerf.sigma_out.weight.mul_(RANDOM_DENSITY)
     blocks = [module for module in synthesis.modules() if isinstance(module, SynthesisBlock)]
     readers: list[EqualConv | ReadOut] = [synthesis.fg_nerf.to_rgb, synthesis.bg_nerf.to_rgb]

@@ -1,4 +1,4 @@
-"""Shapes of StyleNeRF, as the settings saved in a published file give them, and where its camera stands."""
+"""Configuration of StyleNeRF, read from the settings in a published file, and the position of its camera."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ Samples = Annotated[int, Field(ge=2, le=256)]
 Interval = tuple[float, float]
 
 BASE_WIDTH = 32768
-"""Channels of an up-sampling block times its size, before the bounds."""
+"""Product of an upsampling block's channels and its size, before the bounds apply."""
 
 SMALLEST_WIDTH, LARGEST_WIDTH = 4, 2048
-"""Channels of an up-sampling block: its adapter works with a quarter of them, and no network has as many."""
+"""Bounds of an upsampling block's channels: its adapter uses a quarter of them; no network has more."""
 
 UNFINISHED_SAMPLES = 20
-"""Samples along a ray of a network whose progressive growing has not begun."""
+"""Samples along a ray of a network before progressive growing begins."""
 
 
 class CameraConfig(Section):
-    """Where the camera stands, on a sphere around the head, which it looks at.
+    """Position of the camera on a sphere around the head; the camera faces the head.
 
     Attributes:
-        yaw: radians to the side, from the middle of the angles seen in training.
-        pitch: radians upwards, from the middle of the angles seen in training.
+        yaw: radians sideways from the centre of the training range.
+        pitch: radians upwards from the centre of the training range.
     """
 
     yaw: float = Field(default=0.0, ge=-math.pi, le=math.pi)
@@ -43,9 +43,9 @@ class FieldConfig(Section):
 
     Attributes:
         width: channels of its layers.
-        layers: number of layers before the read-outs.
-        octaves: frequencies that positions are encoded with, each double the one before.
-        scale: positions are divided by it.
+        layers: number of layers before the output layers.
+        octaves: number of frequencies of the positional encoding, each twice the previous one.
+        scale: divisor of the positions.
     """
 
     width: Count = 128
@@ -55,33 +55,33 @@ class FieldConfig(Section):
 
 
 class StyleNeRFConfig(Section):
-    """Shape of a StyleNeRF, and what of its freedom is used; the defaults are those published for faces.
+    """Shape, sampling and camera of a StyleNeRF; the defaults are those published for faces.
 
     Attributes:
         image_size: height and width of the image, a power of two.
         latent_dim: coordinates of z.
         style_dim: coordinates of w.
         mapping_layers: linear layers from z to w.
-        foreground: the field within `depth_range`.
-        background: the field beyond.
-        background_dim: coordinates of the code of a background.
-        feature_channels: channels that the fields hand to the up-sampling.
+        foreground: shape of the field within `depth_range`.
+        background: shape of the field beyond.
+        background_dim: coordinates of the background code.
+        feature_channels: feature channels that the fields pass to the upsampling blocks.
         volume_size: height and width of the grid of rays, a power of two.
-        channel_base: factor of the channels of the up-sampling blocks.
-        channel_max: largest number of these channels.
-        clamp: largest absolute activation of the up-sampling blocks; None means no bound.
+        channel_base: factor of the channels of the upsampling blocks.
+        channel_max: upper bound of these channels.
+        clamp: largest absolute activation of the upsampling blocks; None means no bound.
         ray_samples: samples along a ray in the foreground.
         background_samples: samples along a ray in the background.
-        resample: whether as many samples again are taken where the first ones saw something.
-        field_of_view: angle that the image shows, degrees.
+        resample: whether to take as many samples again where the first ones have large weights.
+        field_of_view: field of view, degrees.
         depth_range: nearest and farthest sample of the foreground, in lengths of the ray to the image plane.
         background_start: inverse distance from the origin at which the background begins.
-        yaw_range: angles around the vertical axis seen in training, radians.
-        polar_range: angles from the vertical axis seen in training, radians.
-        gaussian: whether these ranges are one standard deviation to each side, instead of bounds.
+        yaw_range: training range of the angle around the vertical axis, radians.
+        polar_range: training range of the angle from the vertical axis, radians.
+        gaussian: whether the ranges span one standard deviation on each side, instead of being bounds.
         radius: distance of the camera from the origin.
-        truncation: w is moved to ``mean + truncation * (w - mean)``; 1 leaves it as it is.
-        camera: where the camera stands unless one is given.
+        truncation: factor in ``mean + truncation * (w - mean)``, which replaces w; 1 leaves w unchanged.
+        camera: default position of the camera.
     """
 
     image_size: Annotated[int, Field(ge=4, le=2048)] = 1024
@@ -125,11 +125,11 @@ class StyleNeRFConfig(Section):
 
     @property
     def block_sizes(self) -> list[int]:
-        """Sizes of the up-sampling blocks, each double the one before, up to the image's."""
+        """Sizes of the upsampling blocks, each twice the previous one, up to the image's size."""
         return [2**power for power in range(self.volume_size.bit_length(), self.image_size.bit_length())]
 
     def channels_at(self, size: int) -> int:
-        """Return the number of channels of the up-sampling block of a size."""
+        """Return the number of channels of the upsampling block of a size."""
         return min(int(self.channel_base * BASE_WIDTH) // size, self.channel_max)
 
 
@@ -161,7 +161,7 @@ SETTINGS: Mapping[str, tuple[str, Any]] = {
     "polar_range": (f"{_CAMERA}.range_v", (0.25, 0.25)),
     "gaussian": (f"{_CAMERA}.gaussian_camera", False),
 }
-"""Published settings by fields of `StyleNeRFConfig`, and what a file that lacks one means."""
+"""Published setting of each field of `StyleNeRFConfig`, and its default if the file lacks the setting."""
 
 FIELD_SETTINGS: Mapping[str, tuple[str, Any]] = {
     "width": ("hidden_size", 128),
@@ -189,7 +189,7 @@ COMPUTED: Mapping[str, tuple[Any, Any]] = {
     f"{_FIELDS['foreground']}.inverse_sphere": (False, False),
     f"{_FIELDS['background']}.inverse_sphere": (True, False),
 }
-"""The only value of a setting that is computed here, and what a file that lacks it means."""
+"""The only supported value of each setting, and its default if the file lacks the setting."""
 
 _FIELD_SWITCHES = (
     *("use_pos", "use_skip", "use_viewdirs", "add_rgb", "merge_sigma_feat", "no_sigma", "tcnn_backend", "use_normal"),
@@ -205,68 +205,68 @@ SWITCHES = (
     *(f"{_UPSAMPLER}.{name}" for name in ("channel_dict", "out_channel_dict")),
     *(f"{path}.{name}" for path in _FIELDS.values() for name in _FIELD_SWITCHES),
 )
-"""Settings that must be off, empty or absent: what they turn on is not computed here."""
+"""Settings that must be off, empty or absent, because this implementation does not support their features."""
 
 
 def config_from_settings(settings: Mapping[str, Any], alpha: float, source: Path, **control: Any) -> StyleNeRFConfig:
-    """Return the configuration that a published file describes; settings that change nothing are ignored.
+    """Return the configuration that a published file describes; settings without effect are ignored.
 
     Args:
-        settings: what its network was built with, plain.
-        alpha: its ``synthesis.alpha``: 1 once progressive growing has ended, -1 before it begins.
-        source: the file, for errors.
-        control: `truncation`, `camera` and `resample`; None leaves the last one to the file.
+        settings: constructor arguments of the file's network, as plain values.
+        alpha: the file's ``synthesis.alpha``: 1 after progressive growing has ended, -1 before it begins.
+        source: the file, named in errors.
+        control: `truncation`, `camera` and `resample`; None leaves a value to the file or the default.
 
     Raises:
-        ModelFileError: the settings do not describe such a network, or one that is not computed here.
+        ModelFileError: the settings do not describe a StyleNeRF, or ask for an unsupported feature.
     """
-    _refuse_others(settings, alpha, source)
+    _require_supported(settings, alpha, source)
     shape = _collected(settings, "", SETTINGS, source)
     for name, path in _FIELDS.items():
         shape[name] = _collected(settings, f"{path}.", FIELD_SETTINGS, source)
     radii = _setting(settings, f"{_CAMERA}.range_radius", (2.732, 2.732))
     if alpha == -1:
         shape["ray_samples"] = UNFINISHED_SAMPLES
-    given = {key: value for key, value in control.items() if value is not None}
+    overrides = {key: value for key, value in control.items() if value is not None}
     try:
         shape["radius"] = sum(radii) / len(radii)
-        return StyleNeRFConfig.model_validate(shape | given)
+        return StyleNeRFConfig.model_validate(shape | overrides)
     except ValidationError as error:
         reason = error.errors(include_url=False)[0]
         where = ".".join(map(str, reason["loc"])) or "the settings"
-        raise ModelFileError(f"{source}: not a StyleNeRF of this library: {where}: {reason['msg']}") from error
+        raise ModelFileError(f"{source}: not a supported StyleNeRF: {where}: {reason['msg']}") from error
     except (TypeError, ZeroDivisionError) as error:
-        raise ModelFileError(f"{source}: not a StyleNeRF of this library: range_radius is {radii!r:.80}") from error
+        raise ModelFileError(f"{source}: not a supported StyleNeRF: range_radius is {radii!r:.80}") from error
 
 
-def _refuse_others(settings: Mapping[str, Any], alpha: float, source: Path) -> None:
+def _require_supported(settings: Mapping[str, Any], alpha: float, source: Path) -> None:
     if alpha not in (-1, 1):
         raise ModelFileError(
             f"{source}: synthesis.alpha is {alpha:g}, a network that still grows; expected 1, or -1 before it grows"
         )
-    for path, (computed, absent) in COMPUTED.items():
-        found = _setting(settings, path, absent)
-        if found != computed:
-            raise ModelFileError(f"{source}: {path} is {found!r:.80}; only {computed!r} is computed here")
+    for path, (supported, default) in COMPUTED.items():
+        value = _setting(settings, path, default)
+        if value != supported:
+            raise ModelFileError(f"{source}: {path} is {value!r:.80}; only {supported!r} is supported")
     for path in SWITCHES:
-        found = _setting(settings, path, None)
-        if found and found not in ("None", "none", {"output_mode": "none"}):
-            raise ModelFileError(f"{source}: {path} is {found!r:.80}; what it turns on is not computed here")
+        value = _setting(settings, path, None)
+        if value and value not in ("None", "none", {"output_mode": "none"}):
+            raise ModelFileError(f"{source}: {path} is {value!r:.80}; this feature is not supported")
 
 
 def _collected(
     settings: Mapping[str, Any], prefix: str, table: Mapping[str, tuple[str, Any]], source: Path
 ) -> dict[str, Any]:
-    found = {name: _setting(settings, prefix + path, absent) for name, (path, absent) in table.items()}
-    if missing := [table[name][0] for name, value in found.items() if value is _NEEDED]:
+    values = {name: _setting(settings, prefix + path, default) for name, (path, default) in table.items()}
+    if missing := [table[name][0] for name, value in values.items() if value is _NEEDED]:
         raise ModelFileError(f"{source}: the settings lack {', '.join(missing)}; is it another model's file?")
-    return found
+    return values
 
 
-def _setting(settings: Any, path: str, absent: Any) -> Any:
-    """Return the setting of a dotted name, or `absent`."""
+def _setting(settings: Any, path: str, default: Any) -> Any:
+    """Return the setting under a dotted name, or `default`."""
     for key in path.split("."):
         if not isinstance(settings, Mapping) or key not in settings:
-            return absent
+            return default
         settings = settings[key]
     return settings

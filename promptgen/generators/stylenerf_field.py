@@ -1,7 +1,7 @@
 """The radiance fields of StyleNeRF: positions -> density and features.
 
-What is read off the layers is linear in them, so that a ray is summed up before it is read off, not after: a field
-gives the layers' output at each sample, and `features` reads off their weighted sum.
+The output layers are linear, so they are applied once to the weighted sum along a ray instead of to every sample: a
+field returns the hidden values at each sample, and `features` applies the output layers to their weighted sum.
 
 Source: *StyleNeRF: A Style-based 3D-Aware Generator for High-resolution Image Synthesis* (Gu, Liu, Wang, Theobalt,
 ICLR 2022, https://arxiv.org/abs/2110.08985). An independent implementation.
@@ -25,7 +25,7 @@ class ForegroundField(nn.Module):
     Args:
         config: shape of the field.
         style_dim: coordinates of w.
-        features: number of features beside the colours.
+        features: number of features besides the colours.
         rng: stream of the initial weights.
     """
 
@@ -54,17 +54,17 @@ class ForegroundField(nn.Module):
             weight: sum of the weights, (B, R, 1).
             w: styles, (B, style_dim).
         """
-        read = hidden @ self.feat_out.matrices(w).mT + weight * self.feat_out.bias
-        return torch.cat([F.linear(read, self.to_rgb.matrix()) + weight * self.to_rgb.bias, read], dim=2)
+        features = hidden @ self.feat_out.matrices(w).mT + weight * self.feat_out.bias
+        return torch.cat([F.linear(features, self.to_rgb.matrix()) + weight * self.to_rgb.bias, features], dim=2)
 
 
 class BackgroundField(nn.Module):
-    """The field around, with a random code and without w.
+    """The field of the background, modulated by a random code instead of w.
 
     Args:
         config: shape of the field.
         code_dim: coordinates of the code.
-        features: number of features beside the colours.
+        features: number of features besides the colours.
         rng: stream of the initial weights.
     """
 
@@ -89,5 +89,5 @@ class BackgroundField(nn.Module):
 
     def features(self, hidden: Tensor, weight: Tensor) -> Tensor:
         """Return colours and features of rays, (B, R, 3 + features); see `ForegroundField.features`."""
-        read = F.linear(hidden, self.feat_out.weight) + weight * self.feat_out.bias
-        return torch.cat([F.linear(read, self.to_rgb.matrix()) + weight * self.to_rgb.bias, read], dim=2)
+        features = F.linear(hidden, self.feat_out.weight) + weight * self.feat_out.bias
+        return torch.cat([F.linear(features, self.to_rgb.matrix()) + weight * self.to_rgb.bias, features], dim=2)

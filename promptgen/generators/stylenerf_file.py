@@ -1,8 +1,7 @@
-"""Published StyleNeRF files: a generator's settings and its tensors by dotted name, from a pickle that is never run.
+"""Read a generator's settings and tensors from a published StyleNeRF file, without running its pickle.
 
-Every object of such a file comes with the source text of its class, for the original loader to execute. Here that text
-stays text: objects are read as records (`promptgen.loading.restricted`), and of these only the settings and the tensors
-are used.
+Each object in such a file carries the source code of its class, which the original loader executes. This module never
+executes it: it reads objects as records (`promptgen.loading.restricted`) and uses only their settings and tensors.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from promptgen.loading.restricted import read_pickle
 from promptgen.loading.stack_machine import Record
 
 SETTINGS = "_init_kwargs"
-"""What a generator was built with, among its attributes."""
+"""Attribute that holds a generator's constructor arguments."""
 
 MAX_MODULES = 10_000
 MAX_DEPTH = 32
@@ -31,12 +30,12 @@ _INTERPOLATION = re.compile(r"\$\{([\w.]+)\}")
 
 
 def read_generator(path: Path, entry: str = "G_ema") -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the settings that a published generator was built with, and its tensors by dotted name.
+    """Return the constructor arguments of a published generator, and its tensors by dotted name.
 
     Args:
-        path: the pickle; or the generator's tensors as safetensors, with its settings as JSON under `SETTINGS` in the
-            metadata.
-        entry: its top-level key of the generator; other entries are ignored.
+        path: pickle file, or safetensors file of the generator's tensors with its settings as JSON under `SETTINGS` in
+            the metadata.
+        entry: top-level key of the generator; other entries are ignored.
 
     Raises:
         ModelFileError: the file cannot be read, has no such entry, or the entry is not a network.
@@ -45,25 +44,28 @@ def read_generator(path: Path, entry: str = "G_ema") -> tuple[dict[str, Any], di
     if isinstance(content, dict) and isinstance(content.get(SETTINGS), str):
         return json_object(content[SETTINGS], SETTINGS, path), state_of(content, entry, path)
     if not isinstance(content, dict) or not isinstance(content.get(entry), Record):
-        found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        raise ModelFileError(f"{path}: expected a network under {entry!r}, found {found}; is it another model's file?")
+        entries = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        reason = f"expected a network under {entry!r}, found {entries}"
+        raise ModelFileError(f"{path}: {reason}; is it another model's file?")
     state = attributes(content[entry])
     try:
         settings = _Plain()(state.get(SETTINGS))
         tensors = dict(_tensors(content[entry]))
     except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{path}: {entry!r} is not the network it should be ({error}); fetch it again") from error
+        raise ModelFileError(f"{path}: {entry!r} is not a valid network ({error}); fetch the file again") from error
     if not isinstance(settings, dict):
         raise ModelFileError(f"{path}: {entry!r} has no settings under {SETTINGS!r}; is it another model's file?")
     return settings, tensors
 
 
 def _tensors(root: Any) -> Iterator[tuple[str, Tensor]]:
-    """Yield the parameters and buffers of a module and of all below it, by dotted name."""
-    todo = [("", root, 0)]
-    for visited, (prefix, module, depth) in enumerate(_consumed(todo)):
+    """Yield the parameters and buffers of a module and all its submodules, by dotted name."""
+    todo, visited = [("", root, 0)], 0
+    while todo:
+        prefix, module, depth = todo.pop()
         if visited > MAX_MODULES or depth > MAX_DEPTH:
-            raise ValueError(f"it has more than {MAX_MODULES} modules, or one within itself")
+            raise ValueError(f"it has more than {MAX_MODULES} modules, or a module that contains itself")
+        visited += 1
         state = attributes(module)
         for group in ("_parameters", "_buffers"):
             for name, value in _named(state, group):
@@ -73,33 +75,28 @@ def _tensors(root: Any) -> Iterator[tuple[str, Tensor]]:
         todo += [(f"{prefix}{name}.", child, depth + 1) for name, child in _named(state, "_modules")]
 
 
-def _consumed(todo: list[Any]) -> Iterator[Any]:
-    while todo:
-        yield todo.pop()
-
-
 def _named(state: Mapping[Any, Any], group: str) -> Iterator[tuple[str, Any]]:
-    """Yield what a group of a module's attributes holds; None stands for a place left empty."""
+    """Yield the named members of a group of a module's attributes, without those that are None."""
     members = state.get(group, {})
     if not isinstance(members, dict):
         raise ValueError(f"{group} is a {type(members).__name__}, expected a dict")
     for name, value in members.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise ValueError(f"{group} has the name {name!r:.80}")
+            raise ValueError(f"{group} has the name {name!r:.80}, expected letters, digits and underscores")
         if value is not None:
             yield name, value
 
 
 class _Plain:
-    """Turns settings into plain dicts, lists and values, whichever containers they were stored in.
+    """Converts settings from any of the stored container types to plain dicts, lists and values.
 
-    A DictConfig or ListConfig holds its content under `_content`, a node its value under `_val`; a value such as
-    ``${spec.map}`` stands for the one under that dotted name in the outermost container. Containers of other classes
-    that derive from dict or list come with items or elements.
+    A DictConfig or ListConfig stores its content under `_content`, a node its value under `_val`. A value such as
+    ``${spec.map}`` refers to the value under that dotted name in the outermost container. Records of other subclasses
+    of dict or list have items or elements.
     """
 
     def __init__(self) -> None:
-        self.done: dict[int, Any] = {}  # a file may refer to one object any number of times
+        self.done: dict[int, Any] = {}  # by object id: a file may refer to an object many times
 
     def __call__(self, value: Any, depth: int = 0) -> Any:
         if depth > MAX_DEPTH:
@@ -122,17 +119,17 @@ class _Plain:
         return self(value.elements if value.elements else value.items, depth)
 
     def _resolved(self, state: Mapping[Any, Any], value: Any) -> Any:
-        """Return what a reference to another setting stands for, and any other value as it is."""
+        """Return the setting that a reference points to, and any other value unchanged."""
         match = _INTERPOLATION.fullmatch(value) if isinstance(value, str) else None
         if match is None:
             return value
-        for _ in range(MAX_DEPTH):  # up to the outermost container
+        for _ in range(MAX_DEPTH):  # climb to the outermost container
             outer = attributes(state.get("_parent"))
             if not outer:
                 break
             state = outer
-        found: Any = state.get("_content")
+        target: Any = state.get("_content")
         for key in match[1].split("."):
-            found = attributes(found).get("_content") if isinstance(found, Record) else found
-            found = found.get(key) if isinstance(found, dict) else None
-        return value if found is None else found
+            target = attributes(target).get("_content") if isinstance(target, Record) else target
+            target = target.get(key) if isinstance(target, dict) else None
+        return value if target is None else target

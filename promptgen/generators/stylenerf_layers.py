@@ -1,7 +1,7 @@
 """Layers of StyleNeRF, with the parameter names of the published files.
 
-Every convolution of the network is 1 x 1, that is, a linear map of the channels. Channels are therefore the last axis
-throughout: (B, rays, samples, C) in the fields, (B, H, W, C) in the up-sampling.
+Every convolution of the network is 1 x 1: a linear map of the channels. The channels are therefore always the last
+axis: (B, rays, samples, C) in the fields, (B, H, W, C) in the upsampling blocks.
 
 Source: *StyleNeRF: A Style-based 3D-Aware Generator for High-resolution Image Synthesis* (Gu, Liu, Wang, Theobalt,
 ICLR 2022, https://arxiv.org/abs/2110.08985). An independent implementation.
@@ -24,7 +24,7 @@ MAPPING_RATE = 0.01
 
 
 class MappingNetwork(nn.Module):
-    """From z to w.
+    """Map the latent z to the style w.
 
     Args:
         latent_dim: coordinates of z.
@@ -55,7 +55,7 @@ class MappingNetwork(nn.Module):
 
 
 class EqualConv(nn.Module):
-    """Linear map of the channels whose stored weights have unit variance.
+    """Linear map of the channels; the stored weights have unit variance and are scaled at use.
 
     Args:
         fan_in: input channels.
@@ -69,19 +69,19 @@ class EqualConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(fan_out))
 
     def matrix(self) -> Tensor:
-        """Return the matrix in use, (fan_out, fan_in)."""
+        """Return the effective matrix, (fan_out, fan_in)."""
         return self.weight[:, :, 0, 0] / math.sqrt(self.weight.shape[1])
 
 
 class ModulatedConv(nn.Module):
-    """Linear map of the channels, each of which is scaled by a style first.
+    """Linear map of the channels, whose inputs are first scaled by a style.
 
     Args:
         fan_in: input channels.
         fan_out: output channels.
         style_dim: coordinates of w.
         rng: stream of the initial weights.
-        demodulate: divide by the norm of the modulated weights, instead of the root of `fan_in`.
+        demodulate: whether to divide by the norm of the modulated weights instead of the square root of `fan_in`.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class ModulatedConv(nn.Module):
         self.affine = EqualLinear(style_dim, fan_in, rng, bias=1.0)
 
     def matrices(self, w: Tensor) -> Tensor:
-        """Return the matrix in use for each style, (B, fan_out, fan_in)."""
+        """Return the effective matrix for each style, (B, fan_out, fan_in)."""
         modulated: Tensor = self.weight[:, :, 0, 0] * self.affine(w)[:, None]
         if not self.demodulate:
             return modulated / math.sqrt(modulated.shape[2])
@@ -102,15 +102,15 @@ class ModulatedConv(nn.Module):
 
 
 class StyledLayer(ModulatedConv):
-    """Modulated map, bias, activation: a layer of the foreground field."""
+    """Layer of the foreground field: modulated map, bias, activation."""
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        # The gain goes into the matrices, which are far smaller than maps; so in all layers.
+        # The gain multiplies the matrices, which are far smaller than the maps; all layers do so.
         return F.leaky_relu(mapped(x, GAIN * self.matrices(w), GAIN * self.bias), LEAK)
 
 
 class ReadOut(ModulatedConv):
-    """Modulated map and bias, without demodulation and activation.
+    """Output layer: modulated map and bias, without demodulation or activation.
 
     Args:
         fan_in: input channels.
@@ -131,7 +131,7 @@ class ReadOut(ModulatedConv):
 
 
 class SynthesisLayer(ModulatedConv):
-    """Layer of an up-sampling block: magnitude normalisation, modulated map, bias, activation.
+    """Layer of an upsampling block: magnitude normalisation, modulated map, bias, activation.
 
     Args:
         fan_in: input channels.
@@ -141,7 +141,7 @@ class SynthesisLayer(ModulatedConv):
         clamp: largest absolute output; None means no bound.
 
     Attributes:
-        w_avg: mean square of the input, as training saw it.
+        w_avg: mean square of the input during training.
     """
 
     w_avg: Tensor
@@ -152,7 +152,7 @@ class SynthesisLayer(ModulatedConv):
         self.register_buffer("w_avg", torch.ones(()))
 
     def matrices(self, w: Tensor) -> Tensor:
-        """Return the matrix in use for each style, (B, fan_out, fan_in), magnitude normalisation included."""
+        """Return the effective matrix for each style, (B, fan_out, fan_in), magnitude normalisation included."""
         return super().matrices(w) * self.w_avg.rsqrt()
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
@@ -163,8 +163,8 @@ class SynthesisLayer(ModulatedConv):
 class UpsamplingLayer(SynthesisLayer):
     """Synthesis layer that doubles height and width before the bias.
 
-    A pixel becomes four. Each is the pixel itself plus what an adapter makes of it and of the mean of the two
-    neighbours that are next to that quarter; then the whole is low-pass filtered.
+    Each pixel becomes four quarters. A quarter is the pixel plus the output of an adapter, whose inputs are the pixel
+    and the mean of the two neighbours next to this quarter. A low-pass filter follows.
     """
 
     resample_filter: Tensor
@@ -182,10 +182,10 @@ class UpsamplingLayer(SynthesisLayer):
         return clamped(F.leaky_relu(x, LEAK), self.clamp)
 
     def _adapted(self, x: Tensor) -> Tensor:
-        """Return what is added to each quarter, (B, H, 2, W, 2, C), of pixels (B, H, W, C)."""
+        """Return the adapter's output for each quarter, (B, H, 2, W, 2, C), of pixels (B, H, W, C)."""
         first, second = cast(Iterable[EqualConv], self.adapter)
-        # The adapter takes the pixel and its neighbours. It is linear up to the activation, so it goes before the
-        # quarters, which are four times as many as the pixels.
+        # The adapter is linear before its activation, so its first layer is applied to the pixels, of which there are
+        # four times fewer than quarters.
         of_pixel, of_neighbours = (GAIN * first.matrix()).chunk(2, dim=1)
         own = F.linear(x, of_pixel, GAIN * first.bias)[:, :, None, :, None]
         hidden = F.leaky_relu(own + beside(F.linear(x, of_neighbours / 2)), LEAK)
@@ -193,7 +193,7 @@ class UpsamplingLayer(SynthesisLayer):
 
 
 class SynthesisBlock(nn.Module):
-    """Doubles features and image.
+    """Upsampling block: doubles the resolution of features and image.
 
     Args:
         fan_in: input channels.
@@ -215,29 +215,29 @@ class SynthesisBlock(nn.Module):
     def forward(self, x: Tensor, image: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
         """Return features (B, 2 H, 2 W, C') and image (B, 3, 2 H, 2 W) of features (B, H, W, C), image and styles."""
         x = self.conv1(self.conv0(x, w), w)
-        added = self.torgb(x, w).permute(0, 3, 1, 2)
+        residual = self.torgb(x, w).permute(0, 3, 1, 2)
         kernel = 4 * self.resample_filter.expand(3, 1, 4, 4)
-        return x, F.conv_transpose2d(image, kernel, stride=2, padding=1, groups=3) + added
+        return x, F.conv_transpose2d(image, kernel, stride=2, padding=1, groups=3) + residual
 
 
 def stored_filter() -> Tensor:
-    """Return the (4, 4) low-pass filter that new networks have, with the sum 1."""
+    """Return the (4, 4) low-pass filter of new networks, with sum 1."""
     return blur_kernel() / 4
 
 
 def mapped(x: Tensor, matrices: Tensor, bias: Tensor) -> Tensor:
-    """Return maps (B, H, W, C') of maps (B, H, W, C), by a matrix for each of the batch, (B, C', C)."""
+    """Apply one matrix per batch element, (B, C', C), to maps (B, H, W, C); return maps (B, H, W, C')."""
     flat = torch.baddbmm(bias, x.flatten(1, 2), matrices.mT)
     return flat.reshape(*x.shape[:3], -1)
 
 
 def clamped(x: Tensor, bound: float | None) -> Tensor:
-    """Return `x` within +-bound."""
+    """Return `x` clamped to +-bound; None means no bound."""
     return x if bound is None else x.clamp(-bound, bound)
 
 
 def beside(x: Tensor) -> Tensor:
-    """Return the sums of the two neighbours of each quarter of a pixel, zero beyond the border: (B, H, 2, W, 2, C)."""
+    """Return the sum of each quarter's two neighbouring pixels, (B, H, 2, W, 2, C); pixels outside the map are zero."""
     padded = F.pad(x, (0, 0, 1, 1, 1, 1))
     left, right = padded[:, 1:-1, :-2], padded[:, 1:-1, 2:]
     above, below = padded[:, :-2, 1:-1], padded[:, 2:, 1:-1]
@@ -247,7 +247,7 @@ def beside(x: Tensor) -> Tensor:
 
 
 def low_pass(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
-    """Return a map, (B, H, W, C), convolved with a kernel, (4, 4), plus a bias, (C,)."""
+    """Convolve each channel of a map, (B, H, W, C), with a kernel, (4, 4), and add a bias, (C,)."""
     channels = x.shape[3]
     planes = F.pad(x.permute(0, 3, 1, 2), (2, 1, 2, 1))
     filtered = F.conv2d(planes, kernel.flip(0, 1).expand(channels, 1, 4, 4), bias, groups=channels)

@@ -1,7 +1,7 @@
 """Cameras, rays and the samples along them.
 
-The world has its origin in the head and its z axis upwards. A ray is ``origin + depth * direction``, where the
-direction reaches from the camera to the image plane and is a little longer than one.
+The world's origin is in the head; its z axis points upwards. A ray is ``origin + depth * direction``, where the
+direction is the vector from the camera to the image plane, which is slightly longer than one.
 
 Source: *StyleNeRF: A Style-based 3D-Aware Generator for High-resolution Image Synthesis* (Gu, Liu, Wang, Theobalt,
 ICLR 2022, https://arxiv.org/abs/2110.08985); background: *NeRF++* (Zhang, Riegler, Snavely, Koltun, 2020,
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 FAR = 1e10
-"""Distance after the last sample of the background."""
+"""Distance beyond the last sample of the background."""
 
 TINY_TRANSMITTANCE = 1e-10
 TINY_WEIGHT = 1e-5
@@ -26,12 +26,12 @@ TINY_WEIGHT = 1e-5
 
 @dataclass(frozen=True)
 class Camera:
-    """Cameras of a batch; a batch of one serves any number of images.
+    """A batch of cameras; a batch of one is used for any number of images.
 
     Attributes:
-        intrinsic: inverse of the projection, (B, 4, 4): from points on the image plane, x and y in [-1, 1], to camera
+        intrinsic: inverse projection, (B, 4, 4), from image plane coordinates, x and y in [-1, 1], to camera
             coordinates.
-        pose: from camera to world coordinates, (B, 4, 4); the camera looks along its negative z axis.
+        pose: map from camera to world coordinates, (B, 4, 4); the camera looks along its negative z axis.
     """
 
     intrinsic: Tensor
@@ -45,7 +45,7 @@ def camera_at(yaw: Tensor, polar: Tensor, radius: float, field_of_view: float) -
         yaw: angles around the vertical axis, (B,), radians.
         polar: angles from the vertical axis, (B,), radians.
         radius: distance from the origin.
-        field_of_view: angle that the image shows, degrees.
+        field_of_view: field of view, degrees.
     """
     backwards = torch.stack([polar.sin() * yaw.cos(), polar.sin() * yaw.sin(), polar.cos()], dim=1)
     up = torch.tensor([0.0, 0.0, 1.0], dtype=yaw.dtype, device=yaw.device).expand_as(backwards)
@@ -61,7 +61,7 @@ def camera_at(yaw: Tensor, polar: Tensor, radius: float, field_of_view: float) -
 def cast_rays(camera: Camera, size: int) -> tuple[Tensor, Tensor]:
     """Return origins, (B, 1, 3), and directions, (B, size^2, 3), of the rays through the centres of the pixels.
 
-    Pixels come row by row, from the top.
+    Pixels are in row-major order, starting at the top left.
     """
     edge = 1 - 1 / size
     steps = torch.linspace(-edge, edge, size, dtype=camera.pose.dtype, device=camera.pose.device)
@@ -81,29 +81,29 @@ def encode(positions: Tensor, octaves: int) -> Tensor:
 
 
 def background_positions(origins: Tensor, directions: Tensor, inverse_distances: Tensor) -> Tensor:
-    """Return where rays meet spheres around the origin: unit vector and inverse radius, (B, R, S, 4).
+    """Return the intersections of rays with spheres around the origin: unit vector and inverse radius, (B, R, S, 4).
 
     Args:
         origins: (B, 1, 3).
         directions: (B, R, 3).
-        inverse_distances: inverse radii of the spheres, (S,), at most those that every ray meets.
+        inverse_distances: inverse radii of the spheres, (S,); every ray must intersect every sphere.
     """
     forward = F.normalize(directions, dim=2)
-    closest = origins - (origins * forward).sum(dim=2, keepdim=True) * forward  # to the origin
+    closest = origins - (origins * forward).sum(dim=2, keepdim=True) * forward  # point of the ray closest to the origin
     inverse = inverse_distances[:, None]
     across = inverse * closest[:, :, None]  # (B, R, S, 3)
     along = (1 - across.square().sum(dim=3, keepdim=True)).sqrt() * forward[:, :, None]
-    meeting = F.normalize(across + along, dim=3)  # of length one but for rounding
-    return torch.cat([meeting, inverse.expand_as(meeting[..., :1])], dim=3)
+    points = F.normalize(across + along, dim=3)  # removes rounding errors of the length
+    return torch.cat([points, inverse.expand_as(points[..., :1])], dim=3)
 
 
 def opacity_weights(density: Tensor, distances: Tensor, last: float) -> tuple[Tensor, Tensor]:
-    """Return what each sample along a ray adds to its colour, and how much light comes as far as the last one.
+    """Return the weight of each sample in the ray's colour, and the transmittance at the last sample.
 
     Args:
-        density: of each sample, (B, R, S), not negative.
-        distances: between samples, (B, R, S - 1).
-        last: opacity of the last sample: 0 if something follows behind it, 1 if nothing does.
+        density: density of each sample, (B, R, S), not negative.
+        distances: distances between samples, (B, R, S - 1).
+        last: opacity of the last sample: 0 if a background lies behind it, otherwise 1.
 
     Returns:
         Weights, (B, R, S), and the transmittance at the last sample, (B, R).
@@ -117,14 +117,14 @@ def opacity_weights(density: Tensor, distances: Tensor, last: float) -> tuple[Te
 
 @torch.no_grad()
 def resampled(fractions: Tensor, weights: Tensor) -> Tensor:
-    """Return as many fractions again, (B, R, S), dense where the weights are large.
+    """Draw as many new fractions, (B, R, S), which are denser where the weights are large.
 
-    They are quantiles, at even steps from 0 to 1, of a density that is constant between the midpoints of the given
-    fractions. They jump where a bin is next to empty, and carry no gradient.
+    They are evenly spaced quantiles, from 0 to 1, of a density that is constant between the midpoints of `fractions`.
+    They jump where a bin is almost empty, and carry no gradient.
 
     Args:
         fractions: samples along the foreground part of a ray, (S,), ascending from 0 to 1.
-        weights: what each adds to the colour, (B, R, S).
+        weights: weight of each sample in the ray's colour, (B, R, S).
     """
     edges = (fractions[1:] + fractions[:-1]) / 2
     mass = weights[..., 1:-1] + TINY_WEIGHT

@@ -1,1 +1,1 @@
-"""Off-the-shelf models that look at images. Labels of people are perceived labels, as the models' authors give them."""
+"""Off-the-shelf models that read images. Labels of people are perceived labels, as defined by the models' authors."""

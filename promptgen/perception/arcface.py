@@ -1,4 +1,4 @@
-"""ArcFace: a unit vector that says whose face an image shows, by an improved residual network with squeeze-excitation.
+"""ArcFace: identity embedding of a face, a unit vector, by an improved residual network with squeeze-excitation.
 
 Source: *ArcFace: Additive Angular Margin Loss for Deep Face Recognition* (Deng, Guo, Xue, Zafeiriou, CVPR 2019,
 https://arxiv.org/abs/1801.07698); *Squeeze-and-Excitation Networks* (Hu, Shen, Sun, CVPR 2018, arXiv 1709.01507). An
@@ -27,11 +27,11 @@ BLOCKS: dict[Depth, tuple[int, int, int, int]] = {50: (3, 4, 14, 3), 100: (3, 13
 """Residual blocks in each of the four groups."""
 
 WIDTHS = (64, 128, 256, 512)
-"""Channels of the four groups; each halves the image."""
+"""Channels of the four groups; each group halves the image size."""
 
 IMAGE_SIDE = 256
 ROWS, COLUMNS = slice(35, 223), slice(32, 220)
-"""Where the face lies in an aligned image of 256 x 256."""
+"""Position of the face in an aligned image of 256 x 256 pixels."""
 
 
 class ArcFaceConfig(Section):
@@ -39,8 +39,8 @@ class ArcFaceConfig(Section):
 
     Attributes:
         depth: nominal number of layers.
-        squeeze: whether the blocks weigh their channels.
-        input_side: height and width of the face that the network takes, a multiple of 16.
+        squeeze: whether the blocks have squeeze and excitation.
+        input_side: height and width of the network's input, a multiple of 16.
         affine: whether the last normalisation has a scale and a shift.
         dim: coordinates of the embedding.
     """
@@ -53,7 +53,7 @@ class ArcFaceConfig(Section):
 
 
 class ArcFace(FrozenModule):
-    """Embedder of identities; it can be trained until `freeze()` is called.
+    """Identity embedder; it can be trained until `freeze()` is called.
 
     Args:
         config: shape of the network.
@@ -71,17 +71,17 @@ class ArcFace(FrozenModule):
             self.body = nn.Sequential(*_blocks(config))
             self.output_layer = nn.Sequential(
                 nn.BatchNorm2d(WIDTHS[-1]),
-                nn.Dropout(0.6),  # only in training; it keeps the published numbering
+                nn.Dropout(0.6),  # inactive in evaluation, but keeps the published numbering
                 nn.Flatten(),
                 nn.Linear(WIDTHS[-1] * side * side, config.dim),
                 nn.BatchNorm1d(config.dim, affine=config.affine),
             )
 
     def face(self, image: Tensor) -> Tensor:
-        """Return the face in aligned images, (B, 3, input_side, input_side), in the range of the images.
+        """Return the cropped faces of aligned images, (B, 3, input_side, input_side), in the images' range.
 
-        As the original: pooled to 256 x 256 unless the height is 256 already, cut out, pooled. The values stay in
-        [0, 1], although the network was first trained on [-1, 1].
+        As in the method's reference code, the image is pooled to 256 x 256 pixels unless its height is already 256,
+        then cropped and pooled again. The values stay in [0, 1], although the network was trained on [-1, 1].
         """
         if image.shape[2] != IMAGE_SIDE:
             image = F.adaptive_avg_pool2d(image, IMAGE_SIDE)
@@ -95,13 +95,13 @@ class ArcFace(FrozenModule):
 
 
 class Block(nn.Module):
-    """Residual block that normalises first: (B, fan_in, H, W) -> (B, channels, H / stride, W / stride).
+    """Pre-normalised residual block: (B, fan_in, H, W) -> (B, channels, H / stride, W / stride).
 
     Args:
-        fan_in: channels in.
-        channels: channels out.
-        stride: 1, or 2 to halve the image.
-        squeeze: whether the change is weighed channel by channel.
+        fan_in: input channels.
+        channels: output channels.
+        stride: 1, or 2 to halve height and width.
+        squeeze: whether squeeze and excitation scales the residual branch.
     """
 
     def __init__(self, fan_in: int, channels: int, stride: int, squeeze: bool) -> None:
@@ -121,17 +121,17 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the sum of the shortcut and the change."""
+        """Return the sum of the shortcut and the residual branch."""
         total: Tensor = self.shortcut_layer(x) + self.res_layer(x)
         return total
 
 
 class SqueezeExcitation(nn.Module):
-    """Weights of channels from their means over the image: (B, C, H, W) -> (B, C, H, W).
+    """Scales each channel by a weight computed from all channels' means: (B, C, H, W) -> (B, C, H, W).
 
     Args:
         channels: channels C.
-        reduction: C over the number of hidden units.
+        reduction: ratio of C to the number of hidden units.
     """
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
@@ -140,13 +140,13 @@ class SqueezeExcitation(nn.Module):
         self.fc2 = nn.Conv2d(channels // reduction, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `x` times a number in (0, 1) per channel."""
+        """Return `x` with each channel scaled by a weight in (0, 1)."""
         hidden = F.relu(self.fc1(x.mean(dim=(2, 3), keepdim=True)))
         return x * torch.sigmoid(self.fc2(hidden))
 
 
 def _blocks(config: ArcFaceConfig) -> list[Block]:
-    """Return the residual blocks; the first of each group halves the image, also that of the first group."""
+    """Return the residual blocks; the first block of every group halves the image size."""
     blocks = []
     for (fan_in, channels), count in zip(itertools.pairwise((WIDTHS[0], *WIDTHS)), BLOCKS[config.depth], strict=True):
         blocks.append(Block(fan_in, channels, 2, config.squeeze))
@@ -160,7 +160,7 @@ def load_arcface(
     """Load a published file and freeze it.
 
     Args:
-        path: a ``torch.save`` file that is the network's state dict.
+        path: ``torch.save`` file that holds the network's state dict.
         depth: see `ArcFaceConfig`.
         squeeze: see `ArcFaceConfig`.
         input_side: see `ArcFaceConfig`.
@@ -177,11 +177,11 @@ def load_arcface(
 
 
 def random_arcface(*, seed: int = 0, **fields: Any) -> ArcFace:
-    """Return a frozen network with random weights: for dry runs and benchmarks.
+    """Return a frozen network with random weights, for dry runs and benchmarks.
 
     Args:
         seed: seed of the weights.
-        fields: of `ArcFaceConfig`.
+        fields: fields of `ArcFaceConfig`.
 
     Raises:
         ConfigError: a field is unknown or out of range.

@@ -1,7 +1,7 @@
-"""One attribute of CelebA, such as eyeglasses, by a residual network with a hidden layer on top; one file each.
+"""Classifier of one CelebA attribute, such as eyeglasses: a residual network with a hidden layer; one file each.
 
 Source of the data and the attributes: *Deep Learning Face Attributes in the Wild* (Liu, Luo, Wang, Tang, ICCV 2015,
-https://arxiv.org/abs/1411.7766). The labels are how annotators *perceived* a face.
+https://arxiv.org/abs/1411.7766). The labels record how annotators *perceived* a face.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class CelebaAttribute(FrozenModule):
     """Classifier of one binary attribute; it can be trained until `freeze()` is called.
 
     Args:
-        attribute: what this project calls the attribute, such as ``"glasses"``.
-        labels: labels of its absence and of its presence, in this order; for CelebA's "Male", say, "female" and "male".
+        attribute: the project's name of the attribute, such as ``"glasses"``.
+        labels: labels of its absence and its presence, in this order; for CelebA's "Male", "female" and "male".
         architecture: the residual network.
         hidden: units of the hidden layer.
         seed: seed of the initial weights.
@@ -45,7 +45,7 @@ class CelebaAttribute(FrozenModule):
     ) -> None:
         super().__init__()
         if len(labels) != 2:
-            raise ConfigError(f"{attribute} is there or not: expected two labels, got {', '.join(labels) or 'none'}")
+            raise ConfigError(f"expected two labels of {attribute}, got {', '.join(labels) or 'none'}")
         self.attribute = attribute
         self.attributes = {attribute: tuple(labels)}
         with initial_weights(seed, "celeba"):
@@ -60,9 +60,9 @@ class CelebaAttribute(FrozenModule):
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Return logits, (B, 2), by attribute, of images (B, 3, H, W) in [0, 1].
 
-        The network has one logit, that of presence; absence has logit 0, so that the softmax is its sigmoid. The images
-        are resized to 224 x 224 without antialiasing, as the original does it: see `imagenet_input`. The original's
-        dropout acts in training only, so it is left out.
+        The network has a single logit, that of presence. Absence has the logit 0, so that the softmax equals the
+        sigmoid. As in the original, images are resized to 224 x 224 without antialiasing; see `imagenet_input`. The
+        original's dropout is inactive in evaluation and omitted here.
         """
         presence = self.fc(self.hidden(image).relu())
         return {self.attribute: torch.cat([torch.zeros_like(presence), presence], dim=1)}
@@ -78,7 +78,7 @@ def load_celeba(
     """Load a published file and freeze it.
 
     Args:
-        path: a ``torch.save`` file whose entry `model` is the state dict; other entries are ignored.
+        path: ``torch.save`` file whose entry `model` is the state dict; other entries are ignored.
         attribute: see `CelebaAttribute`.
         labels: see `CelebaAttribute`.
         architecture: see `CelebaAttribute`.
@@ -102,7 +102,7 @@ def random_celeba(
     *,
     seed: int = 0,
 ) -> CelebaAttribute:
-    """Return a frozen network with random weights: for dry runs and benchmarks. Arguments as of `CelebaAttribute`.
+    """Return a frozen network with random weights, for dry runs and benchmarks; arguments as in `CelebaAttribute`.
 
     Raises:
         ConfigError: there are not two labels, or the architecture is unknown.

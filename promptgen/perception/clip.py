@@ -1,8 +1,8 @@
-"""CLIP models through open_clip: an image and a text as unit vectors whose inner product says how well they agree.
+"""CLIP models through open_clip: unit vectors of images and texts, whose inner product measures their agreement.
 
 Source: *Learning Transferable Visual Models From Natural Language Supervision* (Radford et al., ICML 2021,
-https://arxiv.org/abs/2103.00020). A model comes from a local file, or from a hub where one is asked for by tag; nothing
-else here touches the network.
+https://arxiv.org/abs/2103.00020). Models are loaded from local files; only `download_open_clip`, which loads a
+model by its tag, uses the network.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ OPENAI_MEAN: Colour = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD: Colour = (0.26862954, 0.26130258, 0.27577711)
 
 OPENAI_NUMBERS = ("input_resolution", "context_length", "vocab_size")
-"""Numbers that OpenAI's files have beside the weights."""
+"""Numbers that OpenAI's files store besides the weights."""
 
 
 class ClipConfig(Section):
     """Shape of a small CLIP model of this project.
 
     Attributes:
-        image_size: height and width of its images.
-        patch_size: side of the patches, a divisor of `image_size`.
+        image_size: height and width of the input images.
+        patch_size: height and width of the patches, a divisor of `image_size`.
         embed_dim: coordinates of a feature vector.
         vision_width: channels of the vision transformer.
         vision_layers: layers of the vision transformer.
         text_width: channels of the text transformer.
         text_layers: layers of the text transformer.
         heads: attention heads of both, a divisor of both widths.
-        context_length: tokens of a text at the most, its start and its end among them.
-        words: the words it can read, which keeps the token table small; empty means the tokeniser's whole vocabulary.
+        context_length: largest number of tokens of a text, start and end tokens included.
+        words: restricted vocabulary, which keeps the token table small; empty means the tokeniser's full vocabulary.
     """
 
     image_size: int = Field(default=64, gt=0)
@@ -75,11 +75,11 @@ class ClipModel(FrozenModule):
 
     Args:
         network: a model of open_clip, or one with the same `encode_image`, `encode_text` and `logit_scale`.
-        image_size: height and width of the images that the network takes.
-        tokens: turns texts into token numbers, (B, T) int64.
-        mean: colour that the network's inputs are centred at.
-        std: colour that they are divided by afterwards.
-        config: shape of a small model of this project; None for all others.
+        image_size: height and width of the network's input.
+        tokens: tokeniser that maps texts to token ids, (B, T) int64.
+        mean: mean colour, subtracted from the network's input.
+        std: standard deviation of the colours, by which the input is then divided.
+        config: shape of a small model of this project; None for all other models.
     """
 
     network: Any
@@ -105,12 +105,12 @@ class ClipModel(FrozenModule):
 
     @property
     def log_scale(self) -> Tensor:
-        """Logarithm of the factor of the cosines in the contrastive loss, a scalar."""
+        """Logarithm of the contrastive loss's factor of the cosines, a scalar."""
         scale: Tensor = self.network.logit_scale
         return scale
 
     def image_features(self, image: Tensor) -> Tensor:
-        """Return unit vectors, (B, E), of images (B, 3, H, W) in [0, 1], resized by `fit` if they have another size."""
+        """Return unit vectors, (B, E), of images (B, 3, H, W) in [0, 1], resized by `fit` if necessary."""
         inputs = (fit(image, self.image_size) - self.mean) / self.std
         features: Tensor = self.network.encode_image(inputs)
         return F.normalize(features, dim=1)
@@ -119,22 +119,22 @@ class ClipModel(FrozenModule):
         """Return unit vectors, (B, E), of texts.
 
         Raises:
-            ConfigError: the model cannot read a text.
+            ConfigError: a text is too long or has a word outside the vocabulary.
         """
         features: Tensor = self.network.encode_text(self.tokens(texts).to(self.mean.device))
         return F.normalize(features, dim=1)
 
 
 def fit(image: Tensor, size: int, *, antialias: bool = False) -> Tensor:
-    """Return images, (B, 3, size, size), whose shorter side was resized to `size` and whose middle was then cut out.
+    """Return images, (B, 3, size, size), with the shorter side resized to `size` and the centre cropped.
 
-    Bicubic and not clamped; by default without antialiasing, as the method's reference code has it. Images of the right
-    size stay as they are.
+    The resizing is bicubic, does not clamp, and by default does not antialias, as in the method's reference code.
+    Images of the right size are unchanged.
 
     Args:
         image: images, (B, 3, H, W).
         size: height and width of the result.
-        antialias: low-pass the image first when it shrinks.
+        antialias: whether to low-pass filter an image before shrinking it.
     """
     height, width = image.shape[2:]
     short = min(height, width)
@@ -149,7 +149,7 @@ def small_clip(config: ClipConfig, seed: int = 0) -> ClipModel:
     """Return an untrained small model.
 
     Args:
-        config: its shape.
+        config: shape of the model.
         seed: seed of the initial weights.
     """
     tokens = Tokens(config.context_length, config.words)
@@ -173,7 +173,7 @@ def small_clip(config: ClipConfig, seed: int = 0) -> ClipModel:
 
 
 def save_clip(path: Path, model: ClipModel) -> None:
-    """Write a small model with its configuration inside.
+    """Save a small model and its configuration in one file.
 
     Raises:
         ConfigError: the model is not a small model of this project.
@@ -190,16 +190,16 @@ def load_open_clip(
     """Load a model from a local file and freeze it.
 
     Args:
-        path: weights with open_clip's key names, or OpenAI's; or, without
-            `architecture`, a file of `save_clip`.
-        architecture: open_clip's name of it; OpenAI's own weights need `ViT-B-32-quickgelu` and the like.
-        mean: see `ClipModel`; not for files of `save_clip`.
-        std: see `ClipModel`; not for files of `save_clip`.
+        path: file of weights with open_clip's or OpenAI's key names; if `architecture` is None, a file written by
+            `save_clip`.
+        architecture: open_clip's name of the architecture; OpenAI's weights need names such as `ViT-B-32-quickgelu`.
+        mean: see `ClipModel`; ignored for files written by `save_clip`.
+        std: see `ClipModel`; ignored for files written by `save_clip`.
 
     Raises:
-        CheckpointError: without `architecture`, the file is not one of `save_clip`.
-        ConfigError: the architecture is unknown, or its tokeniser is not open_clip's own.
-        ModelFileError: the file cannot be read, or belongs to another architecture.
+        CheckpointError: `architecture` is None, but `save_clip` did not write the file.
+        ConfigError: the architecture is unknown, or does not use open_clip's own tokeniser.
+        ModelFileError: the file cannot be read, or has the weights of another architecture.
     """
     if architecture is None:
         model = _load_small(path)
@@ -217,29 +217,29 @@ def load_open_clip(
 def random_open_clip(
     architecture: str | None = None, mean: Colour = OPENAI_MEAN, std: Colour = OPENAI_STD, *, seed: int = 0
 ) -> ClipModel:
-    """Return a frozen model with random weights: for dry runs and benchmarks.
+    """Return a frozen model with random weights, for dry runs and benchmarks.
 
     Args:
-        architecture: open_clip's name of it.
+        architecture: open_clip's name of the architecture.
         mean: see `ClipModel`.
         std: see `ClipModel`.
         seed: seed of the weights.
 
     Raises:
-        ConfigError: the architecture is unknown or not given, or its tokeniser is not open_clip's own.
+        ConfigError: the architecture is None or unknown, or does not use open_clip's own tokeniser.
     """
     if architecture is None:
-        raise ConfigError("a CLIP model of this project has its shape in its file; random weights need an architecture")
+        raise ConfigError("random weights need an architecture, such as ViT-B-32; got none")
     model = _untrained(architecture, mean, std, seed)
     model.freeze()
     return model
 
 
 def download_open_clip(architecture: str, tag: str) -> ClipModel:
-    """Load a model by open_clip's tag, such as `openai`, from its cache or else from its hub, and freeze it.
+    """Load a model by open_clip's tag, such as `openai`, from the local cache or its hub, and freeze it.
 
     Raises:
-        ConfigError: the architecture is unknown, or its tokeniser is not open_clip's own.
+        ConfigError: the architecture is unknown, or does not use open_clip's own tokeniser.
         ModelFileError: open_clip has no such tag, or the hub cannot be reached.
     """
     tokens = _tokens(architecture)
@@ -247,7 +247,7 @@ def download_open_clip(architecture: str, tag: str) -> ClipModel:
         network = import_open_clip().create_model(architecture, pretrained=tag)
     except (RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise ModelFileError(f"open_clip cannot get {architecture} {tag} ({reason}); load a local file") from error
+        raise ModelFileError(f"open_clip cannot load {architecture} {tag} ({reason}); load a local file") from error
     visual = network.visual
     model = ClipModel(network, _side(visual.image_size), tokens, visual.image_mean, visual.image_std)
     model.freeze()
@@ -255,10 +255,10 @@ def download_open_clip(architecture: str, tag: str) -> ClipModel:
 
 
 def _load_small(path: Path) -> ClipModel:
-    """Return the model of a file that `save_clip` wrote."""
+    """Return the model in a file written by `save_clip`."""
     tensors, config = load_tensors(path)
     if "clip" not in config:
-        raise CheckpointError(f"{path} holds {config.get('kind', 'weights')}, expected a CLIP model of this project")
+        raise CheckpointError(f"{path} contains {config.get('kind', 'weights')}, expected a CLIP model of this project")
     with building(tensors, config["clip"], path):
         model = small_clip(ClipConfig.model_validate(config["clip"]))
     fill_module(model, tensors, path)
@@ -266,7 +266,7 @@ def _load_small(path: Path) -> ClipModel:
 
 
 def _untrained(architecture: str, mean: Colour, std: Colour, seed: int = 0) -> ClipModel:
-    """Return a model of open_clip whose initial weights follow from `seed`."""
+    """Return an open_clip model with initial weights drawn from `seed`."""
     tokens = _tokens(architecture)
     with initial_weights(seed, "clip"), _unwarned():
         network = import_open_clip().create_model(architecture)
@@ -275,7 +275,7 @@ def _untrained(architecture: str, mean: Colour, std: Colour, seed: int = 0) -> C
 
 @contextmanager
 def _unwarned() -> Iterator[None]:
-    """Drop open_clip's warning of a network without weights, which is filled afterwards, or wanted so."""
+    """Suppress open_clip's warning about missing weights: they are loaded later, or random on purpose."""
 
     def keep(record: logging.LogRecord) -> bool:
         return not record.getMessage().startswith("No pretrained weights")
@@ -289,14 +289,14 @@ def _unwarned() -> Iterator[None]:
 
 
 def _tokens(architecture: str) -> Tokens:
-    """Return the tokens of a built-in architecture of open_clip."""
+    """Return the tokeniser of a built-in architecture of open_clip."""
     config = import_open_clip().get_model_config(architecture)
     if config is None:
         raise ConfigError(f"open_clip has no architecture {architecture!r}; `open_clip.list_models()` lists them")
     text = config["text_cfg"]
     if any(key.startswith(("hf_", "tokenizer_")) for key in text):
         raise ConfigError(
-            f"{architecture} reads texts with another tokeniser; choose an architecture with open_clip's own"
+            f"{architecture} uses another tokeniser; choose an architecture with open_clip's own tokeniser"
         )
     return Tokens(text["context_length"])
 

@@ -1,7 +1,7 @@
-"""The pose of a head, by DECA's coarse encoder alone: neither the head model FLAME nor a renderer is needed.
+"""Head pose by DECA's coarse encoder alone, without the head model FLAME or a renderer.
 
 Source: *Learning an Animatable Detailed 3D Face Model from In-The-Wild Images* (Feng, Feng, Black, Bolkart, SIGGRAPH
-2021, https://arxiv.org/abs/2012.04012). The encoder gives 236 numbers; six of them are the rotations of head and jaw.
+2021, https://arxiv.org/abs/2012.04012). The encoder outputs 236 numbers; six are the rotations of head and jaw.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CODE: Final[Mapping[str, slice]] = MappingProxyType(
         "light": slice(209, 236),  # nine spherical harmonics of three colours
     }
 )
-"""What the numbers of the code are."""
+"""Parts of the code."""
 
 CODE_LENGTH = 236
 
@@ -41,7 +41,7 @@ class DecaPose(FrozenModule):
 
     Args:
         architecture: the residual network.
-        outputs: numbers of the code, at least up to the pose.
+        outputs: length of the code, which must include the pose.
         hidden: units of the layer between the residual network and the code.
         seed: seed of the initial weights.
     """
@@ -64,15 +64,16 @@ class DecaPose(FrozenModule):
 
     @staticmethod
     def preprocess(image: Tensor) -> Tensor:
-        """Return square images (B, 3, H, H) in [0, 1] as the network takes them, (B, 3, 224, 224).
+        """Resize square images (B, 3, H, H) in [0, 1] to the network's input, (B, 3, 224, 224).
 
-        As the original: bicubic without antialiasing, which may leave [0, 1], neither clamped nor normalised.
+        As in the original, the resizing is bicubic without antialiasing. The result may exceed [0, 1]; it is neither
+        clamped nor normalised.
 
         Raises:
             DataError: the images are not square.
         """
         if image.shape[2] != image.shape[3]:
-            raise DataError(f"the pose encoder needs square images, got {tuple(image.shape)}; cut out the face first")
+            raise DataError(f"the pose encoder needs square images, got {tuple(image.shape)}; crop the face first")
         return F.interpolate(image, (INPUT_SIDE, INPUT_SIDE), mode="bicubic", align_corners=False)
 
     def features(self, image: Tensor) -> Tensor:
@@ -81,12 +82,12 @@ class DecaPose(FrozenModule):
         return features
 
     def code(self, image: Tensor) -> Tensor:
-        """Return all numbers, (B, outputs), of images (B, 3, H, H) in [0, 1]; see `split_code`."""
+        """Return codes, (B, outputs), of images (B, 3, H, H) in [0, 1]; see `split_code`."""
         code: Tensor = self.layers(self.features(image))
         return code
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the head's rotations, (B, 3, 3), of images (B, 3, H, H) in [0, 1]; see `preprocess`."""
+        """Return head rotations, (B, 3, 3), of images (B, 3, H, H) in [0, 1]; see `preprocess`."""
         return axis_angle_rotation(self.code(image)[:, CODE["pose"]][:, :3])
 
 
@@ -94,16 +95,16 @@ def split_code(code: Tensor) -> dict[str, Tensor]:
     """Return the parts of a code, (B, 236), by name (the keys of `CODE`); the light is (B, 9, 3).
 
     Raises:
-        DataError: the code has another length.
+        DataError: the code has the wrong length.
     """
     if code.shape[1] != CODE_LENGTH:
-        raise DataError(f"a code of DECA has {CODE_LENGTH} numbers, got {code.shape[1]}")
+        raise DataError(f"expected codes of {CODE_LENGTH} numbers, got {code.shape[1]}")
     parts = {name: code[:, part] for name, part in CODE.items()}
     return {**parts, "light": parts["light"].view(-1, 9, 3)}
 
 
 def axis_angle_rotation(axis_angle: Tensor) -> Tensor:
-    """Return rotations, (B, 3, 3), by Rodrigues' formula, exact and with a finite gradient at the angle 0 too.
+    """Return rotations, (B, 3, 3), by Rodrigues' formula; value and gradient are exact at angle 0, too.
 
     Args:
         axis_angle: axes times angles in radians, (B, 3).
@@ -123,7 +124,7 @@ def load_deca(
     """Load a published file and freeze it.
 
     Args:
-        path: a ``torch.save`` file (not a tar archive) whose entry `E_flame` is the coarse encoder's state dict; other
+        path: ``torch.save`` file (not a tar archive) whose entry `E_flame` is the coarse encoder's state dict; other
             entries are ignored.
         architecture: see `DecaPose`.
         outputs: see `DecaPose`.
@@ -142,7 +143,7 @@ def load_deca(
 def random_deca(
     architecture: Architecture = "resnet50", outputs: int = CODE_LENGTH, hidden: int = 1024, *, seed: int = 0
 ) -> DecaPose:
-    """Return a frozen network with random weights: for dry runs and benchmarks. Arguments as of `DecaPose`.
+    """Return a frozen network with random weights, for dry runs and benchmarks; arguments as in `DecaPose`.
 
     Raises:
         ConfigError: the architecture is unknown.

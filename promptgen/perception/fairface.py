@@ -1,8 +1,8 @@
 """FairFace: perceived race, gender and age of a face, by a residual network with one head for all three.
 
 Source: *FairFace: Face Attribute Dataset for Balanced Race, Gender, and Age for Bias Measurement and Mitigation*
-(Karkkainen, Joo, WACV 2021, https://arxiv.org/abs/1908.04913). The labels are the authors' own: how annotators
-*perceived* a face, never who somebody is.
+(Karkkainen, Joo, WACV 2021, https://arxiv.org/abs/1908.04913). The labels are the authors'. They record how
+annotators *perceived* a face, never a person's identity.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ class FairFace(FrozenModule):
             self.network = resnet(architecture, sum(self.sizes))
 
     def logits(self, image: Tensor) -> Tensor:
-        """Return all logits side by side, (B, 18), of images (B, 3, H, W) in [0, 1]."""
+        """Return the concatenated logits of all attributes, (B, 18), of images (B, 3, H, W) in [0, 1]."""
         logits: Tensor = self.network(imagenet_input(image))
         return logits
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Return logits, (B, K), by attribute, of images (B, 3, H, W) in [0, 1].
 
-        The images are resized to 224 x 224 without antialiasing, as the original does it: see `imagenet_input`.
+        As in the original, images are resized to 224 x 224 without antialiasing; see `imagenet_input`.
         """
         return dict(zip(self.attributes, torch.split(self.logits(image), self.sizes, dim=1), strict=True))
 
@@ -73,7 +73,7 @@ def load_fairface(
     """Load a published file and freeze it.
 
     Args:
-        path: a ``torch.save`` file that is the state dict of the residual network.
+        path: ``torch.save`` file that holds the residual network's state dict.
         attributes: see `FairFace`.
         architecture: see `FairFace`.
 
@@ -90,7 +90,7 @@ def load_fairface(
 def random_fairface(
     attributes: Mapping[str, Sequence[str]] = ATTRIBUTES, architecture: Architecture = "resnet34", *, seed: int = 0
 ) -> FairFace:
-    """Return a frozen network with random weights: for dry runs and benchmarks. Arguments and errors as of `FairFace`.
+    """Return a frozen network with random weights, for dry runs and benchmarks; arguments as in `FairFace`.
 
     Raises:
         ConfigError: the architecture is unknown.

@@ -1,7 +1,7 @@
-"""Inception as the Frechet inception distance uses it: 2048 features of an image, by torch-fidelity's network.
+"""Inception features for the Frechet inception distance: 2048 per image, by torch-fidelity's network.
 
-The library would fetch the weights by itself and run their pickle. Here they are a model with a card as any other: the
-network is made without weights and then filled from the fetched file by this project's reader.
+torch-fidelity itself would download the weights and execute their pickle. Here the weights have a card like any other
+model: the network is built without weights, and this project's reader loads them from the fetched file.
 
 Source of the features: M. Heusel et al., "GANs trained by a two time-scale update rule converge to a local Nash
 equilibrium", NeurIPS 2017, https://arxiv.org/abs/1706.08500
@@ -23,11 +23,11 @@ from promptgen.perception.networks import fill, initial_weights
 from promptgen.torchvision_ops import import_torchvision
 
 LAYER = "2048"
-"""Name, and length, of the last pooled layer."""
+"""Name and width of the last pooled layer."""
 
 
 class InceptionFeatures(FrozenModule):
-    """The last pooled layer of Inception-v3, of whole 8-bit images, so that no gradient comes through.
+    """The last pooled layer of Inception-v3; images are rounded to 8 bits, so there is no gradient.
 
     Args:
         seed: seed of the initial weights.
@@ -39,17 +39,17 @@ class InceptionFeatures(FrozenModule):
             self.network = _without_weights()
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return features, (B, 2048), of images (B, 3, H, W) in [0, 1]; resized to 299 x 299 as the original does."""
+        """Return features, (B, 2048), of images (B, 3, H, W) in [0, 1]; resized to 299 x 299 as in the original."""
+        features: Tensor
         (features,) = self.network((image.clamp(0, 1) * 255).round().to(torch.uint8))
-        found: Tensor = features
-        return found
+        return features
 
 
 def load_inception(path: Path) -> InceptionFeatures:
     """Load a published file and freeze it.
 
     Args:
-        path: a ``torch.save`` file that is the state dict of the network, its classes included.
+        path: ``torch.save`` file that holds the network's state dict, the classification layer included.
 
     Raises:
         ModelFileError: the file cannot be read, or its keys or shapes differ from the network's.
@@ -61,19 +61,19 @@ def load_inception(path: Path) -> InceptionFeatures:
 
 
 def random_inception(*, seed: int = 0) -> InceptionFeatures:
-    """Return a frozen network with random weights: for dry runs and benchmarks. Arguments as of `InceptionFeatures`."""
+    """Return a frozen network with random weights, for dry runs and benchmarks; arguments as in `InceptionFeatures`."""
     model = InceptionFeatures(seed)
     model.freeze()
     return model
 
 
 def _without_weights() -> Any:
-    """Return torch-fidelity's network with initial weights; its constructor is given an empty file to read."""
+    """Return torch-fidelity's network with initial weights, by passing an empty file to its constructor."""
     import_torchvision()
     library = importlib.import_module("torch_fidelity")
 
     class Network(library.FeatureExtractorInceptionV3):  # type: ignore[misc, name-defined]
-        """The same, except that an empty state dict changes nothing."""
+        """The network, except that loading an empty state dict changes nothing."""
 
         def load_state_dict(self, state: Any, *arguments: Any, **options: Any) -> Any:
             return super().load_state_dict(state, *arguments, **options) if state else None

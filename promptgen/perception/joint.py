@@ -1,4 +1,4 @@
-"""Several classifiers as one, for attributes that were published one by one, and for their products."""
+"""Several classifiers combined into one, for attributes with separate classifiers and for products of attributes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from promptgen.perception.base import Classifier
 
 
 class JointClassifier(nn.Module):
-    """Reads the attributes of all its parts.
+    """Classifies the attributes of all its parts.
 
     Args:
         parts: the classifiers.
@@ -20,7 +20,7 @@ class JointClassifier(nn.Module):
         attributes: labels by attribute, in the order of the parts.
 
     Raises:
-        ConfigError: two parts read an attribute of the same name.
+        ConfigError: two parts have an attribute of the same name.
     """
 
     attributes: Mapping[str, tuple[str, ...]]
@@ -29,8 +29,9 @@ class JointClassifier(nn.Module):
         super().__init__()
         attributes: dict[str, tuple[str, ...]] = {}
         for part in parts:
-            if twice := sorted(attributes.keys() & part.attributes.keys()):
-                raise ConfigError(f"two classifiers of a joint one read {' and '.join(twice)}: leave one out")
+            if duplicates := sorted(attributes.keys() & part.attributes.keys()):
+                names = " and ".join(duplicates)
+                raise ConfigError(f"two parts of the joint classifier classify {names}; remove one of them")
             attributes |= part.attributes
         self.attributes, self.parts = attributes, list(parts)
         self.networks = nn.ModuleList(part for part in parts if isinstance(part, nn.Module))

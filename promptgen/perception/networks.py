@@ -1,7 +1,7 @@
-"""What the published networks that look at images have in common: preprocessing, initial weights, reading of files.
+"""Shared code of the published networks: preprocessing of images, initial weights, and loading of files.
 
-The originals resized tensors with an old torchvision, which never antialiased; so does everything here. Today's
-torchvision antialiases by default and gives other numbers, the more so the larger the image.
+The original code resized tensors with an old torchvision that never antialiased, and so does this module. Current
+versions of torchvision antialias by default; their results differ more the larger the image is.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ COUNTER = "num_batches_tracked"
 
 @contextmanager
 def initial_weights(seed: int, name: str) -> Iterator[None]:
-    """Make the networks built inside draw their initial weights from a stream of their own.
+    """Within this context, draw the initial weights of networks from a separate stream.
 
-    torch's layers draw from its global state, which is put back afterwards.
+    torch's layers draw from its global random state, which is restored afterwards.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(seed, name, "initial weights"))
@@ -54,10 +54,10 @@ def resnet(architecture: Architecture, outputs: int) -> Any:
 
 
 def imagenet_input(image: Tensor) -> Tensor:
-    """Return images (B, 3, H, W) in [0, 1] as ImageNet's networks take them, (B, 3, 224, 224).
+    """Convert images (B, 3, H, W) in [0, 1] to the input of ImageNet's networks, (B, 3, 224, 224).
 
-    Bilinear without antialiasing, both sides whatever their ratio, nothing is clamped; then minus the mean and by the
-    standard deviation of ImageNet's colours.
+    The resizing is bilinear, without antialiasing or clamping, and ignores the aspect ratio. Colours are then
+    standardised by ImageNet's mean and standard deviation.
     """
     resized = F.interpolate(image, (INPUT_SIDE, INPUT_SIDE), mode="bilinear", align_corners=False)
     mean, std = (image.new_tensor(colour)[:, None, None] for colour in (IMAGENET_MEAN, IMAGENET_STD))
@@ -67,10 +67,10 @@ def imagenet_input(image: Tensor) -> Tensor:
 def fill(network: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:
     """Copy `state` into `network`.
 
-    Counters of batches, which old files lack and evaluation never reads, may be missing; nothing else may.
+    All keys are required except batch counters, which old files lack and evaluation never reads.
 
     Raises:
-        ModelFileError: keys or shapes differ; names `source` and the first differences.
+        ModelFileError: keys or shapes differ; the message names `source` and the first differences.
     """
     counters = {key: value for key, value in network.state_dict().items() if key.rpartition(".")[2] == COUNTER}
     load_strictly(network, {**counters, **state}, source)

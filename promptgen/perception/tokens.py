@@ -1,4 +1,4 @@
-"""The tokens of a text, by open_clip's own tokeniser, with a vocabulary that can be kept small."""
+"""Tokenisation of texts by open_clip's own tokeniser, optionally with a restricted vocabulary."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from promptgen.torchvision_ops import import_open_clip
 
 
 class Tokens:
-    """Turns texts into token numbers with open_clip's own tokeniser.
+    """Maps texts to token ids with open_clip's own tokeniser.
 
     Args:
-        context_length: tokens of a text at the most.
-        words: words to restrict the vocabulary to; their tokens are then numbered anew. Empty means no restriction.
+        context_length: largest number of tokens of a text, start and end tokens included.
+        words: restricted vocabulary, whose tokens get new, consecutive ids; empty means the full vocabulary.
 
     Attributes:
         size: number of different tokens.
@@ -29,12 +29,12 @@ class Tokens:
         kept = set(range(tokeniser.vocab_size))
         if words:
             kept = {0, tokeniser.sot_token_id, tokeniser.eot_token_id}.union(*map(tokeniser.encode, words))
-        # Sorted: padding (0) stays the first and the end of a text the last; CLIP reads a text off its highest token.
+        # Sorting keeps padding (0) first and the end token last: CLIP takes a text's feature at its highest token id.
         self.kept = torch.tensor(sorted(kept))
         self.size = len(kept)
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """Return token numbers, (B, context_length) int64, padded with 0.
+        """Return token ids, (B, context_length) int64, padded with 0.
 
         Raises:
             ConfigError: a text has too many tokens, or a word that is not in the vocabulary.
@@ -46,10 +46,11 @@ class Tokens:
 
     def _check(self, text: str) -> None:
         ids = self.tokeniser.encode(text)
-        most = self.tokeniser.context_length - 2
-        if len(ids) > most:
-            raise ConfigError(f"the text {text!r} has {len(ids)} tokens, this CLIP model reads {most}; shorten it")
-        unread = [self.tokeniser.decode([token]).strip() for token in ids if not (self.kept == token).any()]
-        if unread:
-            words = ", ".join(self.words)
-            raise ConfigError(f"the text {text!r} has {', '.join(unread)}, this CLIP model only knows: {words}")
+        limit = self.tokeniser.context_length - 2
+        if len(ids) > limit:
+            raise ConfigError(f"the text {text!r} has {len(ids)} tokens, expected at most {limit}; shorten it")
+        unknown = [self.tokeniser.decode([token]).strip() for token in ids if not (self.kept == token).any()]
+        if unknown:
+            raise ConfigError(
+                f"the text {text!r} has {', '.join(unknown)}; this CLIP model only reads: {', '.join(self.words)}"
+            )

@@ -110,7 +110,7 @@ def test_text_features_are_computed_once(monkeypatch):
 
 def test_unreadable_texts_and_oblong_images_are_errors():
     model = small_clip(ClipConfig(image_size=16, words=("red",)))
-    with pytest.raises(ConfigError, match="only knows: red"):
+    with pytest.raises(ConfigError, match="only reads: red"):
         ClipText({"small": (model, 1.0)}, "green")
     energy = ClipText({"colours": (colours(), 1.0)}, "red", augmentations=1, resize_first=False)
     with pytest.raises(DataError, match="square"):

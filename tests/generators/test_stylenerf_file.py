@@ -247,7 +247,7 @@ def looped():
         ({"G_ema": network(_init_kwargs={}, _modules=3)}, "_modules is a int, expected a dict"),
         ({"G_ema": network(_init_kwargs={}, _buffers={"a.b": torch.ones(1)})}, "_buffers has the name 'a.b'"),
         ({"G_ema": network(_init_kwargs={}, _buffers={"a": 1})}, "a is a int, expected a tensor"),
-        ({"G_ema": looped()}, "one within itself"),
+        ({"G_ema": looped()}, "contains itself"),
     ],
 )
 def test_files_of_other_things_are_named(tmp_path, refused, content, message):
