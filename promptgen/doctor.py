@@ -1,6 +1,6 @@
-"""Checks of a machine and an installation: what is wrong and how to fix it. Nothing is changed.
+"""Check a machine and an installation, and name how to fix each fault. Nothing is changed.
 
-Packages are looked up by name and not imported, so the checks work where packages are missing.
+Packages are looked up by name and not imported, so that the checks work when packages are missing.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class Finding:
     """The outcome of one check.
 
     Attributes:
-        name: what was checked.
-        state: how it is.
-        remedy: how to fix it; empty if nothing is wrong.
+        name: name of the check.
+        state: state of the checked item.
+        remedy: how to fix the fault; empty if the check passed.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Finding:
 
 
 def examine(root: Path) -> Iterator[Finding]:
-    """Check this machine and the project in the folder `root`; yield the outcomes."""
+    """Yield the findings for this machine and for the project in the folder `root`."""
     yield python()
     yield environment()
     yield from packages(LIBRARY, "the library needs it")
@@ -93,10 +93,10 @@ def python() -> Finding:
 
 
 def environment(scripts: Path | None = None) -> Finding:
-    """Check that the scripts beside this Python run it: those of a virtual environment that was moved do not.
+    """Check that the scripts of this environment run its own Python, which fails after the environment was moved.
 
     Args:
-        scripts: the folder of the scripts and of Python; None means that of this process.
+        scripts: the folder of the scripts and of Python; None means the folder of this process's Python.
     """
     scripts = scripts or Path(sys.executable).parent
     for path in (scripts / name for name in SCRIPTS):
@@ -108,7 +108,7 @@ def environment(scripts: Path | None = None) -> Finding:
 
 
 def _interpreter(script: Path) -> Path | None:
-    """Return the Python that a script names in its first lines; None if it names none."""
+    """Return the path of the Python interpreter in the first lines of a script; None if there is none."""
     match = re.search(r"(/[^\n'\"]*/python[\w.]*)", script.read_bytes()[:1000].decode(errors="replace"))
     return Path(match[1]) if match else None
 
@@ -141,19 +141,19 @@ def torch_pair() -> Finding:
     for requirement in metadata.requires("torchvision") or []:
         wanted = re.match(r"torch\s*\(?==\s*([\d.]+)", requirement)
         if wanted and numbers(wanted[1]) != numbers(torch):
-            remedy = f"this torchvision is built for torch {wanted[1]}: install both as requirements.txt pairs them"
+            remedy = f"this torchvision is built for torch {wanted[1]}: install the pair that requirements.txt names"
             return Finding("torchvision for torch", f"{torchvision} beside {torch}", remedy)
     return Finding("torchvision for torch", f"{torchvision} beside {torch}")
 
 
 def git() -> Finding:
-    """Check for git, which DVC and the records of a run need."""
+    """Check that git is installed; DVC and the records of a run need it."""
     path = shutil.which("git")
     return Finding("git", path or "not installed", "" if path else "install git")
 
 
 def folder(path: Path) -> Finding:
-    """Check that a folder can be written, or else be created."""
+    """Check that a folder is writable or can be created."""
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
     if existing == path and not path.is_dir():
         return Finding(f"{path.name}/", "is a file", f"move {path} away")
@@ -165,20 +165,20 @@ def folder(path: Path) -> Finding:
 def disk(root: Path) -> Finding:
     """Check the free space on the disk of the project."""
     free = shutil.disk_usage(root).free / 1e9
-    remedy = "" if free >= MIN_DISK_GB else f"free some space: a run needs {MIN_DISK_GB:.0f} GB"
+    remedy = "" if free >= MIN_DISK_GB else f"free some disk space: a run needs {MIN_DISK_GB:.0f} GB"
     return Finding("disk", f"{free:.1f} GB free", remedy)
 
 
 def memory() -> Finding:
-    """Check the size of the machine's memory."""
+    """Check the size of the memory."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     enough = total >= MIN_MEMORY_GB
-    remedy = "" if enough else f"a run needs {MIN_MEMORY_GB:.0f} GB: make the batches in params.yaml smaller"
+    remedy = "" if enough else f"a run needs {MIN_MEMORY_GB:.0f} GB: reduce the batch sizes in params.yaml"
     return Finding("memory", f"{total:.1f} GB", remedy)
 
 
 def port(number: int, program: str, path: str) -> Finding:
-    """Check that a port is free for the pages of a program, or that the program itself answers there."""
+    """Check that a port is free for the web interface of a program, or that the program already uses it."""
     name = f"port {number}"
     with socket.socket() as probe:
         probe.settimeout(1.0)
@@ -210,12 +210,12 @@ def numbers(version: str) -> tuple[int, ...]:
 
 
 def _is_read_only(path: Path) -> bool:
-    """Tell whether a folder is on a read-only file system, which permissions do not show to the superuser."""
+    """Return whether a folder is on a read-only file system; permissions do not show this to the superuser."""
     return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 
 def main(root: Path) -> int:
-    """Print all findings; return the exit status: 1 if something is wrong."""
+    """Print all findings; return the exit status: 1 if a check failed, else 0."""
     findings = list(examine(root))
     print(*findings, sep="\n")
     wrong = sum(bool(finding.remedy) for finding in findings)

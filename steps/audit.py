@@ -1,12 +1,12 @@
 """Measure the bias of images that were made elsewhere, or of labels in a CSV file: a table, JSON and an HTML page.
 
-Images are taken as they are; one that is not square is cut to the square in its centre. The published classifiers
-expect aligned faces, and nothing here aligns them.
+An image that is not square is cropped to the square in its centre. The published classifiers expect aligned faces;
+this step aligns none.
 """
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # before the imports below, so that help and wrong arguments are answered at once
+if __name__ == "__main__":  # before the imports below, so that help and argument errors appear at once
     from promptgen.command_line import run_as
 
     run_as("audit")
@@ -36,7 +36,7 @@ PAGE_NAME = "index.html"
 
 @dataclass(frozen=True)
 class _Read:
-    """One set of images: the labels of the classifier, or of a file, and those of the judge."""
+    """A set of images with the labels of the classifier, or of a file, and those of the judge."""
 
     images: ImageSet
     labels: Labels
@@ -48,7 +48,7 @@ def run(request: Request, out: Path) -> AuditRun:
 
     Raises:
         ConfigError: a model, an attribute or a class is unknown, or a target does not sum to one.
-        DataError: there are no images, or a file of labels cannot be read.
+        DataError: a folder has no images, or a file of labels cannot be read.
         ModelFileError: a classifier's weight file has not been fetched.
         StorageError: `out` cannot be written.
     """
@@ -64,11 +64,11 @@ def _audit_images(request: Request) -> AuditRun:
     labels = readers[0].attributes
     attributes = list(request.attributes or labels)
     targets = parse_targets(request.targets, attributes)
-    for attribute in attributes:  # raises for a wrong name, before hours of reading
+    for attribute in attributes:  # fail on a wrong name before hours of reading
         target_shares(classes(labels, attribute), targets.get(attribute))
     confusions = _confusions(request, labels, attributes)
     folders = [folder for folder in (request.source, request.compare) if folder]
-    files = [_files(folder) for folder in folders]  # raises for an empty one, before hours of reading the other
+    files = [_files(folder) for folder in folders]  # fail on an empty folder before hours of reading the other one
     sets = [
         _read(request, folder, names, readers[:1] if number else readers)
         for number, (folder, names) in enumerate(zip(folders, files, strict=True))
@@ -78,24 +78,24 @@ def _audit_images(request: Request) -> AuditRun:
 
 def _files(folder: Path) -> list[str]:
     if not (names := find_files(folder)):
-        raise DataError(f"{folder} has no files; give a folder of images")
+        raise DataError(f"{folder} has no files, expected images; name a folder of images")
     return names
 
 
 def _audit_files(request: Request) -> AuditRun:
-    """Audit files of labels; the classes are those that occur in a file or in a target."""
+    """Audit files of labels; the classes are the labels that occur in a file or in a target."""
     paths = [path for path in (request.source, request.compare) if path]
     sets = [read_labels(path) for path in paths]
     attributes = list(request.attributes or [name for name in sets[0].repeated() if name != request.groups])
     if not attributes:
         columns = ", ".join(sets[0].attributes)
         raise DataError(
-            f"{paths[0]} has nothing to count: apart from groups, none of its columns ({columns}) has a label twice; "
-            "name one with --attribute, and separate columns by commas"
+            f"{paths[0]} has no column to count: apart from groups, none of its columns ({columns}) repeats a label; "
+            "name a column with --attribute, and separate columns by commas"
         )
     targets = parse_targets(request.targets, attributes)
-    for more in ({name: list(target) for name, target in targets.items()}, *(labels.attributes for labels in sets)):
-        sets = [labels.extended(more) for labels in sets]
+    for extra in ({name: list(target) for name, target in targets.items()}, *(labels.attributes for labels in sets)):
+        sets = [labels.extended(extra) for labels in sets]
     if isinstance(request.groups, str):
         sets = [labels.grouped(request.groups) for labels in sets]
     confusions = _confusions(request, sets[0].attributes, attributes)
@@ -133,7 +133,7 @@ def _audited(
 
 
 def _read(request: Request, folder: Path, names: Sequence[str], classifiers: Sequence[Classifier]) -> _Read:
-    """Return the labels that classifiers give to the images in files below a folder."""
+    """Label the images in files below a folder with each of the classifiers."""
     labellers = [Labeller(classifier, device=request.device) for classifier in classifiers]
     seen, unread = list[str](), list[Unread]()
     with Bar(str(folder)) as bar:
@@ -142,8 +142,8 @@ def _read(request: Request, folder: Path, names: Sequence[str], classifiers: Seq
             seen += batch.names
             bar.progress(len(seen) + len(unread), len(names))
     if not seen:
-        why = f"{_printable(unread[0].name)}: {unread[0].reason}"
-        raise DataError(f"{folder} has no image among {len(names)} files, {why}; give a folder of images")
+        reason = f"{_printable(unread[0].name)}: {unread[0].reason}"
+        raise DataError(f"{folder} has no readable image among {len(names)} files ({reason}); name a folder of images")
     groups = [_printable(name.rpartition("/")[0].partition("/")[0] or ".") for name in seen] if request.groups else []
     labels = [replace(labeller.compute(), groups=groups) for labeller in labellers]
     listed = [Unread(_printable(file.name), file.reason) for file in unread]
@@ -151,7 +151,7 @@ def _read(request: Request, folder: Path, names: Sequence[str], classifiers: Seq
 
 
 def _update(labellers: Sequence[Labeller], batch: ImageBatch) -> None:
-    """Label a batch; the error of a classifier names the first file of the batch."""
+    """Label a batch of images; an error names the first file of the batch."""
     try:
         for labeller in labellers:
             labeller.update(batch.images)
@@ -160,25 +160,25 @@ def _update(labellers: Sequence[Labeller], batch: ImageBatch) -> None:
 
 
 def _printable(name: str) -> str:
-    """Return the name of a file with control characters, and bytes that are not UTF-8, escaped."""
+    """Return a file name with control characters and bytes that are not UTF-8 escaped."""
     return name if name.isprintable() else name.encode("unicode_escape").decode()
 
 
 def _confusions(
     request: Request, labels: Mapping[str, Sequence[str]], attributes: Sequence[str]
 ) -> dict[str, Confusion]:
-    """Return confusion tables by attribute: those of the classifier's card, replaced by the user's own."""
+    """Return confusion tables by attribute; the user's tables replace those of the classifier's card."""
     spec = request.classifier and reader_spec(request.classifier)
     tables = card_confusions(spec, labels, request.models) if spec else {}
     own = {table.attribute: table for table in map(read_confusion, request.confusions)}
     if unused := sorted(own.keys() - {*attributes}):
-        raise ConfigError(f"a confusion table is of {unused[0]}, but the attributes are {', '.join(attributes)}")
+        raise ConfigError(f"got a confusion table of {unused[0]}, but the attributes are {', '.join(attributes)}")
     for attribute, table in own.items():
-        table.ordered(classes(labels, attribute))  # raises if it has other classes
+        table.ordered(classes(labels, attribute))  # fails if the table has other classes
     return tables | own
 
 
 def run_and_print(request: Request, out: Path) -> None:
-    """Write the files of an audit, then print its table and where the page is."""
+    """Write the files of an audit, then print its tables and the path of the page."""
     print(text(run(request, out)))
     print(out / PAGE_NAME)

@@ -1,4 +1,4 @@
-"""Confusion tables: where a classifier errs, from labelled images or from its card."""
+"""Confusion tables of classifiers, read from a CSV file or from a model card."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from promptgen.model_files.cards import find_card
 
 @dataclass(frozen=True)
 class Confusion:
-    """How the labels that somebody reads go with the true ones.
+    """Confusion table of a classifier: labels as read against true labels.
 
     Attributes:
-        attribute: what was labelled.
+        attribute: name of the labelled attribute.
         labels: its classes.
-        counts: labelled images by true class (rows) and class read, (K, K).
+        counts: number of labelled images by true class (rows) and predicted class (columns), (K, K).
 
     Raises:
-        DataError: the counts are of another number of classes.
+        DataError: the shape of `counts` does not match the number of classes.
     """
 
     attribute: str
@@ -37,14 +37,14 @@ class Confusion:
             raise DataError(f"the confusion table of {classes} must be of shape {expected}, got {self.counts.shape}")
 
     def ordered(self, labels: Sequence[str]) -> Indices:
-        """Return the counts with their classes in another order.
+        """Return the counts with rows and columns in the order of `labels`.
 
         Raises:
-            DataError: these are not the table's classes.
+            DataError: `labels` are not the classes of the table.
         """
         if sorted(labels) != sorted(self.labels):
-            known, wanted = ", ".join(self.labels), ", ".join(labels)
-            raise DataError(f"the confusion table of {self.attribute} has the classes {known}, expected {wanted}")
+            own, expected = ", ".join(self.labels), ", ".join(labels)
+            raise DataError(f"the confusion table of {self.attribute} has the classes {own}, expected {expected}")
         order = [list(self.labels).index(label) for label in labels]
         return np.asarray(self.counts[np.ix_(order, order)])
 
@@ -52,41 +52,43 @@ class Confusion:
 def card_confusions(spec: ReaderSpec, attributes: Mapping[str, Sequence[str]], models: Path) -> dict[str, Confusion]:
     """Return the confusion tables on the cards of a classifier, by attribute.
 
-    A classifier by words has none: its classes are the user's, whatever was measured of its network.
+    A classifier by text has none, because the user defines its classes.
 
     Args:
         spec: the classifier.
-        attributes: class labels of each attribute it knows, in the order of the tables.
+        attributes: class labels of each of its attributes, in the order of the tables.
         models: folder of the weight files.
 
     Raises:
         ConfigError: there is no such card.
-        DataError: a table has another number of classes than the classifier.
+        DataError: the number of classes of a table differs from that of the classifier.
     """
-    found = {}
+    tables = {}
     for part in spec.classifiers if isinstance(spec, JointModel) else [spec]:
         figures_by_attribute = find_card(part.model, models).quality if isinstance(part, CardModel) else {}
         for attribute, figures in figures_by_attribute.items():
             if attribute in attributes and isinstance(figures, Mapping) and "confusion" in figures:
-                found[attribute] = Confusion(attribute, attributes[attribute], np.array(figures["confusion"]))
-    return found
+                tables[attribute] = Confusion(attribute, attributes[attribute], np.array(figures["confusion"]))
+    return tables
 
 
 def read_confusion(path: Path) -> Confusion:
     """Return the confusion table of a CSV file.
 
-    The first line has the name of the attribute and then the classes read; each other line has a true class, and then
-    how many labelled images of it were read as each class.
+    The first line names the attribute and then the predicted classes. Each further line names a true class, followed by
+    the number of its labelled images that were read as each class.
 
     Raises:
-        DataError: the file is no such table.
+        DataError: the file is not a confusion table.
     """
-    (attribute, *read), rows = read_table(path)
+    (attribute, *predicted), rows = read_table(path)
     true = [row[0] for row in rows]
-    if sorted(read) != sorted(true):
-        raise DataError(f"{path}: read are {', '.join(read)}, true are {', '.join(true)}; name the same classes")
+    if sorted(predicted) != sorted(true):
+        raise DataError(
+            f"{path}: the columns are {', '.join(predicted)}, the rows {', '.join(true)}; name the same classes in both"
+        )
     try:
         counts = np.array([[int(cell) for cell in row[1:]] for row in rows], dtype=np.int64)
     except ValueError as error:
-        raise DataError(f"{path}: a count is no whole number ({error})") from error
-    return Confusion(attribute, read, counts[[true.index(label) for label in read]])
+        raise DataError(f"{path}: expected a count, got no whole number ({error})") from error
+    return Confusion(attribute, predicted, counts[[true.index(label) for label in predicted]])

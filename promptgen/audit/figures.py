@@ -1,4 +1,4 @@
-"""The bias of labelled images, whoever made them, attribute by attribute, with the numbers that the loop goes by.
+"""Bias figures of labelled images, by attribute. They are the figures that the de-biasing loop uses.
 
 Example:
     >>> import numpy as np
@@ -27,12 +27,12 @@ from promptgen.metrics.shares import share_estimates
 
 @dataclass(frozen=True)
 class Sampling:
-    """How intervals are made.
+    """Settings of intervals and tests.
 
     Attributes:
-        confidence: probability that an interval covers.
-        resamples: simulations behind each interval of a distance, each correction and each test.
-        seed: seed of all of them.
+        confidence: coverage of an interval, in (0, 1).
+        resamples: number of simulations for each interval of a distance, each correction and each test.
+        seed: seed of the simulations.
     """
 
     confidence: float = 0.95
@@ -45,14 +45,14 @@ SAMPLING = Sampling()
 
 @dataclass(frozen=True)
 class Comparison:
-    """How the shares of one set of images differ from those of another one.
+    """Differences between the shares of two sets of images.
 
     Attributes:
         n: number of images of the other set.
-        shares: its share of each class.
-        differences: share here minus share there, of each class.
-        p_value: of all shares being the same.
-        distances: distance to the target here minus there, by name.
+        shares: share of each class in the other set.
+        differences: share in the audited set minus share in the other set, of each class.
+        p_value: p-value of the hypothesis that all shares are equal.
+        distances: distance to the target of the audited set minus that of the other set, by name.
     """
 
     n: int
@@ -62,31 +62,31 @@ class Comparison:
     distances: Mapping[str, Difference]
 
     def as_dict(self, labels: Sequence[str]) -> dict[str, Any]:
-        """Return all numbers as plain dicts, classes by name."""
+        """Return all figures as plain dicts, keyed by class."""
         return {
             "n": self.n,
             "shares": by_label(labels, self.shares),
             "differences": by_label(labels, self.differences),
             "p_value": self.p_value,
-            "distances": {name: each.as_dict() for name, each in self.distances.items()},
+            "distances": {name: difference.as_dict() for name, difference in self.distances.items()},
         }
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What is known of one attribute, or product of attributes.
+    """Bias figures of one attribute or product of attributes.
 
     Attributes:
         attribute: its name.
         labels: its classes.
-        bias: shares and distances, each image counted as its most probable class.
-        soft: the same from mean probabilities; None if only labels are known, or there is one image.
-        judge: the same as `bias` by another classifier; None if none looked at this attribute.
-        corrected: shares without the classifier's known errors; None if they are not known.
-        impossible: the classes whose counts these errors cannot give, whatever the true shares; `corrected` is then not
-            to be trusted.
-        comparison: None if there is nothing to compare with.
-        groups: None if the images are in no groups.
+        bias: shares and distances; each image counts as its most probable class.
+        soft: the same from mean probabilities; None without probabilities or with a single image.
+        judge: the same as `bias`, by a second classifier; None if no judge has this attribute.
+        corrected: shares corrected for the classifier's errors; None without a confusion table.
+        impossible: classes whose counts the confusion table cannot produce for any true shares; if there are any,
+            `corrected` is not reliable.
+        comparison: comparison with another set of images; None without one.
+        groups: figures by group; None if the images have no groups.
     """
 
     attribute: str
@@ -101,20 +101,20 @@ class Audit:
 
     @property
     def off_target(self) -> bool:
-        """Tell whether the shares lie further from the target than chance explains, by their KL."""
+        """Whether the shares are further from the target than chance explains: the interval of the KL excludes 0."""
         return self.bias.kl.low > 0
 
     @property
     def disputed(self) -> tuple[str, ...]:
-        """The classes that classifier and judge see differently, beyond both intervals."""
+        """Classes for which the intervals of classifier and judge do not overlap."""
         if self.judge is None:
             return ()
         pairs = zip(self.labels, self.bias.shares, self.judge.shares, strict=True)
         return tuple(label for label, one, other in pairs if one.high < other.low or other.high < one.low)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all numbers as plain dicts, classes by name."""
-        found: dict[str, Any] = {
+        """Return all figures as plain dicts, keyed by class."""
+        figures: dict[str, Any] = {
             **_bias_dict(self.labels, self.bias),
             "target": dict(zip(self.labels, self.bias.target, strict=True)),
             "noise_floors": self.bias.noise_floors,
@@ -122,12 +122,12 @@ class Audit:
             "disputed": list(self.disputed),
         }
         for name, other in (("soft", self.soft), ("judge", self.judge)):
-            found[name] = _bias_dict(self.labels, other) if other else None
-        found["corrected"] = by_label(self.labels, self.corrected) if self.corrected else None
-        found["impossible"] = list(self.impossible)
-        found["comparison"] = self.comparison.as_dict(self.labels) if self.comparison else None
-        found["groups"] = self.groups.as_dict(self.labels) if self.groups else None
-        return found
+            figures[name] = _bias_dict(self.labels, other) if other else None
+        figures["corrected"] = by_label(self.labels, self.corrected) if self.corrected else None
+        figures["impossible"] = list(self.impossible)
+        figures["comparison"] = self.comparison.as_dict(self.labels) if self.comparison else None
+        figures["groups"] = self.groups.as_dict(self.labels) if self.groups else None
+        return figures
 
 
 def audit(
@@ -143,19 +143,19 @@ def audit(
     """Return the bias of one attribute of labelled images.
 
     Args:
-        read: the labels.
-        attribute: what to count: an attribute, or a product such as ``"hair x glasses"``.
-        target: wanted share of each class; None wants all the same.
-        judge: what another classifier reads off the same images; left out if it does not know the attribute.
-        other: labels of other images to compare with, by the same classes.
-        confusion: how the labels of this attribute go with the true ones.
-        sampling: how intervals are made.
+        read: labels of the images.
+        attribute: an attribute, or a product such as ``"hair x glasses"``.
+        target: target share of each class; None means a uniform target.
+        judge: labels of the same images by another classifier; ignored if it lacks the attribute.
+        other: labels of other images to compare with, of the same classes.
+        confusion: confusion table of the attribute.
+        sampling: settings of intervals and tests.
 
     Raises:
-        ConfigError: the attribute is unknown, or the target is not one of its classes' shares.
-        DataError: the attribute has one class, a wanted share is zero, `other` or `confusion` has other classes, or
-            the confusion is no better than chance.
-        TooFewSamplesError: there are no images, or there is one group.
+        ConfigError: the attribute is unknown, or `target` does not give a valid share to each of its classes.
+        DataError: the attribute has one class, a target share is zero, `other` or `confusion` has other classes, or
+            the confusion table is no better than chance.
+        TooFewSamplesError: there are no images, or only one group.
     """
     labels = classes(read.attributes, attribute)
     if len(labels) < 2:
@@ -183,41 +183,42 @@ def _judged(
     target: Mapping[str, float] | None,
     options: Mapping[str, Any],
 ) -> Bias | None:
-    """Return the judge's figures, in the order of `labels`; None if it knows no such classes."""
+    """Return the judge's figures in the order of `labels`; None if it lacks the attribute or has other classes."""
     if judge is None or not judge.knows(attribute):
         return None
-    known = classes(judge.attributes, attribute)
-    if sorted(known) != sorted(labels):
+    judge_labels = classes(judge.attributes, attribute)
+    if sorted(judge_labels) != sorted(labels):
         return None
-    order = [known.index(label) for label in labels]
+    order = [judge_labels.index(label) for label in labels]
     return measure_bias(judge.counts(attribute)[order], target_shares(labels, target), **options)
 
 
 def _corrected(
     counts: Indices, attribute: str, labels: Sequence[str], confusion: Confusion | None, options: Mapping[str, Any]
 ) -> tuple[tuple[Estimate, ...] | None, tuple[str, ...]]:
-    """Return shares without the classifier's errors, None if these are not known; and the classes that have none."""
+    """Return the corrected shares, None without a confusion table, and the classes whose counts it cannot produce."""
     if confusion is None:
         return None, ()
     table = confusion.ordered(labels)
     try:
         shares, outside = corrected_shares(counts, table, **options), impossible_classes(counts, table, **options)
     except DataError as error:
-        raise DataError(f"the confusion table of {attribute} corrects nothing: {error}") from error
+        raise DataError(f"the confusion table of {attribute} cannot be used: {error}") from error
     return tuple(shares), tuple(labels[index] for index in outside)
 
 
 def _compared(
     counts: Indices, other: Labels, attribute: str, labels: Sequence[str], mu: Vector, sampling: Sampling
 ) -> Comparison:
-    known = classes(other.attributes, attribute)
-    if tuple(known) != tuple(labels):
-        raise DataError(f"{attribute} has the classes {', '.join(known)} there, and {', '.join(labels)} here")
-    there = other.counts(attribute)
-    changes = compare_counts(counts, there, mu, **vars(sampling))
+    other_labels = classes(other.attributes, attribute)
+    if tuple(other_labels) != tuple(labels):
+        own, others = ", ".join(labels), ", ".join(other_labels)
+        raise DataError(f"{attribute} has the classes {others} in the other set, expected {own}; compare equal classes")
+    other_counts = other.counts(attribute)
+    changes = compare_counts(counts, other_counts, mu, **vars(sampling))
     return Comparison(
-        n=int(there.sum()),
-        shares=tuple(share_estimates(there, sampling.confidence)),
+        n=int(other_counts.sum()),
+        shares=tuple(share_estimates(other_counts, sampling.confidence)),
         differences=changes.shares,
         p_value=changes.p_value,
         distances=changes.distances,

@@ -1,4 +1,4 @@
-"""How the shares of an attribute vary over groups of images, such as the occupations that were asked for."""
+"""Variation of an attribute's shares over groups of images, such as the occupations in their prompts."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from promptgen.metrics.reference import Reference, compare_to_reference, spread,
 from promptgen.metrics.shares import share_estimates
 
 MARGIN = 0.04
-"""Up to this difference, a group's share counts as that of the same group of the other set."""
+"""Largest difference up to which a group's share counts as equal to that of the same group in the other set."""
 
 
 @dataclass(frozen=True)
 class Groups:
-    """How the shares vary from group to group, such as from one occupation asked for to another.
+    """Shares by group, and their mean and spread over the groups.
 
     Attributes:
         shares: share of each class, by group.
         n: number of images, by group.
-        mean: mean of each class's share over the groups, each of which counts alike.
-        deviation: its standard deviation over the groups.
-        chance: the standard deviation that as many images of groups that are all alike would show.
-        references: for each class, in which part of the groups that both sets have the other one's bias is amplified,
-            reflected or mitigated; None if they share no group.
+        mean: mean of each class's share over the groups, with equal weights.
+        deviation: standard deviation of each class's share over the groups.
+        chance: expected standard deviation if all groups had the same shares, given their sizes.
+        references: for each class, the fractions of the common groups in which the other set's bias is amplified,
+            reflected or mitigated; None if the sets have no group in common.
     """
 
     shares: Mapping[str, Sequence[Estimate]]
@@ -39,10 +39,10 @@ class Groups:
     references: tuple[Reference, ...] | None
 
     def as_dict(self, labels: Sequence[str]) -> dict[str, Any]:
-        """Return all numbers as plain dicts, classes by name."""
+        """Return all figures as plain dicts, keyed by class."""
         references = dict(zip(labels, map(asdict, self.references), strict=True)) if self.references else None
         return {
-            "shares": {name: by_label(labels, each) for name, each in self.shares.items()},
+            "shares": {name: by_label(labels, shares) for name, shares in self.shares.items()},
             "n": dict(self.n),
             "mean": dict(zip(labels, self.mean, strict=True)),
             "deviation": dict(zip(labels, self.deviation, strict=True)),
@@ -52,32 +52,33 @@ class Groups:
 
 
 def grouped(read: Labels, other: Labels | None, attribute: str, mu: Vector, confidence: float) -> Groups:
-    """Return how the shares of an attribute vary over the groups of its images.
+    """Return the shares of an attribute by group, with their mean and spread.
 
     Args:
         read: labels with groups.
-        other: labels of other images, whose groups of the same names are held against these; None for none.
-        attribute: attribute or product.
-        mu: wanted shares, (K,).
-        confidence: of every interval.
+        other: labels of other images, compared by groups of the same name; None without a comparison.
+        attribute: an attribute or a product of attributes.
+        mu: target shares, (K,).
+        confidence: coverage of the intervals, in (0, 1).
 
     Raises:
-        TooFewSamplesError: there is one group.
+        TooFewSamplesError: there is only one group.
     """
     counts = {name: part.counts(attribute) for name, part in read.by_group().items()}
-    there = {name: part.counts(attribute) for name, part in other.by_group().items()} if other else {}
+    other_counts = {name: part.counts(attribute) for name, part in other.by_group().items()} if other else {}
     by_class = _shares(counts).T
-    both = sorted(counts.keys() & there.keys())
+    both = sorted(counts.keys() & other_counts.keys())
     references = None
     if both:
-        pairs = zip(*(_shares({name: each[name] for name in both}).T for each in (counts, there)), mu, strict=True)
+        common = [_shares({name: part[name] for name in both}).T for part in (counts, other_counts)]
+        pairs = zip(*common, mu, strict=True)
         references = tuple(
             compare_to_reference(s, r, neutral=goal, margin=MARGIN, confidence=confidence) for s, r, goal in pairs
         )
-    spreads = [spread(each) for each in by_class]
+    spreads = [spread(shares) for shares in by_class]
     return Groups(
-        shares={name: tuple(share_estimates(each, confidence)) for name, each in counts.items()},
-        n={name: int(each.sum()) for name, each in counts.items()},
+        shares={name: tuple(share_estimates(k, confidence)) for name, k in counts.items()},
+        n={name: int(k.sum()) for name, k in counts.items()},
         mean=tuple(mean for mean, _ in spreads),
         deviation=tuple(deviation for _, deviation in spreads),
         chance=tuple(spread_by_chance(np.stack(list(counts.values()))).tolist()),
@@ -87,4 +88,4 @@ def grouped(read: Labels, other: Labels | None, attribute: str, mu: Vector, conf
 
 def _shares(counts: Mapping[str, Indices]) -> Vector:
     """Return the shares of each group, (G, K)."""
-    return np.stack([each / each.sum() for each in counts.values()])
+    return np.stack([k / k.sum() for k in counts.values()])

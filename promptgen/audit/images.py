@@ -1,8 +1,8 @@
-"""Image files of a folder as batches of tensors, whoever made them; what cannot be read is named, not fatal.
+"""Read the image files of a folder as batches of tensors; files that cannot be read are reported and skipped.
 
-An image is taken as it is shown: turned as its EXIF orientation says, grey as three equal channels, laid on white where
-it is transparent, the first frame of an animation. One that is not square is cut to the square in its centre. Nothing
-looks for faces: a classifier that expects aligned ones has to be given aligned ones.
+An image is read as it is displayed: rotated by its EXIF orientation, grey expanded to three channels, transparency on
+white, the first frame of an animation. An image that is not square is cropped to the square in its centre. Faces are
+neither detected nor aligned.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Unread:
-    """A file that gave no image.
+    """A file that could not be read as an image.
 
     Attributes:
-        name: its path below the folder, with forward slashes.
-        reason: why, in a few words.
+        name: path relative to the folder, with forward slashes.
+        reason: why it could not be read, in a few words.
     """
 
     name: str
@@ -42,7 +42,7 @@ class ImageBatch:
     """Consecutive images of one size.
 
     Attributes:
-        names: paths below the folder, with forward slashes.
+        names: paths relative to the folder, with forward slashes.
         images: (B, 3, S, S) in [0, 1].
     """
 
@@ -51,38 +51,38 @@ class ImageBatch:
 
 
 def find_files(folder: Path) -> list[str]:
-    """Return all files below `folder`, as paths below it with forward slashes, sorted.
+    """Return the sorted paths of all files below `folder`, relative to it, with forward slashes.
 
-    Files and folders whose name begins with a dot are left out, and links to folders are not followed.
+    Hidden files and folders (a leading dot) are skipped; links to folders are not followed.
 
     Raises:
-        DataError: it is no folder, or one in it cannot be listed.
+        DataError: `folder` is not a folder, or a folder below it cannot be listed.
     """
 
     def refuse(error: OSError) -> None:
         raise DataError(f"cannot list {error.filename} ({error.strerror}); give a folder of images") from error
 
-    found: list[str] = []
+    paths: list[str] = []
     for place, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         below = Path(place).relative_to(folder)
-        found += [(below / name).as_posix() for name in names if not name.startswith(".")]
-    return sorted(found)
+        paths += [(below / name).as_posix() for name in names if not name.startswith(".")]
+    return sorted(paths)
 
 
 def read_image(path: Path, size: int | None = None) -> Pixels:
-    """Return the image in a file, (S, S, 3); see the head of this module.
+    """Return the image in a file as RGB, (S, S, 3), 0 to 255; see the module's docstring.
 
     Args:
         path: a file of any format that Pillow reads.
-        size: S; None leaves the images as large as they are.
+        size: S, pixels to resize to; None keeps the size of the image.
 
     Raises:
-        DataError: the file is no image, is damaged, or has more pixels than Pillow takes for safe.
+        DataError: the file is not an image, is damaged, or exceeds Pillow's limit on the number of pixels.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # metadata that is odd but harmless
+            warnings.simplefilter("ignore")  # odd but harmless metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 shown = _as_shown(image)
@@ -90,7 +90,7 @@ def read_image(path: Path, size: int | None = None) -> Pixels:
         raise DataError("no image that Pillow can read") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"more than {Image.MAX_IMAGE_PIXELS:,} pixels, refused as a decompression bomb") from error
-    except Exception as error:  # decoders of damaged files raise whatever they stumble over
+    except Exception as error:  # decoders raise all kinds of errors for damaged files
         raise DataError(f"unreadable: {' '.join(str(error).split()) or type(error).__name__}") from error
     return np.asarray(_square(shown, size))
 
@@ -103,16 +103,16 @@ def read_batches(
     size: int | None = None,
     unread: Callable[[Unread], None],
 ) -> Iterator[ImageBatch]:
-    """Yield the images of files in their order; memory does not grow with their number.
+    """Yield batches of images in the order of `names`; memory use does not grow with their number.
 
-    A batch ends early where the next image has another size.
+    A batch ends early if the next image has another size.
 
     Args:
-        folder: what the names are below.
-        names: paths of the files, such as those of `find_files`.
-        batch: most images at a time.
+        folder: folder of the images.
+        names: paths relative to `folder`, as `find_files` returns them.
+        batch: largest number of images in a batch.
         size: see `read_image`.
-        unread: is told of every file that gives no image.
+        unread: called with every file that cannot be read.
     """
     held: dict[str, Pixels] = {}
     for name in names:
@@ -135,11 +135,11 @@ def _batch(held: dict[str, Pixels]) -> ImageBatch:
 
 
 def _as_shown(image: Image.Image) -> Image.Image:
-    """Return an image in RGB as a viewer shows it."""
+    """Return an image in RGB as a viewer displays it."""
     turned = ImageOps.exif_transpose(image)
     if turned.mode == "F":
-        raise ValueError("its pixels are floating-point numbers, of which nothing says what is white")
-    if turned.mode.startswith("I"):  # 16 bits of grey, which a plain conversion would clip
+        raise ValueError("its pixels are floating-point numbers without a defined white level")
+    if turned.mode.startswith("I"):  # 16-bit grey, which convert() would clip
         turned = Image.fromarray((np.asarray(turned).clip(0, 65535) / 257).round().astype(np.uint8))
     if not turned.has_transparency_data:
         return turned.convert("RGB")
@@ -148,7 +148,7 @@ def _as_shown(image: Image.Image) -> Image.Image:
 
 
 def _square(image: Image.Image, size: int | None) -> Image.Image:
-    """Return the square in the centre, resized to `size` pixels with an antialiased bicubic filter."""
+    """Return the central square, resized to `size` pixels with an antialiased bicubic filter."""
     side = min(image.size)
     left, top = ((length - side) // 2 for length in image.size)
     cut = image.crop((left, top, left + side, top + side))

@@ -1,4 +1,4 @@
-"""Labels of a set of images: read off by a classifier, or from a CSV file. Labels of people are *perceived* labels."""
+"""Labels of a set of images, from a classifier or a CSV file. Labels of people are *perceived* labels."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Labels:
-    """What was read off a set of images.
+    """Labels of a set of images.
 
     Attributes:
         attributes: class labels of each attribute.
         indices: class index of each image, (N,), by attribute.
-        probabilities: class probabilities of each image, (N, K), by attribute; empty if only labels are known.
-        groups: name of each image's group, (N,), such as the occupation that was asked for; empty without groups.
+        probabilities: class probabilities of each image, (N, K), by attribute; empty without a classifier.
+        groups: name of each image's group, (N,), such as the occupation in its prompt; empty without groups.
     """
 
     attributes: Mapping[str, tuple[str, ...]]
@@ -46,27 +46,27 @@ class Labels:
         return len(next(iter(self.indices.values())))
 
     def repeated(self) -> list[str]:
-        """Return the attributes of which two images share a class; file names, say, are all different."""
+        """Return the attributes in which at least two images share a class; this excludes columns of file names."""
         return [name for name, indices in self.indices.items() if len(np.unique(indices)) < len(indices)]
 
     def knows(self, attribute: str) -> bool:
-        """Tell whether all factors of an attribute were read."""
+        """Return whether there are labels for all factors of an attribute."""
         return all(factor in self.attributes for factor in attribute.split(PRODUCT))
 
     def counts(self, attribute: str) -> Indices:
-        """Return how often each class of `attribute`, which may be a product, was read, (K,).
+        """Return the number of images in each class of `attribute`, which may be a product, (K,).
 
         Raises:
-            ConfigError: a factor was not read.
+            ConfigError: there are no labels for a factor.
         """
         k, factors = len(classes(self.attributes, attribute)), attribute.split(PRODUCT)
         sizes = [len(self.attributes[factor]) for factor in factors]
         return class_counts(joint_labels([self.indices[factor] for factor in factors], sizes), k)
 
     def soft(self, attribute: str) -> Vector | None:
-        """Return the class probabilities of each image, (N, K); None if only labels are known.
+        """Return the class probabilities of each image, (N, K); None without a classifier.
 
-        The factors of a product are taken as independent given the image.
+        The factors of a product are assumed to be independent given the image.
         """
         factors = attribute.split(PRODUCT)
         if not all(factor in self.probabilities for factor in factors):
@@ -75,46 +75,46 @@ class Labels:
         return reduce(lambda a, b: np.asarray((a[:, :, None] * b[:, None, :]).reshape(len(a), -1)), rows)
 
     def extended(self, also: Mapping[str, Sequence[str]]) -> Labels:
-        """Return the labels with more classes, of which there are no images; all classes are sorted then.
+        """Return the labels with additional, empty classes; all classes are sorted.
 
         Args:
-            also: classes by attribute; attributes that were not read are ignored.
+            also: additional classes by attribute; attributes without labels are ignored.
         """
-        known = {name: tuple(sorted({*labels, *also.get(name, ())})) for name, labels in self.attributes.items()}
+        attributes = {name: tuple(sorted({*labels, *also.get(name, ())})) for name, labels in self.attributes.items()}
         moved = {
-            name: np.array([known[name].index(label) for label in labels], dtype=np.int64)[self.indices[name]]
+            name: np.array([attributes[name].index(label) for label in labels], dtype=np.int64)[self.indices[name]]
             for name, labels in self.attributes.items()
         }
-        return replace(self, attributes=known, indices=moved, probabilities={})
+        return replace(self, attributes=attributes, indices=moved, probabilities={})
 
     def grouped(self, attribute: str) -> Labels:
         """Return the labels with the classes of one attribute as groups.
 
         Raises:
-            ConfigError: it is unknown.
+            ConfigError: the attribute is unknown.
         """
         labels = classes(self.attributes, attribute)
         return replace(self, groups=[labels[index] for index in self.indices[attribute]])
 
     def by_group(self) -> dict[str, Labels]:
-        """Return the labels of each group, by its name, sorted."""
+        """Return the labels of each group, sorted by its name."""
         groups = np.array(self.groups)
         return {str(name): self._part(groups == name) for name in np.unique(groups)}
 
     def _part(self, chosen: NDArray[np.bool_]) -> Labels:
-        indices = {name: each[chosen] for name, each in self.indices.items()}
-        return Labels(self.attributes, indices, {name: each[chosen] for name, each in self.probabilities.items()})
+        indices = {name: values[chosen] for name, values in self.indices.items()}
+        return Labels(self.attributes, indices, {name: rows[chosen] for name, rows in self.probabilities.items()})
 
 
 class Labeller:
-    """Keeps what a classifier reads off batches of images: labels and probabilities, not the images.
+    """Collects a classifier's labels and probabilities over batches of images, without keeping the images.
 
     Args:
         classifier: the classifier; a network is moved to `device`.
-        device: where it runs.
+        device: device on which the classifier runs.
 
     Raises:
-        ConfigError: this machine or its torch has no such device.
+        ConfigError: the device is not available.
     """
 
     def __init__(self, classifier: Classifier, *, device: str = "cpu") -> None:
@@ -124,18 +124,18 @@ class Labeller:
 
     @torch.no_grad()
     def update(self, image: Tensor) -> None:
-        """Read images, (B, 3, H, W) in [0, 1].
+        """Classify a batch of images, (B, 3, H, W) in [0, 1].
 
         Raises:
-            DataError: the classifier does not take images of this size, or not so many at a time.
+            DataError: the classifier does not accept images of this size, or the batch does not fit into memory.
         """
         height, width = image.shape[2:]
         try:
             logits = self.classifier(image.to(self.device))
         except torch.OutOfMemoryError as error:
-            raise DataError(f"{len(image)} images at a time do not fit into memory; give a smaller batch") from error
+            raise DataError(f"{len(image)} images do not fit into memory; choose a smaller batch") from error
         except RuntimeError as error:
-            raise DataError(f"the classifier takes no images of {width} x {height} ({error}); resize them") from error
+            raise DataError(f"the classifier rejects images of {width} x {height} ({error}); resize them") from error
         for name, part in logits.items():
             self._read[name].append(part.double().softmax(dim=1).cpu())
 
@@ -143,39 +143,39 @@ class Labeller:
         """Return the labels of all images so far.
 
         Raises:
-            TooFewSamplesError: there are none.
+            TooFewSamplesError: no image has been classified.
         """
         if not self._read:
             raise TooFewSamplesError("no image has been classified; give at least one")
         rows = {name: torch.cat(parts) for name, parts in self._read.items()}
         return Labels(
             attributes={name: tuple(self.classifier.attributes[name]) for name in rows},
-            indices={name: each.argmax(dim=1).numpy() for name, each in rows.items()},
-            probabilities={name: each.numpy() for name, each in rows.items()},
+            indices={name: p.argmax(dim=1).numpy() for name, p in rows.items()},
+            probabilities={name: p.numpy() for name, p in rows.items()},
         )
 
 
 def read_labels(path: Path) -> Labels:
-    """Return the labels of a CSV file: a column per attribute, whose name its first line has, and a row per image.
+    """Return the labels of a CSV file with one column per attribute and one row per image.
 
-    Classes are the labels that occur, sorted.
+    The first line names the attributes. The classes are the labels that occur, sorted.
 
     Raises:
-        DataError: the file is no such table, or a row lacks a label.
+        DataError: the file is not such a table, or a row lacks a label.
     """
     names, rows = read_table(path)
     attributes, indices = {}, {}
     for name, column in zip(names, zip(*rows, strict=True), strict=True):
-        known, position = np.unique(np.array(column), return_inverse=True)
-        attributes[name], indices[name] = tuple(map(str, known)), position.astype(np.int64)
+        labels, position = np.unique(np.array(column), return_inverse=True)
+        attributes[name], indices[name] = tuple(map(str, labels)), position.astype(np.int64)
     return Labels(attributes, indices)
 
 
 def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Return the names of a CSV file's columns and its rows, as text without blanks at the ends.
+    """Return the column names and the rows of a CSV file, with surrounding blanks removed.
 
     Raises:
-        DataError: the file is no table, has no rows, a column has no name of its own, or a cell is empty.
+        DataError: the file is not a CSV table, has no rows, has a column without a unique name, or has an empty cell.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -183,7 +183,7 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"cannot read {path} ({error}); give a CSV file in UTF-8") from error
     if len(lines) < 2:
-        raise DataError(f"{path} has no rows; give the names of the columns and then a row per image")
+        raise DataError(f"{path} has no rows; write the column names in the first line, then one row per image")
     names, *rows = lines
     if len(set(names)) < len(names) or "" in names:
         raise DataError(f"{path}: the columns are {', '.join(names)}; give each a name of its own")

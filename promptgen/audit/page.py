@@ -1,4 +1,4 @@
-"""An audit as one HTML file that needs nothing but itself, in the look of the report of a run."""
+"""Render an audit as one self-contained HTML file, in the style of a run's report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from promptgen.reporting.page import environment
 
 
 def render(run: AuditRun) -> str:
-    """Return the page; equal audits make equal bytes."""
+    """Return the page; equal audits give equal bytes."""
     return (
         environment()
         .get_template("audit.html.j2")
@@ -18,7 +18,7 @@ def render(run: AuditRun) -> str:
             answer=audit_words.headline(run),
             context=audit_words.context(run),
             warnings=audit_words.doubts(run),
-            found=[(audit, audit_words.verdict(audit), tables(run, audit)) for audit in run.audits],
+            sections=[(audit, audit_words.verdict(audit), tables(run, audit)) for audit in run.audits],
             method=audit_words.method(run),
             perceived=audit_words.PERCEIVED,
         )

@@ -1,4 +1,4 @@
-"""What an audit is asked for, and the words of its command line for classifiers and target shares."""
+"""The request for an audit, and the parsers of its classifiers and target shares."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ Targets = Mapping[str, Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Request:
-    """What to audit, and how.
+    """What to audit, and with which settings.
 
     Attributes:
-        source: folder of images; the CSV file of labels if there is no classifier.
-        classifier: see `reader_spec`; None where `source` has the labels.
-        judge: a second classifier.
-        compare: another folder, or CSV file, to compare with.
-        attributes: attributes and products; none asks for all.
-        targets: wanted shares as text, see `parse_targets`.
-        confusions: CSV files with confusion tables; those on the classifier's card need not be given.
-        size: pixels that images are resized to; None leaves them.
-        batch: images at a time.
-        device: where classifiers run.
-        models: folder of weight files.
-        sampling: how intervals are made.
-        groups: whether each direct sub-folder is a group; for labels, the column that has the groups.
+        source: folder of images; without a classifier, a CSV file of labels.
+        classifier: the classifier, see `reader_spec`; None if `source` is a file of labels.
+        judge: a second classifier; None without one.
+        compare: another folder or CSV file to compare with.
+        attributes: attributes and products of attributes; empty means all.
+        targets: target shares as text, see `parse_targets`.
+        confusions: CSV files with confusion tables, in addition to those on the classifier's card.
+        size: pixels to resize images to; None keeps their size.
+        batch: number of images per batch.
+        device: device on which the classifiers run.
+        models: folder of the weight files.
+        sampling: settings of intervals and tests.
+        groups: whether each direct sub-folder is a group; for labels, the name of the column with the groups.
     """
 
     source: Path
@@ -55,13 +55,14 @@ class _HasReader(Section):
 
 
 def reader_spec(name: str) -> ReaderSpec:
-    """Return the classifier that a word of the command line stands for.
+    """Return the specification of a classifier named on the command line.
 
     Args:
-        name: name of a card; ``module:factory`` of the user's own; or a YAML file with its section of params.yaml.
+        name: the name of a card, ``module:factory`` of a custom classifier, or the path of a YAML file with an entry
+            as in params.yaml.
 
     Raises:
-        ConfigError: it is none of these.
+        ConfigError: the file is missing or does not describe a classifier.
     """
     content: object = name
     if name.endswith((".yaml", ".yml")):
@@ -72,22 +73,22 @@ def reader_spec(name: str) -> ReaderSpec:
 
 
 def parse_targets(texts: Sequence[str], attributes: Sequence[str]) -> Targets:
-    """Return target shares by attribute; an attribute that is left out has a uniform target.
+    """Return target shares by attribute; attributes that are not listed have a uniform target.
 
     Args:
-        texts: each ``uniform``, or such as ``"Male=0.4, Female=0.6"``; after ``"gender: "`` if there are several
-            attributes.
+        texts: ``"uniform"`` or shares such as ``"Male=0.4, Female=0.6"``, prefixed by ``"gender: "`` if there are
+            several attributes.
         attributes: the audited attributes.
 
     Raises:
-        ConfigError: a text cannot be read, or names another attribute.
+        ConfigError: a text cannot be parsed, or names an attribute that is not audited.
     """
     targets: dict[str, dict[str, float]] = {}
     for text in texts:
         head, colon, rest = text.partition(":")
         named = bool(colon) and "=" not in head
         if not named and text.strip() != "uniform" and len(attributes) > 1:
-            raise ConfigError(f'the target "{text}" is for which attribute? write "{attributes[0]}: {text}"')
+            raise ConfigError(f'the target "{text}" names no attribute; write "{attributes[0]}: {text}"')
         name, shares = (head.strip(), rest.strip()) if named else (attributes[0], text.strip())
         if name not in attributes:
             raise ConfigError(f'the target "{text}" is for {name}, but the attributes are {", ".join(attributes)}')
@@ -101,4 +102,4 @@ def _shares(shares: str) -> dict[str, float]:
         pairs = [part.rpartition("=") for part in shares.split(",")]
         return {label.strip(): float(share) for label, _, share in pairs}
     except ValueError as error:
-        raise ConfigError(f'the target "{shares}" cannot be read; write "Male=0.4, Female=0.6"') from error
+        raise ConfigError(f'the target "{shares}" cannot be parsed; write "Male=0.4, Female=0.6"') from error

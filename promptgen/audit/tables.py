@@ -1,4 +1,4 @@
-"""What an audit found as tables of text, which the page and the terminal show alike."""
+"""Results of an audit as tables of text, for the page and the terminal."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from promptgen.reporting.text.formats import (
 MEASURES = {
     "kl": (
         "KL to the target, nats",
-        "How much an image surprises one who expects the target, on average.",
+        "How much an image surprises someone who expects the target, on average.",
     ),
     "total_variation": (
         "Total variation",
-        "Part of the images that would have to change class to meet the target.",
+        "Fraction of the images that would have to change class to meet the target.",
     ),
-    "discrepancy": ("Discrepancy", "Euclidean distance of shares and target, known as the fairness discrepancy."),
+    "discrepancy": ("Discrepancy", "Euclidean distance of shares and target (fairness discrepancy)."),
 }
 """Title and meaning of each distance."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in one place of a table.
+    """One cell of a table.
 
     Attributes:
         text: the number or name.
-        small: what stands smaller beside it, such as the interval.
+        small: text in small print beside it, such as an interval.
     """
 
     text: str
@@ -51,13 +51,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table with what its numbers mean.
+    """A table and the meaning of its numbers.
 
     Attributes:
-        title: what it shows.
-        head: titles of the columns.
-        rows: the first cell of each names the row.
-        meanings: a sentence per number, in plain words.
+        title: title of the table.
+        head: column titles.
+        rows: the rows; the first cell is the title of the row.
+        meanings: one sentence per column or measure, in plain words.
     """
 
     title: str
@@ -67,28 +67,28 @@ class Table:
 
 
 def tables(run: AuditRun, audit: Audit) -> list[Table]:
-    """Return everything that was found for one attribute."""
-    found = [_shares(run, audit), _distances(audit)]
+    """Return all tables of one attribute."""
+    sections = [_shares(run, audit), _distances(audit)]
     if audit.comparison and run.other:
-        found.append(_comparison(run, audit, audit.comparison))
+        sections.append(_comparison(run, audit, audit.comparison))
     if audit.groups:
-        found.append(_groups(audit, audit.groups))
+        sections.append(_groups(audit, audit.groups))
         if audit.groups.references and run.other:
-            found.append(_references(run.other.name, audit, audit.groups.references))
-    return found
+            sections.append(_references(run.other.name, audit, audit.groups.references))
+    return sections
 
 
 def _shares(run: AuditRun, audit: Audit) -> Table:
-    taken = "are taken for this class" if run.classifier else "have this label"
+    counted = "assigned to this class" if run.classifier else "with this label"
     columns: dict[str, tuple[Sequence[Estimate], str]] = {
-        "Share": (audit.bias.shares, f"part of the {count(audit.bias.n)} images that {taken}")
+        "Share": (audit.bias.shares, f"fraction of the {count(audit.bias.n)} images {counted}")
     }
     if audit.judge:
         columns["Judge"] = (audit.judge.shares, f"the same, as {run.judge} perceives the same images")
     if audit.soft:
-        columns["Mean probability"] = (audit.soft.shares, "the same, with doubtful images counted in parts")
+        columns["Mean probability"] = (audit.soft.shares, "the same, with doubtful images counted fractionally")
     if audit.corrected:
-        meaning = "the share without the classifier's errors, if it errs here as on the images of its confusion table"
+        meaning = "the share without the classifier's errors, if they are as frequent as in its confusion table"
         columns["Corrected"] = (audit.corrected, meaning)
     rows = [
         [Cell(label), Cell(wanted(goal)), *(_share(estimates[i]) for estimates, _ in columns.values())]
@@ -114,52 +114,53 @@ def _distances(audit: Audit) -> Table:
     return Table("Distance to the target", ["Measure", *shown, "By chance alone"], rows, [*meanings, chance])
 
 
-def _comparison(run: AuditRun, audit: Audit, found: Comparison) -> Table:
+def _comparison(run: AuditRun, audit: Audit, comparison: Comparison) -> Table:
     assert run.other is not None
-    here, there = f"{run.images.name}, N = {count(audit.bias.n)}", f"{run.other.name}, N = {count(found.n)}"
+    here, there = f"{run.images.name}, N = {count(audit.bias.n)}", f"{run.other.name}, N = {count(comparison.n)}"
     rows = [
         [Cell(label), _share(share), _share(other), _points(difference), Cell(p_number(difference.p_value))]
         for label, share, other, difference in zip(
-            audit.labels, audit.bias.shares, found.shares, found.differences, strict=True
+            audit.labels, audit.bias.shares, comparison.shares, comparison.differences, strict=True
         )
     ]
-    for name, difference in found.distances.items():
+    for name, difference in comparison.distances.items():
         value: Estimate = getattr(audit.bias, name)
         ends = (Cell(number(value.value, 4)), Cell(number(value.value - difference.value, 4)))
         rows.append([Cell(MEASURES[name][0]), *ends, _change(difference), Cell(p_number(difference.p_value))])
-    rows.append([Cell("All shares together"), *[Cell("")] * 3, Cell(p_number(found.p_value))])
+    rows.append([Cell("All shares together"), *[Cell("")] * 3, Cell(p_number(comparison.p_value))])
     meanings = [
-        "Difference: here minus there; of shares in percentage points.",
-        "p: how often chance alone would show at least as large a difference if there were none.",
+        "Difference: first set minus second set; for shares, in percentage points.",
+        "p: probability of at least as large a difference by chance alone.",
     ]
     return Table("Compared", [audit.attribute, here, there, "Difference", "p"], rows, meanings)
 
 
-def _groups(audit: Audit, found: Groups) -> Table:
-    rows = [[Cell(name), Cell(count(found.n[name])), *map(_share, shares)] for name, shares in found.shares.items()]
-    rows.append([Cell("Mean over groups"), Cell(""), *(Cell(percent(mean)) for mean in found.mean)])
-    for title, spreads in (("Spread over groups", found.deviation), ("Spread by chance alone", found.chance)):
-        rows.append([Cell(title), Cell(""), *(Cell(points(each).lstrip("+")) for each in spreads)])
+def _groups(audit: Audit, groups: Groups) -> Table:
+    rows = [[Cell(name), Cell(count(groups.n[name])), *map(_share, shares)] for name, shares in groups.shares.items()]
+    rows.append([Cell("Mean over groups"), Cell(""), *(Cell(percent(mean)) for mean in groups.mean)])
+    for title, spreads in (("Spread over groups", groups.deviation), ("Spread by chance alone", groups.chance)):
+        rows.append([Cell(title), Cell(""), *(Cell(points(spread).lstrip("+")) for spread in spreads)])
     meanings = [
-        "Mean over groups: each group counts alike, however many images it has.",
+        "Mean over groups: all groups have equal weight, whatever their number of images.",
         "Spread over groups: standard deviation of the shares, in percentage points.",
-        "Spread by chance alone: what as many images would show on average if all groups were alike.",
+        "Spread by chance alone: expected spread of as many images if all groups had the same shares.",
     ]
     return Table("By group", ["Group", "N", *audit.labels], rows, meanings)
 
 
-def _references(other: str, audit: Audit, found: Sequence[Reference]) -> Table:
+def _references(other: str, audit: Audit, references: Sequence[Reference]) -> Table:
     rows = [
-        [Cell(label), *(_share(part) for part in (each.amplified, each.reflected, each.mitigated))]
-        for label, each in zip(audit.labels, found, strict=True)
+        [Cell(label), *(_share(part) for part in (reference.amplified, reference.reflected, reference.mitigated))]
+        for label, reference in zip(audit.labels, references, strict=True)
     ]
     meanings = [
-        f"Parts of the {found[0].groups} groups in both. Reflected: the shares differ by no more than {100 * MARGIN:g} "
-        "percentage points. Amplified: of the others, those further from the target here. Mitigated: the rest.",
-        "The chance within a group is not allowed for, so give each group enough images.",
+        f"Fractions of the {references[0].groups} groups in both sets. Reflected: the shares differ by at most "
+        f"{100 * MARGIN:g} percentage points. Amplified: of the others, those further from the target in the first "
+        "set. Mitigated: the rest.",
+        "Sampling error within a group is ignored, so each group needs enough images.",
     ]
     head = [audit.attribute, "Amplified", "Reflected", "Mitigated"]
-    return Table(f"What became of the bias of {other}", head, rows, meanings)
+    return Table(f"Bias relative to {other}", head, rows, meanings)
 
 
 def _share(share: Estimate) -> Cell:

@@ -1,1 +1,1 @@
-"""Loading: weight files, our own and other people's, read without running their code."""
+"""Read weight files, own and published ones, without running code from them."""

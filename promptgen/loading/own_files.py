@@ -1,4 +1,4 @@
-"""The project's own weight files: safetensors with a JSON config inside, so that each file describes itself."""
+"""Read and write the project's own weight files: safetensors with a JSON config inside, which describes the network."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 def save_module(path: Path | str, module: nn.Module, config: Mapping[str, Any]) -> None:
-    """Write a module's parameters and buffers with a config; `load_tensors` and `fill_module` read them.
+    """Write a module's parameters and buffers with a config; read them with `load_tensors` and `fill_module`.
 
     Raises:
         DataError: `config` is not plain JSON.
@@ -34,7 +34,7 @@ def save_module(path: Path | str, module: nn.Module, config: Mapping[str, Any]) 
 
 
 def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
-    """Write tensors with a config; equal content makes equal bytes.
+    """Write tensors with a config; equal content gives equal bytes.
 
     Raises:
         DataError: `config` is not plain JSON.
@@ -44,19 +44,19 @@ def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], config: Mappin
         text = json.dumps({"version": VERSION, "config": dict(config)}, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise DataError(f"the config of {path} must be plain finite JSON: {error}") from error
-    # Clones, for the format refuses tensors that share memory. One key, for safetensors does not keep keys in order.
+    # Clone, since the format refuses tensors that share memory. One key, since safetensors does not keep their order.
     plain = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
     atomic_write(path, save(plain, metadata={FORMAT: text}))
 
 
 def load_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors, on the CPU, and the config of a file of this project.
+    """Return the tensors, on the CPU, and the config of one of the project's own files.
 
     Raises:
         CheckpointError: the file is missing, damaged, or was not written by this project.
     """
     try:
-        Path(path).open("rb").close()  # for safetensors, a file that may not be read is one that is not there
+        Path(path).open("rb").close()  # safetensors reports an unreadable file as missing
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
@@ -70,15 +70,15 @@ def load_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def fill_module(module: nn.Module, tensors: Mapping[str, Tensor], path: Path | str) -> None:
-    """Copy `tensors` into the module's parameters and buffers; names and shapes must agree, and numbers be finite.
+    """Copy `tensors` into the module's parameters and buffers; names and shapes must agree, and all numbers be finite.
 
     Args:
         module: the module.
-        tensors: a value for each of its names.
-        path: the file that the tensors come from, for the error.
+        tensors: a tensor for each of its names.
+        path: source of the tensors, for errors.
 
     Raises:
-        CheckpointError: a tensor is missing, not expected, of another shape, or not finite.
+        CheckpointError: a tensor is missing, unexpected, of another shape, or not finite.
     """
     own = module.state_dict()
     if faults := number_faults(own, {name: value for name, value in tensors.items() if name in own}):
@@ -92,12 +92,12 @@ def fill_module(module: nn.Module, tensors: Mapping[str, Tensor], path: Path | s
 
 @contextmanager
 def building(tensors: Mapping[str, Tensor], described: Any, path: Path | str) -> Iterator[None]:
-    """Guard the building of a network that a file's config describes: the config may be anybody's.
+    """Guard the building of a network from a file's config, which is not trusted.
 
     Args:
         tensors: the file's tensors.
-        described: the part of its config that says how large the network is. No integer in it may be above the count
-            of numbers in the file, since each layer, channel or word has one of them at the least.
+        described: the part of the config that gives the size of the network. No integer in it may exceed the count of
+            numbers in the file, since each layer, channel or word has at least one.
         path: the file, for errors.
 
     Raises:
@@ -106,7 +106,7 @@ def building(tensors: Mapping[str, Tensor], described: Any, path: Path | str) ->
     try:
         held = sum(value.numel() for value in tensors.values())
         if (largest := max(_integers(described), default=0)) > held:
-            raise ValueError(f"it says {largest} where the file holds {held} numbers in all")
+            raise ValueError(f"it states {largest}, but the file has only {held} numbers")
         yield
     except (*DAMAGE, DataError, ConfigError) as error:
         reason = " ".join(str(error).split())[:200]

@@ -1,7 +1,7 @@
-"""Reading published weight files: never by running a pickle's code, and never with a key or a shape left over.
+"""Read published weight files strictly, without running code from them.
 
-What a file is, is found out first, without torch (`promptgen.loading.inspection`); only a file without a fault is then
-read.
+Each file is first examined without torch (`promptgen.loading.inspection`), and read only if that finds no fault. Keys
+and shapes must match the network exactly.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ DAMAGE = (
     *(RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, MemoryError),
     *(OSError, EOFError, struct.error, pickle.UnpicklingError, zipfile.BadZipFile, SafetensorError),
 )
-"""Whatever torch, safetensors and the standard library raise at damaged files."""
+"""Errors that torch, safetensors and the standard library raise for damaged files."""
 
 HALVES = frozenset({torch.float16, torch.bfloat16})
-"""Types of numbers that are read as float32."""
+"""Types that are converted to float32."""
 
 COMPILED = "_orig_mod"
-"""What ``torch.compile`` puts into the keys of what it has compiled."""
+"""Part that ``torch.compile`` adds to the keys of a compiled module."""
 
 WRAPPERS = ("module.", "model.", "net.")
-"""What precedes every key if a network was saved from within torch's wrapper for several devices, or from within a
-training of Lightning, which also puts the state dict under `LIGHTNING`."""
+"""Prefixes of all keys of a network that was saved inside torch's wrapper for several devices or inside a Lightning
+module; Lightning also stores the state dict under `LIGHTNING`."""
 
 MAX_WRAPPERS = 8
 LIGHTNING = "state_dict"
@@ -57,46 +57,46 @@ REBUILD = {
     ("torch._utils", "_rebuild_parameter"),
     ("torch._utils", "_rebuild_tensor_v2"),
 }
-"""What a pickle may call to put tensors and containers together."""
+"""Functions and classes that a pickle may call to create tensors and containers."""
 
 
 def read_torch(path: Path) -> Any:
-    """Return the content of a file written by ``torch.save``, on the CPU, of tensors and plain containers.
+    """Return the content of a ``torch.save`` file of tensors and plain containers, on the CPU.
 
     Raises:
-        ModelFileError: the file is missing or damaged, or holds objects that only running its pickle would make.
+        ModelFileError: the file is missing or damaged, or contains objects that need its code to run.
     """
     _examine(path)
     with _reading(path, "a torch.save file of plain tensors"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Detected pickle protocol")
-        with torch.serialization.safe_globals([argparse.Namespace]):  # trainings save their options; it is only data
+        with torch.serialization.safe_globals([argparse.Namespace]):  # options of a training; plain data
             return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _examine(path: Path, containers: Collection[str] = (ZIP, LEGACY), *, foreign: bool = False) -> Contents:
-    """Return what lies in a weight file, found without reading it the usual way.
+    """Return the content of a weight file, examined without torch.
 
     Args:
         path: the file.
-        containers: formats that it may have.
+        containers: allowed formats.
         foreign: whether it may name functions and classes of other programs.
 
     Raises:
-        ModelFileError: it is missing or damaged, has another format, or would run something.
+        ModelFileError: the file is missing or damaged, has another format, or would run code.
     """
     wanted = "a torch.save file of plain tensors" if ZIP in containers else "a safetensors file"
     with _reading(path, wanted):
         if not path.exists():
             raise ModelFileError(f"{path}: no such file; fetch the model first")
         if not path.is_file():
-            raise ModelFileError(f"{path}: expected {wanted}, got a folder or a device; name the file")
+            raise ModelFileError(f"{path}: expected {wanted}, got a folder or a device; give the path of a file")
         with path.open("rb") as file:
             contents = look_into(file)
     refused = refused_names(contents.scan) if contents.scan and not foreign else []
     if refused and contents.container in containers:
         named = ", ".join(refused[:SHOWN])
         raise ModelFileError(
-            f"{path}: refused, since reading it the usual way would run {named}; get it as plain tensors or safetensors"
+            f"{path}: refused, since unpickling it would run {named}; save it as plain tensors or safetensors"
         )
     if contents.faults:
         fault = visible("; ".join(contents.faults[:SHOWN]))
@@ -108,7 +108,7 @@ def _examine(path: Path, containers: Collection[str] = (ZIP, LEGACY), *, foreign
 
 @contextmanager
 def _reading(path: Path, wanted: str) -> Iterator[None]:
-    """Turn whatever a damaged file makes its reader raise into a `ModelFileError`."""
+    """Convert the errors that readers raise for a damaged file into a `ModelFileError`."""
     try:
         yield
     except PermissionError as error:
@@ -119,7 +119,7 @@ def _reading(path: Path, wanted: str) -> Iterator[None]:
 
 
 class Ignored:
-    """Stands for any object of another program in a file: made of anything, filled with anything, keeping nothing."""
+    """Stand-in for an object of another program in a file: accepts any arguments and content, and keeps nothing."""
 
     def __init__(self, *values: Any, **named: Any) -> None:
         pass
@@ -141,7 +141,7 @@ class Ignored:
 
 
 class _Callable:
-    """Stands for a function that a pickle may call: the function itself could be changed by one, for good."""
+    """Stand-in for a function that a pickle may call, since a pickle could permanently change the function itself."""
 
     __slots__ = ("_function",)
 
@@ -156,20 +156,20 @@ class _Callable:
 
 
 class _TensorUnpickler(pickle.Unpickler):
-    """Makes tensors and plain containers only; puts `Ignored` in the place of anything else, which it never imports."""
+    """Creates only tensors and plain containers; replaces everything else by `Ignored` without importing it."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in REBUILD:
             return Ignored
-        found = super().find_class(module, name)
-        return found if isinstance(found, type) else _Callable(found)
+        target = super().find_class(module, name)
+        return target if isinstance(target, type) else _Callable(target)
 
 
 def read_training(path: Path) -> Any:
-    """Return the content of a file in which a training framework left its own objects among tensors.
+    """Return the content of a file that also contains objects of a training framework.
 
-    As `read_torch`, except that anything but tensors and plain containers becomes an `Ignored`; no code of the file,
-    nor of the framework, is run.
+    Works like `read_torch`, but replaces everything except tensors and plain containers by `Ignored`. No code of the
+    file or of the framework is run.
 
     Raises:
         ModelFileError: the file is missing or damaged.
@@ -197,13 +197,13 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_weights(path: Path, read: Callable[[Path], Any] = read_torch) -> Any:
-    """Return the content of a published file, whichever of its two containers it is in.
+    """Return the content of a published file, in its original format or as safetensors.
 
-    The texts in the metadata of a safetensors file become entries beside its tensors.
+    The metadata of a safetensors file become entries beside its tensors.
 
     Args:
-        path: the file: as published, or the same tensors as safetensors, under their dotted names.
-        read: what reads it in the container of its publisher.
+        path: the file as published, or the same tensors as safetensors, under their dotted names.
+        read: function that reads the original format.
 
     Raises:
         ModelFileError: the file is missing, damaged or refused.
@@ -217,16 +217,16 @@ def read_weights(path: Path, read: Callable[[Path], Any] = read_torch) -> Any:
 
 
 def read_state(path: Path, entry: str = "", read: Callable[[Path], Any] = read_torch) -> dict[str, Tensor]:
-    """Return the state dict in a published file, with the network's own keys.
+    """Return the state dict in a published file, under the network's own keys.
 
     Args:
         path: the file.
-        entry: top-level key under which its publisher has the state dict; other entries are ignored. A file that is the
-            state dict alone, or has it under `state_dict` as trainings leave it, is read as well.
-        read: as of `read_weights`.
+        entry: top-level key of the state dict in the published file; other entries are ignored. A file that is the
+            state dict itself, or has it under `state_dict` as training checkpoints do, is read as well.
+        read: see `read_weights`.
 
     Raises:
-        ModelFileError: the file cannot be read, or has no such entry.
+        ModelFileError: the file cannot be read, or has no state dict.
     """
     return state_of(read_weights(path, read), entry, path)
 
@@ -245,27 +245,27 @@ def state_of(content: Any, entry: str, source: Path) -> dict[str, Tensor]:
             tensors = {key: value for key, value in candidate.items() if isinstance(value, Tensor)}
             if tensors:
                 state = plain_state(tensors, source)
-                for name in (LIGHTNING, entry):  # in safetensors, entries are the first part of the keys
+                for name in (LIGHTNING, entry):  # safetensors has entries as the first part of keys
                     state = plain_state(under(f"{name}.", state), source)
                 return state
-    found = visible(str(sorted(map(str, entries)))) if isinstance(content, Mapping) else type(content).__name__
-    raise ModelFileError(f"{source}: expected {wanted}, found {found}; is it another model's file?")
+    actual = visible(str(sorted(map(str, entries)))) if isinstance(content, Mapping) else type(content).__name__
+    raise ModelFileError(f"{source}: expected {wanted}, found {actual}; is it another model's file?")
 
 
 def under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the part of a state dict below a prefix, without it; or all of the state dict if nothing is below it."""
+    """Return the part of a state dict under a prefix, without the prefix; the whole state dict if no key has it."""
     inner = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     return inner or dict(state)
 
 
 def plain_state(state: Mapping[Any, Tensor], source: Path) -> dict[str, Tensor]:
-    """Return a state dict as if it had been saved in single precision, and of the network alone.
+    """Return a state dict in single precision, under the network's own keys.
 
-    Half precision becomes float32 before anything is computed from it, such as the norm of a weight; and what compiling
-    and wrappers have put before every key is taken off.
+    Half precision is converted to float32 before anything is computed from it, such as the norm of a weight. Prefixes
+    that compiling and wrappers add to all keys are removed.
 
     Raises:
-        ModelFileError: two keys become one.
+        ModelFileError: two keys become equal.
     """
     keys = [".".join(part for part in str(key).split(".") if part != COMPILED) for key in state]
     for _ in range(MAX_WRAPPERS):
@@ -279,25 +279,25 @@ def plain_state(state: Mapping[Any, Tensor], source: Path) -> dict[str, Tensor]:
 
 
 def json_object(text: str, name: str, source: Path) -> dict[str, Any]:
-    """Return the JSON object that a safetensors file has in its metadata under a name.
+    """Return the JSON object stored under `name` in the metadata of a safetensors file.
 
     Raises:
-        ModelFileError: it is not one.
+        ModelFileError: the text is not a JSON object.
     """
     with _reading(source, f"a JSON object under {name!r} in the metadata"):
         return dict(json.loads(text))
 
 
 def require_numbers(needed: int, state: Mapping[str, Tensor], source: Path) -> None:
-    """Refuse a file that describes a network larger than itself, before it is built: a kilobyte may describe any.
+    """Refuse a file that describes a network larger than itself, before the network is built.
 
     Args:
-        needed: numbers that the described network has at the least.
+        needed: lower bound on the count of numbers in the described network.
         state: the file's tensors.
         source: the file, for errors.
 
     Raises:
-        ModelFileError: the file holds fewer.
+        ModelFileError: the file has fewer numbers.
     """
     held = sum(value.numel() for value in state.values())
     if needed > held:
@@ -305,10 +305,10 @@ def require_numbers(needed: int, state: Mapping[str, Tensor], source: Path) -> N
 
 
 def require_fractions(state: Mapping[str, Tensor], source: Path) -> None:
-    """Refuse integers where a network has fractions, before anything is computed from them: they were cut off.
+    """Refuse tensors of integers, whose fractions were lost, before anything is computed from them.
 
     Raises:
-        ModelFileError: names `source` and the first tensors that are not of floating point.
+        ModelFileError: a tensor is not floating-point; names `source` and the first such tensors.
     """
     if odd := [f"{key} is {_type(value)}" for key, value in state.items() if not value.is_floating_point()]:
         raise ModelFileError(f"{source}: {_listed('not of floating point', odd)[0]}; save it without rounding")
@@ -317,15 +317,15 @@ def require_fractions(state: Mapping[str, Tensor], source: Path) -> None:
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: Path, hint: str = "") -> None:
     """Copy `state` into `module`, which must have exactly its keys and shapes.
 
-    All numbers must be finite once they are of the module's type, and of floating point where the module's are. A
-    buffer in which the module itself has put infinities, such as a mask of attention, may have them. The look at 100
-    million numbers takes less than a tenth of a second on one core.
+    All numbers must be finite in the module's type, and floating-point where the module's are. A buffer in which the
+    module itself has infinities, such as an attention mask, may have them. The check of 100 million numbers takes less
+    than 0.1 s on one core.
 
     Args:
         module: the module.
-        state: a value for each of its names.
+        state: a tensor for each of its names.
         source: the file, for errors.
-        hint: what to do if keys or shapes differ.
+        hint: how to fix differing keys or shapes, for errors.
 
     Raises:
         ModelFileError: keys, shapes or types of numbers differ, or numbers are not finite; names `source` and the first
@@ -351,10 +351,10 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: Path, 
 
 
 def number_faults(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
-    """Return what is wrong with the numbers of a state dict that is to be copied into `own`, in words."""
-    odd = [f"{key} ({value.dtype})" for key, value in state.items() if value.dtype not in DTYPES]
-    if odd:
-        return _listed("of no type that weights have", odd)
+    """Return the faults of the numbers in a state dict that is to be copied into `own`, in words."""
+    unsupported = [f"{key} ({value.dtype})" for key, value in state.items() if value.dtype not in DTYPES]
+    if unsupported:
+        return _listed("of no type that weights have", unsupported)
     lossy = [
         f"{key} is {_type(value)}, expected {_type(own[key])}"
         for key, value in state.items()
@@ -369,14 +369,14 @@ def _type(value: Tensor) -> str:
 
 
 def _is_kept(value: Tensor, own: Tensor) -> bool:
-    """Say whether `value` keeps its meaning in the type of `own`: fractions may be rounded, and nothing else."""
+    """Return whether `value` is preserved in the type of `own`; only rounding of fractions is allowed."""
     if own.is_floating_point():
         return value.is_floating_point()
     return value.dtype == own.dtype or bool((value.to(own.dtype).to(value.dtype) == value).all())
 
 
 def _is_finite(value: Tensor, own: Tensor) -> bool:
-    """Say whether `value` may be copied into `own`, by its extremes, which need no memory: a NaN is both of them."""
+    """Return whether `value` may be copied into `own`, from its extremes, which need no memory; a NaN becomes both."""
     if not own.is_floating_point() or not value.numel():
         return True
     low, high = torch.aminmax(value.to(own.dtype))

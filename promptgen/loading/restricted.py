@@ -1,10 +1,10 @@
-"""Reading pickles of published models without running anything that they ask for.
+"""Read pickles of published models without running any code that they name.
 
-A pickle is a program: it names functions and classes and has them called. Here its steps are taken apart one by one
-instead, with a list of the names that it may use. A name of the list that stands for plain data or for a tensor is
-made by a function of this module; any other becomes an inert `Record` of what the file would have done with it. A name
-that is not on the list, and every step that such files do without, is refused. Nothing is imported or called because a
-file says so, and no length in a file is believed before the file is seen to be as long.
+A pickle is a program that names functions and classes and calls them. This module interprets its opcodes one by one,
+with an allow-list of names. Functions of this module create the allowed plain data and tensors; every other allowed
+name becomes an inert `Record` of the call. Names that are not on the list and opcodes that such files do not need are
+refused. Nothing is imported or called because a file says so, and no claimed length is trusted before the file has
+proved to be that long.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from promptgen.loading.inspection.torch_files import tensor_fault
 from promptgen.loading.stack_machine import MAX_STEPS, STEPS, PickleError, Record, Reference, StackMachine, kind_of
 
 STORAGE_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""How the bytes of a storage begin: the first of the five pickles of an old ``torch.save`` file."""
+"""First bytes of a storage: the first of the five pickles of an old ``torch.save`` file."""
 
 DTYPES = frozenset(
     {
@@ -39,27 +39,27 @@ DTYPES = frozenset(
 """Types of numbers that weights may have."""
 
 NUMBERS = {"b1": "?", "i1": "b", "u1": "B", "i2": "h", "i4": "i", "u4": "I", "i8": "q", "u8": "Q", "f4": "f", "f8": "d"}
-"""Formats of `struct` by numpy's names of types."""
+"""Format characters of `struct`, by numpy type code."""
 
 LONGEST_NAME = 80
 LONGEST_REASON = 240
 
 
 def read_pickle(path: Path, classes: Collection[str] = ()) -> Any:
-    """Return what a pickle of protocol 3 to 5 holds: plain data, tensors on the CPU, and records.
+    """Return the content of a pickle of protocol 3 to 5: plain data, tensors on the CPU, and records.
 
     Args:
         path: the file.
-        classes: dotted names of the classes and functions that the file may use beside plain data and tensors; what it
-            makes of them becomes records.
+        classes: dotted names of the classes and functions that the file may use in addition to plain data and tensors;
+            they become records.
 
     Raises:
-        ModelFileError: the file is missing or damaged, or asks for anything else.
+        ModelFileError: the file is missing or damaged, or uses any other name.
     """
     if not path.is_file():
         raise ModelFileError(f"{path}: no such file; fetch the model first")
     try:
-        # A damaged file can also make the standard library and torch warn.
+        # The standard library and torch can also warn about a damaged file.
         with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
             source = BoundedFile(file)
             return _Reader(PLAIN_NAMES | frozenset(classes), source.size).run(source, MAX_STEPS)
@@ -71,11 +71,11 @@ def read_pickle(path: Path, classes: Collection[str] = ()) -> Any:
 
 
 class _Reader(StackMachine):
-    """Makes plain data and tensors, and records of what else is on the list; anything else is refused.
+    """Creates plain data, tensors and records of other allowed names; refuses everything else.
 
     Args:
-        inert: names that become records.
-        size: bytes that may be made into something.
+        inert: allowed names that become records.
+        size: largest total number of bytes that may be decoded.
     """
 
     steps = STEPS
@@ -86,20 +86,20 @@ class _Reader(StackMachine):
         self.unread = size
 
     def named(self, module: Any, name: Any) -> Reference:
-        # Showing an object that holds another twice, and so on, can take forever.
+        # Only types are shown: printing deeply shared objects can take forever.
         if not (isinstance(module, str) and isinstance(name, str)):
             raise PickleError(f"it names something by a {kind_of(module)} and a {kind_of(name)}")
         path = f"{module}.{name}"
         if path not in self.inert and path not in MAKERS:
             shown = path.encode("ascii", "backslashreplace").decode()[:LONGEST_NAME]
-            raise PickleError(f"it asks for {shown}, which is not on the list of what it may hold")
+            raise PickleError(f"it asks for {shown}, which is not on the list of allowed names")
         return Reference(path)
 
     def called(self, function: Any, arguments: Any) -> Any:
-        """Make what a call of a name stands for; nothing else can be called."""
+        """Return the result of a call of an allowed name; nothing else can be called."""
         if not isinstance(function, Reference) or not isinstance(arguments, tuple):
             raise PickleError(f"it calls a {kind_of(function)} with a {kind_of(arguments)}")
-        # Bytes can be referred to any number of times, but no file has its numbers made from them twice.
+        # A pickle can refer to the same bytes any number of times, but no honest file decodes its numbers twice.
         self.unread -= sum(len(argument) for argument in arguments if isinstance(argument, bytes))
         if self.unread < 0:
             raise PickleError("it makes more numbers than it holds")
@@ -113,11 +113,11 @@ class _Storage:
 
 
 def _storage(content: bytes) -> _Storage:
-    """Return the storage that an old ``torch.save`` wrote into `content`."""
+    """Return the storage in `content`, written by an old ``torch.save``."""
     if not content.startswith(STORAGE_MAGIC):
         raise PickleError("it has a storage in a container of another kind")
     stream = io.BytesIO(content)
-    for _ in range(3):  # magic number, protocol, sizes of types
+    for _ in range(3):  # magic number, protocol, type sizes
         for _step in pickletools.genops(stream):
             pass
     claimed = max(value for _, value, _ in pickletools.genops(stream) if isinstance(value, int))
@@ -130,7 +130,7 @@ def _storage(content: bytes) -> _Storage:
 
 
 def _tensor(storage: _Storage, offset: int, size: Sequence[int], stride: Sequence[int], *_: Any) -> Tensor:
-    """Return the tensor that shows a part of a storage; one that reaches beyond it, or repeats it, is refused."""
+    """Return a tensor over part of a storage; refuse one that exceeds the storage or repeats its numbers."""
     if not isinstance(storage, _Storage):
         raise PickleError("it has a tensor without a storage")
     if (fault := tensor_fault(offset, size, stride, storage.numbers.numel())) is not None:
@@ -145,9 +145,9 @@ def _parameter(tensor: Tensor, *_: Any) -> Tensor:
 
 
 def _number(dtype: Record, content: bytes) -> Any:
-    """Return a number that was one of numpy's."""
+    """Return the value of a numpy scalar."""
     (code, *_) = dtype.arguments
-    if not isinstance(code, str):  # hashing a nested tuple can take forever
+    if not isinstance(code, str):  # hashing nested tuples can take forever
         raise PickleError(f"it has a {kind_of(code)} for a type of numbers")
     big = isinstance(dtype.state, tuple) and dtype.state[1:2] == (">",)
     (value,) = struct.unpack((">" if big else "<") + NUMBERS[code], content)
@@ -159,9 +159,9 @@ def _dtype(*arguments: Any) -> Record:
 
 
 def _dict(*factory: Any) -> dict[Any, Any]:
-    """Return an empty dict, which a file fills by further steps."""
+    """Return an empty dict; later opcodes of the file fill it."""
     if any(not isinstance(made, Reference) for made in factory):
-        raise PickleError("it fills a dict in a way that files of weights do without")
+        raise PickleError("it creates a dict in a way that weight files do not need")
     return {}
 
 
@@ -176,4 +176,4 @@ MAKERS: Mapping[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": _parameter,
 }
-"""What makes plain data and tensors, by the name that a file uses for it."""
+"""Functions that create plain data and tensors, by the name in the file."""

@@ -1,10 +1,9 @@
-"""The stack machine that a pickle is a program for, with nothing in it that a program could run.
+"""Interpret the opcodes of a pickle without running any code that it names.
 
-A pickle names functions and classes and has them called. Here its steps are followed one by one instead: containers
-and plain values become themselves, a name becomes a `Reference`, and whatever a call would return becomes a `Record` of
-the call. Nothing is imported or called because a file says so. Two machines derive from this one:
-`promptgen.loading.inspection.pickles` records everything, `promptgen.loading.restricted` makes tensors and refuses all
-names that are not on its list.
+A pickle is a program for a stack machine that names functions and classes and calls them. This machine creates plain
+values and containers, but replaces a name by a `Reference` and the result of a call by a `Record`. Nothing is imported
+or called because a file says so. Two machines derive from this one: `promptgen.loading.inspection.pickles` records all
+effects; `promptgen.loading.restricted` creates tensors and refuses all names that are not on its list.
 """
 
 from __future__ import annotations
@@ -15,22 +14,23 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 Step = Callable[[Any, Any], None]
-"""What a machine does on one step, given the step's own value."""
+"""Effect of one opcode on a machine; the second argument is the opcode's own argument."""
 
 MAX_STEPS = 2_000_000
-"""Steps of one pickle: each can make an object much larger than itself. A state dict takes about forty per tensor."""
+"""Largest number of opcodes in a pickle, since each can create an object much larger than itself. A state dict has
+about forty per tensor."""
 
 MAX_TUPLES = 64
-"""Tuples inside tuples; deeper ones break readers that compute their hash."""
+"""Largest nesting depth of tuples; hashing deeper ones breaks readers."""
 
 MAX_INTEGER = 1 << 60
-"""Integers of this size and above can share one hash, and a dict of many such keys takes for ever."""
+"""Bound on integer keys. Larger integers can share one hash, and a dict of many such keys takes forever."""
 
 SET = "builtins.set"
 
 
 class PickleError(ValueError):
-    """The bytes are not a pickle, or one that no honest file needs."""
+    """The content is not a pickle, or a pickle that exceeds what honest files need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +46,14 @@ class Reference:
 
 @dataclass(eq=False, slots=True)
 class Record:
-    """What a file says about an object that is not made.
+    """Description of an object that is not created.
 
     Attributes:
-        name: dotted name of its class, or of the function that would have made it.
-        arguments: what that would have been called with.
-        state: what the object would have been given afterwards, mostly its attributes by name.
-        items: what would have been put into it as into a dict.
-        elements: what would have been put into it as into a list or set.
+        name: dotted name of its class, or of the function that would create it.
+        arguments: arguments of the call.
+        state: state that would be set afterwards, mostly its attributes by name.
+        items: items that would be added as to a dict.
+        elements: elements that would be added as to a list or set.
     """
 
     name: str
@@ -64,19 +64,19 @@ class Record:
 
 
 class _Tuple(tuple[Any, ...]):
-    """A tuple that knows how deep the tuples inside it are nested."""
+    """A tuple with the nesting depth of the tuples inside it."""
 
     depth = 1
 
 
 class StackMachine:
-    """Follows the steps of a pickle; a subclass says what a name and a call stand for.
+    """Interprets the opcodes of a pickle; a subclass defines the results of names and calls.
 
     Attributes:
-        steps: the steps that it knows, by name; any other is refused.
-        stack: what has been put down since the last mark.
-        below: the stacks under each mark.
-        memo: what can be put down again, by number.
+        steps: the supported opcodes, by name; all others are refused.
+        stack: objects pushed since the last mark.
+        below: the stacks below each mark.
+        memo: stored objects, by index.
     """
 
     steps: ClassVar[Mapping[str, Step]]
@@ -87,69 +87,69 @@ class StackMachine:
         self.memo: dict[int, Any] = {}
 
     def run(self, source: Any, limit: int = MAX_STEPS) -> Any:
-        """Follow one pickle and return what stands for its object.
+        """Interpret one pickle and return the stand-in for its object.
 
         Args:
-            source: a binary file at the beginning of the pickle, which must bound what it returns, as `BoundedFile`
-                does: the lengths of its reads are those that the pickle claims.
-            limit: most steps.
+            source: a binary file at the beginning of the pickle, whose reads must be bounded, as those of `BoundedFile`
+                are, since their lengths are those that the pickle claims.
+            limit: largest number of opcodes.
 
         Raises:
-            PickleError: it has too many steps, unknown ones, or what no honest file needs.
-            Exception: of any other kind, for steps that make no sense.
+            PickleError: the pickle has too many opcodes, an unsupported one, or exceeds a bound.
+            Exception: any other error, for opcodes that make no sense.
         """
         for number, (opcode, value, _) in enumerate(pickletools.genops(source)):
             if number >= limit:
                 raise PickleError(f"it has more than {limit} steps")
             step = self.steps.get(opcode.name)
             if step is None:
-                raise PickleError(f"it has the step {opcode.name}, which weight files do without")
+                raise PickleError(f"it has the step {opcode.name}, which weight files do not need")
             step(self, value)
         return self.stack.pop()
 
     def named(self, module: Any, name: Any) -> Any:
-        """Return what stands for a function or class; a pickle can give any objects as its module and name."""
+        """Return the stand-in for a function or class; `module` and `name` can be any objects of the pickle."""
         raise NotImplementedError
 
     def called(self, function: Any, arguments: Any) -> Any:
-        """Return what stands for the result of a call; a pickle can have anything called with anything."""
+        """Return the stand-in for the result of a call; `function` and `arguments` can be any objects of the pickle."""
         raise NotImplementedError
 
     def constant(self, value: Any) -> Any:
-        """Return what stands for a number, a text or bytes."""
+        """Return the stand-in for a number, a string or bytes."""
         return value
 
     def put(self, value: Any) -> None:
         self.stack.append(value)
 
     def mark(self) -> None:
-        """Begin a new stack on top of the present one."""
+        """Start a new stack on top of the current one."""
         self.below.append(self.stack)
         self.stack = []
 
     def take(self, count: int) -> list[Any]:
-        """Take the uppermost `count` objects off the stack; return them, the lowest first."""
+        """Pop the top `count` objects; return them, the lowest first."""
         return [self.stack.pop() for _ in range(count)][::-1]
 
     def take_to_mark(self) -> list[Any]:
-        """Take everything above the last mark off the stack, and the mark; return it, the lowest first."""
+        """Pop the last mark and everything above it; return the objects, the lowest first."""
         above, self.stack = self.stack, self.below.pop()
         return above
 
     def remember(self, index: int) -> None:
-        """Keep the uppermost object under a number."""
+        """Store the top object in the memo."""
         self.memo[index] = self.stack[-1]
 
     def put_tuple(self, items: list[Any]) -> None:
-        made = _Tuple(items)
+        packed = _Tuple(items)
         if inner := max((item.depth for item in items if isinstance(item, _Tuple)), default=0):
-            made.depth = inner + 1
-        if made.depth > MAX_TUPLES:
+            packed.depth = inner + 1
+        if packed.depth > MAX_TUPLES:
             raise PickleError(f"it has tuples nested deeper than {MAX_TUPLES}")
-        self.put(made)
+        self.put(packed)
 
     def check_keys(self, keys: list[Any]) -> None:
-        """Refuse keys of a dict or set whose hash or comparison could take for ever, such as nested tuples."""
+        """Refuse keys of a dict or set whose hash or comparison could take forever, such as nested tuples."""
         for key in keys:
             if not isinstance(key, str | bytes | Reference | None) and not (
                 isinstance(key, int) and abs(key) < MAX_INTEGER
@@ -157,7 +157,7 @@ class StackMachine:
                 raise PickleError(f"it has a {kind_of(key)} as a key, expected a word or a number")
 
     def extend(self, items: list[Any]) -> None:
-        """Put items into the uppermost object, as into a list or set."""
+        """Add elements to the top object, as to a list or set."""
         target = self.stack[-1]
         if not isinstance(target, list | Record):
             raise PickleError(f"it appends to a {kind_of(target)}")
@@ -166,7 +166,7 @@ class StackMachine:
         (target.elements if isinstance(target, Record) else target).extend(items)
 
     def update(self, flat: list[Any]) -> None:
-        """Put keys and values, in turn, into the uppermost object, as into a dict."""
+        """Add alternating keys and values to the top object, as to a dict."""
         target = self.stack[-1]
         if not isinstance(target, dict | Record) or (isinstance(target, Record) and target.name == SET):
             raise PickleError(f"it puts items into a {kind_of(target)}")
@@ -174,7 +174,7 @@ class StackMachine:
         (target.items if isinstance(target, Record) else target).update(zip(flat[::2], flat[1::2], strict=True))
 
     def build(self, state: Any) -> None:
-        """Give the uppermost object a state; a plain container does not keep it."""
+        """Set the state of the top object; a plain container ignores it."""
         target = self.stack[-1]
         if isinstance(target, Record):
             target.state = state
@@ -188,7 +188,7 @@ def kind_of(value: Any) -> str:
 
 
 def split_name(line: str) -> tuple[str, str]:
-    """Return module and name of a step that has them side by side."""
+    """Return the module and the name in the argument of an opcode."""
     module, _, name = line.partition(" ")
     return module, name
 
@@ -228,4 +228,4 @@ STEPS: dict[str, Step] = {
     "NEWOBJ": lambda machine, _: machine.put(machine.called(*machine.take(2))),
     "BUILD": lambda machine, _: machine.build(*machine.take(1)),
 }
-"""The steps of plain data and of weights from protocol 2 on: all that a file may have which is read as data."""
+"""Opcodes of plain data and weights, from protocol 2: the only ones in files that are read as data."""

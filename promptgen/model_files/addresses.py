@@ -1,4 +1,4 @@
-"""Addresses of files on the network: how they are asked for, and how they are shown without a secret."""
+"""Web addresses of model files: requests, redirects, and display without secrets."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ USER_AGENT = "promptgen"
 
 
 def shown(url: str) -> str:
-    """Return an address for logs and errors: its query, which may hold a key, is left out."""
+    """Return an address for logs and errors, without its query, which may contain a key."""
     return url.partition("?")[0]
 
 
 def hub_address(url: str) -> tuple[str, dict[str, str]]:
-    """Return the web address of ``hub:OWNER/REPO/PATH`` and the headers that it needs, as the Hugging Face hub has it.
+    """Return the web address of ``hub:OWNER/REPO/PATH`` on the Hugging Face hub, and its headers.
 
-    The environment variables `HF_ENDPOINT` and `HF_TOKEN` mean what they mean to the hub's own programs.
+    The environment variables `HF_ENDPOINT` and `HF_TOKEN` apply, as in the hub's own programs.
     """
     from huggingface_hub import get_token, hf_hub_url
 
@@ -33,30 +33,30 @@ def hub_address(url: str) -> tuple[str, dict[str, str]]:
 
 
 def opener() -> urllib.request.OpenerDirector:
-    """Return what opens addresses, by way of the environment's proxies."""
+    """Return an opener of addresses that uses the proxies of the environment."""
     return urllib.request.build_opener(_Redirects)
 
 
 def request(url: str, headers: Mapping[str, str], secrets: Mapping[str, str]) -> urllib.request.Request:
-    """Return a request; `secrets` are headers that no other host gets when the address redirects to one."""
-    made = urllib.request.Request(url, headers={"User-Agent": USER_AGENT, **headers})
+    """Return a request; the headers in `secrets` are not sent to other hosts after a redirect."""
+    prepared = urllib.request.Request(url, headers={"User-Agent": USER_AGENT, **headers})
     for name, value in secrets.items():
-        made.add_unredirected_header(name, value)
-    return made
+        prepared.add_unredirected_header(name, value)
+    return prepared
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows to other addresses, but takes no secret to another host and never from https to http."""
+    """Follows redirects, but sends no secret to another host and never goes from https to http."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
     ) -> urllib.request.Request | None:
         old, new = urlsplit(req.full_url), urlsplit(newurl)
         if new.scheme != "https" and (old.scheme, new.scheme) != ("http", "http"):
-            raise ModelFileError(f"{shown(req.full_url)} leads to {new.scheme}:, expected https:; take another link")
-        made = super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
-        if made is not None and (old.scheme, old.netloc) == (new.scheme, new.netloc):
+            raise ModelFileError(f"{shown(req.full_url)} leads to {new.scheme}:, expected https:; use another link")
+        redirected = super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
+        if redirected is not None and (old.scheme, old.netloc) == (new.scheme, new.netloc):
             for name, value in req.unredirected_hdrs.items():
                 if name != "Host":
-                    made.add_unredirected_header(name, value)
-        return made
+                    redirected.add_unredirected_header(name, value)
+        return redirected

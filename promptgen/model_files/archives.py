@@ -1,4 +1,4 @@
-"""One file out of an archive: by its exact name, as a stream, and nothing else of the archive touches the disk."""
+"""Extract a single file from an archive, by its exact name; nothing else of the archive is written to the disk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from promptgen.strict import did_you_mean
 T = TypeVar("T")
 
 LARGEST = 32 * 2**30
-"""Bytes of the largest member that is taken out where nobody says how large it is."""
+"""Largest size of a member that is extracted if its card states no size, bytes."""
 
 _CHUNK = 1 << 20
 _SHOWN = 10
@@ -33,14 +33,16 @@ def extract(archive: Path, member: str, target: Path, size: int | None = None) -
     """Write the file called `member` in a zip or tar archive, compressed or not, to `target`.
 
     Args:
-        archive: the archive; it may be compressed.
-        member: the file's whole path in it.
-        target: where to; nothing the archive says has a say in that.
-        size: bytes that it must have; None accepts up to `LARGEST`.
+        archive: path of the archive.
+        member: full path of the file in the archive.
+        target: path to write to; names in the archive do not affect it.
+        size: expected size, bytes; None accepts any size up to `LARGEST`.
 
     Raises:
-        ModelFileError: the archive is none or is damaged; or it has no such file, has a link or a device in its place,
-            or has it in another size.
+        ModelFileError: the archive is damaged, lacks the file, has it twice or larger than `LARGEST`, or has a folder,
+            a link or a device under its name.
+        ChecksumError: the file does not have the expected size.
+        StorageError: the disk has no room for the file.
         OSError: `target` cannot be written.
     """
     opened = _zip_member if zipfile.is_zipfile(archive) else _tar_member
@@ -54,41 +56,41 @@ def extract(archive: Path, member: str, target: Path, size: int | None = None) -
         reason = str(error).partition("\n")[0]
         raise ModelFileError(f"{archive} is no sound archive ({reason}); delete it, and fetch again") from error
     if target.stat().st_size != length:
-        raise ModelFileError(f"{archive}: {member} is shorter than the {length} bytes that the archive tells")
+        raise ModelFileError(f"{archive}: {member} is shorter than the stated {length} bytes; fetch it again")
 
 
 @contextmanager
 def _zip_member(archive: Path, member: str) -> Iterator[tuple[IO[bytes], int]]:
     with zipfile.ZipFile(archive) as opened:
-        found = _only(archive, member, [(info.filename, info) for info in opened.infolist()])
-        kind = stat.S_IFMT(found.external_attr >> 16)  # 0 where the archive was not made on Unix
-        if found.is_dir() or kind not in (0, stat.S_IFREG):
+        info = _only(archive, member, [(info.filename, info) for info in opened.infolist()])
+        kind = stat.S_IFMT(info.external_attr >> 16)  # 0 if the archive was not made on Unix
+        if info.is_dir() or kind not in (0, stat.S_IFREG):
             raise _no_file(archive, member)
-        with opened.open(found) as source:
-            yield source, found.file_size
+        with opened.open(info) as source:
+            yield source, info.file_size
 
 
 @contextmanager
 def _tar_member(archive: Path, member: str) -> Iterator[tuple[IO[bytes], int]]:
     with tarfile.open(archive) as opened:
-        found = _only(archive, member, [(info.name, info) for info in opened])
-        source = opened.extractfile(found) if found.isreg() else None  # for a link it would open another member
+        info = _only(archive, member, [(info.name, info) for info in opened])
+        source = opened.extractfile(info) if info.isreg() else None  # a link would open another member
         if source is None:
             raise _no_file(archive, member)
         with source:
-            yield source, found.size
+            yield source, info.size
 
 
 def _only(archive: Path, member: str, entries: Sequence[tuple[str, T]]) -> T:
-    """Return the one entry that is called `member`."""
-    found = [entry for name, entry in entries if name == member]
-    if not found:
+    """Return the only entry called `member`."""
+    matches = [entry for name, entry in entries if name == member]
+    if not matches:
         names = [name for name, _ in entries]
-        known = difflib.get_close_matches(member, names) or names[:_SHOWN]
-        raise ModelFileError(f"{archive} has no file {member}{did_you_mean(member, known)}")
-    if len(found) > 1:
-        raise ModelFileError(f"{archive} has {len(found)} files called {member}, expected one")
-    return found[0]
+        similar = difflib.get_close_matches(member, names) or names[:_SHOWN]
+        raise ModelFileError(f"{archive} has no file {member}{did_you_mean(member, similar)}")
+    if len(matches) > 1:
+        raise ModelFileError(f"{archive} has {len(matches)} files called {member}, expected one")
+    return matches[0]
 
 
 def _no_file(archive: Path, member: str) -> ModelFileError:
@@ -100,5 +102,5 @@ def _require_size(archive: Path, member: str, length: int, size: int | None) -> 
         raise ChecksumError(f"{archive}: {member} has {length} bytes, expected {size}")
     if length > LARGEST:
         raise ModelFileError(
-            f"{archive}: {member} has {length} bytes, expected at most {LARGEST}; take another archive"
+            f"{archive}: {member} has {length} bytes, expected at most {LARGEST}; use another archive"
         )

@@ -1,4 +1,4 @@
-"""Cards: the files of each model, their licence, and how the model is built. Each room's `cards.yaml` holds its own.
+"""Model cards: files, licence and build arguments of each model, read from the `cards.yaml` of each sub-package.
 
 A `cards.yaml` beside the project's models folder adds the user's own cards.
 """
@@ -29,11 +29,11 @@ class CardFile(Section):
 
     Attributes:
         file: name of the file in the model's folder.
-        urls: where to download it, tried in this order, in the forms that `promptgen.model_files.store` lists; empty if
-            the publisher gives no direct link.
-        sha256: of the whole file, 64 hexadecimal digits; null if the publisher states none: the first fetch records it.
-        size: bytes; null if the publisher states none.
-        member: path of the file inside the archive (zip or tar) that the URLs lead to.
+        urls: sources of the file, tried in this order, in the forms that `promptgen.model_files.store` lists; empty if
+            there is no direct link.
+        sha256: checksum of the whole file, 64 hexadecimal digits; null if it is unknown: the first fetch records it.
+        size: size in bytes; null if it is unknown.
+        member: path of the file inside the archive (zip or tar) at the URLs; null if they give the file itself.
     """
 
     file: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
@@ -46,20 +46,20 @@ class CardFile(Section):
     @classmethod
     def _stays_inside(cls, member: str | None) -> str | None:
         if member is not None and (member.startswith("/") or {"", ".", ".."} & set(member.split("/"))):
-            raise ValueError("should be a path inside the archive, without empty parts, . and ..")
+            raise ValueError("should be a path inside the archive, without empty parts, `.` or `..`")
         return member
 
 
 class Cost(Section):
-    """What a model costs, in 32-bit numbers; measured by `promptgen cost`.
+    """Cost of a model in single precision, measured by `promptgen cost`.
 
     Attributes:
-        parameters: number of its weights.
-        gmac: multiply-accumulates of one image, in units of 10^9; without gradient, and without what
-            `promptgen.experiments.costs` leaves out.
+        parameters: number of weights.
+        gmac: multiply-accumulate operations per image, 10^9; without gradient, and without the operations that
+            `promptgen.experiments.costs` excludes.
         weights_mib: memory of weights and buffers, MiB.
-        forward_mib: memory that one image takes beside them, without gradient, MiB.
-        backward_mib: the same with the gradient back to what went in.
+        forward_mib: additional memory per image without gradient, MiB.
+        backward_mib: additional memory per image with the gradient with respect to the input, MiB.
     """
 
     parameters: Annotated[int, Field(ge=0)]
@@ -69,23 +69,23 @@ class Cost(Section):
     backward_mib: Annotated[float, Field(ge=0)]
 
     def memory_mib(self, batch: int, *, gradient: bool) -> float:
-        """Return the memory, MiB, that a batch is expected to take, weights included."""
+        """Return the expected memory of a batch, weights included, MiB."""
         return self.weights_mib + batch * (self.backward_mib if gradient else self.forward_mib)
 
 
 class Card(Section):
-    """Description of one model.
+    """Card of one model.
 
     Attributes:
         kind: what the model is for.
         type: key of the function that builds the model, in `promptgen.config.build.FACTORIES`.
-        files: its files, in the order in which that function takes them.
+        files: its files, in the order in which that function expects them.
         licence: name of the licence.
         arguments: keyword arguments for the function that builds the model.
-        training: how the files were made: command, seeds and the like.
-        quality: measured figures by name.
-        cost: measured figures of its network; null if it has not been measured.
-        note: anything else worth knowing.
+        training: how the files were made, such as command and seeds.
+        quality: quality figures by name.
+        cost: measured cost of the network; null if it has not been measured.
+        note: further remarks.
     """
 
     kind: Literal["generator", "classifier", "clip", "pose", "identity", "features", "multipliers"]
@@ -100,9 +100,9 @@ class Card(Section):
 
 
 def load_cards(models: Path | None = None) -> dict[str, Card]:
-    """Return every card by name: those of this package, and those of the `cards.yaml` beside the folder `models`.
+    """Return all cards by name: those of this package and those of the `cards.yaml` beside the folder `models`.
 
-    A file is parsed again only after it has changed; the cards returned are copies that the caller may change.
+    A file is parsed again only after it has changed. The returned cards are copies, which the caller may change.
 
     Raises:
         ConfigError: a card has an unknown, missing or wrong key, or two cards have the same name.
@@ -111,10 +111,10 @@ def load_cards(models: Path | None = None) -> dict[str, Card]:
 
 
 def find_card(name: str, models: Path | None = None) -> Card:
-    """Return the card called `name`; `models` and errors as of `load_cards`.
+    """Return the card called `name`; for `models`, see `load_cards`.
 
     Raises:
-        ConfigError: there is no such card; the error names similar ones.
+        ConfigError: a card is invalid, as for `load_cards`, or there is no such card; the error names similar ones.
 
     Example:
         >>> find_card("fairface").kind
@@ -127,7 +127,7 @@ def find_card(name: str, models: Path | None = None) -> Card:
 
 
 def read_cards(paths: Iterable[Path]) -> dict[str, Card]:
-    """Return the cards of some files; errors as of `load_cards`."""
+    """Return the cards in a number of files; for errors, see `load_cards`."""
     cards: dict[str, Card] = {}
     for path in paths:
         for name, data in (read_yaml(path) or {}).items():
@@ -141,7 +141,7 @@ def read_cards(paths: Iterable[Path]) -> dict[str, Card]:
 
 
 Version = tuple[Path, int, int]
-"""A file, when it was last changed (nanoseconds), and its size (bytes)."""
+"""Path of a file, time of its last change (nanoseconds) and its size (bytes)."""
 
 
 def _versions(models: Path | None) -> tuple[Version, ...]:

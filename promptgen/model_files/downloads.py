@@ -1,7 +1,7 @@
-"""Transfers over http that survive a bad line: they go on where they broke off, try again, and refuse what is no file.
+"""Downloads over HTTP that resume after an interruption, retry, and reject web pages in place of files.
 
-A part goes on only if the server says by ETag or Last-Modified (RFC 9110, If-Range) that the file is still the same
-one, so that two versions of a file are never put together.
+A transfer resumes only if the server confirms by ETag or Last-Modified (RFC 9110, If-Range) that the file has not
+changed, so that parts of two versions are never combined.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ _REMEDIES: Mapping[int, str] = {
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a server is waited for.
+    """Timeouts and retries of a download.
 
     Attributes:
-        timeout: seconds without a byte after which a connection counts as dead.
-        tries: attempts in a row that bring less than 1 MB. Faults of the connection, the status 429 and those from 500
-            are tried again; a dead link is not.
-        pause: seconds before the second attempt; they double with every further one.
-        longest_pause: seconds; where a server asks for a longer pause, the transfer is given up.
+        timeout: seconds without data after which a connection counts as dead.
+        tries: number of consecutive attempts that may fail with less than 1 MB received. Connection faults, the status
+            429 and statuses from 500 are retried; dead links are not.
+        pause: seconds before the second attempt; doubled before every further one.
+        longest_pause: longest pause that a server may ask for, seconds; the download fails if it asks for more.
     """
 
     timeout: float = 60.0
@@ -69,26 +69,26 @@ def download(
     secrets: Mapping[str, str] | None = None,
     patience: Patience = PATIENCE,
 ) -> Path:
-    """Return the path of the whole file at `url`, in `folder`; what an earlier call has left there is gone on with.
+    """Download the file at `url` into `folder`, resuming an earlier download; return its path.
 
     Args:
         url: an http or https address.
-        folder: of this address alone, and not in use by another process.
-        title: what the file is called in logs.
-        size: bytes that the file must have; None where nobody knows.
-        secrets: headers for the host of `url` alone.
-        patience: how long the server is waited for.
+        folder: a folder for this address alone, which no other process uses.
+        title: name of the file in logs.
+        size: expected size of the file, bytes; None if unknown.
+        secrets: headers that only the host of `url` receives.
+        patience: timeouts and retries.
 
     Raises:
-        ModelFileError: the server does not give it, or gives a web page instead.
-        ChecksumError: it is of another size.
-        StorageError: it cannot be written, or the disk has no room; what has come so far stays for the next call.
+        ModelFileError: the server does not deliver the file, or delivers a web page instead.
+        ChecksumError: the file does not have the expected size.
+        StorageError: the file cannot be written, or the disk has no room; a later call resumes the download.
     """
     part = _Part(folder)
     failures = furthest = 0
     while not part.is_whole():
         try:
-            _attempt(request(url, part.wish(), secrets or {}), part, title, size, patience.timeout)
+            _attempt(request(url, part.range_headers(), secrets or {}), part, title, size, patience.timeout)
         except _PassingError as fault:
             failures = 1 if part.length() >= furthest + _CHUNK else failures + 1
             furthest = max(furthest, part.length())
@@ -102,12 +102,12 @@ def download(
 
 
 def looks_like_page(start: bytes) -> bool:
-    """Return whether a file that begins so is a web page, which is what many a dead link gives."""
+    """Return whether these first bytes of a file are those of a web page, which many dead links return."""
     return start.lstrip(b"\xef\xbb\xbf \t\r\n")[:14].lower().startswith(_PAGE_STARTS)
 
 
 class _PassingError(Exception):
-    """A fault that may be gone at the next attempt.
+    """A fault that a retry may resolve.
 
     Attributes:
         pause: seconds that the server asks to wait.
@@ -119,7 +119,7 @@ class _PassingError(Exception):
 
 
 class _Part:
-    """A file in transfer, and what the server said of the whole: its version, and its bytes in total."""
+    """A partial download, with the version and the size in bytes that the server stated for the whole file."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "content"
@@ -137,18 +137,18 @@ class _Part:
     def is_whole(self) -> bool:
         return bool(self.length()) and self.facts().get("total") == self.length()
 
-    def wish(self) -> dict[str, str]:
-        """Return the headers that ask for what is missing; none where only the whole can be asked for."""
+    def range_headers(self) -> dict[str, str]:
+        """Return the headers that request the missing rest; empty if only the whole file can be requested."""
         version = self.facts().get("version")
         return {"Range": f"bytes={self.length()}-", "If-Range": version} if version and self.length() else {}
 
     def begin(self, version: str | None, total: int | None) -> None:
-        """Drop what is there before the new facts are written, so that they never stand beside another file's bytes."""
+        """Start again: delete the old content before writing the new facts, so that they never describe other bytes."""
         self.drop()
         write_json(self._facts, {"version": version, "total": total})
 
     def end(self) -> None:
-        """Note that the file is whole where the server did not say how long it is."""
+        """Record the size of the whole file, which the server may not have stated."""
         write_json(self._facts, {**self.facts(), "total": self.length()})
 
     def drop(self) -> None:
@@ -156,13 +156,13 @@ class _Part:
         self._facts.unlink(missing_ok=True)
 
 
-def _attempt(asked: urllib.request.Request, part: _Part, title: str, size: int | None, timeout: float) -> None:
-    """Bring as much of the file as one connection gives."""
-    url = shown(asked.full_url)
-    with _open(asked, part, timeout) as response:
+def _attempt(query: urllib.request.Request, part: _Part, title: str, size: int | None, timeout: float) -> None:
+    """Download as much of the file as one connection delivers."""
+    url = shown(query.full_url)
+    with _open(query, part, timeout) as response:
         have = part.length() if response.status == http.HTTPStatus.PARTIAL_CONTENT else 0
         version, total = _version(response), _total(response)
-        if have and not _goes_on(response, part, version, total):
+        if have and not _is_rest(response, part, version, total):
             part.drop()
             raise _PassingError("the file has changed since the transfer began")
         _require_size(url, total, size)
@@ -186,11 +186,11 @@ def _attempt(asked: urllib.request.Request, part: _Part, title: str, size: int |
     part.end()
 
 
-def _open(asked: urllib.request.Request, part: _Part, timeout: float) -> http.client.HTTPResponse:
-    """Return the response; faults that may pass are told from those that stay."""
-    url = shown(asked.full_url)
+def _open(query: urllib.request.Request, part: _Part, timeout: float) -> http.client.HTTPResponse:
+    """Return the response; raise `_PassingError` for a fault that a retry may resolve."""
+    url = shown(query.full_url)
     try:
-        response: http.client.HTTPResponse = opener().open(asked, timeout=timeout)
+        response: http.client.HTTPResponse = opener().open(query, timeout=timeout)
     except urllib.error.HTTPError as error:
         error.close()
         reason = f"{error.code} {error.reason}"
@@ -208,26 +208,26 @@ def _open(asked: urllib.request.Request, part: _Part, timeout: float) -> http.cl
     return response
 
 
-def _seconds(wanted: str | None) -> float:
-    """Return the pause that a Retry-After asks for: seconds, or a date."""
-    if wanted is None:
+def _seconds(retry_after: str | None) -> float:
+    """Return the pause in a Retry-After header, which holds seconds or a date; in seconds."""
+    if retry_after is None:
         return 0.0
-    if wanted.isdecimal():
-        return float(wanted)
+    if retry_after.isdecimal():
+        return float(retry_after)
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(wanted).timestamp() - time.time())
+        return max(0.0, email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time())
     except ValueError:
         return 0.0
 
 
 def _version(response: http.client.HTTPResponse) -> str | None:
-    """Return what tells this version of the file from others; a weak ETag may stand for several."""
+    """Return the identifier of the file's version; a weak ETag is ignored, since it may cover several versions."""
     tag: str | None = response.headers.get("ETag")
     return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
 
 
 def _total(response: http.client.HTTPResponse) -> int | None:
-    """Return the bytes of the whole file, as far as the server knows."""
+    """Return the size of the whole file, bytes; None if the server does not state it."""
     if response.status == http.HTTPStatus.PARTIAL_CONTENT:
         text = response.headers.get("Content-Range", "").rpartition("/")[2]
     else:
@@ -235,30 +235,30 @@ def _total(response: http.client.HTTPResponse) -> int | None:
     return int(text) if text.isdecimal() else None
 
 
-def _goes_on(response: http.client.HTTPResponse, part: _Part, version: str | None, total: int | None) -> bool:
-    """Return whether what comes is the rest of the same file; some servers know ranges, but not If-Range."""
+def _is_rest(response: http.client.HTTPResponse, part: _Part, version: str | None, total: int | None) -> bool:
+    """Return whether the response is the rest of the same file; some servers support ranges, but not If-Range."""
     starts = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     same = part.facts() == {"version": version, "total": total}
     return same and starts is not None and int(starts[1]) == part.length()
 
 
-def _require_size(url: str, found: int | None, size: int | None) -> None:
-    if found is not None and size is not None and found != size:
-        raise ChecksumError(f"{shown(url)} has {found} bytes, expected {size}")
+def _require_size(url: str, total: int | None, size: int | None) -> None:
+    if total is not None and size is not None and total != size:
+        raise ChecksumError(f"{shown(url)} has {total} bytes, expected {size}")
 
 
 def _require_file(url: str, response: http.client.HTTPResponse, start: bytes, total: int | None) -> None:
     if looks_like_page(start) or response.headers.get_content_type() == "text/html":
         raise ModelFileError(
             f"{url}: a web page came instead of the file; the link is dead, needs a log-in or is over its quota: "
-            "open it in a browser to see which"
+            "open it in a browser to find out"
         )
     if not start and not total:
         raise ModelFileError(f"{url}: the file is empty")
 
 
 def _chunks(response: http.client.HTTPResponse, timeout: float) -> Iterator[bytes]:
-    """Yield what comes, as soon as it comes."""
+    """Yield the data of a response as soon as it arrives."""
     try:
         while chunk := response.read1(_CHUNK):
             yield chunk

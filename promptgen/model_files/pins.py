@@ -1,12 +1,12 @@
-"""What was recorded of fetched files whose cards have no sha256: `models.lock`, beside the models folder.
+"""Checksums of fetched files whose cards have no sha256, recorded in `models.lock` beside the models folder.
 
-It is meant to be committed: every later use, and every later fetch on any machine, is held against it. Entries are
-sorted and have no dates, so that the same files make the same text.
+Commit this file: every later use or fetch, on any machine, is checked against it. Entries are sorted and have no dates,
+so that equal files give equal text.
 
     stylegan2-ffhq-1024/ffhq.pt:
       sha256: 64 hexadecimal digits
       size: bytes
-      url: the address that gave it; null where somebody put it there
+      url: the address of the download; null if the file was put there by hand
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from promptgen.strict import Section, read_yaml, validate
 PINS_NAME = "models.lock"
 LOCK_SECONDS = 30.0
 
-_HEAD = "# What was fetched of files whose cards have no sha256. Commit it: later fetches are held against it.\n"
+_HEAD = "# Checksums of fetched files whose cards have no sha256. Commit it: later fetches are checked against it.\n"
 
 
 class Pin(Section):
-    """What was recorded of one file.
+    """Record of one fetched file.
 
     Attributes:
-        sha256: of the whole file.
-        size: bytes.
-        url: the address that gave it, without its query; null where somebody put the file there.
+        sha256: checksum of the whole file.
+        size: size in bytes.
+        url: address of the download, without its query; null if the file was put there by hand.
     """
 
     sha256: SHA256
@@ -44,25 +44,25 @@ class Pin(Section):
 
 
 def read_pins(models: Path) -> dict[str, Pin]:
-    """Return what is recorded beside the folder `models`, by ``NAME/FILE``.
+    """Return the records in the `models.lock` beside the folder `models`, by ``NAME/FILE``.
 
     Raises:
-        ConfigError: the file is not what `record` writes.
+        ConfigError: `models.lock` is damaged.
     """
     path = models.parent / PINS_NAME
     content = (read_yaml(path) or {}) if path.is_file() else {}
     try:
         return {key: validate(Pin, entry) for key, entry in content.items()}
     except (ConfigError, AttributeError) as error:
-        raise ConfigError(f"{path}: {error}; take its last committed version, or delete it and fetch again") from error
+        raise ConfigError(f"{path}: {error}; restore the last committed version, or delete it and fetch it") from error
 
 
 def record(models: Path, key: str, pin: Pin) -> None:
-    """Add what was fetched to what is recorded; several processes may do so at once.
+    """Add the record of a fetched file to `models.lock`; several processes may do so at once.
 
     Raises:
-        StorageError: the file cannot be written.
-        ConfigError: it is damaged.
+        StorageError: `models.lock` cannot be written.
+        ConfigError: `models.lock` is damaged.
     """
     try:
         with filelock.FileLock(models / LOCK_NAME, timeout=LOCK_SECONDS):

@@ -1,4 +1,4 @@
-"""What the URLs of cards stand for: a file of this package or machine, of the network, of the hub; or a part of one."""
+"""Sources of model files: this package, this machine, the network or the hub; the file itself or an archive member."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from promptgen.model_files.archives import extract
 from promptgen.model_files.downloads import Patience, download
 
 PARTIAL = ".partial"
-"""Folder, in the models folder, of transfers that have not ended."""
+"""Folder of unfinished downloads, in the models folder."""
 
 ARCHIVES = ".archives"
-"""Folder, in the models folder, of the archives that files were taken out of, kept for the other files in them. It may
-be deleted whenever nothing is being fetched."""
+"""Folder of downloaded archives, in the models folder. They are kept for their other files, and may be deleted while
+nothing is being fetched."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Source:
 
     Attributes:
         url: the URL.
-        member: path of the file in the archive that the URL gives; None where it gives the file.
-        size: bytes of the file; None where nobody knows.
-        models: folder of the weight files; relative paths start beside it.
+        member: path of the file in the archive at the URL; None if the URL gives the file itself.
+        size: size of the file, bytes; None if unknown.
+        models: folder of the weight files; relative paths start at its parent folder.
     """
 
     url: str
@@ -40,12 +40,12 @@ class Source:
     models: Path
 
     def bring(self, title: str, target: Path, patience: Patience) -> None:
-        """Write the file to `target`; `title`, ``NAME/FILE``, is what it is called in logs.
+        """Write the file to `target`; `title`, ``NAME/FILE``, is its name in logs.
 
         Raises:
-            ModelFileError: it is not there, or cannot be had.
-            ChecksumError: it is of another size.
-            StorageError: it cannot be written, or another run is at it.
+            ModelFileError: the file does not exist or cannot be downloaded.
+            ChecksumError: the file does not have the expected size.
+            StorageError: the file cannot be written, or another run is fetching it.
         """
         scheme, _, rest = self.url.partition(":")
         if scheme == "package":
@@ -69,7 +69,7 @@ class Source:
             copy(path, target)
 
     def _folder(self, name: str) -> Path:
-        """Return a folder that belongs to this URL alone."""
+        """Return the path of a folder for this URL alone."""
         return self.models / name / hashlib.sha256(self.url.encode()).hexdigest()[:16]
 
     def _download(self, folder: Path, title: str, size: int | None, patience: Patience) -> Path:
@@ -82,9 +82,9 @@ def copy(source: Path, target: Path) -> None:
     """Copy a file.
 
     Raises:
-        ModelFileError: there is none.
-        StorageError: the disk has no room for it.
-        OSError: it cannot be written.
+        ModelFileError: `source` is not a file.
+        StorageError: the disk has no room for the copy.
+        OSError: `target` cannot be written.
     """
     if not source.is_file():
         raise ModelFileError(f"{source} does not exist")

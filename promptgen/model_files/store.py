@@ -1,11 +1,11 @@
-"""Weight files: where they come from, and whether they are still what they were.
+"""Fetch weight files and verify their checksums.
 
-A file is taken from the first URL of its card that gives it, into ``models/NAME/``. It is used only if its sha256 is
-the card's or, where the card has none, the one that its first fetch recorded in ``models.lock``.
+A file is fetched into ``models/NAME/`` from the first URL of its card that delivers it. It is used only if its sha256
+is that of the card or, if the card has none, the one that the first fetch recorded in ``models.lock``.
 
     package:PATH             a file shipped inside this package
     file:PATH                a file on this machine; a relative path starts at the folder of models/
-    https://...              the network; a broken transfer goes on where it stopped
+    https://...              the network; an interrupted download resumes
     hub:OWNER/REPO/PATH      the Hugging Face hub
 """
 
@@ -28,12 +28,12 @@ logger = logging.getLogger("promptgen")
 
 
 def resolve(name: str, models: Path) -> list[Path]:
-    """Return the files of the model `name` in the folder `models`, in the card's order, if they are what they were.
+    """Return the verified files of the model `name` in the folder `models`, in the order of its card.
 
     Raises:
         ConfigError: there is no such card.
-        ModelFileError: a file is missing, or was never recorded.
-        ChecksumError: a file is damaged, or is another one.
+        ModelFileError: a file is missing, or its sha256 has not been recorded.
+        ChecksumError: the sha256 of a file differs.
     """
     files = _files(name, models)
     for file in files:
@@ -42,27 +42,27 @@ def resolve(name: str, models: Path) -> list[Path]:
 
 
 def digests(name: str, models: Path) -> dict[str, str]:
-    """Return the sha256 that each file of the model `name` must have, by ``NAME/FILE``.
+    """Return the expected sha256 of each file of the model `name`, by ``NAME/FILE``.
 
     Raises:
         ConfigError: there is no such card.
-        ModelFileError: neither the card nor an earlier fetch tells it.
+        ModelFileError: neither the card nor ``models.lock`` has a sha256.
     """
     return {file.key: file.require_sha256() for file in _files(name, models)}
 
 
 def fetch(name: str, models: Path, patience: Patience = PATIENCE) -> list[Path]:
-    """Put the files of the model `name` into the folder `models`, unless they are there and sound; return their paths.
+    """Fetch the missing or damaged files of the model `name` into the folder `models`; return the paths of all files.
 
     Args:
         name: name of the card.
         models: folder of the weight files.
-        patience: how long servers are waited for.
+        patience: timeouts and retries.
 
     Raises:
         ConfigError: there is no such card.
-        ModelFileError: no URL gave a file; the message has each one's reason.
-        ChecksumError: the only fault was that what came is not what the card or ``models.lock`` says.
+        ModelFileError: no URL delivered a file; the message gives the reason for each.
+        ChecksumError: every URL delivered a file whose size or sha256 is not the expected one.
         StorageError: a file cannot be written, or another run is fetching it.
     """
     files = _files(name, models)
@@ -81,12 +81,12 @@ def adopt(name: str, models: Path, source: Path) -> list[Path]:
     Args:
         name: name of the card.
         models: folder of the weight files.
-        source: the file; or a folder that has the model's files, called as the card calls them.
+        source: the file, or a folder with the model's files under the names of the card.
 
     Raises:
         ConfigError: there is no such card.
         ModelFileError: `source` lacks a file.
-        ChecksumError: a file is not what the card or ``models.lock`` says.
+        ChecksumError: the size or sha256 of a file is not that of the card or ``models.lock``.
         StorageError: a file cannot be written, or another run is fetching it.
     """
     files = _files(name, models)
@@ -109,8 +109,8 @@ class _File:
     Attributes:
         name: name of the card.
         models: folder of the weight files.
-        wanted: what the card says of the file.
-        pin: what was recorded of it; None before the first fetch, and where the card has a sha256.
+        wanted: entry of the file on the card.
+        pin: record of the first fetch; None before it, and if the card has a sha256.
     """
 
     name: str
@@ -138,22 +138,22 @@ class _File:
         return self.sha256 is not None and self.path.is_file() and _sha256_now(self.path) == self.sha256
 
     def require_sound(self) -> None:
-        """Refuse a file that is missing, was never recorded, or is not what it was."""
+        """Raise if the file is missing, has no recorded sha256, or has another one."""
         command = f"`promptgen fetch {self.name}`"
         if not self.path.is_file():
             raise ModelFileError(f"{self.path} is missing; fetch it with {command}")
-        if (found := _sha256_now(self.path)) != self.require_sha256():
-            raise self._is_another(str(self.path), found, f"delete it and fetch it again with {command}")
+        if (current := _sha256_now(self.path)) != self.require_sha256():
+            raise self._is_another(str(self.path), current, f"delete it and fetch it again with {command}")
 
     def require_sha256(self) -> str:
-        """Return the sha256 that the file must have."""
+        """Return the expected sha256 of the file."""
         if self.sha256 is None:
             command = f"`promptgen fetch {self.name}`"
             raise ModelFileError(f"the sha256 of {self.path} is not known yet; {command} fetches it and records it")
         return self.sha256
 
     def fetch(self, patience: Patience) -> None:
-        """Put the file in place, from the first URL that gives it; one that somebody put there is recorded."""
+        """Fetch the file from the first URL that delivers it, or record a file that was put there by hand."""
         if self.sha256 is None and self.path.is_file():
             self.accept(self.path, str(self.path))
             return
@@ -175,18 +175,18 @@ class _File:
         raise self._not_fetched(faults)
 
     def accept(self, path: Path, source: str, url: str | None = None) -> None:
-        """Hold what came from `source` against what is known of the file, and record it where nothing is."""
-        found, size = sha256_of(path), path.stat().st_size
+        """Check the file from `source` against the expected size and sha256; record them if they are unknown."""
+        sha256, size = sha256_of(path), path.stat().st_size
         with path.open("rb") as content:
             if not size or looks_like_page(content.read(64)):
                 raise ModelFileError(f"{source} is {'a web page' if size else 'empty'}, expected {self.wanted.file}")
         if self.size not in (None, size):
             raise ChecksumError(f"{source} has {size} bytes, expected {self.size}; {self._way_to_accept()}")
         if self.sha256 is None:
-            record(self.models, self.key, Pin(sha256=found, size=size, url=url))
-            logger.info("%s: sha256 %s, %d bytes, recorded in %s", self.key, found, size, PINS_NAME)
-        elif found != self.sha256:
-            raise self._is_another(source, found, self._way_to_accept())
+            record(self.models, self.key, Pin(sha256=sha256, size=size, url=url))
+            logger.info("%s: sha256 %s, %d bytes, recorded in %s", self.key, sha256, size, PINS_NAME)
+        elif sha256 != self.sha256:
+            raise self._is_another(source, sha256, self._way_to_accept())
 
     def _bring(self, url: str, target: Path, patience: Patience) -> None:
         try:
@@ -199,16 +199,16 @@ class _File:
             return "is the card up to date?"
         return f"to take the new one, delete {self.path} and its entry in {PINS_NAME}, and fetch again"
 
-    def _is_another(self, source: str, found: str, way_out: str) -> ChecksumError:
-        said = f"{PINS_NAME} recorded" if self.pin else "expected"
-        return ChecksumError(f"{source} has sha256 {found[:12]}..., {said} {str(self.sha256)[:12]}...; {way_out}")
+    def _is_another(self, source: str, sha256: str, way_out: str) -> ChecksumError:
+        origin = f"{PINS_NAME} recorded" if self.pin else "expected"
+        return ChecksumError(f"{source} has sha256 {sha256[:12]}..., {origin} {str(self.sha256)[:12]}...; {way_out}")
 
     def _not_fetched(self, faults: list[ModelFileError]) -> ModelFileError:
         if not faults:
             own = self.models.parent / CARDS_NAME
             return ModelFileError(
                 f"{self.name}: no direct link to {self.wanted.file} is published; put the file at {self.path} and run "
-                f"this again, or give its address on a card of your own in {own}"
+                f"this command again, or add a card with its address to {own}"
             )
         kind = ChecksumError if all(isinstance(fault, ChecksumError) for fault in faults) else ModelFileError
         return kind(f"cannot fetch {self.name}: {'; '.join(map(str, faults))}")
@@ -223,7 +223,7 @@ def _files(name: str, models: Path) -> list[_File]:
 
 
 def _sha256_now(path: Path) -> str:
-    """Return the sha256 of a file; within a process, a file that has not been touched is read once."""
+    """Return the sha256 of a file; within a process, an unchanged file is read only once."""
     status = path.stat()
     return _sha256_of_state(path, status.st_size, status.st_mtime_ns, status.st_ino)
 

@@ -85,7 +85,7 @@ def test_a_judge_with_other_classes_is_left_out_and_said_so():
     found = audit(hair(6, 4), "hair", judge=judge, sampling=QUICK)
     assert found.judge is None
     run = AuditRun(ImageSet("faces", 10), [found], QUICK, classifier="one", judge="other")
-    assert doubts(run) == ["other does not read hair by the same classes: nobody checks the classifier."]
+    assert doubts(run) == ["other lacks the same classes of hair, so no judge checks the classifier."]
 
 
 def test_the_correction_is_that_of_the_table_whatever_its_order():
@@ -106,11 +106,11 @@ def test_counts_that_the_table_cannot_give_are_told():
     assert found.corrected[0].value == 0
     assert found.impossible == HAIR
     run = AuditRun(ImageSet("faces", 200), [found], QUICK, classifier="one")
-    (told,) = doubts(run)
-    assert "cannot give the counted 2.0\u202f% short hair and 98.0\u202f% long hair" in told
-    assert told.endswith("and the corrected shares of hair are not to be trusted.")
-    assert f"! {told}" in text(run).splitlines()
-    assert told in render(run)
+    (warning,) = doubts(run)
+    assert "cannot produce the counted 2.0\u202f% short hair and 98.0\u202f% long hair" in warning
+    assert warning.endswith("the corrected shares of hair are not reliable.")
+    assert f"! {warning}" in text(run).splitlines()
+    assert warning in render(run)
     assert run.as_dict()["attributes"]["hair"]["impossible"] == ["short", "long"]
 
 
@@ -141,7 +141,7 @@ def test_two_sets_are_compared():
         ({"target": {"short": 0.5, "lang": 0.5}}, ConfigError, "did you mean 'long'"),
         ({"target": {"short": 1.0, "long": 0.0}}, DataError, "positive"),
         ({"confusion": Confusion("hair", ("a", "b"), np.eye(2, dtype=int))}, DataError, "expected short, long"),
-        ({"other": Labels({"hair": ("a", "b")}, {"hair": np.array([0])})}, DataError, "classes a, b there"),
+        ({"other": Labels({"hair": ("a", "b")}, {"hair": np.array([0])})}, DataError, "classes a, b in the other set"),
     ],
 )
 def test_what_does_not_fit_is_refused(options, error, message):
@@ -285,5 +285,5 @@ def test_groups_are_told():
     for shown in (render(run), text(run)):
         assert "baker" in shown
         assert "Spread over groups" in shown
-        assert "What became of the bias of more" in shown
+        assert "Bias relative to more" in shown
     assert run.as_dict()["attributes"]["hair"]["groups"]["n"] == {"baker": 8, "nurse": 8}

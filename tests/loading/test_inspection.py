@@ -62,7 +62,7 @@ def test_torch_files(new, tmp_path):
     assert "argparse.Namespace" in found.allowed
     assert found.refused == []
     assert found.safe
-    assert found.verdict == "safe to read: tensors and plain containers alone"
+    assert found.verdict == "safe to read: only tensors and plain containers"
 
 
 def test_the_same_globals_as_torch_finds(tmp_path):
@@ -130,10 +130,10 @@ def test_other_kinds_are_told_by_their_content(tmp_path):
     with zipfile.ZipFile(archive, "w") as opened:
         opened.writestr("celeba/Eyeglasses/best.pth", b"numbers")
     kinds = {
-        "npz arrays": (arrays.getvalue(), True, "safe to read: numbers alone"),
+        "npz arrays": (arrays.getvalue(), True, "safe to read: only numbers"),
         "zip archive": (archive.getvalue(), True, "nothing leaves its folder"),
         "tar archive": (hostile.tar_file(("a/b", {})), True, "nothing leaves its folder"),
-        "JSON": (b'{"output_dim": 128}', True, "safe to read: text alone"),
+        "JSON": (b'{"output_dim": 128}', True, "safe to read: only text"),
         "PNG image": (b"\x89PNG\r\n\x1a\n", False, "it is a picture"),
         "HTML page": (b"\n <HTML>", False, "direct link"),
         "Git LFS pointer": (b"version https://git-lfs.github.com/spec/v1\n", False, "git lfs pull"),
@@ -264,7 +264,7 @@ def test_own_files_tell_their_config_and_their_cards(tmp_path):
     assert shipped.network.startswith("a small CLIP model of this library")
     other = tmp_path / "world-clip.safetensors"
     other.write_bytes(path.read_bytes())
-    assert inspect_file(other).cards == {"world-clip": "by its name; the sha256 is another"}
+    assert inspect_file(other).cards == {"world-clip": "by its name; the sha256 differs"}
 
 
 def test_the_text_is_stable_and_tells_everything(tmp_path):

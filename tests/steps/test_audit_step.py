@@ -183,7 +183,7 @@ def test_a_class_without_images_is_named_by_its_target(tmp_path):
         ({"classifier": "world-clasifier"}, ConfigError, "did you mean world-classifier"),
         ({"classifier": "fairface"}, ModelFileError, "promptgen fetch fairface"),
         ({"device": "gpu"}, ConfigError, "'gpu' is not a device; expected cpu, cuda"),
-        ({"size": 32}, DataError, "part-0/0000.png: the classifier takes no images of 32 x 32"),
+        ({"size": 32}, DataError, "part-0/0000.png: the classifier rejects images of 32 x 32"),
     ],
 )  # fmt: skip
 def test_wrong_arguments_are_told(place, tmp_path, options, error, message):
@@ -207,7 +207,7 @@ def test_a_single_image_is_counted(place, tmp_path):
     assert found.audits[0].soft is None
     printed = text(found)
     assert printed.startswith("1 image of ")
-    assert "! world-classifier is its own judge, and agrees with itself: nobody checks the classifier." in printed
+    assert "! world-classifier is both classifier and judge, so the judge is no independent check." in printed
 
 
 def test_names_that_cannot_be_printed_are_escaped(place, tmp_path):
@@ -231,14 +231,14 @@ def test_an_empty_folder_is_told_before_the_other_is_read(place, tmp_path):
     request = Request(
         folder / "heads", "world-classifier", compare=tmp_path / "empty", models=folder / "models", size=32
     )
-    with pytest.raises(DataError, match="empty has no files; give a folder of images"):
+    with pytest.raises(DataError, match="empty has no files, expected images; name a folder"):
         run(request, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
     ("table", "error", "message"),
     [
-        ("hats,on,off\non,9,1\noff,1,9\n", ConfigError, "a confusion table is of hats, but the attributes are hair"),
+        ("hats,on,off\non,9,1\noff,1,9\n", ConfigError, "a confusion table of hats, but the attributes are hair"),
         ("hair,on,off\non,9,1\noff,1,9\n", DataError, "has the classes on, off, expected short, long"),
     ],
 )
@@ -260,7 +260,7 @@ def test_a_confusion_table_of_something_else_is_told_before_any_image_is_read(pl
 def test_a_table_with_nothing_to_count_is_refused(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("file;gender\n1.png;Male\n2.png;Male\n")
-    with pytest.raises(DataError, match=r"nothing to count: .* \(file;gender\) .* separate columns by commas"):
+    with pytest.raises(DataError, match=r"no column to count: .* \(file;gender\) .* separate columns by commas"):
         run(Request(path), tmp_path / "out")
 
 
@@ -268,7 +268,7 @@ def test_a_useless_confusion_table_is_named(tmp_path):
     path = write(tmp_path / "a.csv", ["Male,x"] * 30 + ["Female,y"] * 10)
     table = tmp_path / "confusion.csv"
     table.write_text("race,x,y\nx,10,90\ny,90,10\n")
-    with pytest.raises(DataError, match=r"confusion table of race corrects nothing: .* no better than chance"):
+    with pytest.raises(DataError, match=r"confusion table of race cannot be used: .* no better than chance"):
         run(Request(path, confusions=[table], sampling=QUICK), tmp_path / "out")
 
 
@@ -330,7 +330,7 @@ def test_a_folder_without_images_ends_with_status_2(place, tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("no image")
     words = ["--images", str(tmp_path), "--classifier", "world-classifier", "--models", str(place[0] / "models")]
     assert typed("audit", *words) == 2
-    assert "has no image among 1 files, notes.txt: no image that Pillow can read" in capsys.readouterr().err
+    assert "has no readable image among 1 files (notes.txt: no image that Pillow can read)" in capsys.readouterr().err
 
 
 def test_the_command_prints_the_table_and_says_where_the_page_is(tmp_path, capsys):

@@ -1,1 +1,1 @@
-"""What a file is, found without running, extracting or believing anything in it."""
+"""Identify files without running, extracting or trusting their content."""

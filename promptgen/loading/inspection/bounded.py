@@ -1,4 +1,4 @@
-"""Reading strangers' files within bounds, so that a length which a file merely claims costs no memory."""
+"""Read untrusted files within bounds, so that a length that a file merely claims costs no memory."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import IO
 
 MAX_DIRECTORY = 32 << 20
-"""Bytes of a zip's list of members; about 300 000 of them."""
+"""Largest directory of a zip archive, bytes; about 300,000 members."""
 
 MAX_MEMBER = 64 << 20
-"""Bytes of a member that is read as a whole, such as the pickle of a torch file."""
+"""Largest member that is read as a whole, such as the pickle of a torch file, bytes."""
 
 MAX_LINE = 1 << 16
-"""Bytes of a line of a pickle: a name, or a number in digits."""
+"""Longest line of a pickle (a name, or a number in digits), bytes."""
 
 MAX_RATIO = 200
-"""How many times larger than its compressed form a member may be."""
+"""Largest ratio of a member's size to its compressed size."""
 
 LINK = 0o12
-"""Kind of a symbolic link, in the mode that a Unix archive gives a member."""
+"""File type of a symbolic link in a member's Unix mode."""
 
 
 class ArchiveError(ValueError):
-    """The bytes are not a sound archive."""
+    """The archive is damaged."""
 
 
 class BoundedFile(io.RawIOBase):
-    """A file, or a part of it, in which no single read asks the system for more than there is.
+    """A binary file whose reads never request more bytes than remain.
 
-    Python reserves memory for all that a read asks for before it looks how long the file is.
+    Python allocates memory for the requested length before it checks how long the file is.
 
     Args:
         file: an open binary file.
-        largest: bytes that a single read may return; more is an `OSError`.
+        largest: largest number of bytes in a single read; a longer read raises `OSError`.
     """
 
     def __init__(self, file: IO[bytes], largest: int | None = None) -> None:
@@ -61,10 +61,10 @@ class BoundedFile(io.RawIOBase):
 
     def read(self, size: int | None = -1) -> bytes:
         left = max(self.size - self._file.tell(), 0)
-        wanted = left if size is None or size < 0 else min(size, left)
-        if self._largest is not None and wanted > self._largest:
-            raise OSError(f"it asks for {wanted} bytes at once")
-        return self._file.read(wanted)
+        length = left if size is None or size < 0 else min(size, left)
+        if self._largest is not None and length > self._largest:
+            raise OSError(f"it asks for {length} bytes at once")
+        return self._file.read(length)
 
     def readline(self, size: int | None = -1) -> bytes:
         return self._file.readline(MAX_LINE if size is None or size < 0 else min(size, MAX_LINE))
@@ -72,10 +72,10 @@ class BoundedFile(io.RawIOBase):
 
 @contextmanager
 def open_zip(file: IO[bytes]) -> Iterator[zipfile.ZipFile]:
-    """Open a zip archive whose list of members is of a sane length.
+    """Open a zip archive, with a bound on the length of its directory.
 
     Raises:
-        ArchiveError: it is not a zip, is damaged, or unreasonable; also for what is read from it inside the block.
+        ArchiveError: the file is not a zip archive or is damaged, also if this shows only inside the block.
     """
     try:
         with zipfile.ZipFile(BoundedFile(file, MAX_DIRECTORY)) as archive:
@@ -87,7 +87,7 @@ def open_zip(file: IO[bytes]) -> Iterator[zipfile.ZipFile]:
 
 
 def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
-    """Return a member's content, which may have `MAX_MEMBER` bytes."""
+    """Return the content of a member, up to `MAX_MEMBER` bytes."""
     with archive.open(name) as member:
         content = member.read(MAX_MEMBER + 1)
     if len(content) > MAX_MEMBER:
@@ -96,7 +96,7 @@ def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
 
 
 def path_fault(name: str) -> str | None:
-    """Return why a member of an archive must not be extracted under its name, or None."""
+    """Return why the name of an archive member is unsafe to extract, or None."""
     posix, windows = PurePosixPath(name), PureWindowsPath(name)
     if posix.is_absolute() or windows.drive or windows.root:
         return f"its member {name!r} has an absolute path"
@@ -106,7 +106,7 @@ def path_fault(name: str) -> str | None:
 
 
 def zip_member_fault(member: zipfile.ZipInfo) -> str | None:
-    """Return why a member of a zip archive must not be extracted, or None."""
+    """Return why a member of a zip archive is unsafe to extract, or None."""
     if member.external_attr >> 28 == LINK:
         return f"its member {member.filename!r} is a link"
     if member.file_size > MAX_RATIO * max(member.compress_size, 1 << 10):
@@ -115,6 +115,6 @@ def zip_member_fault(member: zipfile.ZipInfo) -> str | None:
 
 
 def visible(text: str, length: int = 300) -> str:
-    """Return text without control characters, which could rewrite what stands on a terminal, and not too long."""
+    """Return text, cut to `length`, with control characters escaped, since they could overwrite a terminal."""
     shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text[:length])
     return shown if len(text) <= length else f"{shown}..."

@@ -1,4 +1,4 @@
-"""Kinds of files, recognised by their first bytes and never by their names; and what lies in the simple ones."""
+"""Recognise file formats by their first bytes, never by file names, and list the content of the simple formats."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from promptgen.loading.stack_machine import PickleError
 SAFETENSORS, PLAIN_PICKLE = "safetensors", "plain pickle"
 HEAD = 1 << 12
 MAX_HEADER = 100 << 20
-"""Bytes of the header of a safetensors file, as the format's own reader allows."""
+"""Largest header of a safetensors file, bytes; the limit of the format's own reader."""
 
 MAX_JSON = 16 << 20
 MAX_MEMBERS = 100_000
@@ -34,7 +34,7 @@ OTHER_KINDS = {
     **{b"GIF8": ("GIF image", *PICTURE), b"BM": ("BMP image", *PICTURE), b"RIFF": ("WebP image", *PICTURE)},
     **{b"II*\x00": ("TIFF image", *PICTURE), b"MM\x00*": ("TIFF image", *PICTURE)},
 }
-"""What comes in place of a weight file: name, fault and way out by the first bytes."""
+"""Files often supplied instead of a weight file: name, fault and remedy, by their first bytes."""
 
 TYPES = {
     **{"F64": ("float64", 8), "F32": ("float32", 4), "F16": ("float16", 2), "BF16": ("bfloat16", 2)},
@@ -42,11 +42,11 @@ TYPES = {
     **{"BOOL": ("bool", 1), "U16": ("uint16", 2), "U32": ("uint32", 4), "U64": ("uint64", 8)},
     **{"F8_E4M3": ("float8_e4m3fn", 1), "F8_E5M2": ("float8_e5m2", 1), "C64": ("complex64", 8)},
 }
-"""Type and bytes of a number, by its name in safetensors."""
+"""Type of a number and its size in bytes, by its name in safetensors."""
 
 
 def look_into(file: IO[bytes]) -> Contents:
-    """Return what lies in an open file; nothing in it is run, extracted, or believed without a bound."""
+    """Return the content of an open file; nothing is run or extracted, and claimed lengths are bounded."""
     head = file.read(HEAD)
     size = file.seek(0, 2)
     file.seek(0)
@@ -77,7 +77,7 @@ def _look(file: IO[bytes], head: bytes, size: int) -> Contents:
     except PickleError as error:
         if head[:1] == b"\x80":
             return Contents("pickle", faults=[f"it is broken: {error}"])
-        # The first protocols of pickles have no mark of their own.
+        # Pickles of protocols 0 and 1 have no magic number.
         fault, way_out = (
             "its first bytes belong to no known format",
             "fetch it again, or save its tensors as safetensors",
@@ -100,85 +100,85 @@ def _zip(file: IO[bytes], size: int) -> Contents:
 
 
 def _tar(file: IO[bytes]) -> Contents:
-    """Return the members of a tar archive, by their headers alone."""
-    found = Contents("tar archive", way_out="do not extract it")
+    """Return the members of a tar archive, from their headers alone."""
+    contents = Contents("tar archive", way_out="do not extract it")
     try:
         with tarfile.open(fileobj=BoundedFile(file, 1 << 20), mode="r:") as archive:
             for member in archive:
-                found.entries.append(member.name)
+                contents.entries.append(member.name)
                 if (fault := path_fault(member.name)) is not None:
-                    found.faults.append(fault)
+                    contents.faults.append(fault)
                 elif not (member.isreg() or member.isdir()):
                     kind = "a link" if member.issym() or member.islnk() else "a device"
-                    found.faults.append(f"its member {member.name!r} is {kind}")
-                if len(found.entries) >= MAX_MEMBERS:
-                    found.faults.append(f"it has more than {MAX_MEMBERS} members")
+                    contents.faults.append(f"its member {member.name!r} is {kind}")
+                if len(contents.entries) >= MAX_MEMBERS:
+                    contents.faults.append(f"it has more than {MAX_MEMBERS} members")
                     break
     except (tarfile.TarError, OSError, ValueError, OverflowError, EOFError, LookupError) as error:
         raise ArchiveError(f"it is a damaged tar archive ({error})") from error
-    if {"storages", "tensors", "pickle"} <= set(found.entries):
-        found.container = "tar archive of an early torch"
-        found.faults.append("its format is older than any that is read")
-    found.faults = found.faults[:SHOWN]
-    return found
+    if {"storages", "tensors", "pickle"} <= set(contents.entries):
+        contents.container = "tar archive of an early torch"
+        contents.faults.append("its format is too old to be supported")
+    contents.faults = contents.faults[:SHOWN]
+    return contents
 
 
 def is_safetensors(head: bytes) -> bool:
-    """Say whether a file begins like one of safetensors: with the length of a header, and the header."""
+    """Return whether a file begins like a safetensors file, with the length of a header and the header."""
     return head[8:9] == b"{" and head[:1] not in (b"{", b"[")
 
 
 def _safetensors(file: IO[bytes], size: int) -> Contents:
-    """Return the tensors that the header of a safetensors file names: their ranges must fill the file exactly."""
-    found = Contents(SAFETENSORS)
+    """Return the tensors in the header of a safetensors file; their byte ranges must fill the file exactly."""
+    contents = Contents(SAFETENSORS)
     length = struct.unpack("<Q", file.read(8))[0]
     if length > min(size - 8, MAX_HEADER):
-        found.faults.append(f"its header claims {length} bytes in a file of {size}")
-        return found
+        contents.faults.append(f"its header claims {length} bytes in a file of {size}")
+        return contents
     try:
-        header = json.loads(file.read(length), object_pairs_hook=_without_doubles)
-        found.metadata = {str(key): str(value) for key, value in dict(header.pop("__metadata__", {})).items()}
-        ranges = sorted((_add_entry(found, key, entry), key) for key, entry in header.items())
+        header = json.loads(file.read(length), object_pairs_hook=_unique_keys)
+        contents.metadata = {str(key): str(value) for key, value in dict(header.pop("__metadata__", {})).items()}
+        ranges = sorted((_add_entry(contents, key, entry), key) for key, entry in header.items())
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        found.faults.append(f"its header is damaged ({error})")
-        return found
+        contents.faults.append(f"its header is damaged ({error})")
+        return contents
     end = 0
     for (start, stop), key in ranges:
         if start != end:
             what = "overlap those before" if start < end else f"leave a gap of {start - end} bytes"
-            found.faults.append(f"the numbers of {key} {what}")
+            contents.faults.append(f"the numbers of {key} {what}")
         end = max(end, stop)
     if end != size - 8 - length:
-        found.faults.append(f"its tensors claim {end} bytes, the file has {size - 8 - length}")
-    return found
+        contents.faults.append(f"its tensors claim {end} bytes, the file has {size - 8 - length}")
+    return contents
 
 
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         raise ValueError("it has a key twice")
     return content
 
 
-def _add_entry(found: Contents, key: str, entry: Mapping[str, Any]) -> tuple[int, int]:
-    """Add a tensor of a safetensors file; return the range of bytes that it claims."""
+def _add_entry(contents: Contents, key: str, entry: Mapping[str, Any]) -> tuple[int, int]:
+    """Add a tensor of a safetensors file to `contents`; return the byte range that it claims."""
     shape, (start, end) = tuple(entry["shape"]), entry["data_offsets"]
     if not (is_sane(shape) and is_sane([start, end])):
         raise ValueError(f"{key} has an impossible shape")
     dtype, width = TYPES.get(entry["dtype"], (str(entry["dtype"]), 0))
-    found.tensors.append(TensorEntry(key, shape, dtype))
+    contents.tensors.append(TensorEntry(key, shape, dtype))
     if not width:
-        found.faults.append(f"{key} has numbers of the unknown type {dtype}")
+        contents.faults.append(f"{key} has numbers of the unknown type {dtype}")
     elif start > end or math.prod(shape) * width != end - start:
-        found.faults.append(f"{key} claims shape {shape} over bytes {start} to {end}")
+        contents.faults.append(f"{key} claims shape {shape} over bytes {start} to {end}")
     return start, end
 
 
 def _npz(file: IO[bytes]) -> Contents:
-    """Return the arrays of an npz file, by their headers alone."""
+    """Return the arrays of an npz file, from their headers alone."""
     from numpy.lib import format as npy
 
-    found = Contents("npz arrays", way_out="save its arrays as numbers")
+    contents = Contents("npz arrays", way_out="save its arrays as numbers")
     with open_zip(file) as archive:
         for member in archive.infolist():
             with archive.open(member) as stream:
@@ -187,10 +187,10 @@ def _npz(file: IO[bytes]) -> Contents:
                 shape, _, dtype = read(stream, max_header_size=10_000)
             if not is_sane(shape):
                 raise ArchiveError(f"its array {member.filename} has an impossible shape")
-            found.tensors.append(TensorEntry(member.filename.removesuffix(".npy"), shape, str(dtype)))
+            contents.tensors.append(TensorEntry(member.filename.removesuffix(".npy"), shape, str(dtype)))
             if dtype.hasobject:
-                found.faults.append(f"its array {member.filename} is a pickle of objects")
-    return found
+                contents.faults.append(f"its array {member.filename} is a pickle of objects")
+    return contents
 
 
 def _json(file: IO[bytes], size: int) -> Contents:
@@ -199,5 +199,5 @@ def _json(file: IO[bytes], size: int) -> Contents:
     try:
         content = json.loads(file.read(size))
     except (ValueError, RecursionError) as error:
-        return Contents("unknown", faults=[f"it begins like JSON, and is not ({error})"])
+        return Contents("unknown", faults=[f"it begins like JSON but is not valid JSON ({error})"])
     return Contents("JSON", entries=list(map(str, content)) if isinstance(content, dict) else [])

@@ -1,4 +1,4 @@
-"""Which network a file looks like, by the names and shapes of its tensors."""
+"""Recognise the network of a weight file by the names and shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from promptgen.loading.inspection.torch_files import Contents
 FORMAT = "promptgen"
 DIFFAE = "diffusion autoencoder"
 ENTRIES = ("state_dict", "g_ema", "E_flame", "ema_model", "model", "net", "module", "_orig_mod")
-"""Parts with which keys may begin: entries of published files, trainings and wrappers."""
+"""Leading parts of keys: entries of published files and of trainings, and wrappers."""
 
 KEYS = {
     f"{DIFFAE}, with its latent network": ["latent_net."],
@@ -23,16 +23,16 @@ KEYS = {
     "ArcFace": ["input_layer.0.weight", "output_layer.3.weight"],
     "DECA": ["encoder.conv1.weight"],
 }
-"""Keys that a network alone has, or with a dot at their end the beginnings of such keys."""
+"""Keys that only one network has; a trailing dot marks a prefix of such keys."""
 
 
-def name_network(found: Contents) -> str | None:
-    """Return what a file's network is called, with its size where that is in the file; None if it is not known."""
-    if FORMAT in found.metadata:
-        return _own(found.metadata[FORMAT])
-    if found.scan and (family := name_pickle(found.scan)):
+def name_network(contents: Contents) -> str | None:
+    """Return the name of the network in a file, with its size if the file states it; None if it is not recognised."""
+    if FORMAT in contents.metadata:
+        return _own(contents.metadata[FORMAT])
+    if contents.scan and (family := name_pickle(contents.scan)):
         return family
-    shapes = {_inner_key(tensor.key): tensor.shape for tensor in found.tensors}
+    shapes = {_inner_key(tensor.key): tensor.shape for tensor in contents.tensors}
     for name, keys in KEYS.items():
         if all(key in shapes or (key[-1] == "." and any(k.startswith(key) for k in shapes)) for key in keys):
             return name
@@ -40,12 +40,12 @@ def name_network(found: Contents) -> str | None:
 
 
 def _inner_key(key: str) -> str:
-    """Return a tensor's key without the entries and wrappers before it."""
+    """Return a tensor's key without leading entries and wrappers."""
     return ".".join(itertools.dropwhile(ENTRIES.__contains__, key.split(".")))
 
 
 def _sized(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    """Return the name of a network whose size stands in its shapes."""
+    """Return the name of a network that is recognised by its shapes, with its size."""
     if {"input.input", "to_rgb1.conv.weight"} <= shapes.keys():
         levels = len({key.split(".")[1] for key in shapes if key.startswith("to_rgbs.")})
         return f"StyleGAN2 of {4 << levels} pixels" if levels < 16 else "StyleGAN2"
@@ -66,7 +66,7 @@ def _sized(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
 
 
 def _own(text: str) -> str:
-    """Return what one of our own files is, by the config inside it."""
+    """Return the description of one of this library's own files, from the config inside it."""
     try:
         config = dict(json.loads(text)["config"])
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -1,4 +1,4 @@
-"""Generators saved as whole objects, each with the source text of its class: what such a pickle may name, and says."""
+"""Pickles of whole generator objects that contain the source text of their classes: allowed names and recognition."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from promptgen.loading.inspection.pickles import Scan
 from promptgen.loading.stack_machine import Record
 
 PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
-"""What an object that brings its source text is stored as a call of."""
+"""Function whose call stores an object together with the source text of its class."""
 
 PLAIN = ("bool", "bytes", "float", "frozenset", "int", "list", "set", "str")
 PLAIN_NAMES = frozenset(f"builtins.{name}" for name in PLAIN)
-"""Names that any file may use, and that become records."""
+"""Names that any file may use; they become records."""
 
 CLASSES = frozenset(
     {
@@ -30,7 +30,7 @@ CLASSES = frozenset(
         *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "Boolean", "Bytes", "Enum", "Float", "Integer", "String")),
     }
 )
-"""What such a file may name beside plain data and tensors; it becomes records."""
+"""Names that such a file may use in addition to plain data and tensors; they become records."""
 
 MADE = frozenset(
     {
@@ -39,7 +39,7 @@ MADE = frozenset(
         *("torch.storage._load_from_bytes", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"),
     }
 )
-"""What plain data and tensors are made by: `promptgen.loading.restricted` has a function of its own for each."""
+"""Functions that make plain data and tensors; `promptgen.loading.restricted` replaces each by its own."""
 
 STYLENERF = "StyleNeRF"
 OTHER_PACKAGES = {
@@ -47,11 +47,11 @@ OTHER_PACKAGES = {
     "BaselineGAN.Networks.": "an R3GAN pickle with the names of its early code",
     "dnnlib.tflib.network.": "a StyleGAN pickle for TensorFlow",
 }
-"""Families whose classes are imported by name, by the beginning of the names."""
+"""Families whose classes are imported by name, keyed by the prefix of these names."""
 
 
 def name_pickle(content: Scan) -> str | None:
-    """Return the family of the generator that a pickle holds as an object, by its modules; None if it holds none."""
+    """Return the family of the generator object in a pickle, recognised by its modules; None if there is none."""
     for start, family in OTHER_PACKAGES.items():
         if any(name.startswith(start) for name in content.names):
             return family
@@ -73,7 +73,7 @@ def name_pickle(content: Scan) -> str | None:
 
 
 def attributes(record: Any) -> Mapping[Any, Any]:
-    """Return the attributes of a stored object, none if it has none."""
+    """Return the attributes of a stored object; empty if it has none."""
     state = record.state if isinstance(record, Record) else None
     if isinstance(record, Record) and record.name == PERSISTENT and record.arguments:
         state = _items(record.arguments[0]).get("state")

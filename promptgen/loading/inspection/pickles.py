@@ -1,4 +1,4 @@
-"""What a pickle would do, found without doing it: the names that it uses, the calls, and what they are made of."""
+"""List what a pickle would do without running it: the names it uses, its calls and their arguments."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from promptgen.loading.stack_machine import (
 )
 
 MAX_MEMO = 1 << 22
-"""Highest number under which a pickle may remember an object: some readers make a table of that length."""
+"""Largest memo index of a pickle; some readers allocate a table of that length."""
 
 COMPUTED = "(computed)"
-"""Name of a record whose function only running the pickle would give; no file has it, since its names have a dot."""
+"""Name of a record whose function is known only by running the pickle; real names differ, since they contain a dot."""
 
 HASHING = frozenset({SET, "collections.Counter", "collections.OrderedDict"})
-"""What puts its argument's elements into a set or dict."""
+"""Classes that hash the elements of their argument."""
 
 
 @dataclass(eq=False, slots=True)
 class Outside:
-    """An object outside the pickle: in a torch file, numbers."""
+    """An object stored outside the pickle; in a torch file, a storage of numbers."""
 
     identity: Any
 
 
 @dataclass
 class Scan:
-    """What a pickle would do.
+    """Effects of a pickle.
 
     Attributes:
-        root: what stands for the object that it would make.
-        names: functions and classes that it names, in the order of their first mention.
+        root: stand-in for the object that the pickle would create.
+        names: names of the functions and classes that it uses, in the order of their first use.
         calls: all calls, in order.
-        outside: the objects outside the pickle that it asks for.
-        states: each object that it gives a state, and the state.
-        embedded: pieces of bytes inside it that begin like a pickle.
+        outside: the objects outside the pickle that it requests.
+        states: the objects whose state it sets, with the state.
+        embedded: byte strings inside it that begin like a pickle.
     """
 
     root: Any = None
@@ -59,26 +59,26 @@ class Scan:
 
 
 def scan(file: IO[bytes] | BoundedFile) -> Scan:
-    """Follow one pickle, from the file's present position to the end of the pickle.
+    """List the effects of one pickle, read from the current position of the file to the end of the pickle.
 
     Args:
-        file: what to read; a `BoundedFile` keeps lengths that the pickle merely claims from costing memory.
+        file: an open binary file; a `BoundedFile` prevents claimed lengths from costing memory.
 
     Raises:
-        PickleError: it is not a pickle, or is broken, or needs more than the limits of this module.
+        PickleError: the content is not a pickle, is damaged, or exceeds the limits of this module.
     """
     machine = _Scanner()
     try:
         machine.result.root = machine.run(file)
     except (IndexError, KeyError) as error:
-        raise PickleError("its instructions take more than they have put down") from error
+        raise PickleError("its instructions pop more objects than they push") from error
     except (ValueError, OverflowError, MemoryError) as error:
         raise PickleError(" ".join(str(error).split()) or "it does not fit into memory") from error
     return machine.result
 
 
 class _Scanner(StackMachine):
-    """Records everything, of every protocol, and refuses only what would cost memory or time."""
+    """Records every effect, for all protocols, and refuses only what would cost too much memory or time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,11 +92,11 @@ class _Scanner(StackMachine):
 
     def remember(self, index: int) -> None:
         if not 0 <= index <= MAX_MEMO:
-            raise PickleError(f"it remembers an object under the number {index}")
+            raise PickleError(f"it stores an object under the memo index {index}, expected at most {MAX_MEMO}")
         super().remember(index)
 
     def named(self, module: Any, name: Any) -> Reference:
-        """Return a function or class, under the name that it has in Python 3."""
+        """Return a reference to a function or class under its Python 3 name."""
         if not (isinstance(module, str) and isinstance(name, str)):
             module, name = COMPUTED, COMPUTED
         module, name = _compat_pickle.NAME_MAPPING.get((module, name), (module, name))
@@ -115,13 +115,13 @@ class _Scanner(StackMachine):
         return record
 
     def _spend(self, count: int) -> None:
-        """Count what calls are given: a pickle can call with one long tuple again and again."""
+        """Count the arguments of calls, since a pickle can pass one long tuple again and again."""
         self.arguments_left -= count
         if self.arguments_left < 0:
             raise PickleError("its calls have more arguments than it has instructions")
 
     def _hash(self, record: Record, argument: Any) -> None:
-        """Make the argument of what makes a set or dict the record's content."""
+        """Add the elements in the argument of a set or dict to the record."""
         if not isinstance(argument, list | tuple | dict):
             raise PickleError(f"it makes a {record.name} of a {kind_of(argument)}")
         self._spend(len(argument))
@@ -133,7 +133,7 @@ class _Scanner(StackMachine):
         else:
             for pair in argument:
                 if not isinstance(pair, list | tuple) or len(pair) != 2:
-                    raise PickleError(f"it gives {record.name} what is not pairs")
+                    raise PickleError(f"it makes a {record.name} of elements that are not pairs")
                 self.check_keys([pair[0]])
                 record.items[pair[0]] = pair[1]
 
@@ -146,13 +146,13 @@ class _Scanner(StackMachine):
         self.result.outside.append(self.stack[-1])
 
     def put_filled(self, container: Any, fill: Callable[[list[Any]], None]) -> None:
-        """Put down a container that has everything above the last mark in it."""
+        """Push a container filled with everything above the last mark."""
         content = self.take_to_mark()
         self.put(container)
         fill(content)
 
     def pop(self) -> None:
-        """Drop the uppermost object, or the mark if nothing lies on it."""
+        """Drop the top object, or the mark if nothing is above it."""
         if self.stack:
             self.stack.pop()
         else:
@@ -192,4 +192,4 @@ class _Scanner(StackMachine):
         "NEXT_BUFFER": lambda machine, _: machine.put_outside(None),
         "READONLY_BUFFER": lambda machine, _: None,
     }
-    """With the steps of protocols 0 and 1, and those that weight files do without."""
+    """Adds the opcodes of protocols 0 and 1, and those that weight files do not need."""

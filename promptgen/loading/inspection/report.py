@@ -1,4 +1,4 @@
-"""`promptgen inspect`: says what files are, for people and for programs; it changes and runs nothing."""
+"""`promptgen inspect`: describe files, as text or JSON, without changing or running anything."""
 
 from __future__ import annotations
 
@@ -24,45 +24,45 @@ from promptgen.model_files.cards import Card, load_cards
 
 SHOWN = 5
 WIDTH, LONGEST = 100, 600
-"""Characters of a line, and of all lines of one item."""
+"""Characters per line, and per item."""
 
 READ, REFUSED, UNREADABLE = 0, 1, 2
-"""Exit statuses: all files can be read; one would be refused; one could not be inspected."""
+"""Exit statuses: all files are readable; a file would be refused; a file could not be inspected."""
 
 OWN_ENTRY = "state_dict.ema_model."
-"""Where a diffusion autoencoder has its weights, whose reader leaves out the objects of its training."""
+"""Prefix of the weights of a diffusion autoencoder, whose reader ignores the objects of its training."""
 
 SAFE = {
-    **dict.fromkeys((ZIP, LEGACY), "tensors and plain containers alone"),
-    SAFETENSORS: "numbers and text alone",
-    "npz arrays": "numbers alone",
-    "JSON": "text alone",
-    **dict.fromkeys(("zip archive", "tar archive"), "nothing leaves its folder; inspect what comes out of it as well"),
+    **dict.fromkeys((ZIP, LEGACY), "only tensors and plain containers"),
+    SAFETENSORS: "only numbers and text",
+    "npz arrays": "only numbers",
+    "JSON": "only text",
+    **dict.fromkeys(("zip archive", "tar archive"), "no member leaves its folder; inspect the extracted files as well"),
 }
-"""Why a container without faults is safe."""
+"""Why a container without faults is safe to read."""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a file is.
+    """Description of a file.
 
     Attributes:
-        path: the file.
-        size: bytes.
-        sha256: of the whole file.
+        path: path of the file.
+        size: size in bytes.
+        sha256: checksum of the whole file.
         container: name of its format.
-        entries: names at its top level.
-        tensors: number of its tensors.
-        numbers: how many numbers they hold, each tensor counted once.
-        dtypes: how many tensors there are of each type.
-        largest: the tensors with the most numbers.
-        allowed: functions and classes that reading its pickles names, and that are let through.
-        refused: those that are not.
+        entries: names at the top level.
+        tensors: number of tensors.
+        numbers: total number of elements; a tensor with several keys counts once.
+        dtypes: number of tensors by type.
+        largest: the tensors with the most elements.
+        allowed: functions and classes that its pickles name and that are allowed.
+        refused: functions and classes that its pickles name and that are refused.
         nested: number of pickles inside its pickle.
-        network: what its network looks like, if it is known.
-        cards: names of the cards it belongs to, and why.
-        safe: whether this library reads such a file.
-        verdict: the same in a sentence.
+        network: description of the network; None if it is not recognised.
+        cards: the matching model cards, with the reason.
+        safe: whether this library can read the file safely.
+        verdict: the same as a sentence.
     """
 
     path: str
@@ -84,43 +84,43 @@ class Inspection:
 
 
 def inspect_file(path: Path, cards: Mapping[str, Card] | None = None) -> Inspection:
-    """Say what a file is.
+    """Describe a file.
 
     Args:
         path: the file.
-        cards: the cards that it is looked for in; None means those of this package.
+        cards: model cards to compare the file with; None means the cards of this package.
 
     Raises:
-        ConfigError: a card of this package is not one.
-        ModelFileError: it is missing, is not a file, or may not be read.
+        ConfigError: a card of this package is invalid.
+        ModelFileError: the file is missing, is not a regular file, or cannot be read.
     """
     try:
         if not path.is_file():
             raise ModelFileError(f"{path}: {'not a file but a folder' if path.is_dir() else 'no such file'}")
         with path.open("rb") as file:
-            found = look_into(file)
+            contents = look_into(file)
         digest, size = sha256_of(path), path.stat().st_size
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read ({error.strerror or error})") from error
-    inner = list(_inner_scans(found.scan)) if found.scan else []
-    scans = [found.scan, *inner] if found.scan else []
-    objects = found.container == PLAIN_PICKLE and PERSISTENT in scans[0].names
+    inner = list(_inner_scans(contents.scan)) if contents.scan else []
+    scans = [contents.scan, *inner] if contents.scan else []
+    objects = contents.container == PLAIN_PICKLE and PERSISTENT in scans[0].names
     read_as_records = CLASSES | MADE | PLAIN_NAMES if objects else ()
     refused = dict.fromkeys(name for one in scans for name in refused_names(one) if name not in read_as_records)
-    network = name_network(found)
-    safe, verdict = _judge(found, list(refused), network or "")
-    root = found.scan.root if found.scan else None
+    network = name_network(contents)
+    safe, verdict = _judge(contents, list(refused), network or "")
+    root = contents.scan.root if contents.scan else None
     names = root.items if isinstance(root, Record) else root if isinstance(root, dict) else {}
-    distinct = [tensor for tensor in found.tensors if not tensor.again]
+    distinct = [tensor for tensor in contents.tensors if not tensor.again]
     return Inspection(
         path=str(path),
         size=size,
         sha256=digest,
-        container=found.container,
-        entries=[str(name)[:80] for name in names] or found.entries or [tensor.key for tensor in found.tensors],
-        tensors=len(found.tensors),
+        container=contents.container,
+        entries=[str(name)[:80] for name in names] or contents.entries or [tensor.key for tensor in contents.tensors],
+        tensors=len(contents.tensors),
         numbers=sum(tensor.count for tensor in distinct),
-        dtypes=dict(Counter(tensor.dtype for tensor in found.tensors)),
+        dtypes=dict(Counter(tensor.dtype for tensor in contents.tensors)),
         largest=sorted(distinct, key=lambda tensor: (-tensor.count, tensor.key))[:SHOWN],
         allowed=[name for name in dict.fromkeys(name for one in scans for name in one.names) if name not in refused],
         refused=list(refused),
@@ -133,48 +133,48 @@ def inspect_file(path: Path, cards: Mapping[str, Card] | None = None) -> Inspect
 
 
 def _inner_scans(outer: Scan, depth: int = 3) -> Iterator[Scan]:
-    """Yield what the pickles would do that lie as bytes inside a pickle, and those inside them, down to a depth."""
+    """Yield the scans of the pickles embedded as bytes in a pickle, recursively down to `depth`."""
     for piece in outer.embedded if depth else ():
         stream = BoundedFile(io.BytesIO(piece))
         while stream.tell() < stream.size:
             try:
                 inner = scan(stream)
-            except PickleError:  # numbers follow, or it only began like a pickle
+            except PickleError:  # the rest is numbers, or only began like a pickle
                 break
             yield inner
             yield from _inner_scans(inner, depth - 1)
 
 
-def _judge(found: Contents, refused: list[str], network: str) -> tuple[bool, str]:
-    """Say whether a file is read, and why, or why not."""
-    own_reader = found.container == ZIP and any(tensor.key.startswith(OWN_ENTRY) for tensor in found.tensors)
+def _judge(contents: Contents, refused: list[str], network: str) -> tuple[bool, str]:
+    """Return whether a file is safe to read, and the reason."""
+    own_reader = contents.container == ZIP and any(tensor.key.startswith(OWN_ENTRY) for tensor in contents.tensors)
     if refused and not own_reader:
         return False, f"would run {_some(refused)}: refused"
-    if found.faults:
-        return False, f"refused: {_some(found.faults, '; ')}; {found.way_out}"
+    if contents.faults:
+        return False, f"refused: {_some(contents.faults, '; ')}; {contents.way_out}"
     if refused:
-        return True, f"safe to read by its own reader alone, which leaves out {_some(refused)}; others would run that"
-    if found.container in SAFE:
-        return True, f"safe to read: {SAFE[found.container]}"
+        return True, f"safe to read by its own reader alone, which leaves out {_some(refused)}; others would run them"
+    if contents.container in SAFE:
+        return True, f"safe to read: {SAFE[contents.container]}"
     if network.startswith(STYLENERF):
-        return True, "safe to read by its own reader alone: the source text in it is never run"
-    return False, "refused: no reader here takes such a pickle; save its tensors as safetensors"
+        return True, "safe to read by its own reader alone, which never runs the source text in it"
+    return False, "refused: no reader here supports such a pickle; save its tensors as safetensors"
 
 
 def _matching(cards: Mapping[str, Card], path: Path, digest: str) -> dict[str, str]:
-    """Return the cards that a file belongs to, with the reason: its content is known, or only its name is."""
+    """Return the cards that match a file, by its sha256 or else by its name, with the reason."""
     content = [name for name, card in cards.items() if digest in {wanted.sha256 for wanted in card.files}]
     if content:
         return dict.fromkeys(content, "by its sha256")
     named = {name: card for name, card in cards.items() if path.name in {wanted.file for wanted in card.files}}
     if path.parent.name in named:  # the folder in which `fetch` puts the model's files
         named = {path.parent.name: named[path.parent.name]}
-    known = {wanted.file for card in named.values() for wanted in card.files if wanted.sha256}
-    return dict.fromkeys(named, "by its name; the sha256 is another" if path.name in known else "by its name alone")
+    with_sha256 = {wanted.file for card in named.values() for wanted in card.files if wanted.sha256}
+    return dict.fromkeys(named, "by its name; the sha256 differs" if path.name in with_sha256 else "by its name alone")
 
 
 def to_text(result: Inspection) -> str:
-    """Return what a file is as lines for a terminal; control characters in its names are made visible."""
+    """Return the description of a file for a terminal, with control characters escaped."""
     several = len(result.dtypes) > 1
     dtypes = ", ".join(f"{count} {dtype}" if several else dtype for dtype, count in result.dtypes.items())
     rows = {
@@ -198,14 +198,14 @@ def to_text(result: Inspection) -> str:
 
 
 def _some(words: Iterable[str], separator: str = ", ") -> str:
-    """Return the first words, and how many more there are."""
+    """Return the first words and the number of those omitted."""
     listed = list(words)
     more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
     return separator.join(listed[:SHOWN]) + more
 
 
 def main(paths: list[Path], as_json: bool) -> int:
-    """Print what each file is; return the exit status, the worst of all files."""
+    """Print a description of each file; return the exit status, the worst over all files."""
     status, results, cards = READ, [], load_cards(Path.cwd() / "models")
     for path in paths:
         try:

@@ -1,8 +1,8 @@
-"""What a file of ``torch.save`` holds, and whether reading it is safe; found without torch.
+"""Examine a ``torch.save`` file without torch: its tensors, and whether it is safe to read.
 
-``torch.load(weights_only=True)`` refuses most of what is looked for here too. But it cannot say why in words that help,
-advises to read the file unsafely, believes the lengths in a compressed archive, and uses memory as it finds it where a
-file of the old format leaves a tensor without numbers.
+``torch.load(weights_only=True)`` also refuses most unsafe files. But its errors are hard to understand and advise to
+read the file unsafely, it trusts the lengths in a compressed archive, and it leaves memory uninitialised where a file
+of the old format lacks the numbers of a tensor.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from promptgen.loading.inspection.pickles import HASHING, Outside, Scan, scan
 from promptgen.loading.stack_machine import MAX_INTEGER, PickleError, Record, Reference
 
 MAGIC = 0x1950A86A20F9469CFC6C
-"""What the old format begins with."""
+"""Magic number of the old format."""
 
 ZIP, LEGACY, TORCHSCRIPT = "torch zip", "legacy torch pickle", "TorchScript archive"
 
@@ -33,13 +33,13 @@ STORAGES = {
     **{"ShortStorage": ("int16", 2), "CharStorage": ("int8", 1), "ByteStorage": ("uint8", 1)},
     **{"BoolStorage": ("bool", 1), "ComplexFloatStorage": ("complex64", 8), "ComplexDoubleStorage": ("complex128", 16)},
 }
-"""Type and bytes of the numbers, by the name of their storage."""
+"""Type of the numbers and their size in bytes, by the name of the storage."""
 
 PARAMETER = "torch._utils._rebuild_parameter"
 REBUILDERS = frozenset({"torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"})
 CALLABLE = REBUILDERS | {
     "_codecs.encode",
-    "argparse.Namespace",  # trainings save their options
+    "argparse.Namespace",  # trainings save their options as one
     "builtins.complex",
     "builtins.set",
     "collections.Counter",
@@ -48,10 +48,10 @@ CALLABLE = REBUILDERS | {
     PARAMETER,
     "torch.device",
 }
-"""What the pickle of a torch file may call: it makes tensors and plain containers, and nothing else."""
+"""Names that the pickle of a torch file may call; they create only tensors and plain containers."""
 
 NAMEABLE = re.compile(r"torch\.(\w+Storage|float\d+|bfloat16|u?int\d+|bool|complex\d+)")
-"""What it may name without calling it."""
+"""Names that the pickle may use but not call."""
 
 WITH_STATE = frozenset({"argparse.Namespace", "collections.OrderedDict"})
 MAX_DIMENSIONS = 8
@@ -68,7 +68,7 @@ class TensorEntry:
         key: dotted path through the file's containers.
         shape: its shape.
         dtype: type of its numbers.
-        again: whether a key before has already named the same tensor.
+        again: whether an earlier key refers to the same tensor.
     """
 
     key: str
@@ -83,16 +83,16 @@ class TensorEntry:
 
 @dataclass
 class Contents:
-    """What lies in a file.
+    """Content of a file.
 
     Attributes:
         container: name of the format.
-        entries: names at its top level.
+        entries: names at the top level.
         tensors: its tensors.
-        scan: what its pickle would do, where there is one.
-        metadata: text that the file has about itself.
-        faults: why it is not read, in words; none if it is.
-        way_out: what to do about that.
+        scan: effects of its pickle; None without a pickle.
+        metadata: metadata of the file.
+        faults: reasons for refusing the file, in words; empty if there are none.
+        way_out: how to fix the faults.
     """
 
     container: str
@@ -105,7 +105,7 @@ class Contents:
 
 
 class Storage(NamedTuple):
-    """The numbers that a tensor shows, as its pickle describes them."""
+    """The storage behind a tensor, as its pickle describes it."""
 
     key: str
     dtype: str
@@ -114,18 +114,18 @@ class Storage(NamedTuple):
 
 
 def refused_names(content: Scan) -> list[str]:
-    """Return the functions and classes that the pickle of a torch file may not name, or not call."""
+    """Return the names that the pickle of a torch file uses or calls although it may not."""
     named = [name for name in content.names if name not in CALLABLE and not NAMEABLE.fullmatch(name)]
     return list(dict.fromkeys([*named, *(call.name for call in content.calls if call.name not in CALLABLE)]))
 
 
 def examine_zip(file: IO[bytes], size: int) -> Contents:
-    """Return what a torch file in a zip archive of `size` bytes holds.
+    """Return the content of a torch file in a zip archive of `size` bytes.
 
     Raises:
         ArchiveError: the archive is damaged.
     """
-    found = Contents(ZIP)
+    contents = Contents(ZIP)
     with open_zip(file) as archive:
         members = archive.infolist()
         sizes = {member.filename: member.file_size for member in members}
@@ -135,43 +135,43 @@ def examine_zip(file: IO[bytes], size: int) -> Contents:
             fault = "it is a TorchScript archive, which holds programs"
             return Contents(TORCHSCRIPT, faults=[fault], way_out="ask for its state dict")
         packed = [m for m in members if m.compress_type != zipfile.ZIP_STORED or m.flag_bits & 1]
-        # torch finds members whatever their case, in the folder of the first one.
+        # torch ignores the case of members, and reads the folder of the first one.
         (twice, count), *_ = Counter(member.filename.casefold() for member in members).most_common(1)
         if count > 1:
-            found.faults.append(f"its archive has the member {twice} twice")
+            contents.faults.append(f"its archive has the member {twice} twice")
         elif any(not member.filename.startswith(prefix) for member in members):
-            found.faults.append(f"its archive has members outside the folder {prefix[:40]}")
+            contents.faults.append(f"its archive has members outside the folder {prefix[:40]}")
         elif packed:
-            found.faults.append(f"its member {packed[0].filename} is compressed or encrypted, unlike torch.save's")
+            contents.faults.append(f"its member {packed[0].filename} is compressed or encrypted, unlike torch.save's")
         elif (claimed := sum(sizes.values())) > size:
-            found.faults.append(f"its members claim {claimed} bytes in a file of {size}")
-        if found.faults:
-            return found
-        content = read_member(archive, name)
+            contents.faults.append(f"its members claim {claimed} bytes in a file of {size}")
+        if contents.faults:
+            return contents
+        pickled = read_member(archive, name)
     try:
-        found.scan = scan(io.BytesIO(content))
+        contents.scan = scan(io.BytesIO(pickled))
     except PickleError as error:
-        found.faults.append(f"its pickle is broken: {error}")
-        return found
-    keys = [storage.key for ask in found.scan.outside if (storage := storage_of(ask))]
-    return _checked(found, {key: sizes.get(f"{prefix}data/{key}") for key in keys})
+        contents.faults.append(f"its pickle is broken: {error}")
+        return contents
+    keys = [storage.key for item in contents.scan.outside if (storage := storage_of(item))]
+    return _checked(contents, {key: sizes.get(f"{prefix}data/{key}") for key in keys})
 
 
 def examine_legacy(file: IO[bytes]) -> Contents:
-    """Return what a file of torch's old format holds: five pickles, and then the numbers."""
-    found = Contents(LEGACY)
+    """Return the content of a file in torch's old format: five pickles, followed by the numbers."""
+    contents = Contents(LEGACY)
     bounded = BoundedFile(file)
     try:
         preamble = [scan(bounded) for _ in range(3)]
         content, keys = scan(bounded), scan(bounded)
     except PickleError as error:
-        found.faults.append(f"its pickle is broken: {error}")
-        return found
-    found.scan = content
+        contents.faults.append(f"its pickle is broken: {error}")
+        return contents
+    contents.scan = content
     if any(part.names for part in (*preamble, keys)) or not isinstance(keys.root, list):
-        found.faults.append("its first pickles are not those of torch.save")
-        return found
-    widths = {storage.key: storage.width for ask in content.outside if (storage := storage_of(ask))}
+        contents.faults.append("its first pickles are not those of torch.save")
+        return contents
+    widths = {storage.key: storage.width for item in content.outside if (storage := storage_of(item))}
     sizes: dict[str, int | None] = dict.fromkeys(widths)
     for key in keys.root:
         head = bounded.read(8)
@@ -182,23 +182,23 @@ def examine_legacy(file: IO[bytes]) -> Contents:
             break
         sizes[key] = length
         bounded.seek(length, io.SEEK_CUR)
-    return _checked(found, sizes)
+    return _checked(contents, sizes)
 
 
-def _checked(found: Contents, sizes: dict[str, int | None]) -> Contents:
-    """Return the content with its tensors and faults, where the file has so many bytes for each storage."""
-    assert found.scan is not None
-    found.tensors = list(islice(_tensors(found.scan.root, "", 0, set()), MAX_TENSORS))
-    faults = [_storage_fault(ask, sizes) for ask in found.scan.outside]
-    faults += [_call_fault(call) for call in found.scan.calls]
-    faults += [_state_fault(target, state) for target, state in found.scan.states]
-    found.faults += dict.fromkeys(fault for fault in faults if fault)
-    return found
+def _checked(contents: Contents, sizes: dict[str, int | None]) -> Contents:
+    """Add the tensors and faults to the content of a file; `sizes` has the bytes in the file for each storage."""
+    assert contents.scan is not None
+    contents.tensors = list(islice(_tensors(contents.scan.root, "", 0, set()), MAX_TENSORS))
+    faults = [_storage_fault(item, sizes) for item in contents.scan.outside]
+    faults += [_call_fault(call) for call in contents.scan.calls]
+    faults += [_state_fault(target, state) for target, state in contents.scan.states]
+    contents.faults += dict.fromkeys(fault for fault in faults if fault)
+    return contents
 
 
-def storage_of(ask: Any) -> Storage | None:
-    """Return the storage that an object outside the pickle is, or None if it is not described as one."""
-    identity = ask.identity if isinstance(ask, Outside) else None
+def storage_of(item: Any) -> Storage | None:
+    """Return the storage that an object outside the pickle describes; None if it does not describe one."""
+    identity = item.identity if isinstance(item, Outside) else None
     if not isinstance(identity, tuple) or len(identity) not in (5, 6) or identity[5:] not in ((), (None,)):
         return None
     tag, kind, key, _, count = identity[:5]
@@ -209,14 +209,14 @@ def storage_of(ask: Any) -> Storage | None:
 
 
 def is_sane(numbers: Sequence[Any]) -> bool:
-    """Say whether these are counts with which to compute costs nothing."""
+    """Return whether all numbers are counts small enough to compute with at no cost."""
     return len(numbers) <= MAX_DIMENSIONS and all(type(n) is int and 0 <= n < MAX_INTEGER for n in numbers)
 
 
 def tensor_fault(offset: Any, shape: Any, strides: Any, stored: int) -> str | None:
-    """Return why a tensor does not lie in a storage of `stored` numbers, or shows some of them twice, or None."""
+    """Return why a tensor exceeds its storage of `stored` numbers or uses some of them twice, or None."""
     if not isinstance(shape, tuple | list) or not isinstance(strides, tuple | list) or len(shape) != len(strides):
-        return "it has a tensor without a shape, or of another number of strides"
+        return "it has a tensor whose shape and strides do not match"
     if not (is_sane([offset]) and is_sane(shape) and is_sane(strides)):
         return "it has a tensor of an impossible shape"
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
@@ -227,7 +227,7 @@ def tensor_fault(offset: Any, shape: Any, strides: Any, stored: int) -> str | No
 
 
 def _layout(call: Record) -> tuple[Storage, Any, Any, Any] | None:
-    """Return storage, offset, shape and strides of the tensor that a call rebuilds."""
+    """Return storage, offset, shape and strides of the tensor that a call rebuilds; None if there are none."""
     storage = storage_of(call.arguments[0]) if len(call.arguments) >= 4 else None
     if storage is None:
         return None
@@ -237,10 +237,10 @@ def _layout(call: Record) -> tuple[Storage, Any, Any, Any] | None:
     return storage, offset, shape, strides
 
 
-def _storage_fault(ask: Outside, sizes: dict[str, int | None]) -> str | None:
-    storage = storage_of(ask)
+def _storage_fault(item: Outside, sizes: dict[str, int | None]) -> str | None:
+    storage = storage_of(item)
     if storage is None:
-        return "it asks for something that is not a storage of numbers"
+        return "it requests an object that is not a storage of numbers"
     held, claimed = sizes.get(storage.key), storage.numbers * storage.width
     if held is None:
         return f"it has no numbers for the storage {storage.key[:40]}"
@@ -248,7 +248,7 @@ def _storage_fault(ask: Outside, sizes: dict[str, int | None]) -> str | None:
 
 
 def _call_fault(call: Record) -> str | None:
-    """Return what is wrong with a call of one of the allowed functions, or None."""
+    """Return the fault of a call of an allowed function, or None."""
     if call.name in REBUILDERS:
         layout = _layout(call)
         return tensor_fault(*layout[1:], layout[0].numbers) if layout else "it describes a tensor in an unknown way"
@@ -258,9 +258,9 @@ def _call_fault(call: Record) -> str | None:
 
 
 def _state_fault(target: Any, state: Any) -> str | None:
-    """Return what is wrong with what an object is given after it is made, or None."""
+    """Return the fault of setting the state of an object, or None."""
     name = target.name if isinstance(target, Record) else "a plain container"
-    if isinstance(target, Record) and name not in CALLABLE:  # another program's object, which is refused or left out
+    if isinstance(target, Record) and name not in CALLABLE:  # an object of another program, refused or left out
         return None
     if name not in WITH_STATE:
         return f"it sets the state of {name}"
@@ -269,7 +269,7 @@ def _state_fault(target: Any, state: Any) -> str | None:
 
 
 def _tensors(node: Any, key: str, depth: int, seen: set[int]) -> Iterator[TensorEntry]:
-    """Yield the tensors below an object, one for each key; a parameter is the tensor in it."""
+    """Yield the tensors inside an object, one for each key; a parameter counts as its tensor."""
     if isinstance(node, Record) and node.name == PARAMETER and node.arguments:
         node = node.arguments[0]
     if isinstance(node, Record) and node.name in REBUILDERS:

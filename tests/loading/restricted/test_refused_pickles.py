@@ -81,7 +81,7 @@ def test_a_name_with_other_characters_is_shown_in_ascii(refused):
     ],
 )
 def test_steps_that_plain_data_do_without(refused, step, content):
-    assert f"it has the step {step}, which weight files do without" in refused(content)
+    assert f"it has the step {step}, which weight files do not need" in refused(content)
 
 
 @pytest.mark.parametrize(
