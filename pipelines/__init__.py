@@ -3,6 +3,7 @@
 Prefect reads its settings when it is imported, so this package sets them first; what the environment sets already wins.
 """
 
+import logging
 import os
 import time
 from pathlib import Path
@@ -25,3 +26,7 @@ _WITHOUT_SERVER = {
 
 for _name, _value in (_SETTINGS if "PREFECT_API_URL" in os.environ else _SETTINGS | _WITHOUT_SERVER).items():
     os.environ.setdefault(_name, _value)
+
+# Prefect formats the log, with times and tasks, only where nobody has: it replaces what a command of its own uses.
+for _handler in [handler for handler in logging.getLogger().handlers if type(handler) is logging.StreamHandler]:
+    logging.getLogger().removeHandler(_handler)

@@ -101,6 +101,4 @@ def _require_size(archive: Path, member: str, length: int, size: int | None) -> 
     if size is not None and length != size:
         raise ChecksumError(f"{archive}: {member} has {length} bytes, expected {size}")
     if length > LARGEST:
-        raise ModelFileError(
-            f"{archive}: {member} has {length} bytes, expected at most {LARGEST}; use another archive"
-        )
+        raise ModelFileError(f"{archive}: {member} has {length} bytes, expected at most {LARGEST}; use another archive")
