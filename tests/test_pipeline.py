@@ -274,7 +274,7 @@ def test_the_loop_ends_with_the_control_where_only_measuring_is_wanted(server, t
     assert confirmation_in(tmp_path) is None
     assert not list(tmp_path.glob("artifacts/tiny/pass-*/confirm"))
     fork(tmp_path, command="report").end()
-    assert "no de-biasing was asked for" in (tmp_path / "reports/index.html").read_text()
+    assert "de-biasing was not requested" in (tmp_path / "reports/index.html").read_text()
 
 
 def test_a_ready_made_experiment_runs_by_name(server, tmp_path):

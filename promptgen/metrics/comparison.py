@@ -18,12 +18,12 @@ from promptgen.records import Difference as DifferenceRecord
 
 @dataclass(frozen=True)
 class Comparison:
-    """How the shares of a sampler differ from those of another one.
+    """Differences of the shares of two samplers.
 
     Attributes:
-        shares: share here minus share there, of each class.
-        distances: distance to the target here minus there, by name.
-        p_value: of all shares being the same.
+        shares: difference of the share of each class, first sampler minus second.
+        distances: difference of each distance to the target, by name.
+        p_value: of the hypothesis that all shares are equal.
     """
 
     shares: tuple[Difference, ...]
@@ -40,19 +40,19 @@ def compare_counts(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Comparison:
-    """Return how class counts, (K,), differ from those of another sampler, (K,).
+    """Return the differences of two samplers from their class counts, (K,) each.
 
     Args:
-        counts: how often each class occurred here.
-        others: how often it occurred there.
-        target: wanted shares, (K,), all positive.
-        confidence: probability that an interval covers.
-        resamples: of each distance, and permutations of the test.
+        counts: occurrences of each class in the first sample, (K,).
+        others: occurrences in the second sample, (K,).
+        target: target shares, (K,), all positive.
+        confidence: confidence level of every interval, in (0, 1).
+        resamples: bootstrap resamples of each distance, and permutations of the test.
         seed: seed of both.
 
     Raises:
-        DataError: the two have different classes.
-        TooFewSamplesError: one of them has no samples.
+        DataError: the two samples have different numbers of classes.
+        TooFewSamplesError: one sample is empty.
 
     Example:
         >>> round(compare_counts([10, 30], [20, 20], [0.5, 0.5]).shares[0].value, 2)
@@ -74,15 +74,15 @@ def compare_counts(
 def change_between(
     before: Measurement, after: Measurement, *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
 ) -> Change:
-    """Return what is different in a pass from an earlier one, from what was counted of both.
+    """Return the differences of a pass from an earlier one, from the counts of both.
 
-    The shares that the control asks for are compared by Newcombe's interval; for the others see `compare_counts`.
+    The shares of the request are compared by Newcombe's interval; for the others see `compare_counts`.
 
     Args:
         before: the earlier pass.
         after: the later one.
-        confidence: probability that an interval covers.
-        resamples: of each distance, and permutations of the test.
+        confidence: confidence level of every interval, in (0, 1).
+        resamples: bootstrap resamples of each distance, and permutations of the test.
         seed: seed of both.
     """
     options = {"confidence": confidence, "resamples": resamples, "seed": seed}
@@ -110,9 +110,9 @@ def change_between(
 def _attribute_changes(
     before: AttributeBias, after: AttributeBias, options: Mapping[str, Any]
 ) -> dict[Source, AttributeChange]:
-    """Return how an attribute has moved, by every reader that counted it in both passes."""
+    """Return the change of an attribute by every source that counted it in both passes."""
     changes: dict[Source, AttributeChange] = {}
-    labels = sorted(after.target)  # in the order of the alphabet, so that no reader's own order sways the resampling
+    labels = sorted(after.target)  # sorted, so that the resampling does not depend on the order of a reader's labels
     for source in (source for source in after.by if source in before.by):
         now, then = ([bias.by[source].counts[label] for label in labels] for bias in (after, before))
         comparison = compare_counts(now, then, [after.target[label] for label in labels], **options)

@@ -1,7 +1,7 @@
-"""The report: what a run of the loop showed, in one HTML file and one JSON file.
+"""The report of a run, in one HTML file and one JSON file.
 
 It shows the record of a run, `promptgen.records.Metrics`, and computes no statistics of its own; `settings` and `run`
-are what stands beside the numbers. `sections` says in sentences what they mean, `text` holds the glossary and the
-number formats, `drawing` draws, `csv_tables` has the numbers for other programs, and `page` puts the page together.
+hold its other inputs. `sections` describes the numbers in sentences, `text` holds the glossary and the number formats,
+`drawing` draws the figures, `csv_tables` writes the numbers for other programs, and `page` assembles the page.
 Only this package needs pandas, seaborn and jinja2.
 """

@@ -1,4 +1,4 @@
-"""The numbers of a report as plain tables, for tools that draw their own plots from CSV, such as ``dvc plots``."""
+"""The numbers of a report as CSV tables, for plotting tools such as ``dvc plots``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def share_table(metrics: Metrics) -> str:
 
 
 def watched_table(metrics: Metrics) -> str:
-    """Return the shares of what is only watched as CSV: pass, attribute, source, label, value, low, high, target."""
+    """Return the shares of watched attributes as CSV: pass, attribute, source, label, value, low, high, target."""
     return _csv(
         {"pass": record.number, "attribute": name, **row}
         for record in metrics.passes
@@ -43,7 +43,7 @@ def _share_rows(attribute: AttributeBias) -> Iterator[dict[str, object]]:
 def bias_table(metrics: Metrics) -> str:
     """Return the distances to the target as CSV with a row per pass.
 
-    The KL, nats, has a column per source that counted, such as ``judge``; others are called ``judge_total_variation``.
+    The KL, nats, has a column per source, such as ``judge``; others are called ``judge_total_variation``.
     """
     return _csv({"pass": record.number, **_kl(record), **_other_distances(record)} for record in metrics.passes)
 
@@ -64,7 +64,7 @@ def _other_distances(record: PassRecord) -> dict[str, float]:
 def quality_table(metrics: Metrics) -> str:
     """Return the figures of quality and variety as CSV, a row per pass; an interval has NAME, NAME_low and NAME_high.
 
-    The columns to draw are there even without a figure, so that what draws them does not stumble.
+    Columns that are plotted exist even without a figure, so that plotting does not fail.
     """
     return _csv(
         dict.fromkeys(QUALITY_COLUMNS) | {"pass": record.number} | _quality(record) for record in metrics.passes
@@ -88,7 +88,7 @@ def _quality(record: PassRecord) -> dict[str, object]:
 
 
 def training_table(run: Run) -> str:
-    """Return all histories as CSV: pass, step (counted on from pass to pass), and every number that was recorded."""
+    """Return all histories as CSV: pass, step (continued from pass to pass), and every recorded number."""
     rows: list[dict[str, object]] = []
     before = 0
     for record, material in zip(run.metrics.passes, run.material, strict=True):
@@ -106,5 +106,5 @@ def grid(run: Run) -> Pixels:
 
 
 def _csv(rows: Iterable[Mapping[str, object]]) -> str:
-    """Return rows as CSV; the columns are all their keys, in order of appearance."""
+    """Return rows as CSV; the columns are the union of their keys, in order of appearance."""
     return str(pd.DataFrame(list(rows)).to_csv(index=False, lineterminator="\n", float_format="%.6g"))

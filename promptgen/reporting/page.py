@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing but itself: no script, no font, no address of another site."""
+"""The report as one self-contained HTML file: no script, no font, no link to another site."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from promptgen.reporting.text import formats
 from promptgen.reporting.text.glossary import DISTANCES, MEANINGS
 
 HERO_COLUMNS, HERO_TILES = 4, 16
-STRIP = 8  # latents side by side; as many as still show faces on a phone
-STRIP_ROWS = 5  # passes below each other; more would fill the page with faces that hardly differ
-LARGEST_TILE = 128  # pixels; more would only make the file larger
+STRIP = 8  # latents side by side; more would be too small on a phone
+STRIP_ROWS = 5  # rows of passes; more would fill the page with nearly equal faces
+LARGEST_TILE = 128  # pixels; larger tiles only make the file larger
 FILTERS = (
     "brief",
     "class_name",
@@ -47,26 +47,26 @@ FILTERS = (
     "points",
     "wanted",
 )
-MOST_OPEN_ROWS = 6  # a longer table starts folded
+MOST_OPEN_ROWS = 6  # longer tables start folded
 WORK = {"forward": "images made", "backward": "of these, with a gradient"}
 
 
 def environment() -> Environment:
-    """Return what reads the templates: all text is escaped, and a name that is not given is an error."""
-    made = Environment(
+    """Return the Jinja environment: all text is escaped, and an undefined name is an error."""
+    jinja = Environment(
         loader=PackageLoader("promptgen.reporting"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update({name: getattr(formats, name) for name in FILTERS})
-    made.globals["meanings"] = MEANINGS
-    return made
+    jinja.filters.update({name: getattr(formats, name) for name in FILTERS})
+    jinja.globals["meanings"] = MEANINGS
+    return jinja
 
 
 def render(run: Run) -> str:
-    """Return the page; equal runs make equal bytes."""
+    """Return the page as HTML; equal runs give equal bytes."""
     watched = watched_tables(run.metrics, run.settings)
     metrics, tiles = run.metrics, [shrink(material.tiles, LARGEST_TILE) for material in run.material]
     return (
@@ -96,7 +96,7 @@ def render(run: Run) -> str:
             control_names=_control_names(metrics),
             **_quality(metrics),
             watched=watched,
-            watched_panels=[watched_panel(metrics, *each) for each in enumerate(watched)],
+            watched_panels=[watched_panel(metrics, index, table) for index, table in enumerate(watched)],
             held_against=held_against,
             training=_training(run),
             fit_words=words.fit_words,
@@ -112,7 +112,7 @@ def render(run: Run) -> str:
 
 
 def _quality(metrics: Metrics) -> dict[str, Any]:
-    """Return what the page shows of quality and variety, by the names of the template."""
+    """Return the template variables of the section on quality and variety."""
     return {
         "quality_panels": quality_panels(metrics),
         "qualities": [record for record in metrics.passes if record.quality],
@@ -123,13 +123,13 @@ def _quality(metrics: Metrics) -> dict[str, Any]:
 
 
 def _control_names(metrics: Metrics) -> list[str]:
-    """Return the name of every figure of the control, without that of variety, in order of appearance."""
+    """Return the name of every figure of the control except diversity, in order of appearance."""
     names = dict.fromkeys(name for record in metrics.passes for name in record.control)
     return [name for name in names if name != DIVERSITY]
 
 
 def _training(run: Run) -> list[tuple[PassRecord, list[Panel]]]:
-    """Return the curves of every pass that was trained."""
+    """Return the training curves of every trained pass."""
     passes = zip(run.metrics.passes, run.material, strict=True)
     return [
         (record, training_panels(run.metrics, record, material.history))
@@ -139,16 +139,16 @@ def _training(run: Run) -> list[tuple[PassRecord, list[Panel]]]:
 
 
 def _hero(metrics: Metrics, tiles: Sequence[Pixels]) -> list[tuple[PassRecord, str]]:
-    """Return the passes of the opening picture, with some of their samples: the first, the control's, the last."""
+    """Return the passes shown at the top, with some of their samples: the first, the control's and the last."""
     control = [index for index, record in enumerate(metrics.passes) if record.kind == "control"]
     chosen = sorted({0, *control[:1], len(metrics.passes) - 1})
     return [(metrics.passes[i], data_uri(sheet(tiles[i][:HERO_TILES], HERO_COLUMNS))) for i in chosen]
 
 
 def _strips(metrics: Metrics, tiles: Sequence[Pixels]) -> list[list[tuple[PassRecord, str]]]:
-    """Return groups of `STRIP` latents, each with one row of images per pass, so that a face stays in its column.
+    """Return groups of `STRIP` latents, each with one row of images per pass and one column per latent.
 
-    Of many passes, only the first `STRIP_ROWS` - 1 and the last are shown.
+    If there are many passes, only the first `STRIP_ROWS` - 1 and the last are shown.
     """
     rows = list(zip(metrics.passes, tiles, strict=True))
     if len(rows) > STRIP_ROWS:
@@ -159,7 +159,7 @@ def _strips(metrics: Metrics, tiles: Sequence[Pixels]) -> list[list[tuple[PassRe
 
 
 def _sweeps(run: Run) -> list[tuple[PassRecord, list[tuple[str, str]]]]:
-    """Return for every pass that hears a condition a picture per coordinate, with what its columns run over."""
+    """Return a picture per condition coordinate, with its range, for every pass with a conditional generator."""
     ranges = run.settings.condition
     return [
         (record, [_sweep(part, name, *ranges[name]) for name, part in zip(ranges, parts, strict=True)])
@@ -175,7 +175,7 @@ def _sweep(tiles: Pixels, name: str, low: float, high: float) -> tuple[str, str]
 
 
 def _multipliers(run: Run) -> list[tuple[PassRecord, Mapping[str, Any], list[dict[str, Any]]]]:
-    """Return for every de-biasing pass its record, the solved moments, and a row per class."""
+    """Return the record, the solved moments and a row per class of every de-biasing pass."""
     names = {label: f"{run.metrics.attribute}:{label}" for label in run.metrics.target}
     passes = zip(run.metrics.passes, run.material, strict=True)
     return [
@@ -186,7 +186,7 @@ def _multipliers(run: Run) -> list[tuple[PassRecord, Mapping[str, Any], list[dic
 
 
 def _multiplier(moments: Mapping[str, Any], final: Mapping[str, float], label: str, name: str) -> dict[str, Any]:
-    """Return what is shown of one class's multiplier; None where there is no interval or no training moved it."""
+    """Return the table row of one multiplier; None for a missing interval or if training did not move it."""
     return {
         "label": label,
         "observed": moments["observed"][name],
@@ -199,12 +199,12 @@ def _multiplier(moments: Mapping[str, Any], final: Mapping[str, float], label: s
 
 
 def _table(metrics: Metrics, field: str) -> list[tuple[str, list[Any]]]:
-    """Return a row per name of a mapping in the records, with a value or None for every pass.
+    """Return a row per key of a mapping in the records, with a value or None for every pass.
 
-    Names come in the order of the glossary, since a file on disk has them in another; unknown ones come last.
+    Keys are in the order of the glossary, because a file on disk sorts them; other keys come last.
     """
     columns: list[Mapping[str, Any]] = [getattr(record, field) for record in metrics.passes]
     named = {name: WORK.get(name, name) for column in columns for name in column}
-    known = list(MEANINGS)
-    order = sorted(named, key=lambda name: known.index(named[name]) if named[name] in known else len(known))
+    terms = list(MEANINGS)
+    order = sorted(named, key=lambda name: terms.index(named[name]) if named[name] in terms else len(terms))
     return [(named[name], [column.get(name) for column in columns]) for name in order]

@@ -1,4 +1,4 @@
-"""A run of the loop as the report takes it: the figures, and what every pass left beside them."""
+"""The input of the report: the metrics of a run, and the images and histories of its passes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from promptgen.reporting.settings import Settings
 
 @dataclass(frozen=True)
 class PassMaterial:
-    """What one pass leaves besides its record.
+    """The output of one pass besides its record.
 
     Args:
         tiles: images of the grid's latents, (n, H, W, 3) uint8: the same latents, in the same order, in every pass.
-        history: a row of numbers per training step; empty for the generator itself.
+        history: a row of numbers per training step; empty for the generator alone.
         moments: the solved moment constraint of a de-biasing pass, as `promptgen.moments.multipliers.MomentFit.as_dict`
-            gives it.
-        beta: the multipliers at the end of training, nats by feature name; empty where they were not moved.
+            returns it.
+        beta: the multipliers at the end of training, nats by feature name; empty if training did not move them.
         sweep: a latent per row under a condition per column, (rows, columns, H, W, 3) uint8; None without a condition.
     """
 
@@ -35,14 +35,14 @@ class PassMaterial:
 
 @dataclass(frozen=True)
 class Run:
-    """A run of the loop: all the page needs, and nothing it has to look up.
+    """A run of the loop, with everything that the page needs.
 
     Args:
-        metrics: the numbers.
-        material: pictures and histories, one per pass in the order of `metrics.passes`.
-        settings: what was asked for, and how it was measured.
+        metrics: all figures.
+        material: images and histories, one per pass in the order of `metrics.passes`.
+        settings: the request, and how it was measured.
         models: sha256 of every model file, by model name.
-        tracking: ids by which the run is found in MLflow; empty when it was not recorded.
+        tracking: ids of the run in MLflow; empty if it was not recorded.
     """
 
     metrics: Metrics

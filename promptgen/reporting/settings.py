@@ -1,4 +1,4 @@
-"""The parameters of a run that the report talks about."""
+"""The parameters of a run that the report mentions."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from promptgen.words import listing
 
 @dataclass(frozen=True)
 class Settings:
-    """The parameters that the report talks about.
+    """The parameters that the report mentions.
 
     Args:
-        asked: what the control asks for, in words; empty without a control.
+        asked: the request of the control, in words; empty without a control.
         classifier: name of the classifier that steered training.
         judge: name of the classifier whose counts decided.
         seed: seed of every random stream of the run.
@@ -25,7 +25,7 @@ class Settings:
         bootstrap: resamples for the intervals that have no closed form.
         fit_samples: fresh samples from which each fit was estimated.
         moment_bootstrap: resamples for the intervals of multipliers; 0 for none.
-        debias: what de-biasing was to do: train flows, fit multipliers only, or measure only.
+        debias: the task of de-biasing: train flows, fit multipliers only, or measure only.
         yaml: all parameters, with defaults filled in.
         condition: range of each coordinate of the control's condition, in the order of a sweep's columns.
         judge_steers: whether the judge took part in training, so that its counts are not independent.

@@ -13,7 +13,7 @@ def test_passes_are_compared_with_the_one_before_and_the_count_after_the_loop_wi
     assert [row.change and round(row.change.value, 3) for row in rows] == [None, 0.34, -0.333, None]
     assert [row.on_target for row in rows] == [True, False, True, True]
     assert rows[-1].seconds is None
-    assert rows[-1].title.startswith("Counted again")
+    assert rows[-1].title.startswith("Confirming count")
     distances = distance_rows(run.metrics)
     assert [row.title for row in distances] == ["KL, nats", "Total variation", "Discrepancy"] * 4
     assert [row.change is None for row in distances] == [True] * 3 + [False] * 6 + [True] * 3

@@ -24,15 +24,15 @@ def run(last, again, **options):
 def told(given):
     """Return the end of the answer, the sentence on the count after the loop, and the warnings."""
     sentence = plain(answers.answer(given.metrics, given.settings)).partition("; ")[2]
-    (again,) = (plain(each) for each in answers.context(given.metrics, given.settings) if "Counted again" in each)
+    (again,) = (plain(each) for each in answers.context(given.metrics, given.settings) if "Confirming count" in each)
     return sentence, again, [plain(warning) for warning in doubts.warnings(given.metrics)]
 
 
 def test_a_confirmed_success_is_one():
     sentence, again, warnings = told(run(0.507, 0.495))
-    assert sentence == "de-biasing brought it to 51 %, and the judge’s interval contains the target of 50 %."
+    assert sentence == "de-biasing brought it to 51 %, and the judge’s confidence interval contains the target of 50 %."
     assert again == (
-        "Counted again on 2 000 samples drawn after the loop had ended: 49.5 % (47.3 – 51.7 %), which contains the "
+        "Confirming count on 2 000 samples drawn after the loop ended: 49.5 % (47.3 – 51.7 %), which contains the "
         "target."
     )
     assert warnings == []
@@ -41,8 +41,8 @@ def test_a_confirmed_success_is_one():
 def test_a_success_that_is_not_confirmed_is_called_none_and_warned_of():
     sentence, again, warnings = told(run(0.507, 0.53))
     assert sentence == (
-        "de-biasing left it at 51 %, and the judge’s interval contains the target of 50 %, but misses it when counted "
-        "again."
+        "de-biasing left it at 51 %, and the judge’s confidence interval contains the target of 50 %, but the "
+        "confirming count misses it."
     )
     assert again.endswith("53.0 % (50.8 – 55.2 %), which misses the target.")
     assert len(warnings) == 1
@@ -54,16 +54,17 @@ def test_a_share_that_rounds_to_the_target_but_misses_it_is_not_confirmed():
     again = made_up_run.count(2, 0.503)
     again["by"]["judge"]["shares"]["long"] |= {"low": 0.5004, "high": 0.506}
     given = made_up_run.make(content | {"confirmation": again})
-    assert told(given)[0].endswith("but misses it when counted again.")
+    assert told(given)[0].endswith("but the confirming count misses it.")
     assert "left it at 51 %" in told(given)[0]
     assert [each.startswith("Not confirmed") for each in told(given)[2]] == [True]
 
 
 def test_a_miss_that_the_later_count_contains_stays_a_miss():
     sentence, again, warnings = told(run(0.53, 0.507))
-    assert sentence == "de-biasing left it at 53 %, and the judge’s interval misses the target of 50 %."
+    assert sentence == "de-biasing left it at 53 %, and the judge’s confidence interval misses the target of 50 %."
     assert again.endswith(
-        "which contains the target; the first count did not, so the share lies at the edge of what can be told."
+        "which contains the target; the first count misses it, so the two counts disagree and the share may still be "
+        "off target."
     )
     assert warnings == []
 
@@ -72,10 +73,11 @@ def test_many_classes_are_confirmed_by_their_distance():
     three = {"labels": ("young", "middle", "old"), "target": (0.25, 0.25, 0.5)}
     good, bad = run(0.5, 0.5, **three), run(0.5, 0.6, **three)
     assert "nats from the target (0.000 – " in told(good)[1]
-    assert told(good)[1].endswith("every interval contains its target.")
+    assert told(good)[1].endswith("all intervals contain their targets.")
     assert told(good)[2] == []
     assert told(bad)[0].endswith(
-        "every interval of the judge contains its target, but some miss it when counted again."
+        "all confidence intervals of the judge contain their targets, but the confirming count has intervals that miss "
+        "theirs."
     )
     assert told(bad)[1].endswith("some intervals miss their targets.")
     assert [each.startswith("Not confirmed") for each in told(bad)[2]] == [True]
@@ -84,13 +86,13 @@ def test_many_classes_are_confirmed_by_their_distance():
 def test_the_page_has_a_row_for_it_and_says_when_there_is_none():
     page = render(run(0.507, 0.53))
     table = page[page.index('id="passes"') : page.index('id="latents"')]
-    assert table.count("Counted again, after the loop had ended") == 1
+    assert table.count("Confirming count, after the loop ended") == 1
     assert formats.percent_range(0.5081, 0.5518) in table
     assert table.count('class="verdict yes"') == 2, "the generator and the first count, not the second"
-    assert "This run has no such count" not in page
+    assert "This run has no confirming count" not in page
     older = render(made_up_run.make(made_up_run.least(made_up_run.content())))
-    assert "Counted again, after" not in older
-    assert "This run has no such count" in older
+    assert "Confirming count, after" not in older
+    assert "This run has no confirming count" in older
 
 
 @pytest.mark.parametrize("where", ["passes", "confirmation"])
@@ -99,9 +101,9 @@ def test_counts_that_no_confusion_table_explains_are_warned_of(where):
     place = content["passes"][2] if where == "passes" else content["confirmation"]
     place["by"]["classifier"]["uncorrectable"] = ["short", "long"]
     (warning,) = doubts.warnings(made_up_run.make(content).metrics)
-    assert warning.startswith("The confusion table of the classifier does not hold for these samples")
+    assert warning.startswith("The confusion table of the classifier does not apply to these samples")
     assert "short hair and long hair (pass 2" in warning
-    assert (", counted again" in warning) is (where == "confirmation")
+    assert (", confirming count" in warning) is (where == "confirmation")
 
 
 def test_one_sentence_names_all_passes_whose_counts_no_table_explains():

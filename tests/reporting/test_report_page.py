@@ -150,7 +150,7 @@ NAMES = {"Pass", "Distance", "Measure", "Time and work", "hair", "short", "long"
 def test_every_number_has_its_line_beside_it(page, section):
     terms = Terms(page)
     titles = {"The generator alone", "De-biased", "Controlled: “a person without makeup”", "world-judge", "loop"}
-    again = "Counted again, after the loop had ended"
+    again = "Confirming count, after the loop ended"
     heads = {head for head in terms.heads[section] if head not in NAMES | titles | {again}}
     said = terms.explained[section]
     missing = {head for head in heads - said if not any(part in said for part in head.split(", ")[1:])}
@@ -167,7 +167,7 @@ def test_a_statistician_finds_method_size_and_seed_of_every_number(page):
         "Corrected shares": "Jeffreys",
         "Distances to the target": "bootstrap inverted",
         "By chance alone": "2N",
-        "Counted again": "decided nothing",
+        "Confirming count": "decided nothing",
         "Change of a share": "Newcombe",
         "Change of a distance": "Bootstrap",
         "What else changed": "permutation",
@@ -186,7 +186,8 @@ def test_a_statistician_finds_method_size_and_seed_of_every_number(page):
 
 def test_a_method_that_was_not_used_is_not_told():
     page = render(made_up_run.make(made_up_run.least(made_up_run.content(["generator"]))))
-    for name in ("Mean probabilities", "Counted again", "Change of a share", "Kernel distance", "Fit", "Multipliers"):
+    names = ("Mean probabilities", "Confirming count", "Change of a share", "Kernel distance", "Fit", "Multipliers")
+    for name in names:
         assert f"<th>{name}</th>" not in page
 
 
@@ -219,7 +220,7 @@ def sort(value):
 
 def test_it_says_that_labels_are_perceived_and_where_truth_comes_from(page):
     assert "perceived" in page
-    assert "Only the embedded world knows it" in page
+    assert "Only the embedded world and generators with a truth know it" in page
 
 
 def test_it_fits_light_and_dark_wide_and_narrow(page):
@@ -268,7 +269,7 @@ def test_texts_from_outside_are_escaped():
 def test_every_outcome_has_a_page(content):
     page = render(made_up_run.make(content))
     Tags(page)
-    reason = f"Why the loop ended: {content['stopped']}" if content["stopped"] else "The loop has not come to its end"
+    reason = f"Reason for stopping: {content['stopped']}" if content["stopped"] else "The loop has not finished"
     assert reason in page
 
 

@@ -41,7 +41,7 @@ def told(metrics):
         (
             "diversity",
             {"value": 0.9, "low": 0.88, "high": 0.92},
-            "Pass 2: identity diversity fell from 1.031 to 0.900, so its samples are less unlike each other",
+            "Pass 2: identity diversity fell from 1.031 to 0.900, so its samples differ less from each other",
         ),
     ],
 )
@@ -69,7 +69,7 @@ def test_a_control_may_narrow_what_is_made():
     metrics = change(["generator", "control"], recall=share(0.2), frechet={"value": 50.0, "chance": 0.377})
     assert told(metrics) == []
     assert [plain(each) for each in cost(metrics)] == [
-        "What was asked for narrowed what is made, as asking does: recall fell from 87.1 % to 20.0 %."
+        "The control narrowed the output, as it is meant to: recall fell from 87.1 % to 20.0 %."
     ]
 
 
@@ -77,19 +77,20 @@ def test_precision_that_the_control_lowers_is_told_as_a_cost_of_quality():
     metrics = change(["generator", "control"], precision=share(0.6))
     assert told(metrics) == []
     assert [plain(each) for each in cost(metrics)] == [
-        "What was asked for narrowed what is made, as asking does: recall fell from 87.1 % to 67.1 %.",
-        "What was asked for may have cost quality: precision fell from 88.3 % to 60.0 %.",
+        "The control narrowed the output, as it is meant to: recall fell from 87.1 % to 67.1 %.",
+        "The control may have cost quality: precision fell from 88.3 % to 60.0 %.",
     ]
 
 
 def test_each_pass_is_held_against_the_one_before():
     metrics = change(FOUR, recall=share(0.5))
     assert [each.startswith("Pass 3: recall fell") for each in told(metrics)] == [True]
-    assert plain(cost(metrics)[-1]) == "De-biasing cost something: recall fell from 67.1 % to 50.0 % in pass 3."
+    sentence = "De-biasing cost quality or variety: recall fell from 67.1 % to 50.0 % in pass 3."
+    assert plain(cost(metrics)[-1]) == sentence
 
 
 def test_de_biasing_that_cost_nothing_is_told_as_far_as_it_was_measured():
-    assert cost(made_up_run.make().metrics)[-1].startswith("De-biasing cost neither, as far as these figures tell")
+    assert cost(made_up_run.make().metrics)[-1].startswith("De-biasing cost neither, by these figures")
     content = made_up_run.content()
     for record in content["passes"]:
         record["quality"] = None
@@ -112,22 +113,22 @@ def test_too_few_samples_for_a_frechet_distance_are_warned_of_once():
         record["quality"]["few_samples"] = True
     metrics = made_up_run.make(content).metrics
     (warning,) = told(metrics)
-    assert warning.startswith("Passes 1 and 2: the network that looks at quality gives no fewer features")
-    assert "too few of them for a Frechet distance" in quality_sentence(metrics.passes[1].quality)
+    assert warning.startswith("Passes 1 and 2: the feature network has at least as many features")
+    assert "too few samples for a Frechet distance" in quality_sentence(metrics.passes[1].quality)
 
 
 def test_sentences_say_what_the_figures_mean():
     alone, control = (plain(quality_sentence(record.quality)) for record in made_up_run.make().metrics.passes[:2])
     assert alone == (
-        "The generator against itself, one half of its samples with the other: 88.3 % look like something in the other "
-        "half, and cover 87.1 % of it. So much chance alone shows."
+        "Two halves of the generator’s own samples, compared with each other: 88.3 % of one half look like the other "
+        "half, and they cover 87.1 % of it. These are the values expected by chance alone."
     )
     assert control == (
-        "88.3 % of the samples look like something the generator makes, and they cover 67.1 % of what it makes. "
-        "Their Frechet distance is 9.05 times what chance alone shows."
+        "88.3 % of the samples look like the generator’s own, and they cover 67.1 % of its variety. "
+        "Their Frechet distance is 9.05 times the value expected by chance alone."
     )
     near = change(frechet={"value": 0.3, "chance": 0.377}).passes[-1].quality
-    assert quality_sentence(near).endswith("Their Frechet distance is no more than chance alone shows.")
+    assert quality_sentence(near).endswith("Their Frechet distance is no larger than expected by chance alone.")
 
 
 def test_the_page_answers_first_and_folds_the_numbers():
@@ -145,5 +146,5 @@ def test_the_page_answers_first_and_folds_the_numbers():
         "against 2 000",
     ):
         assert text in section
-    assert "Share of these samples that look like something the generator makes." in section
-    assert "Share of what the generator makes that these samples still cover." in section
+    assert "Fraction of these samples that look like the generator’s own." in section
+    assert "Fraction of the generator’s variety that these samples still cover." in section

@@ -37,7 +37,7 @@ GLASSES = (("without", "with"), (0.5, 0.5), [(1398, 602), (1410, 590), (1426, 57
 
 def test_what_chance_explains_is_no_change():
     sentence = plain(table(run(glasses=GLASSES)).sentence)
-    assert sentence.startswith("No more than chance explains: with glasses 30.1 % → 28.7 % (p = 0.3")
+    assert sentence.startswith("No change beyond chance: with glasses 30.1 % → 28.7 % (p = 0.3")
     assert sentence.endswith("; −4.2 to +1.4 points).")
 
 
@@ -45,16 +45,16 @@ def test_what_it_does_not_explain_is_one_told_by_the_class_that_moved_most():
     counts = [(1000, 600, 400), (1000, 300, 700), (1050, 300, 650)]
     sentence = plain(table(run(age=(AGE, (0.4, 0.4, 0.2), counts))).sentence)
     assert sentence == (
-        "Changed along: middle age 30.0 % → 15.0 %, the most of its classes "
-        "(p = 0.005 over all classes; this one −17.5 to −12.4 points)."
+        "Changed: middle age 30.0 % → 15.0 %, the largest change of its classes "
+        "(p = 0.005 over all classes; this class −17.5 to −12.4 points)."
     )
 
 
 @pytest.mark.parametrize(
     ("attribute", "ending"),
     [
-        ("hair x glasses", "Of it, hair was moved on purpose."),
-        ("makeup x glasses", "Of it, makeup was moved on purpose."),
+        ("hair x glasses", "Moved on purpose: hair."),
+        ("makeup x glasses", "Moved on purpose: makeup."),
         ("glasses x skin", "points)."),
     ],
 )
@@ -82,7 +82,7 @@ def test_sources_are_explained_where_they_are_drawn():
         section(run(**each)) for each in ({"age": age, "glasses": GLASSES}, {"glasses": GLASSES}, {"age": age})
     )
     assert [each.count("</svg>truth</li>") for each in (both, pair, many)] == [1, 1, 0]
-    assert ["as the judge counts them" in each for each in (both, pair, many)] == [True, False, True]
+    assert ["show the counts of the judge" in each for each in (both, pair, many)] == [True, False, True]
 
 
 def test_the_table_tells_since_when():
@@ -101,7 +101,7 @@ def test_the_table_tells_since_when():
 
 def test_one_pass_alone_is_compared_with_nothing():
     found = table(run(["generator"], age=(AGE, (0.4, 0.4, 0.2), [(500, 500, 1000)])))
-    assert plain(found.sentence) == "Old age 50.0 %, held against 20 %; there are no two passes to compare."
+    assert plain(found.sentence) == "Old age 50.0 %, reference 20 %. There are not two passes to compare."
     assert found.accounts[0].since_first == [None]
 
 
@@ -122,7 +122,7 @@ def test_two_classes_are_drawn_by_all_who_count_and_many_by_their_classes():
     assert (glasses.title, list(glasses.labels)) == ("With glasses", [])
     assert all(f"var(--{source})" in glasses.svg for source in made_up_run.READERS)
     assert (age.title, list(age.labels)) == ("Age", list(AGE))
-    assert glasses.meaning.startswith("No more than chance explains")
+    assert glasses.meaning.startswith("No change beyond chance")
 
 
 def test_of_many_classes_those_that_moved_most_are_drawn():
@@ -141,13 +141,13 @@ def test_what_shares_are_held_against_is_said():
 def test_the_page_has_a_sentence_before_the_tables_and_nothing_without_any():
     page = plain(render(run(glasses=GLASSES)))
     section = page[page.index('id="watched"') : page.index('id="fit"')]
-    assert section.index("No more than chance explains") < section.index("<details>")
+    assert section.index("No change beyond chance") < section.index("<details>")
     for text in (
         "30.1 %",
         "28.7 %",
         "no sign",
         "Distances to equal shares of 50 %",
-        "As classifier and truth count it",
+        "Counts of classifier and truth",
     ):
         assert text in section
     assert "What else changed" not in render(made_up_run.make(made_up_run.least(made_up_run.content())))

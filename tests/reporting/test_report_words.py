@@ -35,39 +35,40 @@ def run(*arguments, params=None, **options):
     [
         (
             run(),
-            f"{ASKED}; de-biasing brought it to 51 %, and the judge’s interval contains the target of 50 %.",
+            f"{ASKED}; de-biasing brought it to 51 %, and the judge’s confidence interval contains the target of 50 %.",
         ),
         (
             run([GENERATOR, CONTROL, DEBIAS, DEBIAS], [0.5, 0.84, 0.61, 0.58], stopped="maximum of passes reached"),
-            f"{ASKED}; 2 passes of de-biasing left it at 58 %, and the judge’s interval misses the target of 50 %.",
+            f"{ASKED}; 2 de-biasing passes left it at 58 %, "
+            "and the judge’s confidence interval misses the target of 50 %.",
         ),
         (
             run([GENERATOR, CONTROL], [0.5, 0.84]),
-            f"{ASKED}; the judge’s interval misses the target of 50 %, and no de-biasing pass has been run.",
+            f"{ASKED}; the judge’s confidence interval misses the target of 50 %, and no de-biasing pass has been run.",
         ),
         (
             run([GENERATOR, CONTROL], [0.5, 0.51]),
             "Asking for “a person without makeup” did not measurably move long hair from 50 % to 51 %; "
-            "the judge’s interval contains the target of 50 %.",
+            "the judge’s confidence interval contains the target of 50 %.",
         ),
         (  # each interval reaches into the other, and yet chance explains the difference in 1 of 90 cases alone
             run([GENERATOR, CONTROL], [0.5, 0.54]),
             "Asking for “a person without makeup” moved long hair from 50 % to 54 %; "
-            "the judge’s interval misses the target of 50 %, and no de-biasing pass has been run.",
+            "the judge’s confidence interval misses the target of 50 %, and no de-biasing pass has been run.",
         ),
         (
             run([GENERATOR], [0.5]),
-            "The generator alone puts short hair at 50 %; the judge’s interval contains the target of 50 %.",
+            "The generator alone has short hair at 50 %; the judge’s confidence interval contains the target of 50 %.",
         ),
         (
             run([GENERATOR], [0.7]),
-            "The generator alone puts long hair at 70 %; the judge’s interval misses the target of 50 %, "
+            "The generator alone has long hair at 70 %; the judge’s confidence interval misses the target of 50 %, "
             "and no de-biasing pass has been run.",
         ),
         (
             run([GENERATOR, DEBIAS], [0.7, 0.5], params=made_up_run.PARAMS | {"control": None}),
-            "The generator alone puts long hair at 70 %; de-biasing brought it to 50 %, "
-            "and the judge’s interval contains the target of 50 %.",
+            "The generator alone has long hair at 70 %; de-biasing brought it to 50 %, "
+            "and the judge’s confidence interval contains the target of 50 %.",
         ),
     ],
 )
@@ -78,7 +79,7 @@ def test_the_answer_says_what_happened(given, sentence):
 @pytest.mark.parametrize(
     ("debias", "ending"),
     [
-        ({"max_passes": 0}, "misses the target of 50 %, and no de-biasing was asked for."),
+        ({"max_passes": 0}, "misses the target of 50 %, and de-biasing was not requested."),
         (
             {"training": None},
             "misses the target of 50 %, and the multipliers that would move it were fitted, without a flow that "
@@ -97,16 +98,18 @@ def test_many_classes_are_told_as_a_distance():
     assert near.startswith(
         "Asking for “a person without makeup” moved hair, as its distance from the target, from 0.000"
     )
-    assert near.endswith("de-biasing brought it to 0.000 nats, and every interval of the judge contains its target.")
+    assert near.endswith(
+        "de-biasing brought it to 0.000 nats, and all confidence intervals of the judge contain their targets."
+    )
     far = answer(run(long=[0.5, 0.84, 0.6], labels=labels, target=target))
-    assert far.endswith("nats, and some intervals of the judge miss their targets.")
+    assert far.endswith("nats, and some confidence intervals of the judge miss their targets.")
 
 
 def test_a_share_that_rounds_to_the_target_but_misses_it_is_called_a_miss():
     content = made_up_run.content(long=[0.5, 0.84, 0.503])
     content["passes"][2]["by"]["judge"]["shares"]["long"] |= {"low": 0.502, "high": 0.504}
     sentence = answer(made_up_run.make(content))
-    assert sentence.endswith("left it at 50 %, and the judge’s interval misses the target of 50 %.")
+    assert sentence.endswith("left it at 50 %, and the judge’s confidence interval misses the target of 50 %.")
 
 
 def test_the_story_follows_the_class_that_control_made_more_frequent():
@@ -129,9 +132,10 @@ def test_classes_have_names(attribute, label, name):
 
 def test_the_context_says_who_counted_and_what_truth_says():
     text = context(run())
-    assert "Counted by the judge, a classifier that took no part in training, on 2 000 fresh samples" in text
-    assert "long hair at 50.7 % (95 % interval 48.5 – 52.9 %); by truth, which this generator knows, at 50.7 %." in text
-    assert "97.0 % of its samples show what was asked for, without makeup (the generator alone: 62.0 %)." in text
+    assert "measured by the judge, a classifier that took no part in training, on 2 000 fresh samples" in text
+    assert "long hair at 50.7 % (95 % confidence interval 48.5 – 52.9 %); the truth," in text
+    assert "the truth, known for this generator, is 50.7 %." in text
+    assert "97.0 % of its samples show the requested class, without makeup (the generator alone: 62.0 %)." in text
 
 
 def test_without_truth_the_context_has_none():
@@ -149,7 +153,7 @@ def test_disagreement_beyond_the_intervals_is_warned_of():
     found = [plain(text) for text in doubts.warnings(run(long=[0.5, 0.84, apart]).metrics)]
     assert len(found) == 1
     assert found[0].startswith(
-        "Pass 2: classifier and judge disagree on long hair beyond their intervals, 50.0 % against 56.0 %:"
+        "Pass 2: classifier and judge disagree on long hair beyond their intervals, 50.0 % and 56.0 %:"
     )
 
 
@@ -157,8 +161,8 @@ def test_no_flow_is_blamed_for_a_disagreement_on_the_generator_alone():
     apart = {"classifier": 0.5, "judge": 0.42, "truth": 0.42}
     found = [plain(text) for text in doubts.warnings(run(long=[apart, 0.84, 0.5]).metrics)]
     assert found == [
-        "Pass 0: classifier and judge disagree on long hair beyond their intervals, 50.0 % against 42.0 %: "
-        "one of the two errs more; no flow was trained yet."
+        "Pass 0: classifier and judge disagree on long hair beyond their intervals, 50.0 % and 42.0 %: "
+        "one of the two makes more errors; no flow has been trained yet."
     ]
 
 
@@ -198,7 +202,7 @@ def test_fits_are_judged_by_both_of_their_numbers(ess, gap, word):
 
 
 def test_the_tail_of_the_weights_says_what_a_fit_is_good_for():
-    assert words.fit_words(made_up_fit(0.6, 0.3)).endswith("so these numbers hold.")
+    assert words.fit_words(made_up_fit(0.6, 0.3)).endswith("so these numbers are reliable.")
     bad = made_up_fit(0.6, 0.3, trust="not to be trusted", tail_index=1.1)
     assert words.fit_words(bad).endswith("whatever their intervals say.")
 
@@ -220,8 +224,8 @@ def with_makeup_shares(*shares):
 
 def test_a_request_that_was_not_met_is_warned_of():
     assert with_makeup_shares(0.70, 0.61, 0.61) == [
-        "Pass 1: asking did not make “without makeup” measurably more frequent: "
-        "61.0 % against 70.0 % for the generator alone."
+        "Pass 1: the request did not make “without makeup” measurably more frequent: "
+        "61.0 % compared with 70.0 % for the generator alone."
     ]
 
 

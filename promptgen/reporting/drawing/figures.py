@@ -1,8 +1,8 @@
 """The figures of the report, as inline SVG that takes its colours and fonts from the page.
 
-Every panel is small and the page lays several beside each other, so they stay readable on a narrow screen. Matplotlib
+Panels are small and the page places several side by side, so they stay readable on a narrow screen. Matplotlib
 draws in placeholder colours, which are then replaced by the page's CSS variables: one drawing serves light and dark.
-The bytes depend on the data alone: no date, no random ids, no address of another site.
+The bytes depend on the data alone: no date, no random ids, no link to another site.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ VARIABLES = {
     **{colour: f"--series-{index}" for index, colour in enumerate(SERIES, start=1)},
 }
 SIZE = (4.6, 2.95)  # inches of 72 points
-ROOMY = 4  # so many passes leave room to write every number and kind beside each other
-SPARSE = 12  # a curve of so few points shows them as dots; a single one would not be seen at all
-SMOOTHING_PARTS = 20  # a curve is averaged over one such part of its length
+ROOMY = 4  # largest number of passes with room to write every number and kind
+SPARSE = 12  # curves with at most so many points show them as dots; a single point would be invisible
+SMOOTHING_PARTS = 20  # a running mean covers this fraction of a curve
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ MARKS: dict[str, Mark] = {
     "truth": Mark(TRUTH, "D", 0.14),
     "measure": Mark(INK, "o", 0.0),
 }
-WRITTEN = ("judge", "measure", "classifier")  # the first of these that is there has its numbers written out
+WRITTEN = ("judge", "measure", "classifier")  # the first available of these has its numbers written out
 
 Series = Mapping[str, Sequence[Interval | None]]
-"""One interval, or None, per pass, by who counted (a measure that nobody counts is called ``measure``) or by class."""
+"""One interval, or None, per pass, by source (``measure`` for measures that are not counted) or by class."""
 
 DASHED, DOTTED = (0, (4, 3)), (0, (1, 2))
 TICKS: dict[str, Any] = {"nbins": 5, "steps": [1, 2, 5, 10]}  # at 0.10 and 0.12, not at 0.125
@@ -154,14 +154,14 @@ def _pass_axis(axes: Axes, passes: Sequence[tuple[str, str]]) -> None:
 
 
 def _written(passes: Sequence[tuple[str, str]]) -> set[int]:
-    """Return the positions whose numbers are written out: all, or of many passes as many as do not overlap.
+    """Return the positions whose numbers are written out: all, or as many as do not overlap.
 
-    Of many, the last comes first, then the first, then each with which a kind of passes begins.
+    The last pass has priority, then the first, then the first pass of each kind.
     """
     if len(passes) <= ROOMY:
         return set(range(len(passes)))
     begins = [i for i in range(1, len(passes)) if passes[i - 1][1] != passes[i][1]]
-    width = math.ceil(len(passes) / ROOMY)  # of a written number, in passes
+    width = math.ceil(len(passes) / ROOMY)  # of a number, in passes
     chosen: set[int] = set()
     for i in (len(passes) - 1, 0, *begins):
         if all(abs(i - other) >= width for other in chosen):
@@ -200,7 +200,7 @@ def _percent_ticks() -> FuncFormatter:
 
 
 def _frame(axes: Axes, least_span: float, shares: bool) -> None:
-    """Give the vertical axis at least `least_span`, room for the written values, and ticks where numbers can be."""
+    """Give the vertical axis a span of at least `least_span`, room for the numbers, and ticks at possible values."""
     low, high = axes.get_ylim()
     middle, half = (low + high) / 2, max(high - low, least_span) / 2
     low, high = max(middle - half * 1.1, -0.02 if shares else 0.0), middle + half * 1.3
@@ -243,10 +243,10 @@ def curve_panel(
 
 @contextmanager
 def _panel(name: str) -> Iterator[tuple[Axes, list[str]]]:
-    """Give axes to draw on, and a list that holds the finished SVG when the block has ended."""
+    """Yield axes to draw on, and a list that holds the finished SVG after the block."""
     result: list[str] = []
     with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=SIZE, layout="constrained")  # not through pyplot: nothing global is left behind
+        figure = Figure(figsize=SIZE, layout="constrained")  # not through pyplot, which keeps global state
         yield figure.add_subplot(), result
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -259,7 +259,7 @@ def _inline(svg: str, name: str) -> str:
     referenced = set(re.findall(r'(?:href="|url\()#([\w.-]+)', svg))
     for pattern, replacement in (
         (r"<metadata>.*?</metadata>", ""),
-        (r"<style.*?</style>", ""),  # it would rule the whole page
+        (r"<style.*?</style>", ""),  # it would apply to the whole page
         (r"<defs>\s*</defs>", ""),
         (r'(<svg)[^>]*?( viewBox="[^"]*")[^>]*>', r'\1 class="plot" aria-hidden="true"\2>'),
         (r' id="([\w.-]+)"', lambda match: f' id="{name}-{match[1]}"' if match[1] in referenced else ""),

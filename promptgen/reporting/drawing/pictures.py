@@ -1,4 +1,4 @@
-"""Sample images as sheets of tiles, and as text that can stand inside a page."""
+"""Sample images as sheets of tiles, and as text that can be embedded in a page."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Pixels = NDArray[np.uint8]
-QUALITY = 92  # of WebP; at 64 x 64 pixels, lower ones smear eyes
+QUALITY = 92  # of WebP; lower values blur eyes at 64 x 64 pixels
 
 
 def sheet(tiles: Pixels, columns: int) -> Pixels:
-    """Lay tiles, (n, H, W, 3), row by row into one image of `columns` columns; an unfinished row ends in mid grey."""
+    """Lay tiles, (n, H, W, 3), row by row into one image of `columns` columns; incomplete rows are padded with grey."""
     n, height, width, _ = tiles.shape
     rows = -(-n // columns)
     padded = np.full((rows * columns, height, width, 3), 128, dtype=np.uint8)
@@ -23,7 +23,7 @@ def sheet(tiles: Pixels, columns: int) -> Pixels:
 
 
 def shrink(tiles: Pixels, most: int) -> Pixels:
-    """Return tiles, (n, H, W, 3), made smaller until no side has more than `most` pixels."""
+    """Return tiles, (n, H, W, 3), scaled down so that no side has more than `most` pixels."""
     height, width = tiles.shape[1:3]
     scale = most / max(height, width)
     if scale >= 1:

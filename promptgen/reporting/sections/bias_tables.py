@@ -1,4 +1,4 @@
-"""The tables on the attribute to de-bias: pass by pass, every way of counting its shares, every distance."""
+"""The tables on the attribute to de-bias: passes, shares by each method, and distances."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from promptgen.reporting.settings import Settings
 from promptgen.reporting.text.glossary import DISTANCES
 
 Way = Literal["corrected", "mean probability"]
-"""How a share is told without counting labels."""
+"""How a share is estimated other than by counting labels."""
 
 
 @dataclass(frozen=True)
 class PassRow:
-    """A count in short.
+    """A row of the table of passes.
 
     Attributes:
-        count: the count; that after the loop, too.
-        title: what its samples were made by.
-        share: of the headline class.
-        change: of that share from the pass before; None for the first pass, and for the count after the loop.
+        count: the count of a pass, or the confirming count.
+        title: the source of its samples.
+        share: share of the headline class.
+        change: change of that share from the previous pass; None for the first pass and for the confirming count.
         on_target: whether every interval contains its target.
-        seconds: how long its steps took; None for the count after the loop.
+        seconds: time of its steps; None for the confirming count.
     """
 
     count: Count
@@ -38,14 +38,14 @@ class PassRow:
 
 @dataclass(frozen=True)
 class DistanceRow:
-    """A distance of a count to the target, by everyone who counted.
+    """A distance of a count to the target, by every source.
 
     Attributes:
         count: the count.
         title: which distance.
-        by: the distance by who counted.
-        chance: what chance alone would show.
-        change: from the pass before, by the judge; None as of `PassRow`.
+        by: the distance by source.
+        chance: value expected by chance alone.
+        change: change from the previous pass, by the judge; None as for `PassRow`.
     """
 
     count: Count
@@ -57,12 +57,12 @@ class DistanceRow:
 
 @dataclass(frozen=True)
 class IndirectRow:
-    """What was told of a count without counting labels.
+    """Shares or distances of a count that were estimated other than by counting labels.
 
     Attributes:
         count: the count.
         title: a class, or a distance to the target.
-        cells: one per column of `indirect_sources`; None where that one has no such number.
+        cells: one per column of `indirect_sources`; None where the source has no such number.
         are_shares: whether the numbers are shares.
     """
 
@@ -73,10 +73,10 @@ class IndirectRow:
 
 
 def pass_rows(metrics: Metrics, settings: Settings) -> list[PassRow]:
-    """Return a row per pass, and one for the count after the loop."""
+    """Return a row per pass, and one for the confirming count."""
     label, rows = headline_label(metrics), []
     for count in metrics.counts:
-        title, seconds, change = "Counted again, after the loop had ended", None, _change_from_before(count)
+        title, seconds, change = "Confirming count, after the loop ended", None, _change_from_before(count)
         if isinstance(count, PassRecord):
             title, seconds = pass_words(count, settings), sum(count.seconds.values())
         share_change = change.shares[label] if change else None
@@ -97,7 +97,7 @@ def distance_rows(metrics: Metrics) -> list[DistanceRow]:
 
 
 def _change_from_before(count: Count) -> AttributeChange | None:
-    """Return how the judge's count has moved since the pass before; the count after the loop is of no pass."""
+    """Return the change of the judge's count from the previous pass; None for the confirming count."""
     if not isinstance(count, PassRecord):
         return None
     change = count.change(since=count.number - 1)
@@ -105,7 +105,7 @@ def _change_from_before(count: Count) -> AttributeChange | None:
 
 
 def indirect_sources(metrics: Metrics) -> list[tuple[Source, Way]]:
-    """Return the ways of telling shares without counting labels that some count has, each with whose they are."""
+    """Return the sources and methods, other than counting labels, that have a share in at least one count."""
     readers = {source: [count.by[source] for count in metrics.counts if source in count.by] for source in SOURCES}
     corrected: list[tuple[Source, Way]] = [
         (source, "corrected") for source in SOURCES if any(reader.corrected for reader in readers[source])
@@ -134,7 +134,7 @@ def indirect_rows(metrics: Metrics) -> list[IndirectRow]:
 
 
 def _indirect_share(count: Count, source: Source, way: Way, label: str) -> Interval | None:
-    """Return the share of a class that a reader tells in one of the ways."""
+    """Return the share of a class by one source and method."""
     reader = count.by.get(source)
     if reader is None:
         return None

@@ -1,31 +1,31 @@
-"""What the control asked for, and what else was measured of it, as the records of passes hold it."""
+"""The request of the control and its other measures, as stored in the records of passes."""
 
 from __future__ import annotations
 
 from promptgen.records import SOURCES, TRUSTED, Interval, PassRecord, Source
 
 DIVERSITY = "identity.diversity"
-"""Name of the variety of identities, which stands with quality."""
+"""Name of the diversity of identities, which the page shows with quality."""
 
 MEASURES = {
     "identity.within": (
         "Identity, same latent",
-        "Mean distance of two pictures of one latent under two conditions; small when a face stays the same one.",
+        "Mean distance of two images of one latent under two conditions. Small if the face keeps its identity.",
     ),
     "identity.between": (
         "Identity, other latent",
-        "Mean distance of two pictures of different latents: what the distance of the same latent is held against.",
+        "Mean distance of two images of different latents: the baseline for the distance of one latent.",
     ),
     "pose.error": (
         "Pose error, degrees",
-        "Mean angle between the pose seen and the one asked for; the generator alone does not hear what is asked.",
+        "Mean angle between the measured and the requested pose. The generator alone ignores the request.",
     ),
 }
-"""Title and meaning of what is watched besides shares."""
+"""Title and meaning of the measures other than shares."""
 
 
 def preferred(by_source: dict[Source, Interval]) -> Interval:
-    """Return the number of the most trusted reader that has one."""
+    """Return the value of the most trusted source that has one."""
     return next(by_source[source] for source in TRUSTED if source in by_source)
 
 
@@ -39,7 +39,7 @@ def other_measures(record: PassRecord) -> dict[str, Interval]:
 
 
 def measure_words(name: str) -> tuple[str, str]:
-    """Return the title of one of `other_measures`, and a sentence on what it means.
+    """Return the title of one of `other_measures` and a sentence on its meaning.
 
     Args:
         name: such as "pose.error" or "pose.yaw.slope".
@@ -51,7 +51,7 @@ def measure_words(name: str) -> tuple[str, str]:
         angle = rest.removesuffix(".slope")
         return (
             f"How far {angle} is followed",
-            f"Slope of the {angle} seen on the one asked for: 1 wholly, 0 not at all.",
+            f"Slope of the measured {angle} on the requested one: 1 is fully, 0 not at all.",
         )
     title = name.replace(".", " ")
     return title[:1].upper() + title[1:], "A further measure of the control."

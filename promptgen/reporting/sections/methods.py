@@ -1,4 +1,4 @@
-"""How every number of a report was computed, for a statistician: method, sample size, random numbers."""
+"""How every number of a report was computed, for statisticians: method, sample size and random stream."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Method:
     """How a number was computed.
 
     Attributes:
-        name: what the report calls it.
+        name: name of the number in the report.
         how: estimator and interval.
-        n: samples that it rests on.
-        stream: name of the random stream of what was resampled or simulated; a dash where nothing was.
+        n: sample size.
+        stream: name of the random stream of resampling or simulation; a dash if there was none.
     """
 
     name: str
@@ -31,41 +31,41 @@ class Method:
 
 
 def methods(run: Run) -> list[Method]:
-    """Return what a statistician asks of each number that this run has."""
+    """Return the methods of all numbers that the run has."""
     return [*_counting(run), *_comparing(run), *_quality(run), *_control(run), *_training(run)]
 
 
 def seeds(run: Run) -> str:
-    """Return where all random numbers come from."""
+    """Return how all random numbers follow from the seed."""
     return (
-        f"Everything random follows from seed {run.settings.seed}. A stream is seeded by the SHA-256 of its pass’s "
-        "seed and of the stream’s name, and the seed of a pass by that of the root seed and the number of the pass, so "
-        "that no two passes and no two purposes share a sample. Samples are drawn from the streams “train”, "
-        "“validate”, “moments”, “evaluate”, “fit” and “confirm” of each pass. Differences between passes are resampled "
-        "with the root seed."
+        f"All randomness follows from seed {run.settings.seed}. The seed of a stream is the SHA-256 of the seed of its "
+        "pass and the stream’s name; the seed of a pass is that of the root seed and the number of the pass. No two "
+        "passes and no two purposes share a sample. Samples are drawn from the streams “train”, “validate”, "
+        "“moments”, “evaluate”, “fit” and “confirm” of each pass. Differences between passes are resampled with the "
+        "root seed."
     )
 
 
 def _counting(run: Run) -> Iterator[Method]:
     metrics, resamples = run.metrics, count(run.settings.bootstrap)
     n = _sizes([record.n for record in metrics.passes])
-    yield Method("Shares", "Wilson’s score interval (1927) for each class by itself.", n)
+    yield Method("Shares", "Wilson’s score interval (1927), for each class separately.", n)
     if any(reader.soft for record in metrics.passes for reader in record.by.values()):
         how = (
-            "Mean of the class probabilities; Wilson’s interval with the sample size that gives a share the standard "
-            "error of this mean. Their distances take the mean for normal, with the covariance of the samples."
+            "Mean of the class probabilities. Interval: Wilson’s, with the sample size that gives a share the standard "
+            "error of this mean. Distances assume a normal mean with the covariance of the samples."
         )
         yield Method("Mean probabilities", how, n, "interval")
     if any(reader.corrected for record in metrics.counts for reader in record.by.values()):
         how = (
-            "The confusion table of the counter’s card inverted, the result projected onto the simplex. Interval: "
-            f"quantiles of {resamples} draws of counts and table from their posteriors under Jeffreys’ prior. That the "
-            "table does not hold is said at the same confidence over all classes together (Bonferroni)."
+            "The confusion table on the classifier’s card, inverted and projected onto the simplex. Interval: "
+            f"quantiles of {resamples} draws of counts and table from their posteriors under Jeffreys’ prior. A table "
+            "that does not apply is reported at the same confidence over all classes (Bonferroni)."
         )
-        yield Method("Corrected shares", how, f"{n}; the table’s own N is on the card", "correction")
+        yield Method("Corrected shares", how, f"{n}; the N of the table is on the card", "correction")
     how = (
-        "Plug-in estimate, which is too large near the target. Interval: the bootstrap inverted along the exponential "
-        f"family from the target through the shares, {resamples} simulated samples for each member tried; it reaches 0 "
+        "Plug-in estimate, biased upwards near the target. Interval: the bootstrap inverted along the exponential "
+        f"family from the target through the shares, {resamples} simulated samples per member tried; it reaches 0 "
         "while chance explains the value."
     )
     yield Method("Distances to the target", how, n, "interval")
@@ -73,10 +73,10 @@ def _counting(run: Run) -> Iterator[Method]:
     yield Method("By chance alone", how, n, "noise floor")
     if metrics.confirmation:
         how = (
-            "As shares and distances, on samples of a stream of their own that decided nothing. The loop stops by "
-            "looking at each pass once, so the last count before it is selected; this one is not."
+            "As shares and distances, on samples from a separate stream that decided nothing. The loop tests every "
+            "pass and stops at the first success, so the count that ended it is selected; this one is not."
         )
-        yield Method("Counted again", how, count(metrics.confirmation.n), "as above")
+        yield Method("Confirming count", how, count(metrics.confirmation.n), "as above")
 
 
 def _comparing(run: Run) -> Iterator[Method]:
@@ -87,14 +87,14 @@ def _comparing(run: Run) -> Iterator[Method]:
         yield Method("Change of a share", how, n)
         how = (
             f"Bootstrap of both passes, {resamples} resamples, each distance recentred at its estimate; p is twice the "
-            "part of the differences beyond 0, so never below 2 / (resamples + 1)."
+            "fraction of differences beyond 0, so never below 2 / (resamples + 1)."
         )
         yield Method("Change of a distance", how, n, "difference")
     if any(record.watched for record in metrics.passes):
         how = (
             f"Shares and distances as above. Change: permutation test of the chi-square statistic, {resamples} "
-            "permutations. No p-value is corrected for there being several: of 20 attributes that nothing moves, one "
-            "is below 0.05 on average."
+            "permutations. The p-values are not corrected for multiple testing: of 20 attributes that nothing "
+            "changes, one is below 0.05 on average."
         )
         yield Method("What else changed", how, n, "homogeneity")
 
@@ -106,19 +106,19 @@ def _quality(run: Run) -> Iterator[Method]:
     n = _sizes([record.quality.n for record in measured if record.quality])
     features = listing(sorted({record.quality.features for record in measured if record.quality}))
     how = (
-        f"Of Gaussians fitted to the features of {features}, squared; no interval. By chance: the mean for two samples "
+        f"Squared, between Gaussians fitted to features of {features}; no interval. By chance: mean for two samples "
         "of one Gaussian with the pooled covariance, to first order in 1 / N."
     )
     yield Method("Frechet distance", how, n)
     how = (
         f"Unbiased squared MMD with a cubic kernel, mean over at least {SUBSETS} disjoint subsets of at most "
-        f"{count(SUBSET_SIZE)} samples; Student’s t over the subsets. It may be negative."
+        f"{count(SUBSET_SIZE)} samples. Interval: Student’s t over the subsets. The value may be negative."
     )
     yield Method("Kernel distance", how, n, "kernel distance")
     how = (
-        f"Part of one set within balls around the other, each reaching to its {NEIGHBOURS} nearest. Interval: "
-        f"Wilson’s with the sample size that the spread over {SUBSETS} disjoint parts is worth, at most N. Both depend "
-        "on N: compare passes of one size."
+        f"Fraction of one set within the nearest-neighbour balls of the other (neighbour {NEIGHBOURS}). Interval: "
+        f"Wilson’s, with the effective sample size implied by the spread over {SUBSETS} disjoint parts, at most N. "
+        "Both depend on N: compare passes with the same N."
     )
     yield Method("Precision and recall", how, n, "precision and recall")
     sizes = _sizes([record.n for record in measured])
@@ -137,7 +137,7 @@ def _control(run: Run) -> Iterator[Method]:
         yield Method("Pose error, slopes", how, n, "pose error, pose slope")
     if any(name in names for name in ("identity.within", "identity.between")):
         how = (
-            "Mean of sqrt(2 (1 − cos)) of unit embeddings; bootstrap over pairs that share no latent, "
+            "Mean of sqrt(2 (1 − cos)) of unit embeddings. Bootstrap over pairs that share no latent, "
             f"{resamples} resamples."
         )
         yield Method("Identity, same and other latent", how, f"at most {count(PAIRS)}", "identity within, between")
@@ -147,23 +147,23 @@ def _training(run: Run) -> Iterator[Method]:
     fits = [record.fit for record in run.metrics.passes if record.fit]
     if fits:
         how = (
-            "log mean w, its difference to mean log w, and (Σ w)² / (N Σ w²) of importance weights w; normal intervals "
+            "log mean w, its difference from mean log w, and (Σ w)² / (N Σ w²) of importance weights w; normal intervals "
             "with standard errors by the delta method. Tail index: shape k of a generalised Pareto distribution of the "
             "largest weights, as in Pareto-smoothed importance sampling (Vehtari et al. 2024)."
         )
         yield Method("Fit", how, _sizes([fit.n for fit in fits]))
     moments = [material.moments for material in run.material if material.moments]
     if moments:
-        how = f"Solution of the convex dual; bootstrap of the samples, {_moment_resamples(run)}."
-        yield Method("Multipliers", how, _sizes([each["n"] for each in moments]), "bootstrap, beta")
+        how = f"Solution of the convex dual. Bootstrap of the samples, {_moment_resamples(run)}."
+        yield Method("Multipliers", how, _sizes([solution["n"] for solution in moments]), "bootstrap, beta")
 
 
 def _moment_resamples(run: Run) -> str:
     resamples = run.settings.moment_bootstrap
-    return f"{count(resamples)} resamples" if resamples else "none here, so no interval"
+    return f"{count(resamples)} resamples" if resamples else "none in this run, so no interval"
 
 
 def _sizes(sizes: list[int]) -> str:
-    """Return sample sizes in words: one if they are all alike, else each."""
+    """Return the distinct sample sizes in words."""
     different = list(dict.fromkeys(sizes))
     return " or ".join(count(size) for size in different)

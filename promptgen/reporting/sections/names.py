@@ -1,6 +1,6 @@
-"""What the report calls things: the target, the passes, and the class its story is told with.
+"""The names that the report uses: of the target, the passes and the headline class.
 
-Every function is pure: numbers in, plain text out. The page escapes the text.
+All functions are pure: they take numbers and return plain text, which the page escapes.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from promptgen.reporting.settings import Settings
 from promptgen.reporting.text.formats import class_name, count, listing, number, wanted
 from promptgen.rotations import EULER
 
-# Least effective sample size (a fraction) and largest gap (nats) of a fit that is called so: a judgement, no theorem.
+# Minimum effective sample size (a fraction) and maximum gap (nats) of each grade: a judgement, not a theorem.
 CLOSE = (0.3, 1.0)
 ROUGH = (0.05, 3.0)
 
 TRUST = {
-    "good": "The weights have a light tail, so these numbers hold.",
-    "usable": "Few samples carry much of the weight, so take these numbers as rough.",
-    "not to be trusted": "A handful of samples decides, so these numbers may be far off, whatever their intervals say.",
+    "good": "The weights have a light tail, so these numbers are reliable.",
+    "usable": "Few samples carry much of the weight, so these numbers are rough.",
+    "not to be trusted": "A few samples dominate, so these numbers may be far off, whatever their intervals say.",
 }
-"""What the tail of a fit's weights means for its numbers."""
+"""What the tail of the importance weights means for the numbers of a fit."""
 
 
 def target_words(metrics: Metrics) -> str:
@@ -31,7 +31,7 @@ def target_words(metrics: Metrics) -> str:
 
 
 def pass_words(record: PassRecord, settings: Settings) -> str:
-    """Return what made the samples of a pass, in a few words."""
+    """Return the source of the samples of a pass, in a few words."""
     if record.kind == "control":
         return f"Controlled: {settings.asked}"
     return "The generator alone" if record.kind == "generator" else "De-biased"
@@ -43,16 +43,16 @@ def pass_kind(record: PassRecord) -> str:
 
 
 def goal_words(record: PassRecord, settings: Settings) -> str:
-    """Return what the flow of a pass was trained for."""
+    """Return the training goal of the flow of a pass."""
     if record.kind == "control":
-        return f"A flow on the generator’s latents, trained to show {settings.asked} and else to change little."
-    return "One more flow below what was there, trained to meet the target shares and else to change little."
+        return f"A flow on the generator’s latents, trained to show {settings.asked} and change little else."
+    return "A further flow below the previous ones, trained to meet the target shares and change little else."
 
 
 def headline_label(metrics: Metrics) -> str:
-    """Return the class the story is told with: the one that control made more frequent, more than any other.
+    """Return the headline class: the one whose share the control increased most.
 
-    Without a control pass it is the class that lies furthest above its target in the first pass.
+    Without a control pass it is the class furthest above its target in the first pass.
     """
     first = metrics.passes[0].trusted.shares
     control = next((record.trusted.shares for record in metrics.passes if record.kind == "control"), None)
@@ -62,17 +62,17 @@ def headline_label(metrics: Metrics) -> str:
 
 
 def range_words(name: str, low: float, high: float) -> str:
-    """Return the range of a coordinate of the condition; the angles of a pose, radians, in degrees."""
+    """Return the range of a condition coordinate; the angles of a pose, given in radians, are shown in degrees."""
     if name in EULER:
         return f"{name}, {degrees(low):.0f}° to {degrees(high):.0f}°".replace("-", "−")
     return f"{name}, {number(low)} to {number(high)}"
 
 
 def fit_words(fit: Fit) -> str:
-    """Return what a fit means in plain words, and how far it can be relied on."""
-    worth = f"{count(fit.n)} samples are worth {count(round(fit.ess_fraction.value * fit.n))}"
-    exact = "weighted so that they follow the wanted distribution exactly"
-    return f"A {judgement(fit)} fit: {exact}, {worth}. {TRUST[fit.trust]}"
+    """Return what a fit means in plain words, and how reliable its numbers are."""
+    size = count(round(fit.ess_fraction.value * fit.n))
+    worth = f"weighted to follow the target distribution exactly, {count(fit.n)} samples are worth {size}"
+    return f"A {judgement(fit)} fit: {worth}. {TRUST[fit.trust]}"
 
 
 def judgement(fit: Fit) -> str:

@@ -1,4 +1,4 @@
-"""Which figures the report shows, with a title and one sentence of meaning each."""
+"""The figures of the report, each with a title and a sentence of explanation."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from promptgen.reporting.text.glossary import Measure
 
 @dataclass(frozen=True)
 class Panel:
-    """A figure with what it says.
+    """A figure and its explanation.
 
     Args:
-        title: what is drawn.
-        meaning: how to read it, one sentence.
+        title: title of the figure.
+        meaning: how to read it, in one sentence.
         svg: the drawing.
-        alternative: the drawing's content in words, for those who cannot see it.
-        labels: names of the curves, in the order of the series colours; empty when the marks are the sources.
+        alternative: text alternative of the drawing.
+        labels: names of the curves, in the order of the series colours; empty if the marks are the sources.
     """
 
     title: str
@@ -39,14 +39,14 @@ class Panel:
 
 
 def bias_panels(metrics: Metrics) -> list[Panel]:
-    """Return the shares of each class (of one, when there are but two) and the distance to the target, by pass."""
+    """Return the shares of each class (of one class if there are only two) and the distance to the target, by pass."""
     labels = [words.headline_label(metrics)] if len(metrics.target) == 2 else list(metrics.target)
     panels = [
         _pass_panel(
             metrics,
             f"share-{index}",
             _title(class_name(metrics.attribute, label)),
-            "A whisker that crosses the dashed line cannot be told from the target.",
+            "A share whose interval crosses the dashed line cannot be distinguished from the target.",
             {source: [record.share(source, label) for record in metrics.passes] for source in metrics.sources},
             target=metrics.target[label],
         )
@@ -58,7 +58,7 @@ def bias_panels(metrics: Metrics) -> list[Panel]:
             metrics,
             "kl",
             "Distance to the target, KL in nats",
-            "0 is the target itself; the dotted line is what chance alone would show with as many samples.",
+            "0 is the target itself. Dotted: value expected by chance alone with as many samples.",
             {source: [_kl(record, source) for record in metrics.passes] for source in metrics.sources},
             floor=[record.chance["kl"] for record in metrics.passes],
             shares=False,
@@ -71,7 +71,7 @@ def _kl(record: PassRecord, source: Source) -> Interval | None:
 
 
 def control_panels(metrics: Metrics) -> list[Panel]:
-    """Return what was asked for, and how a condition is followed, by pass; variety has panels of its own."""
+    """Return the shares of the request and the other measures of the control, by pass, without diversity."""
     shares = [requested_shares(record.control) for record in metrics.passes]
     others = [other_measures(record) for record in metrics.passes]
     return [
@@ -80,7 +80,7 @@ def control_panels(metrics: Metrics) -> list[Panel]:
                 metrics,
                 f"control-{index}",
                 _title(class_name(*key)),
-                "What the control asked for; de-biasing should not lose it again.",
+                "The request of the control. De-biasing should not lower it.",
                 {source: [entry.get(key, {}).get(source) for entry in shares] for source in SOURCES},
             )
             for index, key in enumerate(_keys(shares))
@@ -99,7 +99,7 @@ def control_panels(metrics: Metrics) -> list[Panel]:
 
 
 def quality_panels(metrics: Metrics) -> list[Panel]:
-    """Return every measure of quality and variety that is to be drawn, by pass, as far as it was measured."""
+    """Return a panel for every drawn measure of quality and variety that was measured."""
     return [
         _quality_panel(metrics, measure, figures)
         for measure, figures in quality_series(metrics)
@@ -110,7 +110,7 @@ def quality_panels(metrics: Metrics) -> list[Panel]:
 def _quality_panel(metrics: Metrics, measure: Measure, figures: Sequence[Figure | None]) -> Panel:
     series = [_interval(figure) if figure else None for figure in figures]
     floor = [figure.chance if isinstance(figure, Distance) else nan for figure in figures]
-    drawn, dotted = (None, "") if all(map(isnan, floor)) else (floor, " Dotted: by chance alone.")
+    drawn, dotted = (None, "") if all(map(isnan, floor)) else (floor, " Dotted: expected by chance alone.")
     name = measure.title.lower().replace(" ", "-")
     meaning = f"{measure.meaning}{dotted}"
     return _pass_panel(
@@ -119,19 +119,19 @@ def _quality_panel(metrics: Metrics, measure: Measure, figures: Sequence[Figure 
 
 
 def _interval(figure: Figure) -> Interval:
-    """Return a figure as what is drawn; one without an interval has no whiskers."""
+    """Return a figure as an interval to draw; one without an interval has no whiskers."""
     if isinstance(figure, Interval):
         return figure
     return Interval(value=figure.value, low=figure.value, high=figure.value)
 
 
 def watched_panel(metrics: Metrics, index: int, table: WatchedTable) -> Panel:
-    """Return the shares of an attribute that nobody moves: one of two by all who count, or the most moved of many."""
+    """Return the shares of a watched attribute: one of two classes by all sources, or the most changed of many."""
     name, account = f"watched-{index}", table.accounts[0]
     if table.is_pair:
         title = _title(class_name(table.attribute, table.headline))
-        counted: figures.Series = {each.source: each.shares[table.headline] for each in table.accounts}
-        return _pass_panel(metrics, name, title, table.sentence, counted)
+        by_source: figures.Series = {reader.source: reader.shares[table.headline] for reader in table.accounts}
+        return _pass_panel(metrics, name, title, table.sentence, by_source)
     drawn = table.most_moved(len(figures.SERIES))
     series = {label: account.shares[label] for label in drawn}
     marks = figures.label_marks(drawn)
@@ -162,26 +162,26 @@ def _pass_panel(
 
 
 def training_panels(metrics: Metrics, record: PassRecord, history: History) -> list[Panel]:
-    """Return the loss, and then what was trained for: the held-out fit and energies, or the shares and multipliers."""
+    """Return the loss, and either held-out fit and energies (control) or shares and multipliers (de-biasing)."""
     draw = partial(_curve_panel, f"train-{record.number}")
     loss = {"training": column(history, "loss"), "held out": column(history, "validation/loss")}
     if record.kind == "debias":
         shares, beta = (_in_order(metrics, columns(history, prefix)) for prefix in ("share/", "beta/"))
         return [
-            *draw("loss", "Loss, nats", "Comparable only once the multipliers are still; lower is then closer.", loss),
-            *draw("share", "Shares while training", "Dashed: the target.", shares, metrics.target),
-            *draw("beta", "Multipliers, nats", "How hard each class is pushed.", beta),
+            *draw("loss", "Loss, nats", "Comparable only once the multipliers are constant; lower is then better.", loss),
+            *draw("share", "Shares during training", "Dashed: the target.", shares, metrics.target),
+            *draw("beta", "Multipliers, nats", "How strongly each class is favoured.", beta),
         ]
     ess, energies = {"held out": column(history, "validation/ess_fraction")}, columns(history, "energy/")
     return [
-        *draw("loss", "Loss, nats", "Lower is closer to what was asked for.", loss),
-        *draw("ess", "Effective samples", "How much of the samples would count if they were made exact.", ess),
-        *draw("energy", "Energies, nats", "Mean of each thing asked for; lower is more of it.", energies),
+        *draw("loss", "Loss, nats", "Lower is closer to the request.", loss),
+        *draw("ess", "Effective samples", "Fraction of the sample that remains after weighting it to be exact.", ess),
+        *draw("energy", "Energies, nats", "Mean of each energy; lower meets its request better.", energies),
     ]
 
 
 def _in_order(metrics: Metrics, curves: Mapping[str, Curve]) -> dict[str, Curve]:
-    """Return the curves of the target's classes in the target's order; a history on disk has them in another."""
+    """Return the curves in the order of the target's classes; a history on disk is sorted otherwise."""
     return {label: curves[label] for label in metrics.target if label in curves}
 
 
@@ -193,7 +193,7 @@ def _curve_panel(
     curves: Mapping[str, Curve],
     targets: Mapping[str, float] | None = None,
 ) -> list[Panel]:
-    """Return the panel of the curves that have any value, or nothing where none has."""
+    """Return the panel of the curves that have a value, or nothing if none has."""
     drawn = {label: curve for label, curve in curves.items() if curve}
     if not drawn:
         return []

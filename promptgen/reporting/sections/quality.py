@@ -1,8 +1,8 @@
-"""Whether control and de-biasing cost quality or variety: the figures in sentences, and what is to be warned of.
+"""Whether control and de-biasing cost quality or variety: the figures in sentences, and the warnings.
 
-A flow only chooses among what its generator makes. A control is meant to choose, so that less recall, less different
-identities and a Frechet distance above chance are no fault of it. A de-biasing pass moves shares within what the
-control has left, and should leave no less of it: if it does, faces repeat.
+A flow can only select from what its generator makes. A control is meant to select, so lower recall, lower identity
+diversity and a Frechet distance above chance are not defects in themselves. A de-biasing pass moves shares within what
+the control left, and should not narrow it further: if it does, faces repeat.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from promptgen.reporting.sections.control import DIVERSITY
 from promptgen.reporting.text.formats import brief, listing, number, percent
 from promptgen.reporting.text.glossary import MEASURES, Measure
 
-COLLAPSE = "a sign of collapse, unless the target itself asks for less variety. Look for faces that repeat"
+COLLAPSE = "a sign of collapse, unless the target itself implies less variety. Look for repeated faces"
 COSTS = {
-    "precision": "fewer of its samples look like something the generator makes. Look for faults in its pictures",
-    "recall": f"its samples cover less of what the generator makes, {COLLAPSE}",
-    "identity_diversity": f"its samples are less unlike each other, {COLLAPSE}",
+    "precision": "fewer of its samples look like the generator’s own. Look for defects in its images",
+    "recall": f"its samples cover less of the generator’s variety, {COLLAPSE}",
+    "identity_diversity": f"its samples differ less from each other, {COLLAPSE}",
 }
-"""What it means that a figure fell in a de-biasing pass."""
+"""What a fall of each figure in a de-biasing pass means."""
 
 Row = list[Figure | None]
-"""A measure's figure in each pass; None where it was not measured."""
+"""The figure of a measure in each pass; None where it was not measured."""
 
 
 @dataclass(frozen=True)
 class Fall:
-    """A figure of quality or variety that is lower than in the pass before, beyond both intervals."""
+    """A figure of quality or variety that is lower than in the previous pass, beyond both intervals."""
 
     figure: str
     before: Interval
@@ -44,7 +44,7 @@ class Fall:
 
 
 def falls(before: PassRecord, after: PassRecord) -> list[Fall]:
-    """Return every figure of quality and variety that clearly fell from one pass to the next."""
+    """Return every figure of quality and variety that fell beyond both intervals from one pass to the next."""
     pairs = {name: (_figures(before).get(name), _figures(after).get(name)) for name in COSTS}
     return [
         Fall(name, high, low)
@@ -61,7 +61,7 @@ def _figures(record: PassRecord) -> dict[str, Figure]:
 
 
 def cost_warnings(metrics: Metrics) -> Iterator[str]:
-    """Yield a sentence per figure of quality or variety that a de-biasing pass has clearly lowered."""
+    """Yield a warning per figure of quality or variety that a de-biasing pass lowered beyond both intervals."""
     for before, after in pairwise(metrics.passes):
         if after.kind == "debias":
             for fall in falls(before, after):
@@ -69,30 +69,30 @@ def cost_warnings(metrics: Metrics) -> Iterator[str]:
 
 
 def few_samples_warning(metrics: Metrics) -> Iterator[str]:
-    """Yield a sentence if the Frechet distance of some pass rests on too few samples."""
+    """Yield a warning if the Frechet distance of a pass has too few samples."""
     passes = [str(record.number) for record in metrics.passes if record.quality and record.quality.few_samples]
     if passes:
         yield (
-            f"{'Pass' if len(passes) == 1 else 'Passes'} {listing(passes)}: the network that looks at quality gives no "
-            "fewer features than there are samples, so the Frechet distance says little. Raise evaluation.samples, or "
-            "take a network with fewer features."
+            f"{'Pass' if len(passes) == 1 else 'Passes'} {listing(passes)}: the feature network has at least as many "
+            "features as there are samples, so the Frechet distance means little. Raise evaluation.samples, or use a "
+            "network with fewer features."
         )
 
 
 def cost(metrics: Metrics) -> list[str]:
-    """Return the answer to whether anything was lost: by what was asked for, and by de-biasing."""
+    """Return whether the control or de-biasing cost quality or variety, in sentences."""
     pairs = [pair for pair in pairwise(metrics.passes) if _comparable(*pair)]
-    asked = [fall for before, after in pairs if after.kind == "control" for fall in falls(before, after)]
-    narrowed = [str(fall) for fall in asked if fall.figure != "precision"]
+    controlled = [fall for before, after in pairs if after.kind == "control" for fall in falls(before, after)]
+    narrowed = [str(fall) for fall in controlled if fall.figure != "precision"]
     debiased = [pair for pair in pairs if pair[1].kind == "debias"]
     lost = [f"{fall} in pass {pair[1].number}" for pair in debiased for fall in falls(*pair)]
-    told = [f"What was asked for narrowed what is made, as asking does: {listing(narrowed)}."] if narrowed else []
-    told += [f"What was asked for may have cost quality: {fall}." for fall in asked if fall.figure == "precision"]
+    sentences = [f"The control narrowed the output, as it is meant to: {listing(narrowed)}."] if narrowed else []
+    sentences += [f"The control may have cost quality: {fall}." for fall in controlled if fall.figure == "precision"]
     if lost:
-        told.append(f"De-biasing cost something: {listing(lost)}.")
+        sentences.append(f"De-biasing cost quality or variety: {listing(lost)}.")
     elif debiased:
-        told.append("De-biasing cost neither, as far as these figures tell: none fell beyond the intervals.")
-    return told
+        sentences.append("De-biasing cost neither, by these figures: none fell beyond the intervals.")
+    return sentences
 
 
 def _comparable(before: PassRecord, after: PassRecord) -> bool:
@@ -100,39 +100,39 @@ def _comparable(before: PassRecord, after: PassRecord) -> bool:
 
 
 def quality_sentence(quality: Quality) -> str:
-    """Return what the figures of a pass say, in plain words."""
+    """Return the figures of a pass in plain words."""
     precision, recall = percent(quality.precision.value), percent(quality.recall.value)
     if quality.reference == "its other half":
         return (
-            f"The generator against itself, one half of its samples with the other: {precision} look like something in "
-            f"the other half, and cover {recall} of it. So much chance alone shows."
+            f"Two halves of the generator’s own samples, compared with each other: {precision} of one half look like "
+            f"the other half, and they cover {recall} of it. These are the values expected by chance alone."
         )
     return (
-        f"{precision} of the samples look like something the generator makes, and they cover {recall} of what it "
-        f"makes. {_distance_words(quality)}"
+        f"{precision} of the samples look like the generator’s own, and they cover {recall} of its variety. "
+        f"{_distance_words(quality)}"
     )
 
 
 def _distance_words(quality: Quality) -> str:
-    """Return what the Frechet distance says of how far the samples have moved from the generator's own."""
+    """Return how far the samples are from the generator's own, by the Frechet distance, in plain words."""
     if quality.few_samples:
-        return "There are too few of them for a Frechet distance."
+        return "There are too few samples for a Frechet distance."
     if quality.frechet.value <= quality.frechet.chance:
-        return "Their Frechet distance is no more than chance alone shows."
+        return "Their Frechet distance is no larger than expected by chance alone."
     ratio = quality.frechet.value / quality.frechet.chance
-    times = f"{brief(ratio)} times what chance alone shows"
+    times = f"{brief(ratio)} times the value expected by chance alone"
     return f"Their Frechet distance is {times}."
 
 
 def quality_series(metrics: Metrics) -> list[tuple[Measure, Row]]:
-    """Return every measure of quality and variety that some pass has, with its figure of each pass."""
+    """Return every measure of quality and variety that at least one pass has, with its figure in each pass."""
     figures = [_figures(record) for record in metrics.passes]
-    series = [(measure, [each.get(name) for each in figures]) for name, measure in MEASURES.items()]
+    series = [(measure, [by_name.get(name) for by_name in figures]) for name, measure in MEASURES.items()]
     return [(measure, row) for measure, row in series if any(row)]
 
 
 def quality_rows(metrics: Metrics) -> list[tuple[str, Measure, list[Figure | float | None]]]:
-    """Return every row of the table: its title, its measure, and the figures or what chance alone would show."""
+    """Return every row of the table: its title, its measure, and its figures or their values expected by chance."""
     rows: list[tuple[str, Measure, list[Figure | float | None]]] = []
     for measure, figures in quality_series(metrics):
         rows.append((measure.title, measure, [*figures]))

@@ -1,4 +1,4 @@
-"""What else changed: attributes that no flow was trained to move, in a sentence and a table each."""
+"""Watched attributes, which no flow was trained to change: a sentence and a table each."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from promptgen.reporting.text.glossary import DISTANCES
 
 @dataclass(frozen=True)
 class Account:
-    """What one who counts has seen of an attribute, pass by pass; None where it did not look.
+    """The counts of an attribute by one source, pass by pass; None where it has none.
 
     Attributes:
-        source: who counted.
+        source: source of the counts.
         shares: by label, in the order of the target.
         distances: to the target, by name.
-        since_before: p-value of no share having changed since the pass before.
+        since_before: p-value of the hypothesis that no share changed since the previous pass.
         since_first: the same since the first pass.
-        moved: how far each share has moved from the first pass to the last one; empty where it did not look at both.
+        moved: change of each share from the first pass to the last; empty if one of them was not counted.
     """
 
     source: Source
@@ -44,14 +44,14 @@ class Account:
 
 @dataclass(frozen=True)
 class WatchedTable:
-    """An attribute that nobody moves.
+    """The figures of a watched attribute.
 
     Attributes:
         attribute: attribute or product.
-        target: what it is held against.
-        accounts: by everyone who counted, the most trusted first.
-        chance: what each distance would show by chance alone, by its name, pass by pass.
-        sentence: what became of it, in plain words.
+        target: reference shares of its distances.
+        accounts: counts by source, the most trusted first.
+        chance: value of each distance expected by chance alone, by its name, pass by pass.
+        sentence: whether it changed, in plain words.
     """
 
     attribute: str
@@ -62,21 +62,21 @@ class WatchedTable:
 
     @property
     def is_pair(self) -> bool:
-        """Whether there are but two classes, so that the share of one tells all."""
+        """Whether there are only two classes, so that one share determines both."""
         return len(self.target) == 2
 
     @property
     def headline(self) -> str:
-        """The class that moved most; of two, the last one."""
+        """The class that changed most; of two classes, the last one."""
         return self.most_moved(1)[0]
 
     def most_moved(self, n: int) -> list[str]:
-        """Return the `n` classes that moved most, in the order of the target."""
+        """Return the `n` classes that changed most, in the order of the target."""
         return most_moved(self.target, self.accounts[0], n)
 
 
 def watched_tables(metrics: Metrics, settings: Settings) -> list[WatchedTable]:
-    """Return everything that was watched in at least one pass."""
+    """Return a table per attribute that was watched in at least one pass."""
     attributes = dict.fromkeys(name for record in metrics.passes for name in record.watched)
     return [_table(metrics, settings, attribute) for attribute in attributes]
 
@@ -111,14 +111,14 @@ def _account(metrics: Metrics, attribute: str, labels: Sequence[str], source: So
         source=source,
         shares={label: [reader.shares[label] if reader else None for reader in readers] for label in labels},
         distances={name: [reader.distances[name] if reader else None for reader in readers] for name in DISTANCES},
-        since_before=[each.p_value if each else None for each in before],
-        since_first=[each.p_value if each else None for each in from_first],
+        since_before=[test.p_value if test else None for test in before],
+        since_first=[test.p_value if test else None for test in from_first],
         moved=from_first[-1].shares if from_first[-1] else {},
     )
 
 
 def most_moved(target: Mapping[str, float], account: Account, n: int) -> list[str]:
-    """Return the `n` classes whose shares moved most; those that are furthest from the target where none moved."""
+    """Return the `n` classes whose shares changed most; without a change, those furthest from the target."""
 
     def distance(label: str) -> float:
         if account.moved:
@@ -133,34 +133,34 @@ def most_moved(target: Mapping[str, float], account: Account, n: int) -> list[st
 def _sentence(
     metrics: Metrics, settings: Settings, attribute: str, target: Mapping[str, float], account: Account
 ) -> str:
-    """Return what became of an attribute from the first pass to the last one."""
+    """Return whether an attribute changed from the first pass to the last, in a sentence."""
     label = most_moved(target, account, 1)[0]
-    name, shares = class_name(attribute, label), [each for each in account.shares[label] if each]
+    name, shares = class_name(attribute, label), [interval for interval in account.shares[label] if interval]
     p = account.since_first[-1]
     if p is None:
-        share = f"{name} {percent(shares[-1].value)}, held against {wanted(target[label])}"
-        return f"{share[:1].upper()}{share[1:]}; there are no two passes to compare."
+        share = f"{name} {percent(shares[-1].value)}, reference {wanted(target[label])}"
+        return f"{share[:1].upper()}{share[1:]}. There are not two passes to compare."
     way = f"{name} {percent(shares[0].value)}\u00a0→\u00a0{percent(shares[-1].value)}"
     change = account.moved[label]
     pair = len(target) == 2
-    all_classes, this_one = ("", "") if pair else (" over all classes", "this one ")
-    told = f"({p_value(p)}{all_classes}; {this_one}{points(change.low)} to {points(change.high)} points)"
+    all_classes, one_class = ("", "") if pair else (" over all classes", "this class ")
+    numbers = f"({p_value(p)}{all_classes}; {one_class}{points(change.low)} to {points(change.high)} points)"
     if p > 1 - settings.confidence:
-        return f"No more than chance explains: {way} {told}."
-    most = "" if pair else ", the most of its classes"
-    return f"Changed along: {way}{most} {told}.{_on_purpose(metrics, attribute)}"
+        return f"No change beyond chance: {way} {numbers}."
+    most = "" if pair else ", the largest change of its classes"
+    return f"Changed: {way}{most} {numbers}.{_on_purpose(metrics, attribute)}"
 
 
 def _on_purpose(metrics: Metrics, attribute: str) -> str:
-    """Return what of a watched attribute was moved on purpose, as a sentence to put behind; nothing of nothing."""
+    """Return a sentence naming the factors of a watched attribute that flows moved on purpose; empty if none."""
     asked = {name for record in metrics.passes for name, _ in requested_shares(record.control)}
     de_biased = any(record.kind == "debias" for record in metrics.passes)
     steered = {*asked, *(metrics.attribute.split(PRODUCT) if de_biased else ())}
     parts = [factor for factor in attribute.split(PRODUCT) if factor in steered]
-    return f" Of it, {listing(parts)} was moved on purpose." if parts else ""
+    return f" Moved on purpose: {listing(parts)}." if parts else ""
 
 
 def held_against(target: Mapping[str, float]) -> str:
-    """Return what the distances of a watched attribute are to."""
+    """Return the reference of the distances of a watched attribute, in words."""
     equal = max(target.values()) - min(target.values()) < 1e-9
     return f"equal shares of {wanted(next(iter(target.values())))}" if equal else "the shares of the Target column"

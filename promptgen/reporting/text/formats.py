@@ -1,4 +1,4 @@
-"""How numbers and classes are written: one place, so that they look the same wherever they appear."""
+"""Formats of numbers and classes, in one place so that they look the same everywhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ABSENT = "–"
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Return `value` with `digits` decimals and a true minus sign; a dash when it is unknown or not finite."""
+    """Return `value` with `digits` decimals and a true minus sign; a dash for None."""
     if value is None:
         return ABSENT
     text = f"{value:.{digits}f}"
@@ -22,7 +22,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def brief(value: float, most: int = 3) -> str:
-    """Return `value` with three digits that mean something, or `most` decimals: "220", "7.67" or "0.011"."""
+    """Return `value` with three significant digits, or at most `most` decimals: "220", "7.67" or "0.011"."""
     decimals = 2 - math.floor(math.log10(abs(value))) if value else most
     return number(value, min(max(decimals, 0), most))
 
@@ -33,7 +33,7 @@ def percent(share: float, digits: int = 1) -> str:
 
 
 def wanted(share: float) -> str:
-    """Return a share that somebody chose, and so without decimals it does not need: "50 %", "16.7 %"."""
+    """Return a chosen share, such as a target, without needless decimals: "50 %", "16.7 %"."""
     return f"{100 * share:.1f}".removesuffix(".0") + f"{THIN}%"
 
 
@@ -53,7 +53,7 @@ def number_range(low: float | None, high: float | None, digits: int = 3) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time a person can read: "0.4 s", "75 s" or "12 min 30 s"."""
+    """Return a readable time: "0.4 s", "75 s" or "12 min 30 s"."""
     if seconds < 10:
         return f"{seconds:.1f}{THIN}s"
     if seconds < 100:
@@ -69,10 +69,10 @@ def p_value(p: float) -> str:
 
 
 def p_number(p: float) -> str:
-    """Return a p-value with as many digits as mean anything, such as "0.31" or "< 0.001"."""
+    """Return a p-value with its significant digits, such as "0.31" or "< 0.001"."""
     return "< 0.001" if p < 0.001 else number(p, 3 if p < 0.1 else 2)
 
 
 def count(value: int) -> str:
-    """Return a whole number with its thousands set apart, such as "12 345"."""
+    """Return a whole number with a thousands separator, such as "12 345"."""
     return f"{value:,}".replace(",", THIN)

@@ -1,4 +1,4 @@
-"""What every number of the report means, in one line that needs no statistics; the page puts it beside the number."""
+"""The meaning of every number of the report, in one line without statistics; the page shows it beside the number."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DISTANCES: Final[dict[str, str]] = {
     "total_variation": "Total variation",
     "discrepancy": "Discrepancy",
 }
-"""What the distances of `promptgen.metrics.bias` are called."""
+"""Titles of the distances of `promptgen.metrics.bias`."""
 
 
 @dataclass(frozen=True)
@@ -18,12 +18,12 @@ class Measure:
     """A measure of quality or variety, as the page shows it.
 
     Attributes:
-        title: what it is called.
-        meaning: what it means, in one line.
+        title: its title.
+        meaning: its meaning, in one line.
         unit: whether it is a share of the samples or a plain number.
         drawn: whether it has a panel of its own, pass by pass.
         small: whether it may be near zero, so that four decimals are not enough.
-        how: estimator and interval, for a statistician; empty where `promptgen.reporting.sections.methods` tells more.
+        how: estimator and interval, for statisticians; empty if `promptgen.reporting.sections.methods` has them.
     """
 
     title: str
@@ -36,80 +36,80 @@ class Measure:
 
 MEASURES: Final[dict[str, Measure]] = {
     "precision": Measure(
-        "Precision", "Share of these samples that look like something the generator makes.", "share", drawn=True
+        "Precision", "Fraction of these samples that look like the generator’s own.", "share", drawn=True
     ),
     "recall": Measure(
-        "Recall", "Share of what the generator makes that these samples still cover.", "share", drawn=True
+        "Recall", "Fraction of the generator’s variety that these samples still cover.", "share", drawn=True
     ),
     "identity_diversity": Measure(
         "Identity diversity",
-        "How unlike two of these faces are on average. A fall means that faces repeat.",
+        "How different two of these faces are on average. A drop means that faces repeat.",
         drawn=True,
     ),
     "frechet": Measure(
         "Frechet distance",
-        "How far the samples as a whole are from the generator’s own, as a network sees them.",
+        "Distance between these samples and the generator’s own as a whole, as a network sees them.",
         drawn=True,
     ),
     "kernel": Measure(
-        "Kernel distance", "The same by another measure, which is 0 on average if nothing has moved.", small=True
+        "Kernel distance", "The same by another measure, which is 0 on average if nothing has changed.", small=True
     ),
     "vendi": Measure(
         "Vendi score",
-        "How many samples with nothing in common these are worth. A fall means that samples repeat.",
+        "How many samples with nothing in common these are worth. A drop means that samples repeat.",
         drawn=True,
         how="exp of the Shannon entropy of the eigenvalues of the cosine kernel over N, of all samples of the pass; "
-        "normal interval of its log by the delta method. It depends on N: compare passes of one size.",
+        "normal interval of its log by the delta method. It depends on N: compare passes with the same N.",
     ),
 }
 """The measures in the order of the page, by their names in `promptgen.records.Quality`."""
 
 MEANINGS: Final[dict[str, str]] = {
     # shares
-    "Share": "Part of the samples that show this class.",
-    "Target": "The share that is wanted.",
-    "held against": "What the distances of a watched attribute are measured to. No flow was trained towards it.",
-    "N": "How many samples were counted.",
-    "classifier": "As the model that steers the de-biasing sees the samples. A flow can learn to please it.",
-    "judge": "As the model sees them that decides whether the target is met.",
-    "truth": "What the samples really have. Only the embedded world knows it.",
-    "corrected": "The share if this counter never erred: the errors it made on labelled images, undone.",
-    "mean probability": "The share if a doubtful picture counts in parts, by how sure the counter is.",
+    "Share": "Fraction of the samples that show this class.",
+    "Target": "The desired share.",
+    "reference": "Reference of the distances of a watched attribute. No flow was trained towards it.",
+    "N": "Number of samples counted.",
+    "classifier": "Labels of the model that steers the de-biasing. A flow can learn to please it.",
+    "judge": "Labels of the model that decides whether the target is met.",
+    "truth": "The attribute that each sample really has. Only the embedded world knows it.",
+    "corrected": "The share without the known errors of its classifier, as measured on labelled images.",
+    "mean probability": "The share if a doubtful image counts fractionally, by the classifier’s probabilities.",
     # differences
-    "Change from before": "How far the share is from that of the pass before, in percentage points.",
-    "Change": "How far the number is from that of the pass before.",
-    "p": "How often chance alone would make a difference at least so large if nothing had changed.",
-    "changed": "Whether any share differs by more than chance explains. No sign is no proof that nothing changed.",
-    "On target": "Yes if the interval of every share contains its target.",
-    "Time": "All steps of the pass together.",
+    "Change from previous": "Difference from the share of the previous pass, in percentage points.",
+    "Change": "Difference from the previous pass.",
+    "p": "How often chance alone produces a difference at least this large if nothing has changed.",
+    "changed": "Whether any share differs by more than chance explains. Not detecting a change does not rule it out.",
+    "On target": "Yes if the confidence interval of every share contains its target.",
+    "Time": "Total of all steps of the pass.",
     # distances
-    "KL, nats": "How far all shares together are from the target: 0 is the target; 60 : 40 for half and half is 0.020.",
-    "Total variation": "Part of the samples that would have to change class to meet the target.",
-    "Discrepancy": "The length of the straight line from the shares to the target (the fairness discrepancy).",
-    "By chance alone": "What samples of exactly the target would show on average. So small a distance may be chance.",
+    "KL, nats": "Distance of all shares from the target. 0 is the target; 60 : 40 instead of 50 : 50 is 0.020.",
+    "Total variation": "Fraction of the samples that would have to change class to meet the target.",
+    "Discrepancy": "Straight-line distance from the shares to the target (the fairness discrepancy).",
+    "By chance alone": "Average distance for samples of exactly the target. A distance this small may be chance.",
     # quality
     **{measure.title: measure.meaning for measure in MEASURES.values()},
-    "Frechet distance, by chance": "What as many samples of one and the same source would show.",
-    "N against": "How many samples were compared with how many of the generator’s own; pass 0 with its other half.",
+    "Frechet distance, by chance": "Average value for two sets of samples of these sizes from one source.",
+    "N against": "Number of samples, and of the generator’s own they are compared with; in pass 0, two halves.",
     # fits
-    "log Z, estimate": "Constant of the wanted distribution. Its level says little; how near the bound is says much.",
-    "log Z, lower bound": "What the flow reaches. It is never above log Z, and the closer the better.",
-    "Gap (KL), nats": "Their difference: how far the flow is from the wanted distribution. 0 is a perfect fit.",
-    "Effective samples": "What is left of the sample size when samples are weighted to be exact. 100 % is perfect.",
-    "Tail index": "How few samples decide: up to 0.5 the fit’s numbers are good, up to about 0.7 usable, then unsure.",
-    "The weights are": "The same in words.",
+    "log Z, estimate": "Normalising constant of the target. Its level says little, its distance to the bound much.",
+    "log Z, lower bound": "The value that the flow reaches. It is never above log Z; the closer, the better.",
+    "Gap (KL), nats": "Difference of the two: how far the flow is from the target distribution. 0 is a perfect fit.",
+    "Effective samples": "Fraction of the sample that remains after weighting it to be exact. 100 % is a perfect fit.",
+    "Tail index": "How much a few samples dominate: up to 0.5 the numbers are good, up to about 0.7 usable, then unsure.",
+    "The weights are": "The tail index in words.",
     # multipliers
-    "Share before": "Share in the pass before, as the classifier reads it.",
-    "Multiplier, solved": "How hard a class is pushed: its weight is multiplied by e to this power. 0 leaves it alone.",
-    "Multiplier, after training": "The same once the flow’s own shares were right.",
+    "Share before": "Share in the previous pass, as the classifier labels it.",
+    "Multiplier, solved": "How strongly a class is favoured: its weight is multiplied by e to this power. 0 is neutral.",
+    "Multiplier, after training": "The same at the end of training.",
     # time and work
     "fit_moments": "Solving the multipliers.",
     "train_flow": "Training the flow.",
-    "sample": "Making and reading the samples that are counted.",
-    "evaluate": "Counting them, and all other figures.",
-    "estimate_bias": "Holding the shares against the target, and deciding whether to go on.",
-    "confirm": "Making the samples that the last pass is counted on again.",
-    "images made": "By the generator, in all steps of the pass.",
-    "of these, with a gradient": "Images that a flow learned from, which cost several times as much.",
+    "sample": "Drawing and labelling the samples that are counted.",
+    "evaluate": "Counting the labels, and all other figures.",
+    "estimate_bias": "Comparing the shares with the target, and deciding whether to continue.",
+    "confirm": "Drawing and labelling the samples of the confirming count.",
+    "images made": "Images made by the generator in all steps of the pass.",
+    "of these, with a gradient": "Images used to train a flow, which cost several times as much.",
 }
-"""By what stands at the head of a column or row."""
+"""Meanings by the heading of a column or row."""
