@@ -1,4 +1,4 @@
-"""The loop: control the generator, measure the bias that this brought, train against it, until it is gone.
+"""The loop: control the generator, measure the resulting bias and train against it until it is gone.
 
 It is `promptgen run`, and the stage `debias` of dvc.yaml.
 """

@@ -1,4 +1,4 @@
-"""What the loop keeps while its passes run: the lock, the journal, the records, the clock."""
+"""The state of a running loop: its lock, journal, records and clock."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ logger = logging.getLogger("promptgen")
 
 
 class PassRun:
-    """What the tasks of one pass share.
+    """The state shared by the tasks of one pass.
 
     Attributes:
         journal: where they record.
         name: of the pass's run in the journal.
         spent: seconds in steps.
-        confirmation: what the pass showed when it was counted once more; None while it was not.
+        confirmation: the confirming count of the pass; None if there is none yet.
     """
 
     def __init__(self, journal: Journal, name: str) -> None:
@@ -39,7 +39,7 @@ class PassRun:
 
 
 class Loop:
-    """One run of an experiment. Its folder is held as long as the loop is open.
+    """One run of an experiment. It locks its folder while the loop is open.
 
     Args:
         project: the experiment.
@@ -77,7 +77,7 @@ class Loop:
 
     @contextmanager
     def tracked(self, run_pass: Pass) -> Iterator[PassRun]:
-        """Give what the tasks of a pass share; when they are done, record and show what came of them."""
+        """Yield the shared state of the tasks of a pass; afterwards record and show their results."""
         journal, number = self._journal, run_pass.number
         with journal.run_pass(number, run_pass.kind) as name:
             run = PassRun(journal, name)

@@ -1,4 +1,4 @@
-"""What a run shows in Prefect's own pages: the sample grid of each pass, and at the end the answer and a table."""
+"""Prefect artifacts of a run: the sample grid of each pass, and at the end the answer and a table."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def summary(project: Project, metrics: Metrics) -> str:
 
 
 def confirmation_line(metrics: Metrics, confirmation: Confirmation) -> str:
-    """Return in a line what the last pass showed when it was counted once more, as the judge counts."""
+    """Return the confirming count of the last pass, by the judge, in one line."""
     *shares, kl = _figures(confirmation, list(metrics.target))
     figures = ", ".join(
         f"{metrics.attribute} {label} {share}" for label, share in zip(metrics.target, shares, strict=True)

@@ -1,4 +1,4 @@
-"""The steps as Prefect tasks: named, timed, their progress shown. The steps know themselves what is done already."""
+"""The steps as Prefect tasks, with names, times and progress. The steps themselves skip work that is done."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ARTIFACT_SECONDS = 5.0
 
 
 class StepTracker(Bar):
-    """The tracker of a step: writes its numbers to the journal, and shows how far it is here and in Prefect.
+    """The tracker of a step: writes its numbers to the journal and shows its progress in the terminal and in Prefect.
 
     Args:
         run: the pass that the step belongs to.
@@ -50,7 +50,7 @@ class StepTracker(Bar):
         self._run.journal.write("metrics", self._run.name, values=dict(values), step=step)
 
     def progress(self, done: int, total: int | None, note: str = "") -> None:
-        """Show how far the step is; the artifact follows every few seconds."""
+        """Show the progress of the step; the artifact is updated every few seconds."""
         super().progress(done, total, note)
         if total is None or (done < total and time.monotonic() - self._updated < ARTIFACT_SECONDS):
             return

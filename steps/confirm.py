@@ -1,7 +1,8 @@
-"""Count the last pass of a loop once more, on samples drawn after it was decided that the loop ends there.
+"""Count the last pass of a loop again, on samples drawn after the decision to stop: the confirming count.
 
-The loop ends at the first pass whose count looks right, so that count was chosen for its outcome, and is a little too
-favourable. This one was not chosen: its samples are of a stream of their own, and nothing is decided by it.
+The loop stops at the first pass whose intervals contain the target, so the count that stopped it was selected for its
+outcome and is slightly too favourable. The confirming count is not selected: its samples come from a separate stream,
+and it decides nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Estimate the bias that a pass has brought or left, and decide whether the loop goes on."""
+"""Estimate the bias that a pass introduced or left, and decide whether the loop continues."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from steps.shared.common import Pass, Result
 def run(run_pass: Pass, tracker: Tracker) -> Result:
     """Compare a pass with the first one, the control's and the one before, and decide whether the loop goes on.
 
-    What moved between pass 0 and the control's pass, though nobody asked for it, is the bias that the control brought.
+    Unrequested changes between pass 0 and the control's pass are the bias that the control introduced.
 
     Returns:
         As of every step; its result is that of `promptgen.records.Verdict`.

@@ -1,4 +1,4 @@
-"""Turn the samples of a pass into figures: shares, distances to the target, what was asked for, quality, diversity."""
+"""Turn the samples of a pass into figures: shares, distances to the target, the request, quality, diversity."""
 
 from __future__ import annotations
 

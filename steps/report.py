@@ -38,7 +38,7 @@ PLOTS_NAME = "plots"
 
 
 def run(project: Project) -> Path:
-    """Write the page and the plots of the last run, from reports/metrics.json and what its passes left.
+    """Write the page and the plots of the last run, from reports/metrics.json and the files of its passes.
 
     Returns:
         The page.
