@@ -147,7 +147,7 @@ def _training(run: Run) -> Iterator[Method]:
     fits = [record.fit for record in run.metrics.passes if record.fit]
     if fits:
         how = (
-            "log mean w, its difference from mean log w, and (Σ w)² / (N Σ w²) of importance weights w; normal intervals "
+            "log mean w, its difference to mean log w and (Σ w)² / (N Σ w²) of importance weights w; normal intervals "
             "with standard errors by the delta method. Tail index: shape k of a generalised Pareto distribution of the "
             "largest weights, as in Pareto-smoothed importance sampling (Vehtari et al. 2024)."
         )

@@ -168,7 +168,9 @@ def training_panels(metrics: Metrics, record: PassRecord, history: History) -> l
     if record.kind == "debias":
         shares, beta = (_in_order(metrics, columns(history, prefix)) for prefix in ("share/", "beta/"))
         return [
-            *draw("loss", "Loss, nats", "Comparable only once the multipliers are constant; lower is then better.", loss),
+            *draw(
+                "loss", "Loss, nats", "Comparable only once the multipliers are constant; lower is then better.", loss
+            ),
             *draw("share", "Shares during training", "Dashed: the target.", shares, metrics.target),
             *draw("beta", "Multipliers, nats", "How strongly each class is favoured.", beta),
         ]

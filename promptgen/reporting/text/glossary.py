@@ -96,11 +96,11 @@ MEANINGS: Final[dict[str, str]] = {
     "log Z, lower bound": "The value that the flow reaches. It is never above log Z; the closer, the better.",
     "Gap (KL), nats": "Difference of the two: how far the flow is from the target distribution. 0 is a perfect fit.",
     "Effective samples": "Fraction of the sample that remains after weighting it to be exact. 100 % is a perfect fit.",
-    "Tail index": "How much a few samples dominate: up to 0.5 the numbers are good, up to about 0.7 usable, then unsure.",
+    "Tail index": "How far a few samples dominate: good up to 0.5, usable up to about 0.7, then unsure.",
     "The weights are": "The tail index in words.",
     # multipliers
     "Share before": "Share in the previous pass, as the classifier labels it.",
-    "Multiplier, solved": "How strongly a class is favoured: its weight is multiplied by e to this power. 0 is neutral.",
+    "Multiplier, solved": "How strongly a class is favoured: its weight is multiplied by e to this power. 0: none.",
     "Multiplier, after training": "The same at the end of training.",
     # time and work
     "fit_moments": "Solving the multipliers.",
