@@ -145,7 +145,7 @@ def test_the_page_has_a_sentence_before_the_tables_and_nothing_without_any():
     for text in (
         "30.1 %",
         "28.7 %",
-        "no sign",
+        "not detected",
         "Distances to equal shares of 50 %",
         "Counts of classifier and truth",
     ):

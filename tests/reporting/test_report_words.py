@@ -82,8 +82,8 @@ def test_the_answer_says_what_happened(given, sentence):
         ({"max_passes": 0}, "misses the target of 50 %, and de-biasing was not requested."),
         (
             {"training": None},
-            "misses the target of 50 %, and the multipliers that would move it were fitted, without a flow that "
-            "follows them.",
+            "misses the target of 50 %, and multipliers that would correct it were fitted, but no flow was trained "
+            "with them.",
         ),
     ],
 )
