@@ -261,8 +261,8 @@ def test_the_loop_ends_with_the_multipliers_where_no_flow_is_wanted(server, tmp_
     assert confirmation_in(tmp_path) is None
     fork(tmp_path, command="report").end()
     page = (tmp_path / "reports/index.html").read_text()
-    assert "the multipliers that would move it were fitted, without a flow that follows them" in page
-    assert "What de-biasing pushes" in page
+    assert "multipliers that would correct it were fitted, but no flow was trained with them" in page
+    assert "Multipliers of de-biasing" in page
 
 
 def test_the_loop_ends_with_the_control_where_only_measuring_is_wanted(server, tmp_path):
