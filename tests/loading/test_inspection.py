@@ -131,8 +131,8 @@ def test_other_kinds_are_told_by_their_content(tmp_path):
         opened.writestr("celeba/Eyeglasses/best.pth", b"numbers")
     kinds = {
         "npz arrays": (arrays.getvalue(), True, "safe to read: only numbers"),
-        "zip archive": (archive.getvalue(), True, "nothing leaves its folder"),
-        "tar archive": (hostile.tar_file(("a/b", {})), True, "nothing leaves its folder"),
+        "zip archive": (archive.getvalue(), True, "no member leaves its folder"),
+        "tar archive": (hostile.tar_file(("a/b", {})), True, "no member leaves its folder"),
         "JSON": (b'{"output_dim": 128}', True, "safe to read: only text"),
         "PNG image": (b"\x89PNG\r\n\x1a\n", False, "it is a picture"),
         "HTML page": (b"\n <HTML>", False, "direct link"),

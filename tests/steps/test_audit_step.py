@@ -177,7 +177,7 @@ def test_a_class_without_images_is_named_by_its_target(tmp_path):
     [
         ({"attributes": ["hairs"]}, ConfigError, "did you mean 'hair'"),
         ({"attributes": ["hair"], "targets": ["long=0.5, short=0.6"]}, ConfigError, "sum to 1"),
-        ({"attributes": ["hair"], "targets": ["long=half"]}, ConfigError, "cannot be read"),
+        ({"attributes": ["hair"], "targets": ["long=half"]}, ConfigError, "long=half"),
         ({"attributes": ["hair"], "targets": ["age: old=1"]}, ConfigError, "the attributes are hair"),
         ({"targets": ["long=0.5, short=0.5"]}, ConfigError, "write \"age: long=0.5, short=0.5\""),
         ({"classifier": "world-clasifier"}, ConfigError, "did you mean world-classifier"),
@@ -278,7 +278,7 @@ def test_a_correction_pushed_to_its_end_is_doubted(tmp_path):
     tables[0].write_text("race,x,y\nx,170,30\ny,30,170\n")
     tables[1].write_text("gender,Male,Female\nMale,199,1\nFemale,1,199\n")
     found = run(Request(path, confusions=tables, sampling=QUICK), tmp_path / "out")
-    told = "The confusion table cannot give the counted 98.0\u202f% x race and 2.0\u202f% y race"
+    told = "The confusion table cannot produce the counted 98.0\u202f% x race and 2.0\u202f% y race"
     assert any(line.startswith(f"! {told}") for line in text(found).splitlines())
     assert told in (tmp_path / "out" / "index.html").read_text()
     attributes = json.loads((tmp_path / "out" / "audit.json").read_text())["attributes"]

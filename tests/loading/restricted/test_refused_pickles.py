@@ -101,7 +101,7 @@ def test_steps_that_plain_data_do_without(refused, step, content):
         (b"\x80\x03h\x07.", "7"),
         (b"\x80\x03t.", "pop"),
         (b"\x80\x03.", "pop"),
-        (b"\x80\x03ccollections\nOrderedDict\n]\x85R.", "fills a dict"),
+        (b"\x80\x03ccollections\nOrderedDict\n]\x85R.", "creates a dict"),
         (b"\x80\x03ctorch._utils\n_rebuild_parameter\nK\x01\x89)\x87R.", "a int for a parameter"),
         (b"\x80\x03cnumpy.core.multiarray\nscalar\ncnumpy\ndtype\nX\x02\x00\x00\x00O8\x85RC\x01a\x86R.", "O8"),
         (b"\x80\x03cnumpy.core.multiarray\nscalar\ncnumpy\ndtype\nX\x02\x00\x00\x00f8\x85RC\x01a\x86R.", "8 bytes"),
