@@ -2,18 +2,20 @@
 
 An *attribute* is either one of the classifier's (``"hair"``) or a product of several (``"hair x glasses"``), whose
 classes are all combinations (``"short x with"``), with the last factor varying fastest. Every function here accepts
-both forms, so an intersection is just another attribute with its own simplex. Labels of people are *perceived* labels.
+both forms, so an intersection is just another attribute with its own simplex. A name that is known as a whole, such as
+that of a table's column, is no product. Labels of people are *perceived* labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from difflib import get_close_matches
 from functools import reduce
 from itertools import product
 from typing import TYPE_CHECKING, Literal
 
 from promptgen.errors import ConfigError
+from promptgen.finite import require_finite
 
 if TYPE_CHECKING:  # class names are read without importing torch
     import numpy as np
@@ -35,14 +37,46 @@ def classes(attributes: Mapping[str, Sequence[str]], attribute: str) -> tuple[st
         attribute: ``"hair"`` or ``"hair x glasses"``.
 
     Raises:
-        ConfigError: a factor is not an attribute of the classifier.
+        ConfigError: a factor is not an attribute of the classifier, or two classes have the same name.
 
     Example:
         >>> classes({"hair": ("short", "long"), "glasses": ("without", "with")}, "hair x glasses")
         ('short x without', 'short x with', 'long x without', 'long x with')
     """
-    factors = [attributes[_require(factor, attributes, "attribute")] for factor in attribute.split(PRODUCT)]
-    return tuple(PRODUCT.join(combination) for combination in product(*factors))
+    parts = [attributes[_require(factor, attributes, "attribute")] for factor in factors(attributes, attribute)]
+    labels = tuple(PRODUCT.join(combination) for combination in product(*parts))
+    if len(set(labels)) < len(labels):
+        twice = next(label for label in labels if labels.count(label) > 1)
+        raise ConfigError(f"{attribute} has two classes named {twice!r}, expected different names; rename one of them")
+    return labels
+
+
+def factors(attributes: Collection[str], attribute: str) -> list[str]:
+    """Return the factors of `attribute`, which is its only factor if it is no product.
+
+    Args:
+        attributes: names of the known attributes, of which one may itself contain `` x ``; it is then taken as a whole.
+        attribute: attribute or product; factors that are unknown are returned as they are.
+
+    Example:
+        >>> factors(["hair", "glasses"], "hair x glasses")
+        ['hair', 'glasses']
+        >>> factors(["age", "race x gender"], "race x gender x age")
+        ['race x gender', 'age']
+    """
+    parts = attribute.split(PRODUCT)
+    for end in range(len(parts), 0, -1):
+        head, rest = PRODUCT.join(parts[:end]), PRODUCT.join(parts[end:])
+        if head in attributes:
+            tail = factors(attributes, rest) if rest else []
+            if all(factor in attributes for factor in tail):
+                return [head, *tail]
+    return parts
+
+
+def knows(attributes: Collection[str], attribute: str) -> bool:
+    """Return whether all factors of `attribute` are among the names `attributes`."""
+    return all(factor in attributes for factor in factors(attributes, attribute))
 
 
 def agreed_classes(readers: Mapping[str, Mapping[str, Sequence[str]]], attribute: str) -> dict[str, tuple[str, ...]]:
@@ -57,11 +91,8 @@ def agreed_classes(readers: Mapping[str, Mapping[str, Sequence[str]]], attribute
     Raises:
         ConfigError: no reader knows the attribute.
     """
-    factors = attribute.split(PRODUCT)
     candidates = {
-        reader: classes(attributes, attribute)
-        for reader, attributes in readers.items()
-        if all(factor in attributes for factor in factors)
+        reader: classes(attributes, attribute) for reader, attributes in readers.items() if knows(attributes, attribute)
     }
     if not candidates:
         classes({name: labels for attributes in readers.values() for name, labels in attributes.items()}, attribute)
@@ -92,13 +123,16 @@ def probabilities(logits: Mapping[str, Tensor], attribute: str) -> Tensor:
     Args:
         logits: logits of each attribute, (B, K_a), as a `Classifier` returns them.
         attribute: attribute or product.
+
+    Raises:
+        DataError: a logit is not finite; the message names the attribute and the sample.
     """
-    return _outer(logits, attribute, lambda factor: factor.softmax(dim=1))
+    return _outer(_finite(logits, [attribute]), attribute, lambda factor: factor.softmax(dim=1))
 
 
 def hard_labels(logits: Mapping[str, Tensor], attribute: str) -> Tensor:
-    """Return the index, (B,) int64, of the most probable class of `attribute`."""
-    return _outer(logits, attribute, _one_hot).argmax(dim=1)
+    """Return the index, (B,) int64, of the most probable class of `attribute`; errors as of `probabilities`."""
+    return _outer(_finite(logits, [attribute]), attribute, _one_hot).argmax(dim=1)
 
 
 def features(logits: Mapping[str, Tensor], chosen: Sequence[str], kind: FeatureKind) -> Tensor:
@@ -108,6 +142,17 @@ def features(logits: Mapping[str, Tensor], chosen: Sequence[str], kind: FeatureK
         logits: logits of each attribute, (B, K_a).
         chosen: attributes or products; K is their total number of classes.
         kind: hard one-hot vectors (without gradient) or soft probabilities.
+
+    Raises:
+        DataError: a logit is not finite; the message names the attribute and the sample.
+    """
+    return simplices(_finite(logits, chosen), chosen, kind)
+
+
+def simplices(logits: Mapping[str, Tensor], chosen: Sequence[str], kind: FeatureKind) -> Tensor:
+    """Return what `features` returns, without its check: for energies, whose value is checked instead.
+
+    Soft features of a NaN are NaN, hard ones are not.
     """
     import torch
 
@@ -147,8 +192,16 @@ def _one_hot(logits: Tensor) -> Tensor:
 
 def _outer(logits: Mapping[str, Tensor], attribute: str, simplex: Callable[[Tensor], Tensor]) -> Tensor:
     """Return the product table, (B, K), of the factors' simplices, with the last factor varying fastest."""
-    factors = [simplex(logits[_require(name, logits, "attribute")]) for name in attribute.split(PRODUCT)]
-    return reduce(lambda left, right: (left[:, :, None] * right[:, None, :]).flatten(1), factors)
+    parts = [simplex(logits[_require(name, logits, "attribute")]) for name in factors(logits, attribute)]
+    return reduce(lambda left, right: (left[:, :, None] * right[:, None, :]).flatten(1), parts)
+
+
+def _finite(logits: Mapping[str, Tensor], chosen: Sequence[str]) -> Mapping[str, Tensor]:
+    """Return logits whose part for the `chosen` attributes is finite."""
+    for name in dict.fromkeys(factor for attribute in chosen for factor in factors(logits, attribute)):
+        if name in logits:
+            require_finite(logits[name], f"the logits of {name}")
+    return logits
 
 
 def _require(name: str, names: Mapping[str, object] | Sequence[str], kind: str) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from promptgen.audit.confusion import Confusion, card_confusions, read_confusion
 from promptgen.audit.figures import audit
 from promptgen.audit.images import ImageBatch, Unread, find_files, read_batches
-from promptgen.audit.labelling import Labeller, Labels, read_labels
+from promptgen.audit.labelling import Labeller, Labels, label, read_labels
 from promptgen.audit.page import render
 from promptgen.audit.request import Request, Targets, parse_targets, reader_spec
 from promptgen.audit.tables import text
@@ -26,8 +26,7 @@ from promptgen.audit.words import AuditRun, ImageSet
 from promptgen.config.build import build_classifier
 from promptgen.errors import ConfigError, DataError
 from promptgen.files import atomic_write, write_json
-from promptgen.labels import classes, target_shares
-from promptgen.perception.base import Classifier
+from promptgen.labels import classes, factors, target_shares
 from promptgen.progress import Bar
 
 JSON_NAME = "audit.json"
@@ -69,10 +68,12 @@ def _audit_images(request: Request) -> AuditRun:
     confusions = _confusions(request, labels, attributes)
     folders = [folder for folder in (request.source, request.compare) if folder]
     files = [_files(folder) for folder in folders]  # fail on an empty folder before hours of reading the other one
-    sets = [
-        _read(request, folder, names, readers[:1] if number else readers)
-        for number, (folder, names) in enumerate(zip(folders, files, strict=True))
-    ]
+    wanted = {factor for attribute in attributes for factor in factors(labels, attribute)}
+    sets = []
+    for folder, found in zip(folders, files, strict=True):
+        pairs = list(zip(names, readers, strict=True))[: None if folder is request.source else 1]
+        labellers = [Labeller(reader, device=request.device, name=name, wanted=wanted) for name, reader in pairs]
+        sets.append(_read(request, folder, found, labellers))
     return _audited(request, attributes, targets, confusions, sets)
 
 
@@ -132,29 +133,29 @@ def _audited(
     )
 
 
-def _read(request: Request, folder: Path, names: Sequence[str], classifiers: Sequence[Classifier]) -> _Read:
-    """Label the images in files below a folder with each of the classifiers."""
-    labellers = [Labeller(classifier, device=request.device) for classifier in classifiers]
-    seen, unread = list[str](), list[Unread]()
+def _read(request: Request, folder: Path, names: Sequence[str], labellers: Sequence[Labeller]) -> _Read:
+    """Label the images in files below a folder."""
+    seen, unread, unlabelled = list[str](), list[Unread](), list[Unread]()
     with Bar(str(folder)) as bar:
         for batch in read_batches(folder, names, batch=request.batch, size=request.size, unread=unread.append):
-            _update(labellers, batch)
-            seen += batch.names
-            bar.progress(len(seen) + len(unread), len(names))
+            left_out = _label(labellers, batch)
+            unlabelled += [Unread(batch.names[index], reason) for index, reason in left_out.items()]
+            seen += [name for index, name in enumerate(batch.names) if index not in left_out]
+            bar.progress(len(seen) + len(unread) + len(unlabelled), len(names))
     if not seen:
-        reason = f"{_printable(unread[0].name)}: {unread[0].reason}"
-        raise DataError(f"{folder} has no readable image among {len(names)} files ({reason}); name a folder of images")
+        firsts = [files[0] for files in (unread, unlabelled) if files]
+        reasons = "; ".join(f"{_printable(first.name)}: {first.reason}" for first in firsts)
+        raise DataError(f"{folder} has no readable image among {len(names)} files ({reasons}); name a folder of images")
     groups = [_printable(name.rpartition("/")[0].partition("/")[0] or ".") for name in seen] if request.groups else []
     labels = [replace(labeller.compute(), groups=groups) for labeller in labellers]
-    listed = [Unread(_printable(file.name), file.reason) for file in unread]
-    return _Read(ImageSet(str(folder), len(seen), listed), labels[0], labels[1] if len(labels) > 1 else None)
+    left = [[Unread(_printable(file.name), file.reason) for file in files] for files in (unread, unlabelled)]
+    return _Read(ImageSet(str(folder), len(seen), *left), labels[0], labels[1] if len(labels) > 1 else None)
 
 
-def _update(labellers: Sequence[Labeller], batch: ImageBatch) -> None:
-    """Label a batch of images; an error names the first file of the batch."""
+def _label(labellers: Sequence[Labeller], batch: ImageBatch) -> dict[int, str]:
+    """Label a batch of images and return which are left out, and why; an error names the first file of the batch."""
     try:
-        for labeller in labellers:
-            labeller.update(batch.images)
+        return label(labellers, batch.images)
     except DataError as error:
         raise DataError(f"{_printable(batch.names[0])}: {error}; see --size and --batch") from error
 

@@ -25,11 +25,13 @@ from promptgen.flows.sampling import draw, latent_blocks
 from promptgen.generators.base import Generator, condition_of, conditioned_images
 from promptgen.labels import hard_labels
 from promptgen.perception.base import Classifier
+from promptgen.perception.reading import read_logits
 from promptgen.progress import Bar
 from promptgen.seeding import stream
 from promptgen.tracking import Tracker
 from steps.drawing.gallery import Gallery
 from steps.drawing.purpose import check_purpose
+from steps.measuring.reading import shown
 from steps.shared.common import Pass
 from steps.train_flow import trained_energy
 
@@ -82,7 +84,8 @@ def run(run_pass: Pass, request: Request, tracker: Tracker) -> dict[str, Any]:
     Raises:
         ConfigError: a number is not positive, there are fewer proposals than images, or exact samples are requested
             without an energy, without a full condition, or of a flow that was trained for another energy.
-        DataError: the flow of this pass is not trained yet, or a coordinate of the condition is unknown.
+        DataError: the flow of this pass is not trained yet, a coordinate of the condition is unknown, or a pixel or a
+            logit is NaN or infinite.
         ModelFileError: a weight file is missing or damaged.
         NonFiniteEnergyError: a log weight is not finite.
         StorageError: the folder holds other files, or cannot be written.
@@ -99,9 +102,10 @@ def run(run_pass: Pass, request: Request, tracker: Tracker) -> dict[str, Any]:
     else:
         batches, correction = _exact(run_pass, generator, request, request.exact, tracker)
     for batch in batches:
-        image = batch.sample.image.clamp(0, 1)  # as a viewer sees it
+        done = len(gallery.rows)
+        image = shown(batch.sample.image, done)
         columns = _columns(batch, request.seed, condition_of(generator).names)
-        gallery.add(image, columns | _labels(image, readers))
+        gallery.add(image, columns | _labels(image, readers, done))
         tracker.progress(len(gallery.rows), request.n, "images")
     summary = _summary(run_pass, request, correction, doubts)
     gallery.finish(summary)
@@ -194,12 +198,12 @@ def _columns(batch: _Batch, seed: int, names: tuple[str, ...]) -> dict[str, list
     return columns
 
 
-def _labels(image: Tensor, readers: Mapping[str, Classifier]) -> dict[str, list[str]]:
-    """Return the label of each image by `READER.ATTRIBUTE`."""
+def _labels(image: Tensor, readers: Mapping[str, Classifier], first: int) -> dict[str, list[str]]:
+    """Return the label of each image by `READER.ATTRIBUTE`; `first` is the number of the first image."""
     labels = {}
     for reader, classifier in readers.items():
         with torch.inference_mode():
-            logits = classifier(image)
+            logits = read_logits(classifier, image, f"the {reader}", first)
         for name, words in classifier.attributes.items():
             labels[f"{reader}.{name}"] = [words[index] for index in hard_labels(logits, name).tolist()]
     return labels

@@ -15,7 +15,7 @@ from promptgen.config.build import identities
 from promptgen.config.params import Params
 from promptgen.errors import DataError
 from promptgen.files import atomic_write, read_json
-from promptgen.labels import PRODUCT, classes
+from promptgen.labels import classes, knows
 from promptgen.records import AttributeBias, Metrics
 from promptgen.reporting import csv_tables as tables
 from promptgen.reporting.drawing.pictures import png
@@ -101,7 +101,7 @@ def _in_order(metrics: Metrics, params: Params, readers: Readers) -> Metrics:
 
 
 def _classes_in_order(bias: AttributeBias, attribute: str, readers: Readers) -> AttributeBias:
-    reader_labels = [labels for labels in readers.values() if all(name in labels for name in attribute.split(PRODUCT))]
+    reader_labels = [labels for labels in readers.values() if knows(labels, attribute)]
     orders = [classes(labels, attribute) for labels in reader_labels]
     order = next((labels for labels in orders if set(labels) == set(bias.target)), bias.target)
     return bias.model_copy(update={"target": {label: bias.target[label] for label in order}})

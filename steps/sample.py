@@ -25,12 +25,13 @@ from promptgen.config.draws import SWEEP_ROWS, SWEEP_STEPS, measuring
 from promptgen.energies.base import Sample
 from promptgen.energies.pose import PoseEnergy
 from promptgen.files import atomic_write
+from promptgen.finite import require_finite
 from promptgen.flows.sampling import condition_blocks, generate, sweep
 from promptgen.generators.base import Generator, condition_of, conditioned_images
 from promptgen.metrics.features import image_features
 from promptgen.metrics.sizes import PAIRS
 from promptgen.tracking import Tracker
-from steps.measuring.reading import Reading, reading_inputs, reading_params
+from steps.measuring.reading import Reading, reading_inputs, reading_params, shown
 from steps.shared.common import Pass, Result
 from steps.shared.manifest import StepFolder
 
@@ -118,23 +119,28 @@ class _Reading(Reading):
 
     def add(self, sample: Sample) -> None:
         """Read one batch."""
-        image = sample.image.clamp(0, 1)  # as a viewer sees it
+        image = shown(sample.image, self.n)
         if self.embedder is not None:
-            self._batches["identity"].append(self.embedder(image).half().cpu())
+            self._batches["identity"].append(self._identity(image))
             if sample.context is not None and self.n < PAIRS:
-                self._batches["identity_again"].append(self.embedder(self._again(sample)).half().cpu())
+                self._batches["identity_again"].append(self._identity(self._again(sample)))
         if self.features is not None:
-            self._batches["features"] += image_features(self.features, [image])
+            self._batches["features"] += image_features(self.features, [image], self.n)
         if self.pose is not None:
-            self._batches["pose"].append(self.pose.seen(image).cpu())
+            self._batches["pose"].append(require_finite(self.pose.seen(image), "the poses seen", self.n).cpu())
         super().add(sample)
+
+    def _identity(self, image: Tensor) -> Tensor:
+        """Return the embeddings, (B, E) float16 on the CPU, of the next batch."""
+        assert self.embedder is not None
+        return require_finite(self.embedder(image).half(), "the identity network's embeddings", self.n).cpu()
 
     def _again(self, sample: Sample) -> Tensor:
         """Return the images, (B, 3, H, W), of the next batch's latents under other conditions than the sample's."""
         latent = sample.latent[: PAIRS - self.n]
         self.images += len(latent)
         others = self.others[self.n : self.n + len(latent)].to(latent)
-        return conditioned_images(self.generator, latent, others).clamp(0, 1)
+        return shown(conditioned_images(self.generator, latent, others), self.n)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return everything that was read, by name."""
@@ -158,11 +164,16 @@ def load_samples(folder: Path) -> tuple[dict[str, NDArray[Any]], dict[str, dict[
 
 
 def tiles_of(image: Tensor) -> NDArray[np.uint8]:
-    """Return pictures, (B, H, W, 3) uint8, of images (B, 3, H, W) in [0, 1], no larger than LARGEST_TILE."""
+    """Return pictures, (B, H, W, 3) uint8, of images (B, 3, H, W) in [0, 1], no larger than LARGEST_TILE.
+
+    Raises:
+        DataError: an image has a NaN or an infinite number.
+    """
+    image = shown(image, 0)
     shrink = max(image.shape[2:]) / LARGEST_TILE
     if shrink > 1:
         image = torch.nn.functional.interpolate(image, scale_factor=1 / shrink, mode="area")
-    return (image.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return (image * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
@@ -16,10 +16,12 @@ from torch import Tensor
 
 from promptgen.devices import find_device, placed
 from promptgen.errors import DataError, TooFewSamplesError
-from promptgen.labels import PRODUCT, classes
+from promptgen.finite import unclear
+from promptgen.labels import classes, factors, knows
 from promptgen.metrics.estimate import Vector
 from promptgen.metrics.shares import class_counts, joint_labels
 from promptgen.perception.base import Classifier
+from promptgen.perception.reading import promised
 
 Indices = NDArray[np.int64]
 
@@ -51,7 +53,7 @@ class Labels:
 
     def knows(self, attribute: str) -> bool:
         """Return whether there are labels for all factors of an attribute."""
-        return all(factor in self.attributes for factor in attribute.split(PRODUCT))
+        return knows(self.attributes, attribute)
 
     def counts(self, attribute: str) -> Indices:
         """Return the number of images in each class of `attribute`, which may be a product, (K,).
@@ -59,19 +61,18 @@ class Labels:
         Raises:
             ConfigError: there are no labels for a factor.
         """
-        k, factors = len(classes(self.attributes, attribute)), attribute.split(PRODUCT)
-        sizes = [len(self.attributes[factor]) for factor in factors]
-        return class_counts(joint_labels([self.indices[factor] for factor in factors], sizes), k)
+        k, names = len(classes(self.attributes, attribute)), factors(self.attributes, attribute)
+        sizes = [len(self.attributes[name]) for name in names]
+        return class_counts(joint_labels([self.indices[name] for name in names], sizes), k)
 
     def soft(self, attribute: str) -> Vector | None:
         """Return the class probabilities of each image, (N, K); None without a classifier.
 
         The factors of a product are assumed to be independent given the image.
         """
-        factors = attribute.split(PRODUCT)
-        if not all(factor in self.probabilities for factor in factors):
+        if not knows(self.probabilities, attribute):
             return None
-        rows = [self.probabilities[factor] for factor in factors]
+        rows = [self.probabilities[name] for name in factors(self.probabilities, attribute)]
         return reduce(lambda a, b: np.asarray((a[:, :, None] * b[:, None, :]).reshape(len(a), -1)), rows)
 
     def extended(self, also: Mapping[str, Sequence[str]]) -> Labels:
@@ -112,22 +113,45 @@ class Labeller:
     Args:
         classifier: the classifier; a network is moved to `device`.
         device: device on which the classifier runs.
+        name: what errors call the classifier.
+        wanted: names of the attributes to keep, as far as the classifier knows them; None means all.
 
     Raises:
         ConfigError: the device is not available.
     """
 
-    def __init__(self, classifier: Classifier, *, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        *,
+        device: str = "cpu",
+        name: str = "the classifier",
+        wanted: Collection[str] | None = None,
+    ) -> None:
         self.device = find_device(device)
         self.classifier: Classifier = placed(classifier, self.device)
+        self.name, self.wanted = name, wanted
         self._read: defaultdict[str, list[Tensor]] = defaultdict(list)
 
-    @torch.no_grad()
     def update(self, image: Tensor) -> None:
         """Classify a batch of images, (B, 3, H, W) in [0, 1].
 
         Raises:
-            DataError: the classifier does not accept images of this size, or the batch does not fit into memory.
+            DataError: the classifier does not accept images of this size, the batch does not fit into memory, or a
+                logit is NaN or infinite.
+        """
+        logits = self.logits(image)
+        for index, reason in unclear(logits).items():
+            raise DataError(f"{self.name}'s {reason} for image {index} of the batch; leave it out")
+        self.keep(logits, torch.ones(len(image), dtype=torch.bool))
+
+    @torch.no_grad()
+    def logits(self, image: Tensor) -> dict[str, Tensor]:
+        """Return the logits, (B, K) float64 on the CPU, of each attribute; they may be NaN or infinite.
+
+        Raises:
+            DataError: the classifier does not accept images of this size, the batch does not fit into memory, or an
+                attribute lacks logits.
         """
         height, width = image.shape[2:]
         try:
@@ -136,8 +160,14 @@ class Labeller:
             raise DataError(f"{len(image)} images do not fit into memory; choose a smaller batch") from error
         except RuntimeError as error:
             raise DataError(f"the classifier rejects images of {width} x {height} ({error}); resize them") from error
+        parts = promised(self.classifier, logits, len(image), self.name)
+        kept = {name: part for name, part in parts.items() if self.wanted is None or name in self.wanted}
+        return {name: part.double().cpu() for name, part in (kept or parts).items()}
+
+    def keep(self, logits: Mapping[str, Tensor], chosen: Tensor) -> None:
+        """Collect the labels and probabilities of those images of a batch that a mask, (B,), chooses."""
         for name, part in logits.items():
-            self._read[name].append(part.double().softmax(dim=1).cpu())
+            self._read[name].append(part[chosen].softmax(dim=1))
 
     def compute(self) -> Labels:
         """Return the labels of all images so far.
@@ -153,6 +183,28 @@ class Labeller:
             indices={name: p.argmax(dim=1).numpy() for name, p in rows.items()},
             probabilities={name: p.numpy() for name, p in rows.items()},
         )
+
+
+def label(labellers: Sequence[Labeller], image: Tensor) -> dict[int, str]:
+    """Label a batch of images, (B, 3, H, W), with each labeller, except those that one of them cannot read.
+
+    An image with a NaN or an infinite logit is left out by all, so that their labels are of the same images.
+
+    Returns:
+        Why an image is left out, by its position in the batch.
+
+    Raises:
+        DataError: as of `Labeller.logits`.
+    """
+    logits = [labeller.logits(image) for labeller in labellers]
+    left_out: dict[int, str] = {}
+    for labeller, parts in zip(labellers, logits, strict=True):
+        for index, reason in unclear(parts).items():
+            left_out.setdefault(index, f"{labeller.name}'s {reason}")
+    chosen = torch.tensor([index not in left_out for index in range(len(image))])
+    for labeller, parts in zip(labellers, logits, strict=True):
+        labeller.keep(parts, chosen)
+    return dict(sorted(left_out.items()))
 
 
 def read_labels(path: Path) -> Labels:

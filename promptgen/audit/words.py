@@ -30,15 +30,19 @@ class ImageSet:
         name: the folder or the file of labels, as the user named it.
         n: number of images.
         unread: files that could not be read as images.
+        unlabelled: images that classifier or judge gave no proper numbers for.
     """
 
     name: str
     n: int
     unread: Sequence[Unread] = ()
+    unlabelled: Sequence[Unread] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return all figures as plain dicts."""
-        return {"name": self.name, "n": self.n, "unread": {file.name: file.reason for file in self.unread}}
+        left_out = {"unread": self.unread, "unlabelled": self.unlabelled}
+        files = {name: {file.name: file.reason for file in found} for name, found in left_out.items()}
+        return {"name": self.name, "n": self.n, **files}
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ def verdict(audit: Audit) -> str:
 
 def doubts(run: AuditRun) -> list[str]:
     """Return the warnings about the figures; empty if there are none."""
-    warnings = [_unread(images) for images in (run.images, run.other) if images and images.unread]
+    warnings = [sentence for images in (run.images, run.other) if images for sentence in _left_out(images)]
     warnings += [sentence for audit in run.audits for sentence in _disputes(audit)]
     warnings += [_impossible(audit) for audit in run.audits if audit.impossible]
     if run.judge and (alone := [audit.attribute for audit in run.audits if audit.judge is None]):
@@ -116,13 +120,25 @@ def doubts(run: AuditRun) -> list[str]:
     return warnings
 
 
-def _unread(images: ImageSet) -> str:
-    """Return the number of unreadable files, with the first few by name."""
-    named = [f"{file.name} ({file.reason})" for file in images.unread[:NAMED]]
-    if len(images.unread) > NAMED:
-        named.append(f"{count(len(images.unread) - NAMED)} more")
-    files = "1 file" if len(images.unread) == 1 else f"{count(len(images.unread))} files"
-    return f"Skipped {files} of {images.name} that could not be read: {listing(named)}."
+def _left_out(images: ImageSet) -> Iterator[str]:
+    """Yield how many files could not be read or labelled, with the first few by name."""
+    if images.unread:
+        yield f"Skipped {_files(images.unread)} of {images.name} that could not be read: {_named(images.unread)}."
+    if images.unlabelled:
+        yield (
+            f"Left out {_files(images.unlabelled)} of {images.name} that could not be labelled: "
+            f"{_named(images.unlabelled)}."
+        )
+
+
+def _files(files: Sequence[Unread]) -> str:
+    return "1 file" if len(files) == 1 else f"{count(len(files))} files"
+
+
+def _named(files: Sequence[Unread]) -> str:
+    """Return the first few files, each with its reason, and the number of the others."""
+    named = [f"{file.name} ({file.reason})" for file in files[:NAMED]]
+    return listing([*named, *([f"{count(len(files) - NAMED)} more"] if len(files) > NAMED else [])])
 
 
 def _disputes(audit: Audit) -> Iterator[str]:

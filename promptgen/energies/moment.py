@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from promptgen.energies.base import Sample
 from promptgen.errors import DataError, TooFewSamplesError
-from promptgen.labels import FeatureKind, classes, feature_names, features
+from promptgen.labels import FeatureKind, classes, feature_names, simplices
 from promptgen.perception.base import Classifier
 
 
@@ -89,10 +89,10 @@ class MomentEnergy(nn.Module):
         """Return the energy in nats, (B,), and count the samples if their images carry a gradient (in training)."""
         logits = self.classifier(sample.image)
         if sample.image.requires_grad:
-            labels = features({name: part.detach() for name, part in logits.items()}, self.attributes, self.kind)
+            labels = simplices({name: part.detach() for name, part in logits.items()}, self.attributes, self.kind)
             self._feature_sum = self._feature_sum.to(labels.device) + labels.sum(dim=0, dtype=torch.float64)
             self._count += len(labels)
-        return -self.weight * (features(logits, self.attributes, "soft") @ self.beta)
+        return -self.weight * (simplices(logits, self.attributes, "soft") @ self.beta)
 
     def take_shares(self) -> Tensor:
         """Return the shares, (K,) float64 on the CPU, of all training samples since the last call, and reset the count.

@@ -91,12 +91,15 @@ def unit_vectors(embeddings: ArrayLike) -> NDArray[np.float64]:
     """Return embeddings, (B, E), normalised again, because half precision is not exactly of length one.
 
     Raises:
-        DataError: not (B, E), not finite, or not of length one.
+        DataError: not (B, E), not finite, or not of length one; the message names the first such sample.
     """
     array = np.asarray(embeddings, dtype=np.float64)
-    if array.ndim != 2 or not np.isfinite(array).all():
-        raise DataError(f"embeddings must be finite and of shape (B, E), got shape {array.shape}")
-    lengths = np.linalg.norm(array, axis=1, keepdims=True)
-    if (np.abs(lengths - 1) > 0.01).any():
-        raise DataError(f"embeddings must be unit vectors, got lengths {lengths.min():.3g} .. {lengths.max():.3g}")
+    if array.ndim != 2:
+        raise DataError(f"embeddings must be of shape (B, E), got shape {array.shape}")
+    lengths = np.linalg.norm(array, axis=1, keepdims=True)  # NaN or infinite if an entry is
+    if (wrong := np.flatnonzero(~(np.abs(lengths - 1) <= 0.01))).size:
+        raise DataError(
+            f"embeddings must be finite unit vectors, got length {lengths[wrong[0], 0]:.3g} for sample {wrong[0]}; "
+            "check the identity network"
+        )
     return np.asarray(array / lengths)

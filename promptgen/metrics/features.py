@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from promptgen.errors import DataError, TooFewSamplesError
+from promptgen.finite import require_finite
 
 FeatureNetwork = Callable[[Tensor], Tensor]
 """Maps images (B, 3, H, W) in [0, 1] to features (B, D)."""
@@ -64,34 +65,44 @@ class FeatureStatistics:
         return self._scatter / (self.n - 1)
 
 
-def image_features(network: FeatureNetwork, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+def image_features(network: FeatureNetwork, batches: Iterable[Tensor], first: int = 0) -> Iterator[Tensor]:
     """Yield the features, (B, D) float32 on the CPU, of batches of images (B, 3, H, W), clamped to [0, 1].
 
     `FeatureStatistics` accepts them one batch after another; ``torch.cat(list(...))`` keeps them all.
 
+    Args:
+        network: the network.
+        batches: the batches of images.
+        first: number of the first image of the first batch, for errors.
+
     Raises:
-        DataError: the network does not return (B, D), or a feature is not finite.
+        DataError: the network does not return (B, D), or a pixel or a feature is not finite; the message names the
+            sample.
     """
     for images in batches:
+        require_finite(images, "the pixels", first)
         with torch.inference_mode():
             features = network(images.clamp(0, 1))
         if features.ndim != 2 or len(features) != len(images):
             shape = tuple(features.shape)
             raise DataError(f"a network must return one vector per image, ({len(images)}, D), got shape {shape}")
-        yield check_features(features)
+        yield check_features(features, first)
+        first += len(images)
 
 
-def check_features(features: Tensor) -> Tensor:
+def check_features(features: Tensor, first: int = 0) -> Tensor:
     """Return features, (N, D), as float32 on the CPU.
 
+    Args:
+        features: the features.
+        first: number of the first sample, for errors.
+
     Raises:
-        DataError: not (N, D), or not finite.
+        DataError: not (N, D), or not finite as float32; the message names the sample.
     """
     if features.ndim != 2 or not features.shape[1]:
         raise DataError(f"features must be of shape (N, D), got {tuple(features.shape)}")
-    if not bool(features.isfinite().all()):
-        raise DataError("a feature is NaN or infinite: check the images and the network's floating-point type")
-    return features.detach().float().cpu()
+    return require_finite(features.detach().float(), "the features", first).cpu()
 
 
 def matching_features(features: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:

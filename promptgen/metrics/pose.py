@@ -15,6 +15,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from promptgen.errors import DataError, TooFewSamplesError
+from promptgen.finite import require_finite
 from promptgen.metrics.estimate import Estimate, Vector, mean_interval, quantiles, resampled_means
 from promptgen.rotations import EULER, euler_rotation, geodesic_angle, pose_angles
 
@@ -95,7 +96,7 @@ def euler_angles(rotations: ArrayLike) -> Vector:
     """Return Euler angles XYZ, (N, 3), radians, of rotations (N, 3, 3); inverts `euler_rotation` below 90 degrees.
 
     Raises:
-        DataError: the rotations are not (N, 3, 3).
+        DataError: the rotations are not (N, 3, 3), or not finite.
     """
     r = _rotations(rotations)
     return np.stack(
@@ -118,4 +119,5 @@ def _rotations(rotations: ArrayLike) -> Vector:
     array = np.array(rotations, dtype=np.float64)
     if array.ndim != 3 or array.shape[1:] != (3, 3):
         raise DataError(f"rotations must be (N, 3, 3), got {array.shape}")
+    require_finite(torch.from_numpy(array), "the poses seen")
     return array

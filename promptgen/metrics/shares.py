@@ -120,11 +120,19 @@ def check_probabilities(probabilities: ArrayLike) -> Vector:
     """Return probability vectors, (N, K), as float64, each normalised to sum to exactly one.
 
     Raises:
-        DataError: the shape is not (N, K), a number is not in [0, 1], or a row does not sum to one.
+        DataError: the shape is not (N, K), a number is not in [0, 1], or a row does not sum to one; the message names
+            the first such row.
     """
     rows = np.asarray(probabilities, dtype=np.float64)
-    if rows.ndim != 2 or not (rows >= 0).all() or not (np.abs(rows.sum(axis=1) - 1) < 1e-2).all():
+    if rows.ndim != 2:
         raise DataError(f"expected probability vectors, (N, K), that sum to 1, got an array of shape {rows.shape}")
+    sound = (rows >= 0).all(axis=1) & (np.abs(rows.sum(axis=1) - 1) < 1e-2)  # false for NaN
+    if not sound.all():
+        index = int(np.argmin(sound))
+        raise DataError(
+            f"expected probabilities of 0 or more that sum to 1, got {rows[index].tolist()} for sample {index}; "
+            "check the classifier"
+        )
     return np.asarray(rows / rows.sum(axis=1, keepdims=True))
 
 

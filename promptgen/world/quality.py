@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from promptgen.generators.base import Generator
+from promptgen.labels import hard_labels
 from promptgen.perception.base import Classifier
 from promptgen.perception.clip import ClipModel, load_open_clip
 from promptgen.world.config import ModelName, WorldConfig
@@ -56,7 +57,7 @@ def measure(name: ModelName, weights: Path, config: WorldConfig, latents: Tensor
 def read(network: Callable[[Tensor], Mapping[str, Tensor]], images: Tensor) -> dict[str, Tensor]:
     """Return the class index, (n,), of each attribute that a classifier reads off uint8 pictures, (n, 3, 64, 64)."""
     logits = [network(part.float() / 255) for part in torch.split(images, BATCH)]
-    return {name: torch.cat([part[name] for part in logits]).argmax(dim=1) for name in ATTRIBUTES}
+    return {name: hard_labels({name: torch.cat([part[name] for part in logits])}, name) for name in ATTRIBUTES}
 
 
 def confusion(read_labels: Tensor, truth: Tensor, classes: int) -> list[list[int]]:

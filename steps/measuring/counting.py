@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from promptgen.audit.confusion import card_confusions
 from promptgen.config.models import ReaderSpec
 from promptgen.errors import DataError
-from promptgen.labels import PRODUCT, classes, target_shares
+from promptgen.labels import classes, factors, knows, target_shares
 from promptgen.metrics.bias import DISTANCES, Bias, measure_bias, measure_soft_bias
 from promptgen.metrics.correction import corrected_shares, impossible_classes
 from promptgen.metrics.estimate import Estimate
@@ -66,11 +66,11 @@ def counting_params(run_pass: Pass) -> dict[str, Any]:
 
 def label_counts(arrays: Arrays, reader: str, attributes: Attributes, attribute: str) -> dict[str, int]:
     """Return how many samples of each class a reader saw; empty if it does not know `attribute`, or a factor of it."""
-    factors = attribute.split(PRODUCT)
-    if not all(factor in attributes for factor in factors):
+    if not knows(attributes, attribute):
         return {}
+    names = factors(attributes, attribute)
     labels = classes(attributes, attribute)
-    joint = joint_labels([arrays[f"{reader}.{name}"] for name in factors], [len(attributes[name]) for name in factors])
+    joint = joint_labels([arrays[f"{reader}.{name}"] for name in names], [len(attributes[name]) for name in names])
     return dict(zip(labels, class_counts(joint, len(labels)).tolist(), strict=True))
 
 

@@ -12,10 +12,13 @@ from torch import Tensor
 
 from promptgen.config.build import build_classifier, identities
 from promptgen.energies.base import Sample
+from promptgen.errors import DataError
+from promptgen.finite import require_finite
 from promptgen.flows.sampling import draw
 from promptgen.generators.base import Generator, HasTruth, conditioned_truth, truth_classes
 from promptgen.labels import probabilities
 from promptgen.perception.base import Classifier
+from promptgen.perception.reading import read_logits
 from promptgen.tracking import Tracker
 from steps.measuring.counting import reader_specs
 from steps.shared.common import Pass
@@ -81,10 +84,14 @@ class Reading:
             tracker.progress(self.n, n, "samples")
 
     def add(self, sample: Sample) -> None:
-        """Read one batch."""
-        image = sample.image.clamp(0, 1)  # as a viewer sees it
+        """Read one batch.
+
+        Raises:
+            DataError: an image, a logit or a true class is no proper number.
+        """
+        image = shown(sample.image, self.n)
         for reader, classifier in self.readers.items():
-            logits = classifier(image)
+            logits = read_logits(classifier, image, f"the {reader}", self.n)
             self._keep(reader, {name: part.argmax(dim=1) for name, part in logits.items()})
             self._batches[f"probability.{reader}"].append(probabilities(logits, self.attribute).cpu())
         if isinstance(self.generator, HasTruth):
@@ -96,6 +103,8 @@ class Reading:
 
     def _keep(self, reader: str, labels: Mapping[str, Tensor]) -> None:
         for name, indices in labels.items():
+            if indices.is_floating_point():
+                raise DataError(f"the {reader} of {name} must be class indices, got {indices.dtype}; return int64")
             self._batches[f"{reader}.{name}"].append(indices.to("cpu", torch.int16))
 
     def _truth_classes(self, generator: HasTruth, truth: Iterable[str]) -> dict[str, list[str]]:
@@ -111,3 +120,16 @@ class Reading:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return everything that was read, by name: `READER.ATTRIBUTE`, (N,), and `probability.READER`, (N, K)."""
         return {name: torch.cat(batches).numpy() for name, batches in self._batches.items()}
+
+
+def shown(image: Tensor, first: int) -> Tensor:
+    """Return images, (B, 3, H, W), in [0, 1] as a viewer sees them.
+
+    Args:
+        image: images of a generator, nominally in [0, 1].
+        first: number of the first image of the batch.
+
+    Raises:
+        DataError: an image has a NaN or an infinite number, which a viewer would show as black or white.
+    """
+    return require_finite(image, "the generator's pixels", first).clamp(0, 1)

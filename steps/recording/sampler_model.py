@@ -17,6 +17,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from PIL import Image
 
 from promptgen.config.build import build_chain
+from promptgen.finite import require_finite
 from promptgen.flows.sampling import generate
 from promptgen.generators.base import Generator
 
@@ -39,7 +40,8 @@ class Sampler(PythonModel):
 
     def _png(self, seed: int) -> str:
         _, images = next(iter(generate(self.generator, 1, seed=seed, stream="serve", batch=1)))
-        pixels = (images[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+        image = require_finite(images, f"the pixels for seed {seed}")[0]
+        pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, format="png")
         return base64.b64encode(buffer.getvalue()).decode()

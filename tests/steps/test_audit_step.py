@@ -225,6 +225,78 @@ def test_names_that_cannot_be_printed_are_escaped(place, tmp_path):
     assert text(found).encode()
 
 
+class Failing:
+    """A classifier of brightness whose logits of some attributes are no numbers for dark pictures."""
+
+    attributes = {"light": ("dark", "bright"), "sky": ("clear", "grey")}  # noqa: RUF012
+
+    def __init__(self, value, *failing):
+        self.value, self.failing = value, failing
+
+    def __call__(self, image):
+        mean = image.mean(dim=(1, 2, 3))
+        logits = {"light": torch.stack([0.5 - mean, mean - 0.5], dim=1), "sky": torch.zeros(len(image), 2)}
+        for name in self.failing:
+            logits[name][mean < 0.2, 1] = self.value
+        return logits
+
+
+def sound():
+    return Failing(0.0)
+
+
+def failing():
+    return Failing(float("nan"), "sky")
+
+
+def infinite():
+    return Failing(float("-inf"), "light")
+
+
+@pytest.fixture
+def greys(tmp_path):
+    """A folder with 2 black, 3 dark and 5 bright pictures."""
+    for i, grey in enumerate([0] * 2 + [100] * 3 + [200] * 5):
+        (tmp_path / "greys").mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4), (grey,) * 3).save(tmp_path / "greys" / f"{i}.png")
+    return tmp_path / "greys"
+
+
+@pytest.mark.parametrize(
+    ("classifier", "judge", "attributes", "n", "reason"),
+    [
+        ("sound", None, [], 10, None),
+        ("sound", "failing", [], 8, "failing's logits of sky are nan"),
+        ("failing", "sound", ["light x sky"], 8, "failing's logits of sky are nan"),
+        ("infinite", "failing", [], 8, "infinite's logits of light are -inf"),
+        ("sound", "failing", ["light"], 10, None),  # nobody asked for the attribute that fails
+    ],
+)
+@pytest.mark.parametrize("batch", [3, 32])
+def test_pictures_with_logits_that_are_no_numbers_are_left_out_and_counted(
+    greys, tmp_path, classifier, judge, attributes, n, reason, batch
+):
+    names = [name and f"tests.steps.test_audit_step:{name}" for name in (classifier, judge)]
+    request = Request(greys, *names, attributes=attributes, sampling=QUICK, batch=batch)
+    found = run(request, tmp_path / "out")
+    assert found.images.n == n
+    assert {each.bias.n for each in found.audits} == {n}
+    assert all(each.judge.n == n for each in found.audits if each.judge)
+    expected = {} if reason is None else dict.fromkeys(("0.png", "1.png"), f"tests.steps.test_audit_step:{reason}")
+    assert json.loads((tmp_path / "out" / "audit.json").read_text())["images"]["unlabelled"] == expected
+    assert ("! Left out 2 files of" in text(found)) == (reason is not None)
+    dark = found.audits[0].bias.shares[found.audits[0].labels.index("dark")] if not attributes else None
+    assert dark is None or dark.value == pytest.approx((n - 5) / n)
+
+
+def test_a_classifier_that_fails_on_every_picture_ends_the_audit(greys, tmp_path):
+    for path in sorted(greys.iterdir())[2:]:
+        path.unlink()
+    request = Request(greys, "tests.steps.test_audit_step:failing", sampling=QUICK)
+    with pytest.raises(DataError, match=r"no readable image among 2 files \(0.png: .*logits of sky are nan"):
+        run(request, tmp_path / "out")
+
+
 def test_an_empty_folder_is_told_before_the_other_is_read(place, tmp_path):
     folder, _ = place
     (tmp_path / "empty").mkdir()

@@ -1,0 +1,45 @@
+"""Read images with a classifier: logits of the promised attributes and shapes, all finite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from promptgen.errors import DataError
+from promptgen.finite import require_finite
+from promptgen.perception.base import Classifier
+
+
+def read_logits(classifier: Classifier, image: Tensor, reader: str, first: int = 0) -> Mapping[str, Tensor]:
+    """Return the logits, (B, K), of each attribute of a classifier, for images (B, 3, H, W) in [0, 1].
+
+    Args:
+        classifier: the classifier.
+        image: the images.
+        reader: what errors call the classifier.
+        first: number of the first image of the batch.
+
+    Raises:
+        DataError: an attribute has no logits or the wrong number of them, or a logit is NaN or infinite; the message
+            names the reader, the attribute and the sample.
+    """
+    logits = promised(classifier, classifier(image), len(image), reader)
+    for name, part in logits.items():
+        require_finite(part, f"{reader}'s logits of {name}", first)
+    return logits
+
+
+def promised(classifier: Classifier, logits: Mapping[str, Tensor], n: int, reader: str) -> dict[str, Tensor]:
+    """Return the logits of the attributes of a classifier for `n` images.
+
+    Raises:
+        DataError: an attribute has no logits, or they are not (n, K) for its K classes.
+    """
+    for name, labels in classifier.attributes.items():
+        expected = (n, len(labels))
+        got = tuple(logits[name].shape) if name in logits else None
+        if got != expected:
+            shown = "none" if got is None else f"shape {got}"
+            raise DataError(f"{reader} must return logits of {name} of shape {expected}, got {shown}; mend its code")
+    return {name: part for name, part in logits.items() if name in classifier.attributes}
