@@ -14,7 +14,6 @@ if __name__ == "__main__":  # before the imports below, so that help and wrong a
 import multiprocessing
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo
 
 from pipelines.servers import STOP_SECONDS, Server, end_on_sigterm, prefect_server, use_prefect
 from promptgen.config.params import Params
@@ -32,7 +31,7 @@ def schedule_of(params: Params) -> Schedule:
     """Return when an experiment is to run, as Prefect wants it.
 
     Raises:
-        ConfigError: it has no schedule, or one that means no time.
+        ConfigError: it has no schedule, or one that Prefect does not take.
     """
     from prefect.schedules import Cron
 
@@ -40,9 +39,10 @@ def schedule_of(params: Params) -> Schedule:
     if schedule is None:
         raise ConfigError("schedule is null: give it cron (five fields) and timezone in params.yaml")
     try:
-        return Cron(schedule.cron, timezone=ZoneInfo(schedule.timezone).key)
-    except (ValueError, KeyError) as error:  # a KeyError is how an unknown time zone is told
-        raise ConfigError(f"schedule: {error.args[0]}: write cron like '0 3 * * *', timezone like UTC") from error
+        return Cron(schedule.cron, timezone=schedule.timezone)
+    except ValueError as error:  # some words of cron are not Prefect's
+        message = f"Prefect does not take schedule.cron, got {schedule.cron!r}: write numbers, such as '0 3 * * *'"
+        raise ConfigError(message) from error
 
 
 def serve(project: Project, params_path: str) -> None:

@@ -35,6 +35,7 @@ LIBRARY = (
     "tqdm",
     "pydantic",
     "pyyaml",
+    "cronsim",
     "filelock",
     "scipy",
     "pandas",
@@ -171,10 +172,15 @@ def disk(root: Path) -> Finding:
 
 def memory() -> Finding:
     """Check the size of the memory."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    total = memory_bytes() / 1e9
     enough = total >= MIN_MEMORY_GB
     remedy = "" if enough else f"a run needs {MIN_MEMORY_GB:.0f} GB: reduce the batch sizes in params.yaml"
     return Finding("memory", f"{total:.1f} GB", remedy)
+
+
+def memory_bytes() -> int:
+    """Return the size of this machine's memory, bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def port(number: int, program: str, path: str) -> Finding:

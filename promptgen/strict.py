@@ -17,6 +17,24 @@ from promptgen.errors import ConfigError
 
 M = TypeVar("M", bound=BaseModel)
 
+LARGEST_FILE = 1 << 20
+"""Largest YAML file that is read, bytes."""
+
+DEEPEST = 50
+"""Most levels of lists and mappings inside each other."""
+
+MOST_NODES, NODE_LETTERS = 100_000, 64
+"""Most keys and values of a file, those that aliases repeat included; so many letters count as one more."""
+
+UNWRITABLE = re.compile("[\0\ud800-\udfff]")
+"""Characters that escapes in quotes can make, and that are no text."""
+
+LONGEST_NUMBER = 18
+"""Most digits of a whole number, so that it fits into 64 bits."""
+
+SHOWN_MISTAKES, SHOWN_LETTERS = 20, 80
+"""Mistakes in one error, and characters of a key or value in it."""
+
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)]
 """Name of a model, experiment or energy, which also serves as the name of a folder."""
 
@@ -31,14 +49,26 @@ def read_yaml(path: Path | str) -> Any:
     """Return the plain content of a YAML file.
 
     Raises:
-        ConfigError: the file is missing, is not YAML, or has a duplicate key.
+        ConfigError: the file is missing, is not YAML, has a duplicate key or a tag, or is too large or too deep.
     """
     try:
-        return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
+        return yaml.load(_read_text(Path(path)), Loader=_Loader)
     except OSError as error:
         raise ConfigError(f"cannot read {path} ({error.strerror}); give the path of a YAML file") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def _read_text(path: Path) -> str:
+    """Return the text of a regular file; a pipe or a device might never end."""
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a pipe or a device"
+        raise ConfigError(f"cannot read {path} ({kind}); give the path of a YAML file")
+    with path.open("rb") as file:
+        content = file.read(LARGEST_FILE + 1)
+    if len(content) > LARGEST_FILE:
+        raise ConfigError(f"{path} is larger than {LARGEST_FILE >> 20} MB; is it a YAML file of parameters?")
+    return content.decode()
 
 
 def validate(model: type[M], data: Any) -> M:
@@ -63,7 +93,9 @@ def validate(model: type[M], data: Any) -> M:
     except ValidationError as error:
         # A misspelt key also leaves the right one missing: report the misspelling first.
         details = sorted(error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden")
-        raise ConfigError("; ".join(_sentence(model, data, detail) for detail in details)) from error
+        sentences = [_sentence(model, data, detail) for detail in details[:SHOWN_MISTAKES]]
+        more = [f"and {len(details) - SHOWN_MISTAKES} more mistakes"] if len(details) > SHOWN_MISTAKES else []
+        raise ConfigError("; ".join([*sentences, *more])) from error
 
 
 def did_you_mean(word: str, valid_words: Iterable[str]) -> str:
@@ -75,7 +107,7 @@ def did_you_mean(word: str, valid_words: Iterable[str]) -> str:
 
 def _sentence(model: type[BaseModel], data: Any, detail: Mapping[str, Any]) -> str:
     """Return one line that describes one validation error."""
-    path, kind = _dotted(data, detail["loc"]), detail["type"]
+    path, kind = [_short(key) for key in _dotted(data, detail["loc"])], detail["type"]
     where = ".".join(path) or "the file"
     if kind == "missing":
         return f"{where} is missing"
@@ -85,9 +117,15 @@ def _sentence(model: type[BaseModel], data: Any, detail: Mapping[str, Any]) -> s
         return f"{where}.type is missing"
     if kind == "union_tag_invalid":
         tags = [tag.strip(" '") for tag in detail["ctx"]["expected_tags"].split(",")]
-        return f"{where}.type: {detail['ctx']['tag']!r} is unknown{did_you_mean(detail['ctx']['tag'], tags)}"
+        tag = _short(detail["ctx"]["tag"])
+        return f"{where}.type: {tag!r} is unknown{did_you_mean(tag, tags)}"
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")
-    return f"{where}: {message}, got {json.dumps(detail['input'], default=str)[:80]}"
+    return f"{where}: {message}, got {_short(json.dumps(detail['input'], default=str))}"
+
+
+def _short(text: str) -> str:
+    """Return the beginning of a text from a file, without control characters."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:SHOWN_LETTERS])
 
 
 def _dotted(content: Any, location: tuple[str | int, ...]) -> list[str]:
@@ -137,22 +175,65 @@ def _members(annotation: Any) -> list[Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 as DVC reads it: 1e-3 is a number, yes and no are strings. Duplicate keys are errors."""
+    """YAML 1.2 as DVC reads it: 1e-3 is a number, yes and no are strings.
+
+    Duplicate keys and tags are errors, and so is a file that is deep or large, also by aliases of aliases.
+    """
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = self._nodes = 0
+        self._sizes: dict[str, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event, before = self.peek_event(), self._nodes  # type: ignore[no-untyped-call]
+        anchor, is_alias = event.anchor, isinstance(event, yaml.AliasEvent)
+        if is_alias and anchor in self.anchors and anchor not in self._sizes:
+            raise _fault(event, f"the alias *{anchor} is inside of what it repeats")
+        if not is_alias and event.tag is not None:
+            raise _fault(event, f"the tag {event.tag} is not read: write the value without it")
+        self._depth += 1
+        self._nodes += self._sizes.get(anchor, 1) if is_alias else 1
+        if self._depth > DEEPEST:
+            raise _fault(event, f"more than {DEEPEST} lists or mappings are inside each other")
+        if self._nodes > MOST_NODES:
+            raise _fault(event, f"it has more than {MOST_NODES:,} keys and values")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if isinstance(node, yaml.ScalarNode) and not is_alias:
+            self._nodes += len(node.value) // NODE_LETTERS
+            if UNWRITABLE.search(node.value):
+                raise _fault(node, "it has a character that no file can hold")
+        if anchor and not is_alias:
+            self._sizes[anchor] = self._nodes - before
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str | int | float):
-                raise yaml.YAMLError(f"a key must be a name, got {key}, line {key_node.start_mark.line + 1}")
-            if key in seen:
-                raise yaml.YAMLError(f"the key {key} appears twice, line {key_node.start_mark.line + 1}")
-            seen.add(key)
+                raise _fault(key_node, f"a key must be a name, got {key}")
+            name = key if isinstance(key, str) else json.dumps(key)  # 1 and "1" are the same key to a model
+            if name in seen:
+                raise _fault(key_node, f"the key {key} appears twice")
+            seen.add(name)
         return super().construct_mapping(node, deep)
 
+    def construct_whole_number(self, node: yaml.ScalarNode) -> int:
+        if len(node.value.lstrip("+-")) > LONGEST_NUMBER:
+            raise _fault(node, f"the number {node.value[:LONGEST_NUMBER]}... has more than {LONGEST_NUMBER} digits")
+        return int(node.value)
 
+
+def _fault(place: Any, what: str) -> yaml.YAMLError:
+    """Return the error of a node or event, with its line."""
+    return yaml.YAMLError(f"{what}, line {place.start_mark.line + 1}")
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_whole_number)
 for _tag, _pattern, _first in (
     ("null", r"(?:null|~|)", ["n", "~", ""]),
     ("bool", r"(?:true|false)", ["t", "f"]),

@@ -9,10 +9,13 @@ if __name__ == "__main__":  # before the imports below, so that help and wrong a
 
 import logging
 import tempfile
+from math import prod
 from pathlib import Path
 
 from promptgen.config.build import build_classifier, build_embedder, build_energies, build_features
+from promptgen.config.params import Params
 from promptgen.devices import find_device
+from promptgen.experiments.limits import require_memory
 from promptgen.files import storage_error
 from promptgen.flows.flow import Flow
 from promptgen.labels import agreed_classes, class_index, classes, target_shares
@@ -27,7 +30,8 @@ def run(project: Project) -> None:
     """Find mistakes that would otherwise show only after minutes of work.
 
     Raises:
-        ConfigError: an attribute or label is unknown to the classifier or the judge, or something cannot be built.
+        ConfigError: an attribute or label is unknown to the classifier or the judge, something cannot be built, or a
+            size needs more memory than this machine has.
         DataError: the parts of the flow do not fit the generator's latent.
         ModelFileError: a weight file is missing or damaged.
         StorageError: artifacts/ or reports/ cannot be written.
@@ -37,6 +41,7 @@ def run(project: Project) -> None:
     params, models = project.params, project.models
     find_device(params.device)
     generator = params.generator.build(models)
+    require_memory(params, generator.prior.dim, prod(generator.image_shape))
     Flow(generator.prior.dim, params.flow, params.condition)  # whose parts may not fit the latent
     specs = {name: getattr(params.debias, name) for name in TRUSTED if name != "truth"}
     readers = {name: build_classifier(spec, models).attributes for name, spec in specs.items()}
@@ -59,8 +64,18 @@ def run(project: Project) -> None:
                 "no energy reads control.condition: training has no reason to depend on %s",
                 ", ".join(params.condition.names),
             )
-    for warning in filter(None, (unlisted(params), unused(params))):
+    for warning in filter(None, (_same_reader(params), unlisted(params), unused(params))):
         logger.warning("%s", warning)
+
+
+def _same_reader(params: Params) -> str:
+    """Return a warning if the judge is the classifier; empty if it is another model."""
+    if params.debias.judge != params.debias.classifier:
+        return ""
+    return (
+        "debias.judge is debias.classifier: the judge then counts the classifier's own errors as success; "
+        "choose another model as the judge"
+    )
 
 
 def _check_writable(folder: Path) -> None:

@@ -17,6 +17,7 @@ from promptgen.config.energies import EnergySpec, PoseSpec
 from promptgen.config.generators import GeneratorSpec
 from promptgen.config.models import ModelSpec, ReaderSpec
 from promptgen.config.spec import Name, Positive, Share, Spec
+from promptgen.config.workflow import Schedule, Tracking
 from promptgen.errors import ConfigError, DataError
 from promptgen.flows.config import FlowConfig, TrainingConfig
 from promptgen.metrics.sizes import LEAST_SAMPLES
@@ -123,7 +124,7 @@ class Debias(Section):
     classifier: ReaderSpec
     judge: ReaderSpec
     features: Literal["hard", "soft"]
-    max_passes: Annotated[int, Field(ge=0)]
+    max_passes: Annotated[int, Field(ge=0, le=1000)]
     samples: Annotated[int, Field(ge=30)]
     ess_floor: Share
     bootstrap: Annotated[int, Field(ge=0)]
@@ -165,30 +166,6 @@ class Evaluation(Section):
         if self.features is not None and self.samples < least:
             raise ValueError(f"features need at least {least} samples, got samples: {self.samples}")
         return self
-
-
-class Tracking(Section):
-    """Where MLflow records the runs.
-
-    Attributes:
-        experiment: name of the MLflow experiment.
-        registered_model: name under which MLflow registers the trained generator; null registers nothing.
-    """
-
-    experiment: Annotated[str, Field(min_length=1)]
-    registered_model: str | None
-
-
-class Schedule(Section):
-    """When the experiment runs by itself.
-
-    Attributes:
-        cron: five fields, as in a crontab.
-        timezone: name of the time zone, such as Europe/Berlin.
-    """
-
-    cron: str
-    timezone: str
 
 
 class Params(Section):

@@ -22,7 +22,7 @@ class FlowConfig(Section):
             `blocks` blocks. None means one flow for the whole latent.
     """
 
-    blocks: int = Field(default=8, ge=1)
+    blocks: int = Field(default=8, ge=1, le=1000)
     hidden: int = Field(default=256, ge=1)
     log_scale_bound: float = Field(default=2.0, gt=0)
     parts: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=2)] | None = None
@@ -85,7 +85,9 @@ class TrainingConfig(Section):
             fixed_from: step from which the energy no longer changes; the first held-out loss is estimated there.
         """
         first = min(fixed_from, self.steps)
-        validations = sum(step == first or self.validates(step) for step in range(first, self.steps + 1))
+        regular = self.steps // self.validate_every - (first - 1) // self.validate_every
+        irregular = {step for step in (first, self.steps) if step % self.validate_every}
+        validations = regular + len(irregular)
         return {
             "training": self.steps * self.batch,
             "choosing the best flow": validations * self.validation_samples,

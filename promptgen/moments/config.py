@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from promptgen.strict import Section
 
 
-class DualConfig(BaseModel):
+class DualConfig(Section):
     """How the multipliers are adjusted while a flow is trained.
 
     Attributes:
@@ -15,8 +17,6 @@ class DualConfig(BaseModel):
             flow has caught up with them would overshoot.
         hold: final fraction of the training during which the multipliers stay fixed.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     rate: float = Field(default=0.05, gt=0)
     average_last: float = Field(default=0.3, gt=0, le=1)

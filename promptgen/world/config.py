@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from promptgen.strict import Section
 
@@ -59,7 +59,7 @@ class SceneConfig(BaseModel):
         yaw, pitch: standard deviation of the head's pose, radians.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = Section.model_config
 
     latent_dim: int = Field(64, ge=len(COORDINATES))
     seed: int = 7
@@ -91,7 +91,7 @@ class ReporterConfig(BaseModel):
         makeup: P(mentioned | make-up label, hair label), by make-up label and then by hair label.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = Section.model_config
 
     hair: dict[str, float] = {"short": 0.30, "long": 0.30}
     glasses: dict[str, float] = {"without": 0.20, "with": 0.50}

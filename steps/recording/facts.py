@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
@@ -13,6 +14,9 @@ from promptgen.files import sha256_of
 from promptgen.records import Bias, Count, Figure, PassRecord
 
 HEADLINE = "bias/kl/judge/value"
+
+LONGEST_PART = 100
+"""Longest part of a name, characters: MLflow takes 250 in all, and two parts are the user's words."""
 
 
 def figures(record: PassRecord) -> dict[str, float]:
@@ -61,10 +65,18 @@ def _numbers(part: object, source: str = "", path: tuple[str, ...] = ()) -> dict
     return {"/".join(path): float(part)} if isinstance(part, int | float) else {}
 
 
-def metric_name(name: str) -> str:
-    """Return a name that MLflow takes for a metric, and a file system for a path: labels are the user's own words."""
-    parts = re.sub(r"[^\w.\- :/]", "_", name).split("/")
-    return "/".join("_" if part in ("", ".", "..") else part for part in parts)
+def tracked_name(name: str) -> str:
+    """Return a name that MLflow takes for a metric or parameter, and a file system for a path.
+
+    Labels are the user's own words. A part that changes ends in a checksum, so that `<20` and `>20` stay two.
+    """
+    return "/".join(_tracked_part(part) for part in name.split("/"))
+
+
+def _tracked_part(part: str) -> str:
+    taken = re.sub(r"[^\w.\- :]", "_", part)[:LONGEST_PART]
+    taken = "_" if taken in ("", ".", "..") else taken
+    return taken if taken == part else f"{taken}.{hashlib.sha256(part.encode()).hexdigest()[:6]}"
 
 
 def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -15,6 +15,7 @@ from promptgen.model_files.pins import PINS_NAME
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 FOLDER = "model"
 PROJECT_NAME = "project"
@@ -43,9 +44,14 @@ def register(
         tags: of the version; a version of the same run with the same tags is taken as this one.
         root: folder of the project, with the user's cards and the pins of fetched files, if there are any.
     """
-    if not client.search_registered_models(f"name = '{name}'"):
+    from mlflow.exceptions import MlflowException
+
+    try:
         client.create_registered_model(name, description="Samplers that `make repro` trained, one version per pass")
-    for earlier in client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    for earlier in _versions(client, run_id, name):
         if tags.items() <= earlier.tags.items():
             return str(earlier.version)
     with tempfile.TemporaryDirectory() as folder:
@@ -57,9 +63,14 @@ def register(
 
 def set_alias(client: MlflowClient, run_id: str, name: str, alias: str) -> None:
     """Give an alias to the newest version of a registered model that a run has; to none where it has none."""
-    versions = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    versions = _versions(client, run_id, name)
     if versions:
         client.set_registered_model_alias(name, alias, max(versions, key=lambda version: int(version.version)).version)
+
+
+def _versions(client: MlflowClient, run_id: str, name: str) -> list[ModelVersion]:
+    """Return the versions of a registered model that a run has; MLflow's filters cannot name a model with a quote."""
+    return [version for version in client.search_model_versions(f"run_id = '{run_id}'") if version.name == name]
 
 
 def save(folder: Path, checkpoint: Path, weights: Sequence[Path], root: Path) -> None:

@@ -19,7 +19,7 @@ import filelock
 
 from promptgen.files import read_json, sha256_of, write_json
 from steps.recording import registry
-from steps.recording.facts import metric_name
+from steps.recording.facts import tracked_name
 from steps.recording.journal import JOURNAL_NAME, LOOP_RUN, Journal, journal_folder
 from steps.recording.links import PARENT_TAG
 from steps.recording.mlflow_store import TrackingError, connect, experiment_id, first_line, tracking_uri
@@ -205,9 +205,9 @@ class _Replay:
         from mlflow.entities import Metric, Param, RunTag
 
         entities: list[Any] = [
-            Metric(metric_name(name), value, event["time"], event["step"])
+            Metric(tracked_name(name), value, event["time"], event["step"])
             if kind == "metrics"
-            else {"params": Param, "tags": RunTag}[kind](name, value)
+            else {"params": Param, "tags": RunTag}[kind](tracked_name(name), value)
             for event in events
             for name, value in event["values"].items()
         ]

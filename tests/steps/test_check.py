@@ -125,3 +125,39 @@ def test_read_only_reports_are_told_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setattr(check.tempfile, "TemporaryFile", refuse)
     with pytest.raises(StorageError, match=r"reports: the file system is read-only: choose another folder"):
         check.run(project_in(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("flow.hidden", 10**12, "flow with 2 blocks and hidden: 1000000000000 takes at least"),
+        ("debias.samples", 10**14, "debias.samples: 100000000000000 takes at least 1,600,000 GB of memory"),
+        ("debias.bootstrap", 10**14, "debias.bootstrap: 100000000000000 takes at least"),
+        ("debias.training.batch", 10**14, "debias.training.batch: 100000000000000 takes at least"),
+        ("control.training.steps", 10**14, "control.training.steps: 100000000000000 takes at least"),
+        ("control.training.validation_samples", 10**14, "control.training.validation_samples: 100000000000000 takes"),
+        ("evaluation.samples", 10**14, "evaluation.samples: 100000000000000 takes at least"),
+        ("evaluation.fit_samples", 10**14, "evaluation.fit_samples: 100000000000000 takes at least"),
+        ("evaluation.bootstrap", 10**14, "evaluation.bootstrap: 100000000000000 takes at least"),
+    ],
+)
+def test_a_size_that_cannot_fit_is_told_with_what_it_takes(tmp_path, path, value, message):
+    content = tiny.params()
+    *sections, key = path.split(".")
+    part = content
+    for section in sections:
+        part = part[section]
+    part[key] = value
+    with pytest.raises(ConfigError) as caught:
+        check.run(project_in(tmp_path, content))
+    assert message in str(caught.value)
+    assert "GB: reduce" in str(caught.value)
+
+
+def test_a_judge_that_is_the_classifier_is_told(tmp_path, caplog):
+    content = tiny.params()
+    check.run(project_in(tmp_path, content))
+    assert "debias.judge is debias.classifier" not in caplog.text
+    content["debias"]["judge"] = dict(content["debias"]["classifier"])
+    check.run(project_in(tmp_path, content))
+    assert "debias.judge is debias.classifier" in caplog.text

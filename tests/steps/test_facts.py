@@ -3,10 +3,10 @@
 import math
 
 import pytest
-from mlflow.utils.validation import _validate_metric_name
+from mlflow.utils.validation import _validate_metric
 
 from promptgen.records import Interval, PassRecord, Quality
-from steps.recording.facts import figures, metric_name
+from steps.recording.facts import figures, tracked_name
 
 
 def interval(value):
@@ -80,15 +80,20 @@ def test_the_figures_of_a_pass_without_quality_have_none():
 
 
 @pytest.mark.parametrize(
-    "label", ["> 70", "a man's face", "black & white", "(none)", "..", "a//b", "ältere Frau", "50 %"]
+    "label", ["> 70", "a man's face", "black & white", "(none)", "..", "a//b", "ältere Frau", "50 %", "x" * 300, ""]
 )
 def test_labels_of_any_words_become_names_that_mlflow_takes(label):
-    name = metric_name(f"bias/share/{label}/judge/value")
-    _validate_metric_name(name)
+    name = tracked_name(f"bias/share/{label}/judge/value")
+    _validate_metric(name, 1.0, 0, 0)
     assert name.startswith("bias/share/")
     assert name.endswith("/judge/value")
 
 
 def test_names_that_mlflow_takes_stay_as_they_are():
     for name in figures(RECORD):
-        assert metric_name(name) == name
+        assert tracked_name(name) == name
+
+
+def test_names_of_different_labels_stay_different():
+    labels = ["<20", ">20", "_20", "20+", "20-", "20?", "a/b", "a//b", "x" * 300, "x" * 301, "", ".", "..", "_"]
+    assert len({tracked_name(f"share/{label}/value") for label in labels}) == len(labels)
