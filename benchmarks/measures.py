@@ -19,7 +19,6 @@ from promptgen.labels import features
 from promptgen.metrics.distances import kl_to_target
 from promptgen.metrics.shares import wilson
 
-SAMPLES = 20_000
 STREAM = "measure"
 
 
@@ -111,7 +110,7 @@ class Measurement:
 
 
 @torch.no_grad()
-def measure(task: Task, sampler: Sampler, seed: int, n: int = SAMPLES) -> Measurement:
+def measure(task: Task, sampler: Sampler, seed: int, n: int) -> Measurement:
     """Measure a sampler on `n` fresh samples; the task's own generator counts nothing."""
     labels, bystander, log_w, own = [], [], [], []
     for draws in sampler.draw(n, seed):

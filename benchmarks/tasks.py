@@ -56,6 +56,11 @@ class Task:
         """Number of dimensions D of the latent."""
         return self.generator.prior.dim
 
+    @property
+    def samples(self) -> int:
+        """Number of samples per measurement: 20,000, or as many as a flow draws in a few seconds."""
+        return min(20_000, 2**22 // self.dim)
+
 
 def _shares_task(name: str, dim: int, scales: Mapping[str, Scale], target: Vector | None = None) -> Task:
     """Return a task that asks for shares of one attribute, or of the product of two; uniform by default."""
@@ -100,8 +105,8 @@ def _steep(dim: int) -> Task:
 
 
 def _modes(dim: int) -> Task:
-    """Two modes of unequal mass, eight standard deviations apart; the classes are the two sides."""
-    either = AnyOf({"right": Term(Near((2.5, 0.0), 0.5)), "left": Term(Near((-2.2, 0.0), 0.5))})
+    """Two modes of unequal mass, more than five standard deviations apart; the classes are the two sides."""
+    either = AnyOf({"right": Term(Near((2.5, 0.0), 0.7)), "left": Term(Near((-2.2, 0.0), 0.7))})
     return _energy_task("modes", dim, either, lambda u: u[:, 0])
 
 
@@ -116,6 +121,16 @@ TASKS: Mapping[str, Callable[[], Task]] = {
     "steep-512": partial(_steep, 512),
     "two-4096": partial(_classes, (0.88, 0.12), 4096, "two"),
 }
+
+
+def dim_of(name: str) -> int:
+    """Return the number of dimensions of a task, without making it."""
+    return int(name.rpartition("-")[2])
+
+
+def seeds_of(name: str) -> int:
+    """Return the largest number of seeds of a task: with thousands of dimensions, a run takes minutes."""
+    return 3 if dim_of(name) > 1024 else 10
 
 
 @cache
