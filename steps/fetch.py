@@ -8,6 +8,7 @@ from pathlib import Path
 
 from promptgen.command import Parser, run_command
 from promptgen.errors import ModelFileError, PromptGenError
+from promptgen.loading.inspection.soundness import require_sound
 from promptgen.model_files import store
 
 
@@ -21,10 +22,12 @@ def run(name: str, models: Path, source: Path | None = None) -> list[Path]:
 
     Raises:
         ConfigError: there is no such card.
-        ModelFileError: no URL has the file, or its content is not what the card says.
+        ModelFileError: no URL has the file, or its content is damaged or not what the card says.
         StorageError: the file cannot be written.
     """
-    return store.fetch(name, models) if source is None else store.adopt(name, models, source)
+    if source is None:
+        return store.fetch(name, models, examine=require_sound)
+    return store.adopt(name, models, source, require_sound)
 
 
 def run_all(names: list[str], models: Path, source: Path | None = None) -> None:

@@ -7,10 +7,12 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from promptgen.config.registry import import_object
-from promptgen.errors import ConfigError
+from promptgen.errors import ConfigError, ModelFileError
 from promptgen.files import fingerprint, sha256_of
 from promptgen.model_files.cards import Card, find_card
 
@@ -93,12 +95,18 @@ def load_model(name: str, models: Path, kind: str, **arguments: Any) -> Any:
         ConfigError: there is no such card, or it is of another kind.
         ModelFileError: the weight file is missing or damaged.
     """
-    from promptgen.model_files.store import resolve
+    from promptgen.model_files.store import replacing, resolve
 
     card = _card_of(name, models, kind)
     factory = FACTORIES[card.type]
     load = import_object(f"{factory.module}:{factory.load}", f"the card of {name}")
-    return _frozen(load(*resolve(name, models), **card.arguments, **arguments))
+    files = resolve(name, models)
+    try:
+        return _frozen(_call(load, name, *files, **{**card.arguments, **arguments}))
+    except ModelFileError as error:
+        if not (way_out := replacing(name, models)):
+            raise
+        raise ModelFileError(f"{error}; {way_out}") from error
 
 
 def random_model(name: str, models: Path, kind: str, **arguments: Any) -> Any:
@@ -119,7 +127,7 @@ def random_model(name: str, models: Path, kind: str, **arguments: Any) -> Any:
         types = ", ".join(name for name, other in FACTORIES.items() if other.random)
         raise ConfigError(f"{name} is a {card.type}, which has no random weights; expected {types}")
     make = import_object(f"{factory.module}:{factory.random}", f"the card of {name}")
-    return _frozen(make(**{**card.arguments, **arguments}))
+    return _frozen(_call(make, name, **{**card.arguments, **arguments}))
 
 
 def load_custom(path: str, arguments: Mapping[str, Any], role: Role) -> Any:
@@ -247,6 +255,27 @@ def _card_of(name: str, models: Path, kind: str) -> Card:
     if card.type not in FACTORIES:
         raise ConfigError(f"the card of {name} has the type {card.type!r}, expected one of {', '.join(FACTORIES)}")
     return card
+
+
+def _call(function: Callable[..., Any], card: str, /, *files: Path, **arguments: Any) -> Any:
+    """Return what a factory makes of the files and arguments of a card, if these are what it takes.
+
+    Raises:
+        ConfigError: there are too many or too few of them, or one has another name or type.
+    """
+    problem = f"the files or arguments on the card of {card} do not fit its type"
+    try:
+        bound = inspect.signature(function).bind(*files, **arguments).arguments
+    except TypeError as error:
+        raise ConfigError(f"{problem}: {error}") from error
+    for name, hint in get_type_hints(function).items():
+        if name in bound:
+            try:
+                TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(bound[name])
+            except ValidationError as error:
+                fault = error.errors(include_url=False)[0]
+                raise ConfigError(f"{problem}: {name}: {fault['msg']}, got {str(fault['input'])[:80]!r}") from error
+    return function(*files, **arguments)
 
 
 def _frozen(model: Any) -> Any:

@@ -140,7 +140,7 @@ class BigGANSpec(PublishedGenerator):
     def shape(self, card: Card) -> Shape:
         from promptgen.generators.biggan_config import published_config
 
-        config = published_config(self.network(card)["size"])
+        config = published_config(self.network(card).get("size", 0))
         return Shape(config.output_dim, {"z": config.z_dim, "class embedding": config.class_embed_dim})
 
 

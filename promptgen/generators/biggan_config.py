@@ -86,7 +86,7 @@ def published_config(size: int, truncation: float = 1.0) -> BigGANConfig:
     Raises:
         ConfigError: no network was published for this size.
     """
-    if size not in PUBLISHED_LAYERS:
+    if size not in list(PUBLISHED_LAYERS):
         raise ConfigError(f"BigGAN-deep was published for the sizes {sorted(PUBLISHED_LAYERS)}, got {size}")
     return BigGANConfig(output_dim=size, layers=PUBLISHED_LAYERS[size], truncation=truncation)
 

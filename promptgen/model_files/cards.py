@@ -130,7 +130,11 @@ def read_cards(paths: Iterable[Path]) -> dict[str, Card]:
     """Return the cards in a number of files; for errors, see `load_cards`."""
     cards: dict[str, Card] = {}
     for path in paths:
-        for name, data in (read_yaml(path) or {}).items():
+        content = read_yaml(path)
+        content = {} if content is None else content
+        if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+            raise ConfigError(f"{path}: expected cards by name, such as `my-model: {{kind: generator, ...}}`")
+        for name, data in content.items():
             if name in cards:
                 raise ConfigError(f"{path}: the card {name} exists twice; rename one")
             try:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,21 +52,26 @@ def digests(name: str, models: Path) -> dict[str, str]:
     return {file.key: file.require_sha256() for file in _files(name, models)}
 
 
-def fetch(name: str, models: Path, patience: Patience = PATIENCE) -> list[Path]:
+Examine = Callable[[Path, str], None]
+"""Looks into a file before its sha256 is recorded; raises ModelFileError about one from that source."""
+
+
+def fetch(name: str, models: Path, patience: Patience = PATIENCE, examine: Examine | None = None) -> list[Path]:
     """Fetch the missing or damaged files of the model `name` into the folder `models`; return the paths of all files.
 
     Args:
         name: name of the card.
         models: folder of the weight files.
         patience: timeouts and retries.
+        examine: looks into a file whose sha256 is unknown.
 
     Raises:
         ConfigError: there is no such card.
-        ModelFileError: no URL delivered a file; the message gives the reason for each.
+        ModelFileError: no URL delivered a file that is sound; the message gives the reason for each.
         ChecksumError: every URL delivered a file whose size or sha256 is not the expected one.
         StorageError: a file cannot be written, or another run is fetching it.
     """
-    files = _files(name, models)
+    files = _files(name, models, examine)
     with folder_lock(models / PARTIAL / name):
         missing = [file for file in files if not file.is_sound()]
         if missing:
@@ -75,21 +81,22 @@ def fetch(name: str, models: Path, patience: Patience = PATIENCE) -> list[Path]:
     return [file.path for file in files]
 
 
-def adopt(name: str, models: Path, source: Path) -> list[Path]:
+def adopt(name: str, models: Path, source: Path, examine: Examine | None = None) -> list[Path]:
     """Copy the files of the model `name` from this machine into the folder `models`; return their paths.
 
     Args:
         name: name of the card.
         models: folder of the weight files.
         source: the file, or a folder with the model's files under the names of the card.
+        examine: looks into a file whose sha256 is unknown.
 
     Raises:
         ConfigError: there is no such card.
-        ModelFileError: `source` lacks a file.
+        ModelFileError: `source` lacks a file, or has one that is not sound.
         ChecksumError: the size or sha256 of a file is not that of the card or ``models.lock``.
         StorageError: a file cannot be written, or another run is fetching it.
     """
-    files = _files(name, models)
+    files = _files(name, models, examine)
     if len(files) > 1 and not source.is_dir():
         names = " and ".join(file.wanted.file for file in files)
         raise ModelFileError(f"{name} has several files, but {source} is not a folder; give the folder of {names}")
@@ -102,6 +109,21 @@ def adopt(name: str, models: Path, source: Path) -> list[Path]:
     return [file.path for file in files]
 
 
+def replacing(name: str, models: Path) -> str:
+    """Return how to replace the files of a model that are the recorded ones and yet cannot be used.
+
+    Fetching does nothing as long as a file is the recorded one. Empty if every sha256 is that of the card.
+    """
+    recorded = [file for file in _files(name, models) if file.pin]
+    if not recorded:
+        return ""
+    paths, entries = " and ".join(str(file.path) for file in recorded), "entry" if len(recorded) == 1 else "entries"
+    return (
+        f"it is the file that {PINS_NAME} records: to fetch another, delete {paths} and the {entries} in "
+        f"{models.parent / PINS_NAME}, then run `promptgen fetch {name}`"
+    )
+
+
 @dataclass(frozen=True)
 class _File:
     """One file of a model.
@@ -111,12 +133,14 @@ class _File:
         models: folder of the weight files.
         wanted: entry of the file on the card.
         pin: record of the first fetch; None before it, and if the card has a sha256.
+        examine: looks into the file before it is recorded.
     """
 
     name: str
     models: Path
     wanted: CardFile
     pin: Pin | None
+    examine: Examine | None = None
 
     @property
     def key(self) -> str:
@@ -183,6 +207,8 @@ class _File:
         if self.size not in (None, size):
             raise ChecksumError(f"{source} has {size} bytes, expected {self.size}; {self._way_to_accept()}")
         if self.sha256 is None:
+            if self.examine is not None:
+                self.examine(path, source)
             record(self.models, self.key, Pin(sha256=sha256, size=size, url=url))
             logger.info("%s: sha256 %s, %d bytes, recorded in %s", self.key, sha256, size, PINS_NAME)
         elif sha256 != self.sha256:
@@ -214,10 +240,10 @@ class _File:
         return kind(f"cannot fetch {self.name}: {'; '.join(map(str, faults))}")
 
 
-def _files(name: str, models: Path) -> list[_File]:
+def _files(name: str, models: Path, examine: Examine | None = None) -> list[_File]:
     pins = read_pins(models)
     return [
-        _File(name, models, wanted, None if wanted.sha256 else pins.get(f"{name}/{wanted.file}"))
+        _File(name, models, wanted, None if wanted.sha256 else pins.get(f"{name}/{wanted.file}"), examine)
         for wanted in find_card(name, models).files
     ]
 
