@@ -16,11 +16,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from promptgen.audit.confusion import Confusion, card_confusions, read_confusion
+from promptgen.audit.csv_file import read_csv
 from promptgen.audit.figures import audit
 from promptgen.audit.images import ImageBatch, Unread, find_files, read_batches
-from promptgen.audit.labelling import Labeller, Labels, label, read_labels
+from promptgen.audit.label_file import LabelFile, alike_spelled, label_file, not_counted
+from promptgen.audit.labelling import Labeller, Labels, label
 from promptgen.audit.page import render
-from promptgen.audit.request import Request, Targets, parse_targets, reader_spec
+from promptgen.audit.request import Request, Targets, named_in_targets, parse_targets, reader_spec
+from promptgen.audit.spelling import alike
 from promptgen.audit.tables import text
 from promptgen.audit.words import AuditRun, ImageSet
 from promptgen.config.build import build_classifier
@@ -85,23 +88,77 @@ def _files(folder: Path) -> list[str]:
 
 def _audit_files(request: Request) -> AuditRun:
     """Audit files of labels; the classes are the labels that occur in a file or in a target."""
-    paths = [path for path in (request.source, request.compare) if path]
-    sets = [read_labels(path) for path in paths]
-    attributes = list(request.attributes or [name for name in sets[0].repeated() if name != request.groups])
+    files = _label_files(request)
+    apart = [request.groups] if isinstance(request.groups, str) else []
+    columns = list(files[0].labels.attributes)
+    reasons = {} if request.attributes else not_counted(files, [*apart, *named_in_targets(request.targets, columns)[0]])
+    attributes = list(request.attributes or [name for name in columns if name not in apart and name not in reasons])
     if not attributes:
-        columns = ", ".join(sets[0].attributes)
-        raise DataError(
-            f"{paths[0]} has no column to count: apart from groups, none of its columns ({columns}) repeats a label; "
-            "name a column with --attribute, and separate columns by commas"
-        )
+        found = ", ".join(f"{name} ({reason})" for name, reason in reasons.items()) or "groups alone"
+        raise DataError(f"{files[0].path} has no column to count: {found}; name a column with --attribute")
     targets = parse_targets(request.targets, attributes)
+    sets = [file.labels for file in files]
+    counted = _columns(files, [*attributes, *apart])
     for extra in ({name: list(target) for name, target in targets.items()}, *(labels.attributes for labels in sets)):
         sets = [labels.extended(extra) for labels in sets]
-    if isinstance(request.groups, str):
-        sets = [labels.grouped(request.groups) for labels in sets]
+    similar = {name: alike(sets[0].attributes[name]) for name in counted}
+    if apart:
+        sets = [labels.grouped(apart[0]) for labels in sets]
     confusions = _confusions(request, sets[0].attributes, attributes)
-    read = [_Read(ImageSet(str(path), labels.n), labels) for path, labels in zip(paths, sets, strict=True)]
-    return _audited(request, attributes, targets, confusions, read)
+    read = [_Read(_image_set(file, counted), labels) for file, labels in zip(files, sets, strict=True)]
+    return replace(
+        _audited(request, attributes, targets, confusions, read),
+        not_counted=reasons,
+        alike={name: groups for name, groups in similar.items() if groups},
+        one_sided=_one_sided(files, counted),
+    )
+
+
+def _label_files(request: Request) -> list[LabelFile]:
+    paths = [path for path in (request.source, request.compare) if path]
+    tables = [read_csv(path) for path in paths]
+    _, known = named_in_targets(request.targets, tables[0].names)
+    files = [label_file(path, table, known) for path, table in zip(paths, tables, strict=True)]
+    return alike_spelled(files) if request.normalise else files
+
+
+def _columns(files: Sequence[LabelFile], attributes: Sequence[str]) -> list[str]:
+    """Return the columns of attributes, of which some are products.
+
+    Raises:
+        ConfigError: a file lacks one.
+    """
+    columns = list[str]()
+    for file in files:
+        own = file.labels.attributes
+        for attribute in attributes:
+            try:
+                classes(own, attribute)
+            except ConfigError as error:
+                raise ConfigError(f"{file.path}: {error}") from error
+            columns += factors(own, attribute)
+    return list(dict.fromkeys(columns))
+
+
+def _image_set(file: LabelFile, columns: Sequence[str]) -> ImageSet:
+    missing = {name: lines for name in columns if (lines := file.missing(name))}
+    return ImageSet(str(file.path), file.labels.n, missing=missing, headless=file.headless)
+
+
+def _one_sided(files: Sequence[LabelFile], columns: Sequence[str]) -> dict[str, dict[str, list[str]]]:
+    """Return the labels that only one of two files has, by column and file."""
+    if len(files) < 2:
+        return {}
+    here, there = (file.labels.attributes for file in files)
+    found = {
+        name: {
+            str(file.path): sorted({*own[name]} - {*other[name]})
+            for file, own, other in ((files[0], here, there), (files[1], there, here))
+        }
+        for name in columns
+    }
+    only = {name: {file: labels for file, labels in each.items() if labels} for name, each in found.items()}
+    return {name: each for name, each in only.items() if each}
 
 
 def _audited(

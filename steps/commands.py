@@ -214,6 +214,9 @@ def audit(words: Sequence[str]) -> None:
         help="compare groups, such as occupations: each direct sub-folder is one; of --labels, each label of a column",
     )
     parser.add_argument(
+        "--normalise", action="store_true", help="of --labels: count labels that differ only in spelling as one class"
+    )
+    parser.add_argument(
         "--size", type=whole_number(1), metavar="PIXELS", help="resize images to this side (default: keep their size)"
     )
     parser.add_argument("--batch", type=whole_number(1), default=32, metavar="N", help="images at a time (default: 32)")
@@ -227,13 +230,15 @@ def audit(words: Sequence[str]) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("reports/audit"), metavar="DIR", help="folder (default: reports/audit)"
     )
-    options = parser.parse_args(words)
+    options = parser.parse_args(_joined(words, "--target"))
     if options.images and not options.classifier:
         parser.error("--images needs a --classifier, such as fairface")
     if options.labels and (options.classifier or options.judge):
         parser.error("--labels has labels already: leave --classifier and --judge out")
     if options.groups is not False and isinstance(options.groups, str) != bool(options.labels):
         parser.error("--groups takes a column with --labels, and nothing with --images")
+    if options.normalise and not options.labels:
+        parser.error("--normalise is for --labels: the classes of a classifier have one spelling each")
     if not 0 < options.confidence < 1:
         parser.error(f"--confidence: expected a number between 0 and 1, such as 0.95, got {options.confidence:g}")
     from promptgen.audit.figures import Sampling
@@ -254,6 +259,7 @@ def audit(words: Sequence[str]) -> None:
         models=options.models,
         sampling=Sampling(options.confidence, options.resamples, options.seed),
         groups=options.groups,
+        normalise=options.normalise,
     )
     audit.run_and_print(request, options.out)
 
@@ -266,6 +272,17 @@ def sync(words: Sequence[str]) -> int:
     from steps import sync
 
     return sync.run() if options.root is None else sync.run(options.root)
+
+
+def _joined(words: Sequence[str], option: str) -> list[str]:
+    """Return words in which the option and its value are one: a value such as ``-1=0.5`` begins like an option."""
+    joined = list[str]()
+    for word in words:
+        if joined and joined[-1] == option:
+            joined[-1] = f"{option}={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _condition(text: str) -> dict[str, float]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from promptgen.audit.labelling import Indices, read_table
+from promptgen.audit.csv_file import read_csv
+from promptgen.audit.labelling import Indices
 from promptgen.config.models import CardModel, JointModel, ReaderSpec
 from promptgen.errors import DataError
 from promptgen.model_files.cards import find_card
@@ -81,8 +82,11 @@ def read_confusion(path: Path) -> Confusion:
     Raises:
         DataError: the file is not a confusion table.
     """
-    (attribute, *predicted), rows = read_table(path)
+    table = read_csv(path)
+    (attribute, *predicted), rows = table.names, table.rows
     true = [row[0] for row in rows]
+    if not attribute:
+        raise DataError(f"{path}: the first cell is empty; write the attribute there")
     if sorted(predicted) != sorted(true):
         raise DataError(
             f"{path}: the columns are {', '.join(predicted)}, the rows {', '.join(true)}; name the same classes in both"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from promptgen.audit.labelling import Indices, Labels
+from promptgen.errors import TooFewSamplesError
 from promptgen.metrics.estimate import Estimate, Vector, by_label
 from promptgen.metrics.reference import Reference, compare_to_reference, spread, spread_by_chance
 from promptgen.metrics.shares import share_estimates
@@ -29,6 +30,7 @@ class Groups:
         chance: expected standard deviation if all groups had the same shares, given their sizes.
         references: for each class, the fractions of the common groups in which the other set's bias is amplified,
             reflected or mitigated; None if the sets have no group in common.
+        empty: groups in which no image has a label of the attribute; they are left out.
     """
 
     shares: Mapping[str, Sequence[Estimate]]
@@ -37,6 +39,7 @@ class Groups:
     deviation: tuple[float, ...]
     chance: tuple[float, ...]
     references: tuple[Reference, ...] | None
+    empty: tuple[str, ...] = ()
 
     def as_dict(self, labels: Sequence[str]) -> dict[str, Any]:
         """Return all figures as plain dicts, keyed by class."""
@@ -48,6 +51,7 @@ class Groups:
             "deviation": dict(zip(labels, self.deviation, strict=True)),
             "chance": dict(zip(labels, self.chance, strict=True)),
             "references": references,
+            "empty": list(self.empty),
         }
 
 
@@ -62,10 +66,12 @@ def grouped(read: Labels, other: Labels | None, attribute: str, mu: Vector, conf
         confidence: coverage of the intervals, in (0, 1).
 
     Raises:
-        TooFewSamplesError: there is only one group.
+        TooFewSamplesError: there is only one group with labels, or none.
     """
-    counts = {name: part.counts(attribute) for name, part in read.by_group().items()}
-    other_counts = {name: part.counts(attribute) for name, part in other.by_group().items()} if other else {}
+    counts, empty = _counts(read, attribute)
+    other_counts, _ = _counts(other, attribute) if other else ({}, [])
+    if not counts:
+        raise TooFewSamplesError(f"no group has a label of {attribute}; name another column of groups, or fill it in")
     by_class = _shares(counts).T
     both = sorted(counts.keys() & other_counts.keys())
     references = None
@@ -83,7 +89,14 @@ def grouped(read: Labels, other: Labels | None, attribute: str, mu: Vector, conf
         deviation=tuple(deviation for _, deviation in spreads),
         chance=tuple(spread_by_chance(np.stack(list(counts.values()))).tolist()),
         references=references,
+        empty=tuple(empty),
     )
+
+
+def _counts(labels: Labels, attribute: str) -> tuple[dict[str, Indices], list[str]]:
+    """Return the counts of each group, by its name, and the names of groups without a count."""
+    counts = {name: part.counts(attribute) for name, part in labels.by_group().items()}
+    return {name: k for name, k in counts.items() if k.any()}, [name for name, k in counts.items() if not k.any()]
 
 
 def _shares(counts: Mapping[str, Indices]) -> Vector:

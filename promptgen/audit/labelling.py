@@ -1,13 +1,11 @@
-"""Labels of a set of images, from a classifier or a CSV file. Labels of people are *perceived* labels."""
+"""Labels of a set of images, and how a classifier gives them. Labels of people are *perceived* labels."""
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,6 +23,9 @@ from promptgen.perception.reading import promised
 
 Indices = NDArray[np.int64]
 
+NO_LABEL = -1
+"""Class index of an image that has no label of an attribute."""
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -32,9 +33,10 @@ class Labels:
 
     Attributes:
         attributes: class labels of each attribute.
-        indices: class index of each image, (N,), by attribute.
+        indices: class index of each image, (N,), by attribute; `NO_LABEL` where it has none.
         probabilities: class probabilities of each image, (N, K), by attribute; empty without a classifier.
-        groups: name of each image's group, (N,), such as the occupation in its prompt; empty without groups.
+        groups: name of each image's group, (N,), such as the occupation in its prompt, or an empty name; empty without
+            groups.
     """
 
     attributes: Mapping[str, tuple[str, ...]]
@@ -49,7 +51,8 @@ class Labels:
 
     def repeated(self) -> list[str]:
         """Return the attributes in which at least two images share a class; this excludes columns of file names."""
-        return [name for name, indices in self.indices.items() if len(np.unique(indices)) < len(indices)]
+        labelled = {name: indices[indices != NO_LABEL] for name, indices in self.indices.items()}
+        return [name for name, indices in labelled.items() if len(np.unique(indices)) < len(indices)]
 
     def knows(self, attribute: str) -> bool:
         """Return whether there are labels for all factors of an attribute."""
@@ -58,12 +61,16 @@ class Labels:
     def counts(self, attribute: str) -> Indices:
         """Return the number of images in each class of `attribute`, which may be a product, (K,).
 
+        Images that have no label of a factor are not counted.
+
         Raises:
             ConfigError: there are no labels for a factor.
         """
         k, names = len(classes(self.attributes, attribute)), factors(self.attributes, attribute)
         sizes = [len(self.attributes[name]) for name in names]
-        return class_counts(joint_labels([self.indices[name] for name in names], sizes), k)
+        table = np.stack([self.indices[name] for name in names])
+        labelled = table[:, (table != NO_LABEL).all(axis=0)]
+        return class_counts(joint_labels(list(labelled), sizes), k)
 
     def soft(self, attribute: str) -> Vector | None:
         """Return the class probabilities of each image, (N, K); None without a classifier.
@@ -82,25 +89,41 @@ class Labels:
             also: additional classes by attribute; attributes without labels are ignored.
         """
         attributes = {name: tuple(sorted({*labels, *also.get(name, ())})) for name, labels in self.attributes.items()}
-        moved = {
-            name: np.array([attributes[name].index(label) for label in labels], dtype=np.int64)[self.indices[name]]
-            for name, labels in self.attributes.items()
+        return self._moved(attributes, {})
+
+    def renamed(self, names: Mapping[str, Mapping[str, str]]) -> Labels:
+        """Return the labels under other names, and labels under the same name as one class; all classes are sorted.
+
+        Args:
+            names: new name of each label, by attribute.
+        """
+        attributes = {
+            name: tuple(sorted({names[name][label] for label in labels})) for name, labels in self.attributes.items()
         }
+        return self._moved(attributes, names)
+
+    def _moved(self, attributes: Mapping[str, tuple[str, ...]], names: Mapping[str, Mapping[str, str]]) -> Labels:
+        """Return the same labels, under their new `names` if they have any, as classes of `attributes`."""
+        moved = {}
+        for name, labels in self.attributes.items():
+            position = {label: index for index, label in enumerate(attributes[name])}
+            new = [position[names.get(name, {}).get(label, label)] for label in labels]
+            moved[name] = np.array([*new, NO_LABEL], dtype=np.int64)[self.indices[name]]  # the last one is at -1, too
         return replace(self, attributes=attributes, indices=moved, probabilities={})
 
     def grouped(self, attribute: str) -> Labels:
-        """Return the labels with the classes of one attribute as groups.
+        """Return the labels with the classes of one attribute as groups; images without a label of it are in none.
 
         Raises:
             ConfigError: the attribute is unknown.
         """
-        labels = classes(self.attributes, attribute)
-        return replace(self, groups=[labels[index] for index in self.indices[attribute]])
+        names = (*classes(self.attributes, attribute), "")
+        return replace(self, groups=[names[index] for index in self.indices[attribute]])
 
     def by_group(self) -> dict[str, Labels]:
         """Return the labels of each group, sorted by its name."""
         groups = np.array(self.groups)
-        return {str(name): self._part(groups == name) for name in np.unique(groups)}
+        return {str(name): self._part(groups == name) for name in np.unique(groups) if name}
 
     def _part(self, chosen: NDArray[np.bool_]) -> Labels:
         indices = {name: values[chosen] for name, values in self.indices.items()}
@@ -205,41 +228,3 @@ def label(labellers: Sequence[Labeller], image: Tensor) -> dict[int, str]:
     for labeller, parts in zip(labellers, logits, strict=True):
         labeller.keep(parts, chosen)
     return dict(sorted(left_out.items()))
-
-
-def read_labels(path: Path) -> Labels:
-    """Return the labels of a CSV file with one column per attribute and one row per image.
-
-    The first line names the attributes. The classes are the labels that occur, sorted.
-
-    Raises:
-        DataError: the file is not such a table, or a row lacks a label.
-    """
-    names, rows = read_table(path)
-    attributes, indices = {}, {}
-    for name, column in zip(names, zip(*rows, strict=True), strict=True):
-        labels, position = np.unique(np.array(column), return_inverse=True)
-        attributes[name], indices[name] = tuple(map(str, labels)), position.astype(np.int64)
-    return Labels(attributes, indices)
-
-
-def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Return the column names and the rows of a CSV file, with surrounding blanks removed.
-
-    Raises:
-        DataError: the file is not a CSV table, has no rows, has a column without a unique name, or has an empty cell.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = [[cell.strip() for cell in row] for row in csv.reader(file, strict=True) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"cannot read {path} ({error}); give a CSV file in UTF-8") from error
-    if len(lines) < 2:
-        raise DataError(f"{path} has no rows; write the column names in the first line, then one row per image")
-    names, *rows = lines
-    if len(set(names)) < len(names) or "" in names:
-        raise DataError(f"{path}: the columns are {', '.join(names)}; give each a name of its own")
-    for number, row in enumerate(rows, start=2):
-        if len(row) != len(names) or "" in row:
-            raise DataError(f"{path}: row {number} has {sum(map(bool, row))} of {len(names)} cells; fill it in")
-    return names, rows

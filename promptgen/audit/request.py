@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ class Request:
         device: device on which the classifiers run.
         models: folder of the weight files.
         sampling: settings of intervals and tests.
+        normalise: whether labels in a file that differ only in spelling are one class.
         groups: whether each direct sub-folder is a group; for labels, the name of the column with the groups.
     """
 
@@ -48,6 +50,7 @@ class Request:
     models: Path = Path("models")
     sampling: Sampling = SAMPLING
     groups: bool | str = False
+    normalise: bool = False
 
 
 class _HasReader(Section):
@@ -84,22 +87,67 @@ def parse_targets(texts: Sequence[str], attributes: Sequence[str]) -> Targets:
         ConfigError: a text cannot be parsed, or names an attribute that is not audited.
     """
     targets: dict[str, dict[str, float]] = {}
+    seen: set[str] = set()
     for text in texts:
-        head, colon, rest = text.partition(":")
-        named = bool(colon) and "=" not in head
-        if not named and text.strip() != "uniform" and len(attributes) > 1:
-            raise ConfigError(f'the target "{text}" names no attribute; write "{attributes[0]}: {text}"')
-        name, shares = (head.strip(), rest.strip()) if named else (attributes[0], text.strip())
-        if name not in attributes:
-            raise ConfigError(f'the target "{text}" is for {name}, but the attributes are {", ".join(attributes)}')
+        name, shares = _addressed(text, attributes)
+        if name in seen:
+            raise ConfigError(f"{name} has two targets; give one")
+        seen.add(name)
         if shares != "uniform":
             targets[name] = _shares(shares)
     return targets
 
 
-def _shares(shares: str) -> dict[str, float]:
-    try:
-        pairs = [part.rpartition("=") for part in shares.split(",")]
-        return {label.strip(): float(share) for label, _, share in pairs}
-    except ValueError as error:
-        raise ConfigError(f'the target "{shares}" cannot be parsed; write "Male=0.4, Female=0.6"') from error
+def named_in_targets(texts: Sequence[str], columns: Sequence[str]) -> tuple[list[str], set[str]]:
+    """Return the columns and the labels that target shares name.
+
+    Args:
+        texts: see `parse_targets`.
+        columns: columns of a file of labels.
+    """
+    names, labels = list[str](), set[str]()
+    for text in texts:
+        name = _prefix(text, columns)
+        names += [] if name is None else [name]
+        labels |= {match[1].strip() for match in SHARE.finditer(text if name is None else _rest(text, name))}
+    return names, labels
+
+
+SHARE = re.compile(r"\s*(.+?)\s*=\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(?:,|$)")
+"""A label and its share, up to a comma; a label may itself contain commas and equals signs."""
+
+
+def _addressed(text: str, attributes: Sequence[str]) -> tuple[str, str]:
+    """Return the attribute that a target is for, and the rest of its text."""
+    name = _prefix(text, attributes)
+    if name is not None:
+        return name, _rest(text, name)
+    head, colon, _ = text.partition(":")
+    if colon and "=" not in head:
+        raise ConfigError(f'the target "{text}" is for {head.strip()}, but the attributes are {", ".join(attributes)}')
+    if text.strip() != "uniform" and len(attributes) > 1:
+        raise ConfigError(f'the target "{text}" names no attribute; write "{attributes[0]}: {text}"')
+    return attributes[0], text.strip()
+
+
+def _prefix(text: str, attributes: Sequence[str]) -> str | None:
+    """Return the attribute, the longest that fits, which a text begins with before a colon."""
+    fitting = [name for name in attributes if re.match(rf"{re.escape(name)}\s*:", text.strip())]
+    return max(fitting, key=len, default=None)
+
+
+def _rest(text: str, name: str) -> str:
+    return text.strip()[len(name) :].lstrip().removeprefix(":").strip()
+
+
+def _shares(text: str) -> dict[str, float]:
+    shares: dict[str, float] = {}
+    end = 0
+    while end < len(text) or not shares:
+        match = SHARE.match(text, end)
+        if match is None:
+            raise ConfigError(f'the target "{text}" cannot be parsed; write "Male=0.4, Female=0.6"')
+        if match[1] in shares:
+            raise ConfigError(f'the target "{text}" has two shares of {match[1]}; give one')
+        shares[match[1]], end = float(match[2]), match.end()
+    return shares

@@ -5,12 +5,14 @@ All functions are pure and return plain text; the page escapes it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from promptgen.audit.figures import Audit, Sampling
 from promptgen.audit.images import Unread
+from promptgen.audit.label_file import DIFFERENT
+from promptgen.audit.spelling import visible
 from promptgen.reporting.text.formats import class_name, count, listing, percent, percent_range, wanted
 
 NAMED = 5
@@ -31,18 +33,23 @@ class ImageSet:
         n: number of images.
         unread: files that could not be read as images.
         unlabelled: images that classifier or judge gave no proper numbers for.
+        missing: lines of a file of labels that have no label of an attribute, by attribute.
+        headless: columns of a file of labels whose name is one of their labels.
     """
 
     name: str
     n: int
     unread: Sequence[Unread] = ()
     unlabelled: Sequence[Unread] = ()
+    missing: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    headless: Sequence[str] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return all figures as plain dicts."""
         left_out = {"unread": self.unread, "unlabelled": self.unlabelled}
         files = {name: {file.name: file.reason for file in found} for name, found in left_out.items()}
-        return {"name": self.name, "n": self.n, **files}
+        missing = {name: list(lines) for name, lines in self.missing.items()}
+        return {"name": self.name, "n": self.n, **files, "missing": missing, "headless": list(self.headless)}
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,9 @@ class AuditRun:
         classifier: the classifier; None if the labels came from a file.
         judge: the second classifier; None without one.
         other: the images of the comparison; None without one.
+        not_counted: why columns of a file of labels were not counted, by name.
+        alike: labels that differ only in spelling, by attribute.
+        one_sided: labels that only one of two files has, by attribute and file.
     """
 
     images: ImageSet
@@ -64,6 +74,9 @@ class AuditRun:
     classifier: str | None = None
     judge: str | None = None
     other: ImageSet | None = None
+    not_counted: Mapping[str, str] = field(default_factory=dict)
+    alike: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
+    one_sided: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return all figures as plain dicts."""
@@ -73,6 +86,9 @@ class AuditRun:
             "classifier": self.classifier,
             "judge": self.judge,
             "sampling": dict(vars(self.sampling)),
+            "not_counted": dict(self.not_counted),
+            "alike": {name: [list(group) for group in groups] for name, groups in self.alike.items()},
+            "one_sided": {name: dict(files) for name, files in self.one_sided.items()},
             "attributes": {audit.attribute: audit.as_dict() for audit in self.audits},
         }
 
@@ -111,6 +127,7 @@ def verdict(audit: Audit) -> str:
 def doubts(run: AuditRun) -> list[str]:
     """Return the warnings about the figures; empty if there are none."""
     warnings = [sentence for images in (run.images, run.other) if images for sentence in _left_out(images)]
+    warnings += _of_labels(run)
     warnings += [sentence for audit in run.audits for sentence in _disputes(audit)]
     warnings += [_impossible(audit) for audit in run.audits if audit.impossible]
     if run.judge and (alone := [audit.attribute for audit in run.audits if audit.judge is None]):
@@ -121,7 +138,7 @@ def doubts(run: AuditRun) -> list[str]:
 
 
 def _left_out(images: ImageSet) -> Iterator[str]:
-    """Yield how many files could not be read or labelled, with the first few by name."""
+    """Yield what a set lacks: files that could not be read or labelled, and labels; the first few by name."""
     if images.unread:
         yield f"Skipped {_files(images.unread)} of {images.name} that could not be read: {_named(images.unread)}."
     if images.unlabelled:
@@ -129,6 +146,15 @@ def _left_out(images: ImageSet) -> Iterator[str]:
             f"Left out {_files(images.unlabelled)} of {images.name} that could not be labelled: "
             f"{_named(images.unlabelled)}."
         )
+    if images.headless:
+        yield (
+            f"The first line of {images.name} names {listing([*images.headless])}, which are also labels: if the file "
+            "has no header, its first row is lost; write the names of the columns above it."
+        )
+    for name, lines in images.missing.items():
+        rows, where = ("1 row", "line") if len(lines) == 1 else (f"{count(len(lines))} rows", "lines")
+        numbers = _first([str(line) for line in lines])
+        yield f"Left out {rows} of {images.name} without a label of {name}: {where} {numbers}."
 
 
 def _files(files: Sequence[Unread]) -> str:
@@ -137,8 +163,31 @@ def _files(files: Sequence[Unread]) -> str:
 
 def _named(files: Sequence[Unread]) -> str:
     """Return the first few files, each with its reason, and the number of the others."""
-    named = [f"{file.name} ({file.reason})" for file in files[:NAMED]]
-    return listing([*named, *([f"{count(len(files) - NAMED)} more"] if len(files) > NAMED else [])])
+    return _first([f"{file.name} ({file.reason})" for file in files])
+
+
+def _first(items: list[str]) -> str:
+    """Return the first few items and the number of the others."""
+    return listing([*items[:NAMED], *([f"{count(len(items) - NAMED)} more"] if len(items) > NAMED else [])])
+
+
+def _of_labels(run: AuditRun) -> Iterator[str]:
+    """Yield what is doubtful about files of labels."""
+    for name, groups in run.alike.items():
+        for group in groups:
+            labels = listing([f'"{visible(label)}"' for label in group])
+            yield f"The labels {labels} of {name} may be spellings of one class: write them alike, or add --normalise."
+    for name, files in run.one_sided.items():
+        for file, only in files.items():
+            found = f"{'label' if len(only) == 1 else 'labels'} {_first([*only])}"
+            yield f"Only {file} has the {found} of {name}, which the shares and a uniform target of both sets include."
+    for audit in run.audits:
+        if audit.groups and audit.groups.empty:
+            yield f"No image of {_first([*audit.groups.empty])} has a label of {audit.attribute}: no group there."
+    unexpected = {name: reason for name, reason in run.not_counted.items() if reason != DIFFERENT}
+    if unexpected:
+        columns = listing([f"{name} ({reason})" for name, reason in unexpected.items()])
+        yield f"Not counted, because not asked for: {columns}; --attribute counts any column."
 
 
 def _disputes(audit: Audit) -> Iterator[str]:

@@ -12,7 +12,7 @@ import yaml
 from promptgen.audit.confusion import Confusion, card_confusions, read_confusion
 from promptgen.audit.figures import Audit, Sampling, audit
 from promptgen.audit.images import Unread
-from promptgen.audit.labelling import Labeller, Labels, read_labels
+from promptgen.audit.labelling import Labeller, Labels
 from promptgen.audit.page import render
 from promptgen.audit.tables import text
 from promptgen.audit.words import AuditRun, ImageSet, doubts
@@ -156,32 +156,6 @@ def test_unknown_attributes_and_no_images_are_refused():
         audit(hair(0, 0), "hair")
     with pytest.raises(TooFewSamplesError):
         Labeller(classifier=None).compute()
-
-
-def test_labels_are_read_from_csv(tmp_path):
-    path = csv(tmp_path / "x.csv", "\ufefffile,hair\na.png, long\n b.png,short\n\nc.png,long\n")
-    labels = read_labels(path)
-    assert labels.attributes["hair"] == ("long", "short")
-    assert labels.counts("hair").tolist() == [2, 1]
-    assert (labels.n, labels.repeated()) == (3, ["hair"])
-    more = labels.extended({"hair": ["bald"], "age": ["old"]})
-    assert more.attributes["hair"] == ("bald", "long", "short")
-    assert more.counts("hair").tolist() == [0, 2, 1]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("hair\n", "no rows"),
-        ("hair,hair\nlong,short\n", "a name of its own"),
-        ("hair,age\nlong,old\nshort\n", "row 3 has 1 of 2 cells"),
-        ("hair,age\nlong,\n", "row 2 has 1 of 2 cells"),
-        ('hair\n"long\n', "CSV file in UTF-8"),
-    ],
-)
-def test_tables_with_faults_are_refused(tmp_path, content, message):
-    with pytest.raises(DataError, match=message):
-        read_labels(csv(tmp_path / "x.csv", content))
 
 
 @pytest.mark.parametrize("labels", [("a",), ("a", "b", "c")])

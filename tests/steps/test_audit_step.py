@@ -332,7 +332,7 @@ def test_a_confusion_table_of_something_else_is_told_before_any_image_is_read(pl
 def test_a_table_with_nothing_to_count_is_refused(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("file;gender\n1.png;Male\n2.png;Male\n")
-    with pytest.raises(DataError, match=r"no column to count: .* \(file;gender\) .* separate columns by commas"):
+    with pytest.raises(DataError, match=r"no column to count: file \(a different one .*\), gender \(always Male\)"):
         run(Request(path), tmp_path / "out")
 
 
@@ -361,6 +361,24 @@ def test_targets_are_parsed():
     assert parse_targets(["long=0.25, short = 0.75"], ["hair"]) == {"hair": {"long": 0.25, "short": 0.75}}
     assert parse_targets(["uniform"], ["hair", "age"]) == {}
     assert parse_targets(["a x b: 1 x 2=1"], ["hair", "a x b"]) == {"a x b": {"1 x 2": 1.0}}
+    assert parse_targets(["-1=0.5, 1=.5"], ["Male"]) == {"Male": {"-1": 0.5, "1": 0.5}}
+    assert parse_targets(["a, b=0.25, c=d=75e-2"], ["x"]) == {"x": {"a, b": 0.25, "c=d": 0.75}}
+    columns = ["gender", "gender: perceived", "age=years"]
+    found = parse_targets(["gender: perceived: Male=1", "age=years: 70+=1", "gender : uniform"], columns)
+    assert found == {"gender: perceived": {"Male": 1.0}, "age=years": {"70+": 1.0}}
+
+
+@pytest.mark.parametrize("text", ["", "Male", "Male=", "=0.5", "Male=half", "Male=nan", "Male=50%"])
+def test_targets_that_cannot_be_parsed_are_refused(text):
+    with pytest.raises(ConfigError, match="cannot be parsed"):
+        parse_targets([text], ["gender"])
+
+
+def test_a_share_or_a_target_that_is_given_twice_is_refused():
+    with pytest.raises(ConfigError, match="two shares of Male"):
+        parse_targets(["Male=0.5, Male=0.5"], ["gender"])
+    with pytest.raises(ConfigError, match="gender has two targets"):
+        parse_targets(["gender: uniform", "gender: Male=1"], ["gender"])
 
 
 @pytest.fixture
@@ -394,8 +412,11 @@ def test_every_argument_reaches_the_audit(asked):
         sampling=Sampling(0.9, 99, 3),
         groups=True,
     )
-    assert typed("audit", "--labels", "a", "--groups", "job") == 0
-    assert asked.pop()[0].groups == "job"
+    assert typed("audit", "--labels", "a", "--groups", "job", "--normalise") == 0
+    request, _ = asked.pop()
+    assert (request.groups, request.normalise) == ("job", True)
+    assert typed("audit", "--labels", "a", "--target", "-1=0.5,1=0.5", "--target", "-1=1") == 0
+    assert asked.pop()[0].targets == ["-1=0.5,1=0.5", "-1=1"]
 
 
 def test_a_folder_without_images_ends_with_status_2(place, tmp_path, capsys):
@@ -424,6 +445,7 @@ def test_the_command_prints_the_table_and_says_where_the_page_is(tmp_path, capsy
         ["--labels", "x", "--batch", "0"],
         ["--labels", "x", "--groups"],
         ["--images", "x", "--classifier", "y", "--groups", "z"],
+        ["--images", "x", "--classifier", "y", "--normalise"],
     ],
 )
 def test_contradicting_arguments_are_refused(words, asked, capsys):

@@ -1,0 +1,140 @@
+"""Labels in CSV files, with one column per attribute and one row per image, and what is doubtful about them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from promptgen.audit.csv_file import CsvFile, read_csv
+from promptgen.audit.labelling import NO_LABEL, Indices, Labels
+from promptgen.audit.spelling import is_missing, one_spelling, spelling
+from promptgen.errors import DataError
+
+MOST_CLASSES = 50
+"""Largest number of classes of a column that is counted without being asked for."""
+
+UNNAMED = re.compile(r"Unnamed: \d+")
+"""What pandas calls a column without a name."""
+
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+
+
+@dataclass(frozen=True)
+class LabelFile:
+    """Labels in a file.
+
+    Attributes:
+        path: the file.
+        labels: its labels; rows without a label of an attribute have none there.
+        lines: number of the line of each row in the file, (N,).
+        headless: names of the columns that are themselves labels of their columns, as in a file without a header.
+    """
+
+    path: Path
+    labels: Labels
+    lines: Sequence[int]
+    headless: Sequence[str] = ()
+
+    def missing(self, attribute: str) -> list[int]:
+        """Return the lines without a label of an attribute."""
+        indices = self.labels.indices[attribute]
+        return [line for line, index in zip(self.lines, indices.tolist(), strict=True) if index == NO_LABEL]
+
+
+def read_labels(path: Path, known: Collection[str] = ()) -> LabelFile:
+    """Return the labels of a CSV file with one column per attribute and one row per image.
+
+    The first line names the attributes. The classes are the labels that occur, sorted. A first column without a name is
+    an index, as pandas writes it, and left out.
+
+    Args:
+        path: the file.
+        known: labels that are labels even if programs write the same for a missing value, such as ``none``.
+
+    Raises:
+        DataError: the file is not such a table, or a column has no name of its own.
+    """
+    return label_file(path, read_csv(path), known)
+
+
+def label_file(path: Path, table: CsvFile, known: Collection[str] = ()) -> LabelFile:
+    """Return the labels in the content of a file; see `read_labels`."""
+    columns = [[row[i] for row in table.rows] for i in range(len(table.names))]
+    _check_names(path, table.names, columns)
+    read = {name: _column(cells, known) for name, cells in zip(table.names, columns, strict=True) if name}
+    labels = Labels(
+        {name: found for name, (found, _) in read.items()}, {name: indices for name, (_, indices) in read.items()}
+    )
+    headless = [name for name, found in labels.attributes.items() if spelling(name) in map(spelling, found)]
+    return LabelFile(path, labels, table.lines, headless)
+
+
+def _check_names(path: Path, names: Sequence[str], columns: Sequence[Sequence[str]]) -> None:
+    """Refuse columns of equal names, and columns without a name that are neither empty nor an index at the front."""
+    named = [name for name in names if name]
+    if len(set(named)) < len(named) or not named:
+        raise DataError(f"{path}: the columns are {', '.join(names)}; give each a name of its own")
+    for i, (name, cells) in enumerate(zip(names, columns, strict=True)):
+        index = i == 0 and (len(set(cells)) == len(cells) or all(map(str.isdecimal, cells)))
+        if not name and any(cells) and not index:
+            raise DataError(f"{path}: column {i + 1} of {len(names)} has no name; write one in the first line")
+
+
+def _column(cells: Sequence[str], known: Collection[str]) -> tuple[tuple[str, ...], Indices]:
+    """Return the labels in a column, sorted, and the index of each cell's label, (N,)."""
+    present = [None if is_missing(cell) and cell not in known else cell for cell in cells]
+    found = tuple(sorted({cell for cell in present if cell is not None}))
+    position = {label: index for index, label in enumerate(found)}
+    return found, np.array([NO_LABEL if cell is None else position[cell] for cell in present], dtype=np.int64)
+
+
+def alike_spelled(files: Sequence[LabelFile]) -> list[LabelFile]:
+    """Return the files with all labels of an attribute that differ only in spelling as its most frequent spelling."""
+    totals: dict[str, Counter[str]] = {}
+    for file in files:
+        for name, labels in file.labels.attributes.items():
+            counts = file.labels.counts(name).tolist()
+            totals.setdefault(name, Counter()).update(dict(zip(labels, counts, strict=True)))
+    chosen = {name: one_spelling(counts) for name, counts in totals.items()}
+    return [replace(file, labels=file.labels.renamed(chosen)) for file in files]
+
+
+def not_counted(files: Sequence[LabelFile], apart: Collection[str] = ()) -> dict[str, str]:
+    """Return why columns of the first file are no attributes that can be counted unasked, by name.
+
+    Args:
+        files: the file, and that to compare with.
+        apart: columns that are left out of the answer.
+    """
+    reasons = {}
+    for name in files[0].labels.attributes:
+        if name not in apart and (reason := _reason(files, name)):
+            reasons[name] = reason
+    return reasons
+
+
+def _reason(files: Sequence[LabelFile], name: str) -> str | None:
+    lacking = [file for file in files if name not in file.labels.attributes]
+    if lacking:
+        return f"no column of {lacking[0].path}"
+    labels = {label for file in files for label in file.labels.attributes[name]}
+    if len(labels) < 2:
+        return f"always {next(iter(labels))}" if labels else "no labels"
+    if all(label.startswith("[") and label.endswith("]") for label in labels):
+        return "lists"
+    if all(map(NUMBER.fullmatch, labels)) and any(not float(label).is_integer() for label in labels):
+        return "measured numbers"
+    if name not in files[0].labels.repeated():
+        return DIFFERENT
+    if UNNAMED.fullmatch(name):
+        return "an index"
+    return f"{len(labels)} labels" if len(labels) > MOST_CLASSES else None
+
+
+DIFFERENT = "a different one in each row"
+"""Why a column such as one of file names is not counted."""
