@@ -15,7 +15,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
 .DEFAULT_GOAL := repro
-.PHONY: repro test lint world ui serve sync doctor clean
+.PHONY: repro test lint bench world ui serve sync doctor clean
 
 repro: $(VENV)/run.stamp  ## run the experiment of params.yaml, or what is left of it
 	python -m dvc repro $(ARGS)
@@ -28,6 +28,9 @@ lint: $(VENV)/dev.stamp  ## check style and types
 	python -m ruff check .
 	python -m ruff format --check .
 	python -m mypy
+
+bench: $(VENV)/run.stamp  ## compare the samplers on counted tasks, or do what is left of it
+	python -m benchmarks $(ARGS)
 
 world: $(VENV)/run.stamp  ## make the embedded world's models again, from nothing
 	python -m promptgen build-world $(ARGS)

@@ -38,7 +38,7 @@ def plot(results: Results, path: Path) -> None:
             _panel(axes, results, task, colours)
         for axes in panels[len(tasks) :]:
             axes.remove()
-        figure.supxlabel("images forward + 2 × images with gradient", fontsize=9)
+        figure.supxlabel("images, those with gradient counted three times", fontsize=9)
         figure.supylabel("KL of the shares to the wanted ones, nats", fontsize=9)
         handles, labels = _legend(panels)
         figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)

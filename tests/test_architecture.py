@@ -76,6 +76,14 @@ def test_layers_import_only_what_is_below_them(package):
         assert not roots & forbidden, path
 
 
+def test_benchmarks_import_the_library_alone_and_nothing_imports_them():
+    for path in modules("benchmarks"):
+        roots = {name.partition(".")[0] for name in imports(path)}
+        assert not roots & {*LAYERS[1:], *WORKFLOW, "tests"}, path
+    for path in [path for package in LAYERS for path in modules(package)]:
+        assert "benchmarks" not in {name.partition(".")[0] for name in imports(path)}, path
+
+
 @pytest.mark.parametrize("room", ["flows", "moments", "metrics", "energies"])
 def test_the_method_imports_no_configuration(room):
     """The maths works on arrays and modules: what params.yaml calls them is the business of the rooms above."""

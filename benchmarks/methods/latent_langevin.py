@@ -48,7 +48,7 @@ def sample_latents(task: Task, generator: CountedGenerator, seed: int, watch: Wa
             )
             answers = torch.cat([answers, answer])
         network = fit_network(task, latents, answers, seed)
-        watch(Points(langevin(latent_energy(task, network, seed), task.dim, task.samples, seed)))
+        watch(Points(langevin(latent_energy(task, network, seed), task, seed)))
 
 
 def answer_of(task: Task, sample: Sample) -> Tensor:
@@ -80,20 +80,19 @@ def latent_energy(task: Task, network: nn.Module, seed: int) -> LatentEnergy:
     """Return the energy of the chains: the network's, or minus the log-probability of the class of each chain."""
     if task.energy is not None:
         return lambda latent: network(latent)[:, 0]
-    wanted = torch.multinomial(
-        torch.from_numpy(task.target), CHAINS, replacement=True, generator=stream(seed, "classes")
-    )
-    return lambda latent: F.cross_entropy(network(latent), wanted, reduction="none")
+    shares, rng = torch.from_numpy(task.target), stream(seed, "classes")
+    wanted = torch.multinomial(shares, CHAINS, replacement=True, generator=rng)
+    return lambda latent: F.cross_entropy(network(latent), wanted[: len(latent)], reduction="none")
 
 
-def langevin(energy: LatentEnergy, dim: int, samples: int, seed: int) -> Tensor:
+def langevin(energy: LatentEnergy, task: Task, seed: int) -> Tensor:
     """Return samples, (n, D), of ``N(z; 0, I) exp(-E(z))``, by a scheme that is exact without the energy."""
-    rng = stream(seed, "langevin")
-    latent, drawn = torch.randn(CHAINS, dim, generator=rng), list[Tensor]()
-    for step in range(BURN_IN + THINNING * -(-samples // CHAINS)):
+    rng, drawn = stream(seed, "langevin"), list[Tensor]()
+    latent = torch.randn(min(CHAINS, task.samples), task.dim, generator=rng)
+    for step in range(BURN_IN + THINNING * -(-task.samples // len(latent))):
         latent = latent.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(energy(latent).sum(), latent)
-        noise = torch.randn(CHAINS, dim, generator=rng)
+        noise = torch.randn(latent.shape, generator=rng)
         latent = (1 - STEP) ** 0.5 * latent.detach() - STEP / 2 * gradient + STEP**0.5 * noise
         if step >= BURN_IN and (step + 1) % THINNING == 0:
             drawn.append(latent)
