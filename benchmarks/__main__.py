@@ -38,6 +38,9 @@ def main(words: Sequence[str]) -> None:
         spent = f"{last['units']:,} units, {last['seconds']:.1f} s"
         so_far = f"{done}/{len(missing)} after {time.monotonic() - started:.0f} s"
         print(f"{so_far}: {job.task}, {job.method}, seed {job.seed}: {outcome}, {spent}", flush=True)
+    kept = [job for job in make_jobs(TASKS, METHODS, 10, arguments.quick) if job.key in results.runs]
+    if old := sum(not results.has(job.key, job.code) for job in kept):
+        print(f"{old} runs in {results.path} are those of older code; run all tasks and methods to repeat them")
     write_page(results, QUICK / "benchmarks.md" if arguments.quick or arguments.results else PAGE)
 
 
@@ -45,7 +48,7 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m benchmarks", description="Compare samplers on counted tasks.")
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help="tasks to run; default: all")
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help="methods to run; default: all")
-    parser.add_argument("--seeds", type=whole_number(1), default=10, metavar="N", help="number of seeds; default: 10")
+    parser.add_argument("--seeds", type=whole_number(1, 10), default=10, metavar="N", help="at most 10, the default")
     parser.add_argument("--processes", type=whole_number(1), default=2, metavar="N", help="default: 2")
     parser.add_argument("--results", type=Path, metavar="FILE", help=f"CSV of all measurements; default: {RESULTS}")
     parser.add_argument("--quick", action="store_true", help="small runs with one seed, apart from the results")

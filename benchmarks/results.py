@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import csv
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,27 +57,39 @@ class Results:
         return [self.runs[key] for key in sorted(self.runs) if key[:2] == (task, method)]
 
 
-def code_of(module: str, *settings: object) -> str:
+@cache
+def code_of(module: str, *settings: Hashable) -> str:
     """Return a fingerprint of the project's code that a module imports, directly or not, and of settings.
 
-    Package files (`__init__.py`) do not count: they contain no code here.
+    It is that of the code when a process first asks for it, which is the code that the process runs.
+    Comments, docstrings and package files (`__init__.py`) do not count.
     """
-    files: set[Path] = set()
+    trees: dict[Path, ast.Module] = {}
     todo = [module]
     while todo:
         path = ROOT / Path(*todo.pop().split(".")).with_suffix(".py")
-        if path.is_file() and path not in files:
-            files.add(path)
-            todo += _imports(path)
-    digest = hashlib.sha256(repr(settings).encode())
-    for path in sorted(files):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
+        if path.is_file() and path not in trees:
+            trees[path] = ast.parse(path.read_text())
+            todo += _imports(trees[path])
+    code = [ast.unparse(_without_docstrings(trees[path])) for path in sorted(trees)]
+    return hashlib.sha256(repr((code, settings)).encode()).hexdigest()[:12]
 
 
-def _imports(path: Path) -> Iterable[str]:
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    """Remove the strings that are statements of their own, in place."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            node.body = [line for line in node.body if not _is_string(line)]
+    return tree
+
+
+def _is_string(line: ast.stmt) -> bool:
+    return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)
+
+
+def _imports(tree: ast.Module) -> Iterable[str]:
     """Yield the dotted names that a file imports; `a` and `a.b` for `from a import b`."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:

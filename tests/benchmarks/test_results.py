@@ -43,6 +43,23 @@ def test_code_covers_what_a_method_imports_and_its_settings():
     assert len({code_of(ours, 1), code_of(ours, 2), code_of(theirs, 1)}) == 3
 
 
+def test_code_ignores_words_and_follows_imports(tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.results.ROOT", tmp_path)
+    (tmp_path / "room").mkdir()
+    method, library = tmp_path / "room" / "method.py", tmp_path / "room" / "library.py"
+    method.write_text("from room import library\n")
+
+    def code(text):
+        library.write_text(text)
+        code_of.cache_clear()
+        return code_of("room.method")
+
+    plain = code("def f():\n    return 1\n")
+    assert code('"""Words."""\n\ndef f():\n    """Say more."""\n    return 1  # one\n') == plain
+    assert code("def f():\n    return 2\n") != plain
+    code_of.cache_clear()
+
+
 def test_units_to_the_goal_are_those_from_which_on_it_holds():
     run = [row(1000, 0.01, 0.7), row(2000, 0.03, 0.7), row(4000, 0.01, 0.5), row(8000, 0.01, 0.7)]
     assert units_to_goal(run) == 4000
