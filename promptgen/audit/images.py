@@ -1,14 +1,13 @@
 """Read the image files of a folder as batches of tensors; files that cannot be read are reported and skipped.
 
-An image is read as it is displayed: rotated by its EXIF orientation, grey expanded to three channels, transparency on
-white, the first frame of an animation. An image that is not square is cropped to the square in its centre. Faces are
-neither detected nor aligned.
+An image is read as it is displayed: rotated by its EXIF orientation, in sRGB, grey expanded to three channels,
+transparency on white, the first frame of an animation. An image that is not square is cropped to the square in its
+centre. Faces are neither detected nor aligned.
 """
 
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
+from promptgen.audit.decoding import decode
 from promptgen.errors import DataError
 
 Pixels = NDArray[np.uint8]
@@ -53,7 +53,8 @@ class ImageBatch:
 def find_files(folder: Path) -> list[str]:
     """Return the sorted paths of all files below `folder`, relative to it, with forward slashes.
 
-    Hidden files and folders (a leading dot) are skipped; links to folders are not followed.
+    Hidden files and folders (a leading dot) are skipped. Links to folders are followed, but no folder is entered twice,
+    so that no image counts twice and links cannot lead in circles; real folders come first.
 
     Raises:
         DataError: `folder` is not a folder, or a folder below it cannot be listed.
@@ -63,10 +64,22 @@ def find_files(folder: Path) -> list[str]:
         raise DataError(f"cannot list {error.filename} ({error.strerror}); give a folder of images") from error
 
     paths: list[str] = []
-    for place, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        below = Path(place).relative_to(folder)
-        paths += [(below / name).as_posix() for name in names if not name.startswith(".")]
+    entered: set[tuple[int, int]] = set()
+    todo = [folder]
+    while todo:
+        links: list[Path] = []
+        for start in todo:
+            for place, folders, names in os.walk(start, onerror=refuse):
+                identity = os.stat(place)
+                if (identity.st_dev, identity.st_ino) in entered:
+                    folders.clear()
+                    continue
+                entered.add((identity.st_dev, identity.st_ino))
+                below = [Path(place, name) for name in folders if not name.startswith(".")]
+                links += [path for path in below if path.is_symlink()]
+                folders[:] = [path.name for path in below if not path.is_symlink()]
+                paths += [Path(place, name).relative_to(folder).as_posix() for name in names if name[0] != "."]
+        todo = sorted(links)
     return sorted(paths)
 
 
@@ -74,25 +87,13 @@ def read_image(path: Path, size: int | None = None) -> Pixels:
     """Return the image in a file as RGB, (S, S, 3), 0 to 255; see the module's docstring.
 
     Args:
-        path: a file of any format that Pillow reads.
+        path: a file of one of the formats in `promptgen.audit.decoding`.
         size: S, pixels to resize to; None keeps the size of the image.
 
     Raises:
-        DataError: the file is not an image, is damaged, or exceeds Pillow's limit on the number of pixels.
+        DataError: as of `promptgen.audit.decoding.decode`.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd but harmless metadata
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                shown = _as_shown(image)
-    except UnidentifiedImageError as error:
-        raise DataError("no image that Pillow can read") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"more than {Image.MAX_IMAGE_PIXELS:,} pixels, refused as a decompression bomb") from error
-    except Exception as error:  # decoders raise all kinds of errors for damaged files
-        raise DataError(f"unreadable: {' '.join(str(error).split()) or type(error).__name__}") from error
-    return np.asarray(_square(shown, size))
+    return np.asarray(_square(decode(path), size))
 
 
 def read_batches(
@@ -132,19 +133,6 @@ def read_batches(
 def _batch(held: dict[str, Pixels]) -> ImageBatch:
     stacked = torch.from_numpy(np.stack(list(held.values())))
     return ImageBatch(tuple(held), stacked.permute(0, 3, 1, 2).contiguous().float() / 255)
-
-
-def _as_shown(image: Image.Image) -> Image.Image:
-    """Return an image in RGB as a viewer displays it."""
-    turned = ImageOps.exif_transpose(image)
-    if turned.mode == "F":
-        raise ValueError("its pixels are floating-point numbers without a defined white level")
-    if turned.mode.startswith("I"):  # 16-bit grey, which convert() would clip
-        turned = Image.fromarray((np.asarray(turned).clip(0, 65535) / 257).round().astype(np.uint8))
-    if not turned.has_transparency_data:
-        return turned.convert("RGB")
-    white = Image.new("RGBA", turned.size, "white")
-    return Image.alpha_composite(white, turned.convert("RGBA")).convert("RGB")
 
 
 def _square(image: Image.Image, size: int | None) -> Image.Image:
