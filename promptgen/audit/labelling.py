@@ -18,7 +18,7 @@ from promptgen.finite import unclear
 from promptgen.labels import classes, factors, knows
 from promptgen.metrics.estimate import Vector
 from promptgen.metrics.shares import class_counts, joint_labels
-from promptgen.perception.base import Classifier
+from promptgen.perception.base import Classifier, logits_of_files
 from promptgen.perception.reading import promised
 
 Indices = NDArray[np.int64]
@@ -131,7 +131,10 @@ class Labels:
 
 
 class Labeller:
-    """Collects a classifier's labels and probabilities over batches of images, without keeping the images.
+    """Collects a classifier's labels and probabilities over batches of images from files, without keeping the images.
+
+    A network that prepares files in another way than generated images does so, see
+    `promptgen.perception.base.ReadsFiles`.
 
     Args:
         classifier: the classifier; a network is moved to `device`.
@@ -178,7 +181,7 @@ class Labeller:
         """
         height, width = image.shape[2:]
         try:
-            logits = self.classifier(image.to(self.device))
+            logits = logits_of_files(self.classifier, image.to(self.device))
         except torch.OutOfMemoryError as error:
             raise DataError(f"{len(image)} images do not fit into memory; choose a smaller batch") from error
         except RuntimeError as error:

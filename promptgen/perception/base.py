@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -32,6 +32,20 @@ class Classifier(Protocol):
     def __call__(self, image: Tensor) -> Mapping[str, Tensor]:
         """Return logits, (B, K), by attribute, of images (B, 3, H, W) in [0, 1]; a binary attribute has K = 2."""
         ...
+
+
+@runtime_checkable
+class ReadsFiles(Protocol):
+    """A classifier that prepares images from files as its authors did, not as the method prepares generated ones."""
+
+    def of_files(self, image: Tensor) -> Mapping[str, Tensor]:
+        """Return logits, (B, K), by attribute, of images (B, 3, H, W) in [0, 1] that were read from files."""
+        ...
+
+
+def logits_of_files(classifier: Classifier, image: Tensor) -> Mapping[str, Tensor]:
+    """Return a classifier's logits, (B, K), by attribute, of images (B, 3, H, W) in [0, 1] from files."""
+    return classifier.of_files(image) if isinstance(classifier, ReadsFiles) else classifier(image)
 
 
 class Embedder(Protocol):

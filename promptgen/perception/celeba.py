@@ -52,19 +52,26 @@ class CelebaAttribute(FrozenModule):
             self.resnet = resnet(architecture, hidden)
             self.fc = nn.Linear(hidden, 1)
 
-    def hidden(self, image: Tensor) -> Tensor:
+    def hidden(self, image: Tensor, *, antialias: bool = False) -> Tensor:
         """Return the hidden layer, (B, hidden), before its ReLU, of images (B, 3, H, W) in [0, 1]."""
-        hidden: Tensor = self.resnet(imagenet_input(image))
+        hidden: Tensor = self.resnet(imagenet_input(image, antialias=antialias))
         return hidden
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Return logits, (B, 2), by attribute, of images (B, 3, H, W) in [0, 1].
 
         The network has a single logit, that of presence. Absence has the logit 0, so that the softmax equals the
-        sigmoid. As in the original, images are resized to 224 x 224 without antialiasing; see `imagenet_input`. The
-        original's dropout is inactive in evaluation and omitted here.
+        sigmoid. As in the method's reference code, images are resized to 224 x 224 without antialiasing; see
+        `imagenet_input`. The original's dropout is inactive in evaluation and omitted here.
         """
-        presence = self.fc(self.hidden(image).relu())
+        return self._logits(self.hidden(image))
+
+    def of_files(self, image: Tensor) -> dict[str, Tensor]:
+        """Return the same of images from files, which are resized with antialiasing, as the authors of CelebA's did."""
+        return self._logits(self.hidden(image, antialias=True))
+
+    def _logits(self, hidden: Tensor) -> dict[str, Tensor]:
+        presence = self.fc(hidden.relu())
         return {self.attribute: torch.cat([torch.zeros_like(presence), presence], dim=1)}
 
 

@@ -52,17 +52,24 @@ class FairFace(FrozenModule):
         with initial_weights(seed, "fairface"):
             self.network = resnet(architecture, sum(self.sizes))
 
-    def logits(self, image: Tensor) -> Tensor:
+    def logits(self, image: Tensor, *, antialias: bool = False) -> Tensor:
         """Return the concatenated logits of all attributes, (B, 18), of images (B, 3, H, W) in [0, 1]."""
-        logits: Tensor = self.network(imagenet_input(image))
+        logits: Tensor = self.network(imagenet_input(image, antialias=antialias))
         return logits
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Return logits, (B, K), by attribute, of images (B, 3, H, W) in [0, 1].
 
-        As in the original, images are resized to 224 x 224 without antialiasing; see `imagenet_input`.
+        As in the method's reference code, images are resized to 224 x 224 without antialiasing; see `imagenet_input`.
         """
-        return dict(zip(self.attributes, torch.split(self.logits(image), self.sizes, dim=1), strict=True))
+        return self._by_attribute(self.logits(image))
+
+    def of_files(self, image: Tensor) -> dict[str, Tensor]:
+        """Return the same of images from files, which are resized with antialiasing, as the authors of FairFace did."""
+        return self._by_attribute(self.logits(image, antialias=True))
+
+    def _by_attribute(self, logits: Tensor) -> dict[str, Tensor]:
+        return dict(zip(self.attributes, torch.split(logits, self.sizes, dim=1), strict=True))
 
 
 def load_fairface(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from promptgen.errors import ConfigError
-from promptgen.perception.base import Classifier
+from promptgen.perception.base import Classifier, logits_of_files
 
 
 class JointClassifier(nn.Module):
@@ -39,3 +39,7 @@ class JointClassifier(nn.Module):
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Return the logits of all parts, (B, K), by attribute, of images (B, 3, H, W) in [0, 1]."""
         return {name: logits for part in self.parts for name, logits in part(image).items()}
+
+    def of_files(self, image: Tensor) -> dict[str, Tensor]:
+        """Return the logits of all parts, (B, K), by attribute, of images (B, 3, H, W) in [0, 1] from files."""
+        return {name: logits for part in self.parts for name, logits in logits_of_files(part, image).items()}

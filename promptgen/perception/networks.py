@@ -1,7 +1,8 @@
 """Shared code of the published networks: preprocessing of images, initial weights, and loading of files.
 
-The original code resized tensors with an old torchvision that never antialiased, and so does this module. Current
-versions of torchvision antialias by default; their results differ more the larger the image is.
+The method's reference code resized generated images, tensors, with an old torchvision that never antialiased, and so
+does this module. The authors of the networks resized files with Pillow, which always does; `antialias` is for those.
+The two differ more the larger the image is.
 """
 
 from __future__ import annotations
@@ -53,13 +54,19 @@ def resnet(architecture: Architecture, outputs: int) -> Any:
     return getattr(importlib.import_module("torchvision.models"), architecture)(weights=None, num_classes=outputs)
 
 
-def imagenet_input(image: Tensor) -> Tensor:
+def imagenet_input(image: Tensor, *, antialias: bool = False) -> Tensor:
     """Convert images (B, 3, H, W) in [0, 1] to the input of ImageNet's networks, (B, 3, 224, 224).
 
-    The resizing is bilinear, without antialiasing or clamping, and ignores the aspect ratio. Colours are then
-    standardised by ImageNet's mean and standard deviation.
+    The resizing is bilinear, without clamping, and ignores the aspect ratio. Colours are then standardised by
+    ImageNet's mean and standard deviation.
+
+    Args:
+        image: the images.
+        antialias: whether to low-pass filter an image before shrinking it, as the networks' authors did with Pillow.
+            The method's reference code, which reads generated images, does not.
     """
-    resized = F.interpolate(image, (INPUT_SIDE, INPUT_SIDE), mode="bilinear", align_corners=False)
+    shape = (INPUT_SIDE, INPUT_SIDE)
+    resized = F.interpolate(image, shape, mode="bilinear", align_corners=False, antialias=antialias)
     mean, std = (image.new_tensor(colour)[:, None, None] for colour in (IMAGENET_MEAN, IMAGENET_STD))
     return (resized - mean) / std
 

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.spatial.transform import Rotation
 
+from promptgen.audit.labelling import Labeller
 from promptgen.energies.base import Sample
 from promptgen.energies.classifier import ClassifierEnergy
 from promptgen.errors import ConfigError, DataError, ModelFileError
@@ -13,6 +15,7 @@ from promptgen.perception.beta import load_beta
 from promptgen.perception.celeba import CelebaAttribute, load_celeba
 from promptgen.perception.deca import CODE, CODE_LENGTH, DecaPose, axis_angle_rotation, load_deca, split_code
 from promptgen.perception.fairface import ATTRIBUTES, FairFace, load_fairface
+from promptgen.perception.joint import JointClassifier
 from promptgen.perception.networks import imagenet_input
 
 SMALL = "resnet18"
@@ -140,10 +143,11 @@ def test_one_logit_makes_two_classes():
         CelebaAttribute("glasses", ("worn",), SMALL)
 
 
-def test_resizing_never_antialiases():
+def test_resizing_antialiases_only_if_asked_to():
     fine = torch.zeros(1, 3, 896, 896)
     fine[..., ::4] = 1.0  # every fourth column: an antialiased image would be grey
     assert imagenet_input(fine).unique().numel() == 3
+    assert imagenet_input(fine, antialias=True)[..., 2:-2].std(dim=(2, 3)).max() < 0.05
     assert imagenet_input(torch.rand(1, 3, 30, 50)).shape == (1, 3, 224, 224)
 
 
@@ -201,3 +205,53 @@ def test_multipliers_come_in_the_order_of_the_energy(file):
     torch.save({"module.class_type2lambda.a": torch.ones(2), "class_type2lambda.b": torch.zeros(3)}, file)
     beta = load_beta(file, {"a": ("x", "y"), "b": ("x", "y", "z")}, ["b", "a"])
     assert beta.tolist() == [0, 0, 0, 1, 1]
+
+
+def fine_texture(side=1024):
+    """Return an image of a dark left and a bright right half, both under stripes of one pixel, as 8 bits."""
+    stripes = np.indices((side, side)).sum(axis=0) % 2
+    grey = np.where(np.arange(side) < side // 2, 60, 160)[None] + 80 * stripes
+    return np.repeat(grey[:, :, None], 3, axis=2).astype(np.uint8)
+
+
+def as_tensor(pixels):
+    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 255
+
+
+@pytest.mark.parametrize(("name", "attribute"), [("fairface", "race"), ("celeba", "glasses")])
+@torch.no_grad()
+def test_files_are_resized_as_pillow_does_and_generated_images_as_published(name, attribute):
+    model, seen = MAKERS[name](), []
+    model.freeze()
+    network = model.network if name == "fairface" else model.resnet
+    network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    pixels = fine_texture()
+    small = Image.fromarray(pixels).resize((224, 224), Image.Resampling.BILINEAR)
+    expected, aliased = imagenet_input(as_tensor(small)), imagenet_input(as_tensor(pixels))
+    files = model.of_files(as_tensor(pixels))
+    generated = model(as_tensor(pixels))
+    assert (seen[0] - expected).abs().max() < 0.03  # Pillow rounds to 8 bits
+    assert (seen[0] - aliased).abs().max() > 0.3
+    assert torch.equal(seen[1], aliased)
+    assert files[attribute].shape == generated[attribute].shape
+
+
+@torch.no_grad()
+def test_an_audit_reads_files_and_a_joint_classifier_passes_that_on():
+    class Own:
+        attributes = {"light": ("dark", "bright")}  # noqa: RUF012
+
+        def __call__(self, image):
+            return {"light": torch.zeros(len(image), 2)}
+
+    fairface = MAKERS["fairface"]()
+    fairface.freeze()
+    joint = JointClassifier([fairface, Own()])
+    image = as_tensor(fine_texture(512))
+    labeller = Labeller(joint)
+    labeller.update(image)
+    found = labeller.compute().probabilities
+    expected = fairface.of_files(image)["race"].double().softmax(dim=1).numpy()
+    assert found["race"] == pytest.approx(expected)
+    assert found["light"].tolist() == [[0.5, 0.5]]
+    assert not np.allclose(found["race"], fairface(image)["race"].double().softmax(dim=1).numpy(), atol=1e-6)

@@ -423,7 +423,8 @@ def test_a_folder_without_images_ends_with_status_2(place, tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("no image")
     words = ["--images", str(tmp_path), "--classifier", "world-classifier", "--models", str(place[0] / "models")]
     assert typed("audit", *words) == 2
-    assert "has no readable image among 1 files (notes.txt: no raster image that Pillow can read)" in capsys.readouterr().err
+    told = "has no readable image among 1 files (notes.txt: no raster image that Pillow can read)"
+    assert told in capsys.readouterr().err
 
 
 def test_the_command_prints_the_table_and_says_where_the_page_is(tmp_path, capsys):
