@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from promptgen.conditions import Condition
@@ -88,18 +89,21 @@ def _describe(flow: Flow) -> dict[str, Any]:
     """Return the description from which `_rebuild` makes a flow of the same shape."""
     dtype = str(next(flow.parameters()).dtype).removeprefix("torch.")
     condition = [[name, *ends] for name, ends in flow.condition.ranges.items()]  # a list, since its order matters
-    return {"dim": flow.dim, "condition": condition, "dtype": dtype, "config": flow.config.model_dump()}
+    described = {"dim": flow.dim, "condition": condition, "dtype": dtype, "config": flow.config.model_dump()}
+    return described if flow.directions is None else {**described, "rank": flow.directions.shape[1]}
 
 
 def _check_flow(described: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Path | str) -> None:
     """Refuse, before building it, a flow with more numbers than its file holds: a tiny file can describe a huge one.
 
     Raises:
-        CheckpointError: the rotation and the coupling network of each block would already need more numbers.
+        CheckpointError: the directions, rotations and coupling networks would already need more numbers.
     """
     config = FlowConfig.model_validate(described["config"])
-    sizes = config.parts or (int(described["dim"]),)
+    dim = int(described["dim"])
+    sizes = config.parts or (int(described.get("rank", dim)),)
     needed = config.blocks * sum(size * (size + config.hidden) for size in sizes)
+    needed += dim * int(described.get("rank", 0))
     held = sum(value.numel() for value in tensors.values())
     if min(sizes) > 1 and needed > held:
         raise CheckpointError(
@@ -111,4 +115,6 @@ def _rebuild(described: Mapping[str, Any]) -> Flow:
     """Return a flow of the described shape, before its numbers are loaded."""
     config, dtype = FlowConfig.model_validate(described["config"]), DTYPES[described["dtype"]]
     condition = Condition({str(name): (float(low), float(high)) for name, low, high in described["condition"]})
-    return Flow(int(described["dim"]), config, condition, dtype=dtype)
+    dim = int(described["dim"])
+    directions = torch.eye(dim, int(described["rank"])) if "rank" in described else None
+    return Flow(dim, config, condition, dtype=dtype, directions=directions)

@@ -94,6 +94,22 @@ class ChainedGenerator(FrozenModule):
         return cast(Tensor, latent)
 
 
+def base_of(generator: Generator) -> Generator:
+    """Return the generator under all flows of a chain; a generator without flows is its own base."""
+    while isinstance(generator, ChainedGenerator):
+        generator = generator.base
+    return generator
+
+
+def base_latent(generator: Generator, latent: Tensor, context: Tensor | None = None) -> Tensor:
+    """Return the latents of the base, (B, D), for latents of a chain, (B, D), under its conditions, (B, C)."""
+    while isinstance(generator, ChainedGenerator):
+        latent = generator.latent(latent, context)
+        context, _ = split_context(context, generator.flow.context_dim)
+        generator = generator.base
+    return latent
+
+
 class _TruthfulChain(ChainedGenerator):
     """A chain on a generator that knows the true attributes of its latents."""
 

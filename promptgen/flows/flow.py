@@ -5,7 +5,8 @@ Each block is a scale and shift per dimension, a fixed random rotation and an af
     ``x -> exp(s) x + t``,    ``x -> Q x``,    ``(x_1, x_2) -> (x_1, exp(a(x_1, c)) x_2 + b(x_1, c))``,
 
 where the log-scale `a` is bounded. A final rotation undoes all the others, so a new flow is the identity.
-A latent made of several parts, such as BigGAN's z and class embedding, can have a separate flow for each part.
+A latent made of several parts, such as BigGAN's z and class embedding, can have a separate flow for each part. Where
+an energy depends on few directions of the latent only, a flow can be confined to these: everything else stays noise.
 The blocks are nflows transforms. The coupling is a subclass, because the affine coupling of nflows can only contract.
 
 L. Dinh, J. Sohl-Dickstein, S. Bengio, "Density estimation using Real NVP", 2017, https://arxiv.org/abs/1605.08803
@@ -14,7 +15,7 @@ L. Dinh, J. Sohl-Dickstein, S. Bengio, "Density estimation using Real NVP", 2017
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from nflows.transforms.base import CompositeTransform, Transform
@@ -40,11 +41,13 @@ class Flow(nn.Module):
         condition: coordinates of the condition; without any, the default, the flow is unconditional.
         scale: standard deviations of the generator's prior, (D,), so that a new flow maps N(0, I) to the prior;
             None means ones.
+        directions: orthonormal columns, (D, R) with 2 <= R <= D, in units of `scale`. The flow moves its points within
+            their span and leaves the rest as it is; None means all directions.
         seed: seed of the rotations and the initial weights.
         dtype: floating-point type of all parameters and buffers. Casting a flow later makes its rotations less exact.
 
     Raises:
-        DataError: there are fewer than 2 dimensions, or the parts or the scale do not match them.
+        DataError: there are fewer than 2 dimensions, or the parts, the scale or the directions do not match them.
 
     Example:
         >>> eps = torch.tensor([[0.5, -1.0, 2.0]])
@@ -66,6 +69,7 @@ class Flow(nn.Module):
         scale: Tensor | None = None,
         seed: int = 0,
         dtype: torch.dtype = torch.float32,
+        directions: Tensor | None = None,
     ) -> None:
         super().__init__()
         if dim < 2:
@@ -80,7 +84,9 @@ class Flow(nn.Module):
         self.register_buffer("context_scale", torch.tensor(largest, dtype=dtype), persistent=False)
         scale = torch.ones(dim) if scale is None else scale.detach().clone()
         rng = stream(seed, "flow")
-        if self.config.parts is None:
+        if directions is not None:
+            blocks = [_Subspace(dim, self.config, directions, self.context_dim, rng)]
+        elif self.config.parts is None:
             blocks = _blocks(dim, self.config, self.context_dim, rng)
         else:
             blocks = [_Parts(dim, self.config, self.config.parts, self.context_dim, rng)]
@@ -108,6 +114,11 @@ class Flow(nn.Module):
         """Return the log density, nats, (B,), of latents (B, D) when the noise is N(0, I)."""
         eps, log_det = self.inverse(latent, context)
         return standard_log_prob(eps) + log_det
+
+    @property
+    def directions(self) -> Tensor | None:
+        """Directions that the flow is confined to, (D, R); None if it moves all."""
+        return next((module.directions for module in self.modules() if isinstance(module, _Subspace)), None)
 
     def null_context(self, n: int) -> Tensor | None:
         """Return `n` null conditions, zeros (n, C); None for an unconditional flow."""
@@ -180,6 +191,37 @@ class _Parts(Transform):  # type: ignore[misc]
     def _join(results: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         outputs, log_dets = zip(*results, strict=True)
         return torch.cat(outputs, dim=1), torch.stack(log_dets).sum(dim=0)
+
+
+class _Subspace(Transform):  # type: ignore[misc]
+    """A flow of the coordinates along some directions; the orthogonal complement passes unchanged."""
+
+    directions: Tensor
+
+    def __init__(
+        self, dim: int, config: FlowConfig, directions: Tensor, context_dim: int, rng: torch.Generator
+    ) -> None:
+        super().__init__()
+        rank = directions.shape[1] if directions.ndim == 2 else 0
+        if directions.ndim != 2 or len(directions) != dim or not 2 <= rank <= dim:
+            raise DataError(f"directions must be ({dim}, R) with 2 <= R <= {dim}, got {tuple(directions.shape)}")
+        if config.parts is not None:
+            raise DataError("a flow with parts cannot be confined to directions: leave out one of the two")
+        self.register_buffer("directions", directions.detach().clone())
+        self.flow = CompositeTransform(_blocks(rank, config, context_dim, rng))
+
+    def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._move(self.flow, inputs, context)
+
+    def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._move(self.flow.inverse, inputs, context)
+
+    def _move(
+        self, move: Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]], points: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        before = points @ self.directions
+        after, log_det = move(before, context)
+        return points + (after - before) @ self.directions.T, log_det
 
 
 class _ScaleShift(Transform):  # type: ignore[misc]

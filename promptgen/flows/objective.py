@@ -78,7 +78,7 @@ def reverse_kl(
     image = conditioned_images(generator, latent, below)
     sample = Sample(latent, image, context, anchor_images(flow, generator, energy, eps), rng)
     parts = energy_parts(energy, sample)
-    log_q = _path_log_prob(flow, latent, own) if estimator == "path" else standard_log_prob(eps) - log_det
+    log_q = path_log_prob(flow, latent, own) if estimator == "path" else standard_log_prob(eps) - log_det
     log_w = generator.prior.log_prob(latent) - torch.stack(list(parts.values())).sum(dim=0) - log_q
     # Without its graph, a sample that is kept does not keep the generator's activations.
     anchor = None if sample.anchor is None else sample.anchor.detach()
@@ -165,7 +165,7 @@ class _LogProb(nn.Module):
         return self.flow.log_prob(latent, context)
 
 
-def _path_log_prob(flow: Flow, latent: Tensor, context: Tensor | None) -> Tensor:
+def path_log_prob(flow: Flow, latent: Tensor, context: Tensor | None) -> Tensor:
     """Return ``log q(z)``, (B,), with the flow's parameters held constant: only `latent` carries a gradient."""
     density = _LogProb(flow)
     constants = {name: parameter.detach() for name, parameter in density.named_parameters()}

@@ -1,0 +1,143 @@
+"""Objectives that are linear in recorded outputs: ``E = coefficients . features(outputs)``.
+
+An energy of weighted terms is linear in its terms, with the weights as coefficients; a moment constraint is linear in
+the class probabilities of an attribute, with minus the multipliers as coefficients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from promptgen.energies.base import Energy, Sample, WeightedSum
+from promptgen.energies.moment import MomentEnergy
+from promptgen.evaluations.store import Evaluations, Outputs, Slope
+from promptgen.evaluations.surrogate import Kind, Records
+from promptgen.labels import features as class_features
+from promptgen.perception.base import Classifier
+
+Reader = Callable[[Sample], Tensor]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a flow is trained for.
+
+    Attributes:
+        name: name of the features; equal names mean equal features.
+        labels: name of each feature, for records.
+        kind: what the features are.
+        features: maps outputs to features, (B, J).
+        coefficients: nats per unit of each feature, (J,).
+        differentiable: whether the features have gradients with respect to the latent.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    kind: Kind
+    features: Callable[[Outputs], Tensor]
+    coefficients: Tensor
+    differentiable: bool = True
+
+    def with_coefficients(self, coefficients: Tensor) -> Objective:
+        """Return the same objective with other coefficients, (J,)."""
+        return replace(self, coefficients=coefficients)
+
+    def energy(self, features: Tensor) -> Tensor:
+        """Return the energy, nats, (B,), of features, (B, J)."""
+        return features @ self.coefficients.to(features)
+
+    def slope(self, n: int, rng: torch.Generator) -> Slope | None:
+        """Return what to differentiate in `n` records; None if the features have no gradient.
+
+        Of values, it is the energy itself, up to a factor. Of probabilities, whose multipliers are not known
+        beforehand, it is a random combination.
+        """
+        if not self.differentiable:
+            return None
+        size = len(self.coefficients)
+        if self.kind == "values":
+            direction = (self.coefficients / self.coefficients.abs().max()).expand(n, size)
+        else:
+            direction = 2.0 * torch.randint(0, 2, (n, size), generator=rng) - 1
+        return Slope(self.name, self.features, direction.to(self.coefficients))
+
+    def records(self, evaluations: Sequence[Evaluations], *, contextual: bool = False) -> Records:
+        """Return all evaluations as records of these features; gradients of other features are left out.
+
+        Args:
+            evaluations: the evaluations.
+            contextual: whether the features may depend on the condition, which every evaluation then has.
+        """
+        rows = [self._rows(part, contextual) for part in evaluations]
+        return Records(*(torch.cat(columns) for columns in zip(*rows, strict=True)))
+
+    def _rows(self, part: Evaluations, contextual: bool) -> tuple[Tensor, ...]:
+        features = self.features(part.outputs)
+        context = part.context if contextual and part.context is not None else part.latent.new_zeros(len(part), 0)
+        if part.direction is None or part.gradient is None or part.slope_name != self.name:
+            return part.latent, context, features, torch.zeros_like(features), torch.zeros_like(part.latent)
+        return part.latent, context, features, part.direction, part.gradient
+
+
+def control_objective(energy: WeightedSum, names: Mapping[str, str]) -> tuple[Objective, dict[str, Reader]]:
+    """Return the objective of a weighted sum of energies, and the functions that read its terms.
+
+    Args:
+        energy: the sum.
+        names: name of the output of each term; it has to change with everything that the term depends on.
+    """
+
+    def reader(term: Energy) -> Reader:
+        return lambda sample: term(sample)[:, None]
+
+    outputs = {names[name]: reader(term.energy) for name, term in energy.terms.items()}
+    order = list(outputs)
+    weights = torch.tensor([term.weight for term in energy.terms.values()])
+    objective = Objective(
+        name=" + ".join(order),
+        labels=tuple(energy.terms),
+        kind="values",
+        features=lambda read: torch.cat([read[name] for name in order], dim=1),
+        coefficients=weights,
+        differentiable=all(getattr(term.energy, "gradient", "autograd") != "none" for term in energy.terms.values()),
+    )
+    return objective, outputs
+
+
+def moment_objective(energy: MomentEnergy, name: str) -> tuple[Objective, dict[str, Reader]]:
+    """Return the objective of a moment constraint, and the function that reads the classifier.
+
+    Args:
+        energy: the constraint.
+        name: name of the classifier's output; it has to change with everything that the classifier depends on.
+    """
+    classifier = energy.classifier
+    sizes = [len(labels) for labels in classifier.attributes.values()]
+
+    def probabilities(outputs: Outputs) -> Tensor:
+        logits = dict(zip(classifier.attributes, outputs[name].split(sizes, dim=1), strict=True))
+        return class_features(logits, energy.attributes, "soft")
+
+    objective = Objective(
+        name=f"{name}: {', '.join(energy.attributes)}",
+        labels=energy.names,
+        kind="probabilities",
+        features=probabilities,
+        coefficients=-energy.weight * energy.beta,
+        differentiable=getattr(classifier, "gradient", "autograd") != "none",
+    )
+    return objective, {name: classifier_reader(classifier)}
+
+
+def classifier_reader(classifier: Classifier) -> Reader:
+    """Return a function that reads the log-probabilities of all attributes side by side, (B, K)."""
+
+    def read(sample: Sample) -> Tensor:
+        logits = classifier(sample.image)
+        return torch.cat([logits[name].log_softmax(dim=1) for name in classifier.attributes], dim=1)
+
+    return read

@@ -1,0 +1,96 @@
+"""A flow on a generator, as a proposal: its samples with their densities and the base latents that they stand for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from promptgen.conditions import Condition, split_context
+from promptgen.flows.chained import base_latent
+from promptgen.flows.flow import Flow, standard_log_prob
+from promptgen.flows.objective import path_log_prob
+from promptgen.flows.sampling import condition_blocks, latent_blocks
+from promptgen.generators.base import GaussianPrior, Generator, condition_of
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Samples of a proposal.
+
+    Attributes:
+        latent: latents of the generator, (B, D).
+        base: latents of the generator under its chain, (B, D).
+        context: conditions, (B, C), the generator's first; None without any.
+        log_p: log density of the generator's prior, nats, (B,).
+        log_q: log density of the flow, nats, (B,).
+    """
+
+    latent: Tensor
+    base: Tensor
+    context: Tensor | None
+    log_p: Tensor
+    log_q: Tensor
+
+    def __len__(self) -> int:
+        return len(self.latent)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A flow on a generator, or the generator alone.
+
+    Attributes:
+        generator: the frozen generator, which may be a chain.
+        seed: seed of all draws.
+        flow: the flow; None draws from the generator's prior.
+        condition: the condition of the flow.
+    """
+
+    generator: Generator
+    seed: int
+    flow: Flow | None = None
+    condition: Condition = Condition()
+
+    def draw(self, n: int, *names: str | int, path: bool = False) -> Draw:
+        """Draw `n` samples from the stream `names`.
+
+        Args:
+            n: number of samples.
+            names: name of the stream; different names give independent samples.
+            path: whether the log density of the flow carries the gradient of the path estimator, through the latent
+                alone; see `promptgen.flows.objective.reverse_kl`.
+        """
+        like = self.generator.prior.scale
+        stream, box = "/".join(map(str, names)), condition_of(self.generator) + self.condition
+        noise = latent_blocks(GaussianPrior.standard(len(like)), n, self.seed, stream)
+        conditions = condition_blocks(box, n, self.seed, stream)
+        parts = [
+            self._part(eps.to(like), context.to(like) if box else None, path)
+            for eps, context in zip(noise, conditions, strict=True)
+        ]
+        return parts[0] if len(parts) == 1 else _join(parts)
+
+    def _part(self, eps: Tensor, context: Tensor | None, path: bool) -> Draw:
+        """Return the samples of one block of noise; equal blocks give equal samples, whatever else is drawn."""
+        below, own = split_context(context, len(self.condition))
+        prior = self.generator.prior
+        if self.flow is None:
+            latent = eps * prior.scale
+            log_q = prior.log_prob(latent)
+        else:
+            latent, log_det = self.flow(eps, own)
+            log_q = path_log_prob(self.flow, latent, own) if path else standard_log_prob(eps) - log_det
+        return Draw(latent, base_latent(self.generator, latent, below), context, prior.log_prob(latent), log_q)
+
+
+def _join(parts: list[Draw]) -> Draw:
+    contexts = [part.context for part in parts if part.context is not None]
+    return Draw(
+        torch.cat([part.latent for part in parts]),
+        torch.cat([part.base for part in parts]),
+        torch.cat(contexts) if contexts else None,
+        torch.cat([part.log_p for part in parts]),
+        torch.cat([part.log_q for part in parts]),
+    )

@@ -1,0 +1,229 @@
+"""A small network that predicts features of images from their latents, so that a flow can be trained without images.
+
+What a model sees depends on few directions of the latent. Recorded gradients show which: the eigenvectors of the mean
+outer product of normalised gradients, the *active directions*. The network sees the latent in these coordinates, each
+scaled by the root of its eigenvalue, and is trained on values and on gradients.
+
+P. G. Constantine, "Active Subspaces", SIAM 2015. W. M. Czarnecki et al., "Sobolev training for neural networks",
+NeurIPS 2017, https://arxiv.org/abs/1706.04859
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from promptgen.seeding import stream
+
+Kind = Literal["values", "probabilities"]
+"""What features are: any numbers, or the probabilities of classes."""
+
+MEMBERS = 3
+"""Networks in the ensemble; their mean predicts."""
+
+STEPS, BATCH, WIDTH, LAYERS, LEARNING_RATE, WEIGHT_DECAY = 600, 256, 96, 3, 3e-3, 1e-2
+GRADIENT_WEIGHT = 0.1
+"""Weight of the error of gradients relative to the error of values."""
+
+LEAST_EIGENVALUE = 2e-3
+"""Directions with a smaller eigenvalue, as a fraction of the largest one, are ignored."""
+
+HELD_OUT = 0.1
+"""Fraction of the records that measures how well the network predicts."""
+
+
+@dataclass(frozen=True)
+class Records:
+    """What a surrogate is fitted to: features of N images.
+
+    Attributes:
+        latent: latents, (N, D).
+        context: conditions, (N, C) with C = 0 if there are none.
+        features: the features, (N, J).
+        direction: the combination of features whose gradient is known, (N, J); zeros for records without a gradient.
+        gradient: its gradient with respect to the latent, (N, D); zeros likewise.
+    """
+
+    latent: Tensor
+    context: Tensor
+    features: Tensor
+    direction: Tensor
+    gradient: Tensor
+
+    def __len__(self) -> int:
+        return len(self.latent)
+
+    def __getitem__(self, rows: Tensor) -> Records:
+        return Records(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """Predicts features from latents.
+
+    Attributes:
+        kind: what the features are.
+        directions: active directions, orthonormal columns, (D, R), in units of the prior.
+        basis: maps latents to the network's coordinates, (D, R).
+        context_scale: largest absolute value of each coordinate of the condition, (C,).
+        network: the ensemble.
+        centre: mean of the features, (J,); zeros for probabilities.
+        spread: their standard deviation, (J,); ones for probabilities.
+        error: error on records that were held out: of values, the root mean square in units of `spread`; of
+            probabilities, the fraction of wrong labels.
+    """
+
+    kind: Kind
+    directions: Tensor
+    basis: Tensor
+    context_scale: Tensor
+    network: Ensemble
+    centre: Tensor
+    spread: Tensor
+    error: float
+
+    def __call__(self, latent: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return predicted features, (B, J), of latents, (B, D), under conditions, (B, C)."""
+        return self.members(latent, context).mean(dim=0)
+
+    def members(self, latent: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return what each member of the ensemble predicts, (M, B, J)."""
+        inputs = latent @ self.basis
+        if context is not None:
+            inputs = torch.cat([inputs, context / self.context_scale], dim=1)
+        outputs = self.network(inputs.expand(self.network.members, -1, -1))
+        return outputs.softmax(dim=2) if self.kind == "probabilities" else outputs * self.spread + self.centre
+
+
+class Ensemble(nn.Module):
+    """Perceptrons of equal shape, computed together.
+
+    Args:
+        inputs: number of inputs.
+        outputs: number of outputs.
+        members: number of perceptrons.
+        rng: stream of the initial weights.
+    """
+
+    def __init__(self, inputs: int, outputs: int, members: int, rng: torch.Generator) -> None:
+        super().__init__()
+        self.members = members
+        sizes = [inputs, *[WIDTH] * LAYERS, outputs]
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for left, right in zip(sizes[:-1], sizes[1:], strict=True):
+            bound = 1 / math.sqrt(left)
+            self.weights.append(torch.empty(members, left, right).uniform_(-bound, bound, generator=rng))
+            self.biases.append(torch.empty(members, 1, right).uniform_(-bound, bound, generator=rng))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return outputs, (M, B, J), of inputs, (M, B, R)."""
+        for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            inputs = torch.baddbmm(bias, F.silu(inputs) if number else inputs, weight)
+        return inputs
+
+
+def active_directions(gradient: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the active directions, orthonormal columns (D, R) in units of the prior, and their scales, (R,).
+
+    Gradients of steep features differ by orders of magnitude, so each is divided by its length plus the median length.
+
+    Args:
+        gradient: gradients with respect to the latent, (N, D); rows of zeros are ignored.
+        scale: standard deviations of the latent's prior, (D,).
+    """
+    white = (gradient * scale).double()
+    length = white.norm(dim=1, keepdim=True)
+    white, length = white[length[:, 0] > 0], length[length[:, 0] > 0]
+    unit = white / (length + length.median())
+    _, singular, directions = torch.linalg.svd(unit, full_matrices=False)
+    kept = singular.square() > LEAST_EIGENVALUE * singular[0].square()
+    kept[:2] = True  # a flow needs at least two
+    return directions[kept].T.to(gradient), (singular[kept] / singular[0]).clamp(min=1e-3).to(gradient)
+
+
+def fit_surrogate(records: Records, kind: Kind, scale: Tensor, *, seed: int, steps: int = STEPS) -> Surrogate:
+    """Fit a surrogate.
+
+    Without any gradient in the records, a first surrogate is fitted on the whole latent, and its gradients stand in for
+    those of the images in finding the active directions.
+
+    Args:
+        records: what is known.
+        kind: what the features are.
+        scale: standard deviations of the latent's prior, (D,).
+        seed: seed of the weights, the batches and the held-out records.
+        steps: optimiser steps.
+    """
+    order = torch.randperm(len(records), generator=stream(seed, "surrogate", "held-out")).to(records.latent.device)
+    cut = max(1, round(HELD_OUT * len(order)))
+    held_out, training = records[order[:cut]], records[order[cut:]]
+    gradient = records.gradient
+    if not bool(gradient.any()):
+        everything = torch.eye(len(scale)).to(scale), torch.ones_like(scale)
+        rough = _fit(training, kind, scale, everything, seed, max(1, steps // 2))
+        gradient = _gradients(rough, records, stream(seed, "surrogate", "directions"))
+    surrogate = _fit(training, kind, scale, active_directions(gradient, scale), seed, steps)
+    with torch.no_grad():
+        predicted = surrogate(held_out.latent, held_out.context)
+    if kind == "probabilities":
+        error = (predicted.argmax(dim=1) != held_out.features.argmax(dim=1)).double().mean()
+    else:
+        error = ((predicted - held_out.features) / surrogate.spread).square().mean().sqrt()
+    return replace(surrogate, error=float(error))
+
+
+def _fit(
+    records: Records, kind: Kind, scale: Tensor, active: tuple[Tensor, Tensor], seed: int, steps: int
+) -> Surrogate:
+    """Train the ensemble along the active directions; each member sees its own batches."""
+    directions, weights = active
+    features = records.features
+    if kind == "probabilities":
+        centre, spread = torch.zeros_like(features[0]), torch.ones_like(features[0])
+    else:
+        centre, spread = features.mean(dim=0), features.std(dim=0) + 1e-6
+    context_scale = records.context.abs().amax(dim=0).clamp(min=1e-12)
+    basis = directions / scale[:, None] * weights
+    inputs = torch.cat([records.latent @ basis, records.context / context_scale], dim=1)
+    rank = len(weights)
+    slopes = (records.gradient * scale) @ directions  # along the directions, per unit of the prior
+    has_slope = bool(records.direction.any())
+    size = slopes.norm(dim=1, keepdim=True) + spread.mean()
+    network = Ensemble(inputs.shape[1], features.shape[1], MEMBERS, stream(seed, "surrogate", "weights")).to(inputs)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    batches = stream(seed, "surrogate", "batches")
+    for _ in range(steps):
+        batch = torch.randint(0, len(records), (MEMBERS, min(BATCH, len(records))), generator=batches).to(inputs.device)
+        point = inputs[batch].requires_grad_(has_slope)
+        output = network(point)
+        if kind == "probabilities":
+            loss = -(features[batch] * output.log_softmax(dim=2)).sum(dim=2).mean(dim=1).sum()
+            output = output.softmax(dim=2)
+        else:
+            loss = F.smooth_l1_loss(output, (features[batch] - centre) / spread, reduction="none").mean((1, 2)).sum()
+        if has_slope:
+            direction = records.direction[batch]
+            (slope,) = torch.autograd.grad((direction * spread * output).sum(), point, create_graph=True)
+            error = (slope[..., :rank] * weights - slopes[batch]) / size[batch]
+            known = direction.any(dim=2, keepdim=True)
+            loss = loss + GRADIENT_WEIGHT * (known * error.square()).sum(dim=2).mean(dim=1).sum()
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        schedule.step()
+    return Surrogate(kind, directions, basis, context_scale, network.requires_grad_(False), centre, spread, math.nan)
+
+
+def _gradients(surrogate: Surrogate, records: Records, rng: torch.Generator) -> Tensor:
+    """Return gradients, (N, D), of random combinations of the predicted features."""
+    point = records.latent.clone().requires_grad_()
+    output = surrogate(point, records.context)
+    direction = torch.randn(output.shape, generator=rng, dtype=output.dtype).to(output)
+    (gradient,) = torch.autograd.grad((direction * output).sum(), point)
+    return gradient

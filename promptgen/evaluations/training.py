@@ -1,0 +1,389 @@
+"""Training a flow on evaluations: a surrogate gives the gradients, true evaluations keep it honest.
+
+1. Explore: evaluate the distribution that the flow starts from, and fit a surrogate.
+2. Descend: train the flow on ``p(u) exp(-E_hat(u))``, which makes no image.
+3. Refine: evaluate fresh samples of the flow, fit the surrogate again, and descend again.
+4. Land, if there are target shares: see `promptgen.evaluations.landing`.
+5. Measure: the true weights of samples that no surrogate has seen tell how well the flow fits.
+
+E_hat is the energy of the mixture of what the ensemble's members predict, ``-log mean exp(-E_m)``: where one member
+predicts a low energy, the flow keeps some mass, so that few true weights are large.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from promptgen.conditions import Condition
+from promptgen.evaluations.descent import Descent
+from promptgen.evaluations.landing import Residuals, one_hot, positive_shares, solve_multipliers
+from promptgen.evaluations.objective import Objective
+from promptgen.evaluations.proposal import Draw, Proposal
+from promptgen.evaluations.store import FORWARD_UNITS, GRADIENT_UNITS, Evaluations, EvaluationStore
+from promptgen.evaluations.surrogate import Surrogate, fit_surrogate
+from promptgen.flows.chained import ChainedGenerator, base_of
+from promptgen.flows.fit import Fit, fit_statistics
+from promptgen.flows.flow import Flow, FlowConfig
+from promptgen.generators.base import Generator
+from promptgen.labels import FeatureKind
+from promptgen.metrics.estimate import Vector
+from promptgen.seeding import derive, stream
+from promptgen.tracking import NullTracker, Tracker
+
+ROUNDS = 2
+"""Most rounds in which the surrogate is refined."""
+
+FRESH = 0.9
+"""Fraction of a round that the flow draws; the rest comes from the distribution that it starts from."""
+
+LARGE = 20_480
+"""Samples behind predicted shares; they make no image."""
+
+TOLERANCE = 0.002
+"""Largest difference between expected and target shares that is left."""
+
+CORRECTIONS, CORRECTION_STEPS, CORRECTION_RATE, DAMPING = 4, 60, 1e-3, 0.7
+"""Corrections of the multipliers after a descent: most of them, steps and learning rate of the descent that follows
+each, and the fraction of the missing shares that each makes up for."""
+
+DENSE = 0.75
+"""Above this fraction of all directions, a flow is not confined to the active ones."""
+
+RECORD_EVERY = 10
+"""Optimiser steps between two rows of the history."""
+
+
+@dataclass(frozen=True)
+class Allotment:
+    """Images of each stage of a training.
+
+    Attributes:
+        explore: from the distribution that the flow starts from, with gradients if the features have any.
+        refine: of each round from the flow, likewise.
+        land: for the correction of predicted shares, without gradients; 0 without target shares.
+        fit: for the final fit, without gradients.
+    """
+
+    explore: int
+    refine: int
+    land: int
+    fit: int
+
+    @classmethod
+    def of(cls, units: int, fit: int, *, differentiable: bool, lands: bool) -> Allotment:
+        """Divide a budget: after `fit`, equal parts for exploring, refining and, towards target shares, landing.
+
+        Args:
+            units: the budget, in forward passes.
+            fit: images of the final fit.
+            differentiable: whether exploring and refining take gradients, which triple the cost of an image.
+            lands: whether there are target shares.
+
+        Example:
+            >>> Allotment.of(8192, 1024, differentiable=True, lands=False)
+            Allotment(explore=1194, refine=597, land=0, fit=1024)
+        """
+        part, cost = (units - fit) // (3 if lands else 2), GRADIENT_UNITS if differentiable else FORWARD_UNITS
+        return cls(part // cost, part // (cost * ROUNDS), part if lands else 0, fit)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Target shares of class probabilities.
+
+    Attributes:
+        shares: the shares, (K,), positive.
+        kind: whether they are of labels ("hard") or mean probabilities ("soft").
+    """
+
+    shares: Vector
+    kind: FeatureKind = "hard"
+
+    def counted(self, probabilities: Tensor) -> Tensor:
+        """Return what is averaged to shares, (N, K), of class probabilities, (N, K)."""
+        return one_hot(probabilities) if self.kind == "hard" else probabilities
+
+
+@dataclass(frozen=True)
+class ReuseTraining:
+    """Result of a training on evaluations.
+
+    Attributes:
+        flow: the trained flow.
+        fit: how well it fits its target, from true evaluations that no surrogate has seen.
+        objective: what it was trained for; the coefficients of a moment constraint are where they ended.
+        history: rows of numbers, each with its `step`.
+        evaluations: all evaluations that it rests on, those of earlier passes included.
+        surrogate_error: see `promptgen.evaluations.surrogate.Surrogate`.
+        expected_ess: effective sample size, as a fraction, that the surrogate expects; the true one is in `fit`.
+        seconds: duration.
+    """
+
+    flow: Flow
+    fit: Fit
+    objective: Objective
+    history: list[dict[str, float]]
+    evaluations: list[Evaluations]
+    surrogate_error: float
+    expected_ess: float
+    seconds: float
+
+
+@dataclass
+class Trainer:
+    """Trains a new flow towards ``p(u) exp(-E)``, with u the latents of `generator`.
+
+    Args:
+        generator: the frozen generator, which may be a chain.
+        store: evaluates latents of the generator under the chain.
+        objective: the energy; with a target, its coefficients are a first guess.
+        flow_config: architecture of the flow.
+        seed: seed of all randomness.
+        condition: condition of the flow.
+        target: target shares of the objective's probabilities; the coefficients are moved until the flow has them.
+        earlier: evaluations of earlier passes.
+        tracker: receives the rows of the history, with ``train/`` before each name.
+        observe: called with the flow after every descent.
+    """
+
+    generator: Generator
+    store: EvaluationStore
+    objective: Objective
+    flow_config: FlowConfig
+    seed: int
+    condition: Condition = field(default_factory=Condition)
+    target: Target | None = None
+    earlier: Sequence[Evaluations] = ()
+    tracker: Tracker = field(default_factory=NullTracker)
+    observe: Callable[[Flow], None] = lambda _: None
+
+    def __post_init__(self) -> None:
+        self.evaluations = list(self.earlier)
+        self.history: list[dict[str, float]] = []
+        self.step = 0
+        self.residuals: Residuals | None = None
+        self.offset = np.zeros(len(self.objective.coefficients))  # shares that the flow has beyond those of the tilt
+        self.start = Proposal(self.generator, self.seed, condition=self.condition)
+
+    def train(self, units: int, *, goal: float = 0.7, fit_samples: int = 1024) -> ReuseTraining:
+        """Train the flow.
+
+        Args:
+            units: budget, in forward passes; an image with a gradient costs three.
+            goal: effective sample size, as a fraction, at which the surrogate needs no more refining.
+            fit_samples: images of the final fit, which are part of the budget.
+
+        Raises:
+            NonFiniteEnergyError: an output or its gradient is NaN or infinite.
+            StorageError: an evaluation cannot be stored.
+        """
+        started = time.perf_counter()
+        lands, differentiable = self.target is not None, self.objective.differentiable
+        allotment = Allotment.of(units, fit_samples, differentiable=differentiable, lands=lands)
+        self.explore(allotment.explore)
+        for number in range(ROUNDS):
+            self.descend(f"round {number}", fresh=number == 0)
+            if self.refine(f"round {number + 1}", allotment.refine, goal):
+                break
+        else:
+            self.descend(f"round {ROUNDS}")
+        if lands:
+            self.land(allotment.land)
+        fit, expected_ess = self.measure(allotment.fit)
+        return ReuseTraining(
+            flow=self.flow,
+            fit=fit,
+            objective=self.objective,
+            history=self.history,
+            evaluations=self.evaluations,
+            surrogate_error=self.surrogate.error,
+            expected_ess=expected_ess,
+            seconds=time.perf_counter() - started,
+        )
+
+    def explore(self, n: int) -> None:
+        """Evaluate the distribution that the flow starts from, fit the first surrogate and make the flow."""
+        with torch.no_grad():
+            draw = self.start.draw(n, "explore")
+        self.evaluations.append(self.evaluate(draw.base, draw.context, "explore", gradient=True))
+        self.fit_surrogate("explore")
+        prior = self.generator.prior
+        self.flow = Flow(
+            prior.dim, self.flow_config, self.condition, prior.scale.cpu(), self.seed, directions=self.flow_directions()
+        ).to(prior.scale)
+        self.proposal = Proposal(self.generator, self.seed, self.flow, self.condition)
+        self.descent = Descent(self.proposal, self.energy, self.note_step)
+
+    def descend(self, name: str, *, fresh: bool = False) -> None:
+        """Train the flow on the surrogate; with a target, until it has the target shares as far as is known."""
+        self.offset = np.zeros_like(self.offset)
+        self.tilt()
+        self.descent.run(name, fresh=fresh)
+        if self.target is not None:
+            self.correct(name)
+        self.observe(self.flow)
+
+    def refine(self, name: str, n: int, goal: float) -> bool:
+        """Evaluate fresh samples of the flow; return whether they fit well enough, else fit the surrogate again."""
+        cut = round(FRESH * n)
+        with torch.no_grad():
+            draw, start = self.proposal.draw(cut, name), self.start.draw(n - cut, name, "start")
+        base = torch.cat([draw.base, start.base])
+        context = None if draw.context is None or start.context is None else torch.cat([draw.context, start.context])
+        evaluations = self.evaluate(base, context, name, gradient=True)
+        fit, _ = self.note_fit(draw, evaluations)
+        self.evaluations.append(evaluations)
+        if fit.ess_fraction >= goal:
+            return True
+        self.fit_surrogate(name)
+        return False
+
+    def land(self, n: int) -> None:
+        """Measure how far predicted shares are off, and train the flow for the corrected ones."""
+        assert self.target is not None
+        with torch.no_grad():
+            draw = self.proposal.draw(n, "land")
+            evaluations = self.evaluate(draw.base, draw.context, "landing")
+            self.note_fit(draw, evaluations)
+            self.residuals = self.compare(draw, evaluations)
+        self.evaluations.append(evaluations)
+        self.descend("landing")
+        self.offset = np.zeros_like(self.offset)
+        self.tilt()  # from here on, the fit is measured against the tilt itself, not against what makes up for the flow
+
+    @torch.no_grad()
+    def measure(self, n: int) -> tuple[Fit, float]:
+        """Return the fit on fresh evaluations, and the effective sample size that the surrogate expects."""
+        draw = self.proposal.draw(n, "fit")
+        evaluations = self.evaluate(draw.base, draw.context, "fit")
+        self.evaluations.append(evaluations)
+        return self.note_fit(draw, evaluations)
+
+    def fit_surrogate(self, name: str) -> None:
+        """Fit the surrogate to all evaluations."""
+        records = self.objective.records(self.evaluations, contextual=bool(self.condition))
+        seed, scale = derive(self.seed, "surrogate", name), base_of(self.generator).prior.scale
+        self.surrogate: Surrogate = fit_surrogate(records, self.objective.kind, scale, seed=seed)
+
+    def flow_directions(self) -> Tensor | None:
+        """Return the directions that the flow needs: the active ones and those of the flows under it; None for all."""
+        generator, directions = self.generator, [self.surrogate.directions]
+        while isinstance(generator, ChainedGenerator):
+            if generator.flow.directions is None:
+                return None
+            directions.append(generator.flow.directions)
+            generator = generator.base
+        left, singular, _ = torch.linalg.svd(torch.cat(directions, dim=1).double(), full_matrices=False)
+        joint = left[:, singular > 1e-3].to(self.surrogate.directions)
+        return None if self.flow_config.parts or joint.shape[1] > DENSE * len(joint) else joint
+
+    def evaluate(self, base: Tensor, context: Tensor | None, name: str, *, gradient: bool = False) -> Evaluations:
+        """Return the true evaluations of base latents."""
+        total = len(base)
+        return self.store.evaluate(
+            base,
+            context,
+            slope=self.objective.slope(total, stream(self.seed, "slope", name)) if gradient else None,
+            progress=lambda done: self.tracker.progress(done, total, f"images, {name}"),
+        )
+
+    def energy(self, draw: Draw) -> Tensor:
+        """Return the predicted energy, nats, (B,)."""
+        energies = self.objective.energy(self.surrogate.members(draw.base, draw.context if self.condition else None))
+        return math.log(len(energies)) - torch.logsumexp(-energies, dim=0)
+
+    def tilt(self) -> None:
+        """With a target, choose the multipliers whose tilt has the target shares, less what the flow adds to them."""
+        if self.target is None:
+            return
+        with torch.no_grad():
+            predicted = self.surrogate(self.start.draw(LARGE, "tilt").base)
+        counted = self.target.counted(predicted)
+        shares = positive_shares(self.target.shares - self.offset - self.known_error)
+        beta = -self.objective.coefficients.double().cpu().numpy()
+        beta = solve_multipliers(*(part.double().cpu().numpy() for part in (predicted, counted)), shares, beta)
+        self.objective = self.objective.with_coefficients(-torch.as_tensor(beta).to(self.objective.coefficients))
+
+    def correct(self, name: str) -> None:
+        """Make up for the shares that the flow misses, since it cannot follow the tilt exactly; keep the closest flow."""
+        assert self.target is not None
+        closest, least = self.flow.state_dict(), math.inf
+        for correction in range(CORRECTIONS + 1):
+            missed = self.expected_shares() - self.target.shares
+            if np.abs(missed).max() < least:
+                least = float(np.abs(missed).max())
+                closest = {key: value.detach().clone() for key, value in self.flow.state_dict().items()}
+            if least <= TOLERANCE or correction == CORRECTIONS:
+                break
+            self.offset = self.offset + DAMPING * missed
+            self.tilt()
+            self.descent.steps(CORRECTION_STEPS, CORRECTION_RATE, name, "correction", correction)
+        self.flow.load_state_dict(closest)
+
+    @property
+    def known_error(self) -> Vector:
+        """Mean of what is counted minus what is predicted, (K,); zeros before landing."""
+        return np.zeros_like(self.offset) if self.residuals is None else self.residuals.mean
+
+    @torch.no_grad()
+    def expected_shares(self) -> Vector:
+        """Return the flow's shares, (K,), by many predictions and what is known of their error."""
+        assert self.target is not None
+        predicted = self.surrogate(self.proposal.draw(LARGE, "shares").base)
+        return np.asarray(self.target.counted(predicted).double().mean(dim=0).cpu().numpy() + self.known_error)
+
+    @torch.no_grad()
+    def compare(self, draw: Draw, evaluations: Evaluations) -> Residuals:
+        """Return how far the predictions are from what is counted of true evaluations of the same samples."""
+        assert self.target is not None
+        true = self.objective.features(evaluations.outputs)[: len(draw)]
+        return Residuals.of(self.target.counted(true), self.target.counted(self.surrogate(draw.base)))
+
+    @torch.no_grad()
+    def note_fit(self, draw: Draw, evaluations: Evaluations) -> tuple[Fit, float]:
+        """Record the fit of the flow on true evaluations, whose first ones are of `draw`.
+
+        Returns:
+            The fit, and the effective sample size that the surrogate expects.
+        """
+        features = self.objective.features(evaluations.outputs)[: len(draw)]
+        fit = fit_statistics(draw.log_p - self.objective.energy(features) - draw.log_q)
+        expected = fit_statistics(draw.log_p - self.energy(draw) - draw.log_q)
+        row = {
+            "validation/loss": -fit.log_z_bound,
+            "validation/ess_fraction": fit.ess_fraction,
+            "surrogate/ess_fraction": expected.ess_fraction,
+            "surrogate/error": self.surrogate.error,
+            "units": float(self.store.spending.units),
+        }
+        if self.target is not None:
+            residuals = self.compare(draw, evaluations)
+            shares = self.expected_shares() - self.known_error + residuals.mean
+            beta = -self.objective.coefficients.double().cpu().numpy()
+            columns = {"share": shares, "share_error": residuals.error, "beta": beta}
+            row |= {
+                f"{kind}/{name}": float(value)
+                for kind, values in columns.items()
+                for name, value in zip(self.objective.labels, values, strict=True)
+            }
+        self.record(row)
+        return fit, expected.ess_fraction
+
+    def note_step(self, loss: float) -> None:
+        """Count an optimiser step and record its loss now and then."""
+        self.step += 1
+        if self.step % RECORD_EVERY == 0:
+            self.record({"loss": loss})
+        self.tracker.progress(self.step, self.step, f"flow on the surrogate, loss {loss:.3f}")
+
+    def record(self, row: dict[str, float]) -> None:
+        """Add a row to the history and send it to the tracker."""
+        self.history.append({"step": self.step, **row})
+        self.tracker.metrics({f"train/{name}": value for name, value in row.items()}, self.step)
