@@ -39,6 +39,10 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)]
 """Name of a model, experiment or energy, which also serves as the name of a folder."""
 
 
+TAGS = ("type", "method")
+"""Keys that tell the members of a union apart."""
+
+
 class Section(BaseModel):
     """Base of all sections of params.yaml: frozen, without unknown keys, NaN or infinity."""
 
@@ -114,13 +118,18 @@ def _sentence(model: type[BaseModel], data: Any, detail: Mapping[str, Any]) -> s
     if kind == "extra_forbidden":
         return f"{where} is unknown{did_you_mean(path[-1], _known_keys(model, detail['loc'][:-1]))}"
     if kind == "union_tag_not_found":
-        return f"{where}.type is missing"
+        return f"{where}.{_discriminator(detail)} is missing"
     if kind == "union_tag_invalid":
         tags = [tag.strip(" '") for tag in detail["ctx"]["expected_tags"].split(",")]
         tag = _short(detail["ctx"]["tag"])
-        return f"{where}.type: {tag!r} is unknown{did_you_mean(tag, tags)}"
+        return f"{where}.{_discriminator(detail)}: {tag!r} is unknown{did_you_mean(tag, tags)}"
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")
     return f"{where}: {message}, got {_short(json.dumps(detail['input'], default=str))}"
+
+
+def _discriminator(detail: Mapping[str, Any]) -> str:
+    """Return the key that tells the members of a union apart."""
+    return str(detail["ctx"]["discriminator"]).strip("'")
 
 
 def _short(text: str) -> str:
@@ -136,7 +145,7 @@ def _dotted(content: Any, location: tuple[str | int, ...]) -> list[str]:
         data = dict(enumerate(data)) if isinstance(data, list) else data
         if isinstance(data, Mapping) and key in data:
             data = data[key]
-        elif position < len(location) - 1 or not isinstance(data, Mapping) or key == data.get("type"):
+        elif position < len(location) - 1 or not isinstance(data, Mapping) or key in map(data.get, TAGS):
             continue
         path.append(str(key))
     return path
@@ -157,7 +166,7 @@ def _descend(annotation: Any, key: str | int) -> list[Any]:
         if isinstance(member, type) and issubclass(member, BaseModel):
             if key in member.model_fields:
                 inner += _members(member.model_fields[str(key)].annotation)
-            elif key in get_args(getattr(member.model_fields.get("type"), "annotation", None)):
+            elif any(key in get_args(getattr(member.model_fields.get(tag), "annotation", None)) for tag in TAGS):
                 inner.append(member)
         elif get_origin(member) in (dict, list):
             inner += _members(get_args(member)[-1])

@@ -11,12 +11,16 @@ import torch
 
 from promptgen.config.build import build_classifier, identities
 from promptgen.errors import ConfigError
+from promptgen.evaluations.objective import classifier_reader, split_logits
+from promptgen.evaluations.proposal import Proposal
 from promptgen.files import write_json
 from promptgen.flows.sampling import generate
 from promptgen.labels import classes, feature_names, features, target_shares
 from promptgen.moments.multipliers import fit_moments
+from promptgen.perception.base import Classifier
 from promptgen.tracking import Tracker
 from steps.shared.common import Pass, Result
+from steps.shared.evaluations import classifier_output, list_evaluations, log_reuse, open_store
 from steps.shared.manifest import StepFolder
 
 MOMENTS_NAME = "moments.json"
@@ -37,6 +41,7 @@ def run(run_pass: Pass, tracker: Tracker) -> Result:
     chosen = debias.model_dump(include={"attribute", "target", "features", "samples", "ess_floor", "bootstrap"})
     batch, confidence = run_pass.params.evaluation.batch, run_pass.params.evaluation.confidence
     params = {**chosen, "seed": run_pass.params.seed, "batch": batch, "confidence": confidence}
+    params["reuses"] = [run_pass.params.reuses(number) for number in (run_pass.before.number, run_pass.number)]
     inputs = run_pass.before.generator_inputs() | identities([debias.classifier], run_pass.project.models)
     return run_pass.step("fit_moments", params, inputs, lambda folder: _fit(run_pass, folder, tracker))
 
@@ -45,16 +50,10 @@ def _fit(run_pass: Pass, folder: StepFolder, tracker: Tracker) -> Result:
     debias, evaluation = run_pass.params.debias, run_pass.params.evaluation
     classifier = run_pass.project.placed(build_classifier(debias.classifier, run_pass.project.models))
     target = target_shares(classes(classifier.attributes, debias.attribute), debias.target)
-    seen: list[torch.Tensor] = []
-    samples = generate(
-        run_pass.before.generator(), debias.samples, seed=run_pass.seed, stream="moments", batch=evaluation.batch
-    )
-    with torch.inference_mode():
-        for _, image in samples:
-            seen.append(features(classifier(image), [debias.attribute], debias.features).cpu())
-            tracker.progress(sum(map(len, seen)), debias.samples, "moments")
+    read = _stored if run_pass.params.reuses(run_pass.number) else _fresh
+    gamma, made = read(run_pass, folder, classifier, tracker)
     fit = fit_moments(
-        torch.cat(seen).double().numpy(),
+        gamma.double().cpu().numpy(),
         target,
         names=feature_names(classifier.attributes, [debias.attribute]),
         ess_floor=debias.ess_floor,
@@ -63,4 +62,38 @@ def _fit(run_pass: Pass, folder: StepFolder, tracker: Tracker) -> Result:
         seed=run_pass.seed,
     )
     write_json(folder.path / MOMENTS_NAME, fit.as_dict())
-    return {**fit.as_dict(), "generator_evaluations": {"forward": debias.samples, "backward": 0}}
+    return {**fit.as_dict(), "generator_evaluations": {"forward": made, "backward": 0}}
+
+
+def _fresh(run_pass: Pass, folder: StepFolder, classifier: Classifier, tracker: Tracker) -> tuple[torch.Tensor, int]:
+    """Return the features of samples that nothing else uses, (N, K), and how many images were made."""
+    debias = run_pass.params.debias
+    generator, batch = run_pass.before.generator(), run_pass.params.evaluation.batch
+    seen: list[torch.Tensor] = []
+    with torch.inference_mode():
+        for _, image in generate(generator, debias.samples, seed=run_pass.seed, stream="moments", batch=batch):
+            seen.append(features(classifier(image), [debias.attribute], debias.features).cpu())
+            tracker.progress(sum(map(len, seen)), debias.samples, "moments")
+    return torch.cat(seen), debias.samples
+
+
+@torch.no_grad()
+def _stored(run_pass: Pass, folder: StepFolder, classifier: Classifier, tracker: Tracker) -> tuple[torch.Tensor, int]:
+    """Return the features of samples that are kept, (N, K), and how many images were made.
+
+    The final fit of the flow before has made them already, if that flow was trained on evaluations.
+    """
+    debias, before = run_pass.params.debias, run_pass.before
+    generator, output = before.generator(), classifier_output(run_pass)
+    shared = run_pass.params.reuses(before.number)
+    proposal = Proposal(generator, before.seed if shared else run_pass.seed)
+    draw = proposal.draw(debias.samples, "fit" if shared else "moments")
+    outputs = {output: classifier_reader(classifier)}
+    store = open_store(run_pass, generator, outputs, step="fit_moments", batch=run_pass.params.evaluation.batch)
+    evaluations = store.evaluate(
+        draw.base, draw.context, progress=lambda done: tracker.progress(done, debias.samples, "moments")
+    )
+    log_reuse(store)
+    list_evaluations(folder, [evaluations])
+    logits = split_logits(classifier, evaluations.outputs[output])
+    return features(logits, [debias.attribute], debias.features), store.spending.forward

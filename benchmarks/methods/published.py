@@ -21,8 +21,8 @@ from promptgen.metrics.estimate import Vector
 MOMENT_STEPS, MOMENT_BATCH, MOMENT_RATE = 500, 1024, 0.05
 FACTOR = 2.0
 CLIP = 1.0
-CONTROL = TrainingConfig(steps=1280, batch=8, learning_rate=1e-3, clip=CLIP, estimator="plain", validate_every=1280)
-DEBIAS = TrainingConfig(steps=2000, batch=256, learning_rate=1e-3, clip=CLIP, estimator="plain", validate_every=2000)
+CONTROL = TrainingConfig(steps=1280, batch=8, learning_rate=1e-3, clip=CLIP, method="plain", validate_every=1280)
+DEBIAS = TrainingConfig(steps=2000, batch=256, learning_rate=1e-3, clip=CLIP, method="plain", validate_every=2000)
 
 
 def train_as_published(task: Task, generator: CountedGenerator, seed: int, watch: Watch) -> None:

@@ -28,9 +28,13 @@ class Draw:
     readers: tuple[Spec, ...] = ()
 
 
-def fitting(params: Params) -> Draw:
-    """Return the samples that multipliers are fitted on."""
-    return Draw(params.debias.samples, (params.debias.classifier,))
+def fitting(params: Params, number: int) -> Draw:
+    """Return the samples that the multipliers of pass `number` are fitted on.
+
+    Where the flow before was trained on evaluations, its final fit has made the first ones.
+    """
+    made = params.evaluation.fit_samples if params.reuses(number - 1) and params.reuses(number) else 0
+    return Draw(max(0, params.debias.samples - made), (params.debias.classifier,))
 
 
 def measuring(params: Params, number: int) -> dict[str, Draw]:

@@ -13,7 +13,7 @@ from promptgen.conditions import EULER
 from promptgen.config.build import build_classifier, build_embedder, build_energies, build_pose_estimator, load_model
 from promptgen.config.models import ModelSpec, ReaderSpec
 from promptgen.config.registry import ENERGIES, union
-from promptgen.config.spec import DottedPath, EnergyBase, Name, Positive
+from promptgen.config.spec import DottedPath, EnergyBase, Gradient, Name, Positive
 from promptgen.words import class_name, listing
 
 if TYPE_CHECKING:
@@ -169,10 +169,12 @@ class CustomEnergySpec(EnergyBase):
 
     Attributes:
         function: ``module:callable``; takes images, latents and the condition, returns nats, (B,).
+        gradient: "none" for a function without a gradient with respect to the image.
     """
 
     type: Literal["custom"]
     function: DottedPath
+    gradient: Gradient = "autograd"
 
     reads_condition = True
 
@@ -180,6 +182,10 @@ class CustomEnergySpec(EnergyBase):
         from promptgen.energies.custom import CustomEnergy
 
         return CustomEnergy(self.function)
+
+    @property
+    def differentiable(self) -> bool:
+        return self.gradient != "none"
 
     def custom_code(self) -> list[str]:
         return [self.function]

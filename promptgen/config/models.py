@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from promptgen.config.build import CLASSIFIER, Role, load_custom, load_model
 from promptgen.config.registry import CLASSIFIERS, MODELS, union
-from promptgen.config.spec import DottedPath, Label, ModelBase, Name
+from promptgen.config.spec import DottedPath, Gradient, Label, ModelBase, Name
 from promptgen.words import listing
 
 
@@ -39,11 +39,17 @@ class CustomModel(ModelBase):
     Attributes:
         factory: ``module:callable``; called with `arguments`, returns the model.
         arguments: keyword arguments of the factory.
+        gradient: "none" for a model without a gradient with respect to the image, such as one that gives hard labels.
     """
 
     type: Literal["custom"]
     factory: DottedPath
     arguments: Annotated[dict[str, Any], Field(default_factory=dict)]
+    gradient: Gradient = "autograd"
+
+    @property
+    def differentiable(self) -> bool:
+        return self.gradient != "none"
 
     def build(self, models: Path, role: Role) -> Any:
         return load_custom(self.factory, self.arguments, role)

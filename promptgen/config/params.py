@@ -19,6 +19,7 @@ from promptgen.config.models import ModelSpec, ReaderSpec
 from promptgen.config.spec import Name, Positive, Share, Spec
 from promptgen.config.workflow import Schedule, Tracking
 from promptgen.errors import ConfigError, DataError
+from promptgen.evaluations.config import AnyTraining, ReuseConfig
 from promptgen.flows.config import FlowConfig, TrainingConfig
 from promptgen.metrics.sizes import LEAST_SAMPLES
 from promptgen.moments.config import DualConfig
@@ -53,7 +54,7 @@ class Control(Section):
 
     energies: Annotated[dict[Name, EnergySpec], Field(min_length=1)]
     measure: dict[str, str]
-    training: TrainingConfig
+    training: AnyTraining
     condition: Annotated[dict[Name, Range], Field(min_length=1)] | None = None
 
     @property
@@ -79,6 +80,19 @@ class Control(Section):
         except DataError as error:
             raise ValueError(str(error)) from error
         return condition
+
+    @model_validator(mode="after")
+    def _energies_suit_the_method(self) -> Self:
+        reuses = isinstance(self.training, ReuseConfig)
+        for name, spec in self._simple():
+            if reuses and spec.needs_anchor:
+                raise ValueError(
+                    f"the energy {name} compares each image with another one, which the method reuse does not keep: "
+                    "choose `training: {method: on_policy, ...}`"
+                )
+            if not reuses and not spec.differentiable:
+                raise ValueError(f"the energy {name} has no gradient: use the method reuse")
+        return self
 
     @model_validator(mode="after")
     def _condition_suits_the_energies(self) -> Self:
@@ -115,7 +129,7 @@ class Debias(Section):
             an error.
         bootstrap: resamples for the intervals of the multipliers; 0 gives none.
         training: how the flow of a pass is trained; null fits the multipliers on the last measured pass and stops.
-        dual: how the multipliers change during training; null keeps the fitted ones.
+        dual: how the multipliers change during training on the flow's own samples; null keeps the fitted ones.
         weight: factor of the moment energy, lambda in the paper; 1 is the exact tilt.
     """
 
@@ -128,9 +142,22 @@ class Debias(Section):
     samples: Annotated[int, Field(ge=30)]
     ess_floor: Share
     bootstrap: Annotated[int, Field(ge=0)]
-    training: TrainingConfig | None
-    dual: DualConfig | None
+    training: AnyTraining | None
+    dual: DualConfig | None = None
     weight: Positive = 1.0
+
+    @model_validator(mode="after")
+    def _keys_suit_the_method(self) -> Self:
+        if isinstance(self.training, ReuseConfig):
+            if self.dual is not None:
+                raise ValueError("dual is of the method on_policy; the method reuse lands on the target without it")
+            if self.weight != 1:
+                raise ValueError("a weight other than 1 needs the method on_policy or plain")
+        elif self.training is not None and not self.classifier.differentiable:
+            raise ValueError(
+                f"the classifier has no gradient, which the method {self.training.method} needs: use reuse"
+            )
+        return self
 
 
 class Evaluation(Section):
@@ -265,7 +292,11 @@ class Params(Section):
             return "generator"
         return "debias" if number >= self.first_debias_pass else "control"
 
-    def training_of(self, number: int) -> TrainingConfig | None:
+    def reuses(self, number: int) -> bool:
+        """Return whether the flow of pass `number` is trained on evaluations that are kept."""
+        return isinstance(self.training_of(number), ReuseConfig)
+
+    def training_of(self, number: int) -> ReuseConfig | TrainingConfig | None:
         """Return how the flow of pass `number` is trained, or None if the pass trains no flow.
 
         Raises:

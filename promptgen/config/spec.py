@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -27,6 +27,8 @@ DottedPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Label = Annotated[str, Field(min_length=1)]
+Gradient = Literal["autograd", "none"]
+"""Whether the user's own code has a gradient with respect to the image."""
 
 
 class Spec(Section, ABC):
@@ -48,6 +50,11 @@ class Spec(Section, ABC):
     def custom_code(self) -> list[str]:
         """Return the dotted paths of the user's code that is needed."""
         return [path for part in self.parts() for path in part.custom_code()]
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether the result has a gradient with respect to the image."""
+        return all(part.differentiable for part in self.parts())
 
     def names(self) -> list[str]:
         """Return how the models are called: a card by its name, the user's code by its dotted path."""

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from promptgen.flows.config import TrainingConfig
 from promptgen.strict import Section
+
+FORWARD_UNITS, GRADIENT_UNITS = 1, 3
+"""Cost of an image in forward passes through the generator: alone, and with a gradient to its latent."""
+
+ROUNDS = 2
+"""Most rounds in which the surrogate is refined."""
+
+LEAST_BUDGET = 512
 
 
 class Budget(Section):
@@ -14,11 +24,11 @@ class Budget(Section):
 
     Attributes:
         images: forward passes through the generator; an image with a gradient counts as three.
-        minutes: minutes of making images, converted to images by the speed of the first ones; results then depend on
-            the machine.
+        minutes: minutes of making images. They are converted to images by the speed of the first ones, so results
+            depend on the machine.
     """
 
-    images: int | None = Field(default=None, ge=512)
+    images: int | None = Field(default=None, ge=LEAST_BUDGET)
     minutes: float | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
@@ -33,10 +43,60 @@ class ReuseConfig(Section):
 
     Attributes:
         method: "reuse".
-        budget: what the training may cost.
-        ess: effective sample size, as a fraction of the samples, at which the flow is good enough.
+        budget: what the training may cost; everything else has defaults that need no tuning.
+        ess: effective sample size, as a fraction of the samples, at which the surrogate needs no more refining.
+        micro_batch: images at a time, which bounds the memory.
     """
 
     method: Literal["reuse"] = "reuse"
     budget: Budget = Budget(images=8192)
     ess: float = Field(default=0.7, gt=0, lt=1)
+    micro_batch: int = Field(default=16, ge=1)
+
+    @property
+    def at_once(self) -> int:
+        """Number of samples per pass through the generator."""
+        return self.micro_batch
+
+
+@dataclass(frozen=True)
+class Allotment:
+    """Images of each stage of a training.
+
+    Attributes:
+        explore: from the distribution that the flow starts from, with gradients if the features have any.
+        refine: of each round from the flow, likewise.
+        land: for the correction of predicted shares, without gradients; 0 without target shares.
+        fit: for the final fit, without gradients.
+    """
+
+    explore: int
+    refine: int
+    land: int
+    fit: int
+
+    @classmethod
+    def of(cls, units: int, fit: int, *, differentiable: bool, lands: bool) -> Allotment:
+        """Divide a budget: after `fit`, equal parts for exploring, refining and, towards target shares, landing.
+
+        Args:
+            units: the budget, in forward passes.
+            fit: images of the final fit; at most half of the budget is spent on it.
+            differentiable: whether exploring and refining take gradients, which triple the cost of an image.
+            lands: whether there are target shares.
+
+        Example:
+            >>> Allotment.of(8192, 1024, differentiable=True, lands=False)
+            Allotment(explore=1194, refine=597, land=0, fit=1024)
+        """
+        fit, cost = min(fit, units // 2), GRADIENT_UNITS if differentiable else FORWARD_UNITS
+        part = (units - fit) // (3 if lands else 2)
+        return cls(part // cost, part // (cost * ROUNDS), part if lands else 0, fit)
+
+
+def _reuse_by_default(value: Any) -> Any:
+    return {"method": "reuse", **value} if isinstance(value, dict) else value
+
+
+AnyTraining = Annotated[ReuseConfig | TrainingConfig, Field(discriminator="method"), BeforeValidator(_reuse_by_default)]
+"""The `training` section; `method` tells how, and is "reuse" if it is left out."""

@@ -20,7 +20,7 @@ from promptgen.flows.fit import fit_statistics
 BATCH, CLIP = 256, 20.0
 """Samples in a step, and the largest norm of a gradient."""
 
-BLOCK_STEPS, MOST_BLOCKS = 200, 5
+BLOCK_STEPS, MOST_BLOCKS = 200, 4
 """Optimiser steps in a block; after each, the learning rate starts again from half its first value."""
 
 LEARNING_RATE = 4e-3
@@ -50,12 +50,12 @@ class Descent:
     Args:
         proposal: has the flow, which is trained in place.
         energy: predicted energy.
-        report: called after every step with its loss, nats.
+        report: called after every step with its loss, nats, and how many of how many steps are done.
     """
 
     proposal: Proposal
     energy: EnergyFunction
-    report: Callable[[float], None]
+    report: Callable[[float, int, int], None]
 
     def run(self, name: str, *, fresh: bool) -> None:
         """Do blocks of steps until they no longer close the gap to the surrogate's density.
@@ -93,7 +93,7 @@ class Descent:
             schedule.step()
             if step >= (1 - TAIL) * count:
                 average.update_parameters(flow)
-            self.report(loss.item())
+            self.report(loss.item(), step + 1, count)
         flow.load_state_dict(average.module.state_dict())
 
     @torch.no_grad()

@@ -72,7 +72,8 @@ def solve_multipliers(predicted: Vector, counted: Vector, target: Vector, start:
         Of 100 samples, 80 are certainly of the first class, and both classes should be equally frequent:
 
         >>> predicted = np.repeat([[1.0, 0.0], [0.0, 1.0]], [80, 20], axis=0)
-        >>> solve_multipliers(predicted, predicted, np.array([0.5, 0.5]), np.zeros(2)).round(4).tolist()  # -log(2), log(2)
+        >>> half = np.array([0.5, 0.5])
+        >>> solve_multipliers(predicted, predicted, half, np.zeros(2)).round(4).tolist()  # -log(2), log(2)
         [-0.6931, 0.6931]
     """
     beta = start - start.mean()

@@ -83,12 +83,15 @@ class Objective:
         return part.latent, context, features, part.direction, part.gradient
 
 
-def control_objective(energy: WeightedSum, names: Mapping[str, str]) -> tuple[Objective, dict[str, Reader]]:
+def control_objective(
+    energy: WeightedSum, names: Mapping[str, str], *, differentiable: bool = True
+) -> tuple[Objective, dict[str, Reader]]:
     """Return the objective of a weighted sum of energies, and the functions that read its terms.
 
     Args:
         energy: the sum.
         names: name of the output of each term; it has to change with everything that the term depends on.
+        differentiable: whether all terms have a gradient.
     """
 
     def reader(term: Energy) -> Reader:
@@ -103,24 +106,25 @@ def control_objective(energy: WeightedSum, names: Mapping[str, str]) -> tuple[Ob
         kind="values",
         features=lambda read: torch.cat([read[name] for name in order], dim=1),
         coefficients=weights,
-        differentiable=all(getattr(term.energy, "gradient", "autograd") != "none" for term in energy.terms.values()),
+        differentiable=differentiable,
     )
     return objective, outputs
 
 
-def moment_objective(energy: MomentEnergy, name: str) -> tuple[Objective, dict[str, Reader]]:
+def moment_objective(
+    energy: MomentEnergy, name: str, *, differentiable: bool = True
+) -> tuple[Objective, dict[str, Reader]]:
     """Return the objective of a moment constraint, and the function that reads the classifier.
 
     Args:
         energy: the constraint.
         name: name of the classifier's output; it has to change with everything that the classifier depends on.
+        differentiable: whether the classifier has a gradient.
     """
     classifier = energy.classifier
-    sizes = [len(labels) for labels in classifier.attributes.values()]
 
     def probabilities(outputs: Outputs) -> Tensor:
-        logits = dict(zip(classifier.attributes, outputs[name].split(sizes, dim=1), strict=True))
-        return class_features(logits, energy.attributes, "soft")
+        return class_features(split_logits(classifier, outputs[name]), energy.attributes, "soft")
 
     objective = Objective(
         name=f"{name}: {', '.join(energy.attributes)}",
@@ -128,9 +132,20 @@ def moment_objective(energy: MomentEnergy, name: str) -> tuple[Objective, dict[s
         kind="probabilities",
         features=probabilities,
         coefficients=-energy.weight * energy.beta,
-        differentiable=getattr(classifier, "gradient", "autograd") != "none",
+        differentiable=differentiable,
     )
     return objective, {name: classifier_reader(classifier)}
+
+
+def split_logits(classifier: Classifier, read: Tensor) -> dict[str, Tensor]:
+    """Return log-probabilities by attribute, (N, K_a), of what `classifier_reader` reads, (N, K)."""
+    sizes = [len(labels) for labels in classifier.attributes.values()]
+    return dict(zip(classifier.attributes, torch.split(read, sizes, dim=1), strict=True))
+
+
+def without_gradient(reader: Reader) -> Reader:
+    """Return a reader of images detached from their latents, for outputs that are recorded but not differentiated."""
+    return lambda sample: reader(replace(sample, image=sample.image.detach()))
 
 
 def classifier_reader(classifier: Classifier) -> Reader:

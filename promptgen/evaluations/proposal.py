@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -51,7 +51,7 @@ class Proposal:
     generator: Generator
     seed: int
     flow: Flow | None = None
-    condition: Condition = Condition()
+    condition: Condition = field(default_factory=Condition)
 
     def draw(self, n: int, *names: str | int, path: bool = False) -> Draw:
         """Draw `n` samples from the stream `names`.

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from promptgen.energies.base import Sample
 from promptgen.errors import DataError, NonFiniteEnergyError
+from promptgen.evaluations.config import FORWARD_UNITS, GRADIENT_UNITS
 from promptgen.files import atomic_write, read_json, write_json
 from promptgen.generators.base import Generator
 from promptgen.seeding import stream
@@ -36,9 +37,6 @@ SHARD_SIZE = 256
 """Records in a shard; a killed run evaluates at most as many images again."""
 
 IDENTITY_NAME = "store.json"
-
-FORWARD_UNITS, GRADIENT_UNITS = 1, 3
-"""Cost of an image in forward passes through the generator: alone, and with a gradient to its latent."""
 
 Outputs = Mapping[str, Tensor]
 """Outputs by name, each (B, J)."""
@@ -187,6 +185,10 @@ class EvaluationStore:
                 progress(min(part.stop, len(latent)))
         return _join(shards, latent)
 
+    def measure(self, latent: Tensor, context: Tensor | None = None) -> None:
+        """Make the images of latents and read them, but keep nothing, to see how long it takes."""
+        self._make(_Request(latent, context, None), "", (), None)
+
     def load(self, addresses: Iterable[str], like: Tensor) -> list[Evaluations]:
         """Return shards that were written before; outputs that they lack are evaluated and added.
 
@@ -236,9 +238,7 @@ class EvaluationStore:
         outputs = {name: tensors[_key(name)] for name in self.outputs}
         return _Shard(address, tensors, outputs, slope_name)
 
-    def _make(
-        self, request: _Request, address: str, names: Sequence[str], slope: Slope | None
-    ) -> dict[str, Tensor]:
+    def _make(self, request: _Request, address: str, names: Sequence[str], slope: Slope | None) -> dict[str, Tensor]:
         """Make the images of a shard and return what they show, on the CPU, by the names of a shard's tensors."""
         rng, latent, context = stream(self.seed, "evaluations", address), request.latent, request.context
         rows: dict[str, list[Tensor]] = {"latent": [latent.cpu()]}

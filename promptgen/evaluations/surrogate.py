@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -96,7 +97,7 @@ class Surrogate:
         inputs = latent @ self.basis
         if context is not None:
             inputs = torch.cat([inputs, context / self.context_scale], dim=1)
-        outputs = self.network(inputs.expand(self.network.members, -1, -1))
+        outputs: Tensor = self.network(inputs.expand(self.network.members, -1, -1))
         return outputs.softmax(dim=2) if self.kind == "probabilities" else outputs * self.spread + self.centre
 
 
@@ -115,7 +116,7 @@ class Ensemble(nn.Module):
         self.members = members
         sizes = [inputs, *[WIDTH] * LAYERS, outputs]
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for left, right in zip(sizes[:-1], sizes[1:], strict=True):
+        for left, right in pairwise(sizes):
             bound = 1 / math.sqrt(left)
             self.weights.append(torch.empty(members, left, right).uniform_(-bound, bound, generator=rng))
             self.biases.append(torch.empty(members, 1, right).uniform_(-bound, bound, generator=rng))
@@ -214,7 +215,7 @@ def _fit(
             known = direction.any(dim=2, keepdim=True)
             loss = loss + GRADIENT_WEIGHT * (known * error.square()).sum(dim=2).mean(dim=1).sum()
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
         schedule.step()
     return Surrogate(kind, directions, basis, context_scale, network.requires_grad_(False), centre, spread, math.nan)

@@ -22,11 +22,12 @@ import torch
 from torch import Tensor
 
 from promptgen.conditions import Condition
+from promptgen.evaluations.config import ROUNDS, Allotment
 from promptgen.evaluations.descent import Descent
 from promptgen.evaluations.landing import Residuals, one_hot, positive_shares, solve_multipliers
 from promptgen.evaluations.objective import Objective
 from promptgen.evaluations.proposal import Draw, Proposal
-from promptgen.evaluations.store import FORWARD_UNITS, GRADIENT_UNITS, Evaluations, EvaluationStore
+from promptgen.evaluations.store import Evaluations, EvaluationStore
 from promptgen.evaluations.surrogate import Surrogate, fit_surrogate
 from promptgen.flows.chained import ChainedGenerator, base_of
 from promptgen.flows.fit import Fit, fit_statistics
@@ -36,9 +37,6 @@ from promptgen.labels import FeatureKind
 from promptgen.metrics.estimate import Vector
 from promptgen.seeding import derive, stream
 from promptgen.tracking import NullTracker, Tracker
-
-ROUNDS = 2
-"""Most rounds in which the surrogate is refined."""
 
 FRESH = 0.9
 """Fraction of a round that the flow draws; the rest comes from the distribution that it starts from."""
@@ -58,40 +56,6 @@ DENSE = 0.75
 
 RECORD_EVERY = 10
 """Optimiser steps between two rows of the history."""
-
-
-@dataclass(frozen=True)
-class Allotment:
-    """Images of each stage of a training.
-
-    Attributes:
-        explore: from the distribution that the flow starts from, with gradients if the features have any.
-        refine: of each round from the flow, likewise.
-        land: for the correction of predicted shares, without gradients; 0 without target shares.
-        fit: for the final fit, without gradients.
-    """
-
-    explore: int
-    refine: int
-    land: int
-    fit: int
-
-    @classmethod
-    def of(cls, units: int, fit: int, *, differentiable: bool, lands: bool) -> Allotment:
-        """Divide a budget: after `fit`, equal parts for exploring, refining and, towards target shares, landing.
-
-        Args:
-            units: the budget, in forward passes.
-            fit: images of the final fit.
-            differentiable: whether exploring and refining take gradients, which triple the cost of an image.
-            lands: whether there are target shares.
-
-        Example:
-            >>> Allotment.of(8192, 1024, differentiable=True, lands=False)
-            Allotment(explore=1194, refine=597, land=0, fit=1024)
-        """
-        part, cost = (units - fit) // (3 if lands else 2), GRADIENT_UNITS if differentiable else FORWARD_UNITS
-        return cls(part // cost, part // (cost * ROUNDS), part if lands else 0, fit)
 
 
 @dataclass(frozen=True)
@@ -305,14 +269,14 @@ class Trainer:
             return
         with torch.no_grad():
             predicted = self.surrogate(self.start.draw(LARGE, "tilt").base)
-        counted = self.target.counted(predicted)
+        counted = self.target.counted(predicted).double().cpu().numpy()
         shares = positive_shares(self.target.shares - self.offset - self.known_error)
         beta = -self.objective.coefficients.double().cpu().numpy()
-        beta = solve_multipliers(*(part.double().cpu().numpy() for part in (predicted, counted)), shares, beta)
+        beta = solve_multipliers(predicted.double().cpu().numpy(), counted, shares, beta)
         self.objective = self.objective.with_coefficients(-torch.as_tensor(beta).to(self.objective.coefficients))
 
     def correct(self, name: str) -> None:
-        """Make up for the shares that the flow misses, since it cannot follow the tilt exactly; keep the closest flow."""
+        """Make up for the shares that the flow misses, as it cannot follow the tilt exactly; keep the closest flow."""
         assert self.target is not None
         closest, least = self.flow.state_dict(), math.inf
         for correction in range(CORRECTIONS + 1):
@@ -376,12 +340,12 @@ class Trainer:
         self.record(row)
         return fit, expected.ess_fraction
 
-    def note_step(self, loss: float) -> None:
+    def note_step(self, loss: float, done: int, total: int) -> None:
         """Count an optimiser step and record its loss now and then."""
         self.step += 1
         if self.step % RECORD_EVERY == 0:
             self.record({"loss": loss})
-        self.tracker.progress(self.step, self.step, f"flow on the surrogate, loss {loss:.3f}")
+        self.tracker.progress(done, total, f"flow on the surrogate, loss {loss:.3f}")
 
     def record(self, row: dict[str, float]) -> None:
         """Add a row to the history and send it to the tracker."""

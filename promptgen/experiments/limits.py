@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from promptgen.config.params import Params
 from promptgen.doctor import memory_bytes
 from promptgen.errors import ConfigError
+from promptgen.evaluations.config import GRADIENT_UNITS, ReuseConfig
 from promptgen.experiments.plan import FLOW_BYTES
 from promptgen.flows.config import TrainingConfig
 
@@ -59,7 +60,12 @@ def _needs(params: Params, dim: int, pixels: int) -> Iterator[tuple[str, int]]:
             yield f"{section}.training.{key}", needed
 
 
-def _training_needs(training: TrainingConfig, dim: int, pixels: int) -> Iterator[tuple[str, int]]:
+def _training_needs(training: ReuseConfig | TrainingConfig, dim: int, pixels: int) -> Iterator[tuple[str, int]]:
+    if isinstance(training, ReuseConfig):
+        if training.budget.images:  # every record holds its latent, and some a gradient
+            yield f"budget.images: {training.budget.images}", training.budget.images // GRADIENT_UNITS * dim * NUMBER
+        yield f"micro_batch: {training.micro_batch}", training.micro_batch * (dim + pixels) * NUMBER
+        return
     yield f"steps: {training.steps}", training.steps * ROW
     yield f"batch: {training.batch}", training.batch * NUMBER
     yield (

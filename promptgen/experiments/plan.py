@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 from promptgen.config.draws import Draw, confirming, fitting, measuring
 from promptgen.config.params import Params, PassKind
 from promptgen.config.spec import Shape
+from promptgen.evaluations.config import ROUNDS, Allotment, ReuseConfig
 from promptgen.flows.config import TrainingConfig
 from promptgen.model_files.cards import Card, Cost, find_card
 from promptgen.model_files.pins import read_pins
@@ -117,7 +118,7 @@ class PlannedPass:
 
     number: int
     kind: PassKind
-    training: TrainingConfig | None
+    training: ReuseConfig | TrainingConfig | None
     usage: dict[str, Usage]
     training_mib: Estimate | None
     measuring_mib: Estimate
@@ -203,8 +204,11 @@ def usage_of_pass(params: Params, number: int) -> dict[str, Usage]:
     """
     kind, usage = params.kind_of(number), dict[str, Usage]()
     if kind == "debias":
-        usage["multipliers"] = _seen(params, [fitting(params)])
-    if training := params.training_of(number):
+        usage["multipliers"] = _seen(params, [fitting(params, number)])
+    training = params.training_of(number)
+    if isinstance(training, ReuseConfig):
+        usage |= _reuse(params, number, training)
+    elif training:
         dual = params.debias.dual if kind == "debias" else None
         fixed_from = dual.phases(training.steps)[1] if dual else 0
         for purpose, samples in training.samples(params.evaluation.fit_samples, fixed_from).items():
@@ -216,6 +220,32 @@ def usage_of_pass(params: Params, number: int) -> dict[str, Usage]:
     if number == params.last_measured_pass and params.stops_by_count:
         usage["confirming"] = _seen(params, [confirming(params)])
     return usage
+
+
+def _reuse(params: Params, number: int, training: ReuseConfig) -> dict[str, Usage]:
+    """Return the images of a training on evaluations, by purpose; nothing if the budget is in minutes."""
+    if training.budget.images is None:
+        return {}
+    debiases = params.kind_of(number) == "debias"
+    specs = [params.debias.classifier] if debiases or not params.control else list(params.control.energies.values())
+    differentiable = all(spec.differentiable for spec in specs)
+    allotment = Allotment.of(
+        training.budget.images, params.evaluation.fit_samples, differentiable=differentiable, lands=debiases
+    )
+    views = views_of_pass(params, number)
+    if not debiases and params.stops_by_count:  # the classifier reads each image, for the passes that follow
+        views.update({name: 1 for name in params.debias.classifier.names() if name not in views})
+    purposes = {
+        "exploring": (allotment.explore, differentiable),
+        "refining": (ROUNDS * allotment.refine, differentiable),
+        "landing": (allotment.land, False),
+        "judging the fit": (allotment.fit, False),
+    }
+    return {
+        purpose: {name: Images(n * times, n * times * gradient) for name, times in views.items()}
+        for purpose, (n, gradient) in purposes.items()
+        if n
+    }
 
 
 def views_of_pass(params: Params, number: int) -> Counter[str]:

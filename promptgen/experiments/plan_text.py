@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from promptgen.config.energies import ClipTextSpec
+from promptgen.evaluations.config import ReuseConfig
 from promptgen.experiments.plan import Estimate, Plan, PlannedFile, PlannedModel, PlannedPass
+from promptgen.flows.config import TrainingConfig
 from promptgen.words import listing
 
 
@@ -13,7 +15,8 @@ def plan_text(plan: Plan) -> str:
     """Return the plan in words and tables."""
     lines = [
         f"{plan.params.experiment}{f': {plan.about}' if plan.about else ''}",
-        "A plan: nothing is fetched, built or written. Counts are exact; memory and arithmetic are estimates.",
+        "A plan: nothing is fetched, built or written. Counts are the most that are needed; memory and arithmetic are "
+        "estimates.",
         *_section("Generator", _generator(plan)),
         *_section("Models", (line for model in plan.models for line in _model(model))),
         *_section("Passes", (line for planned in plan.passes for line in _pass(plan, planned))),
@@ -67,12 +70,20 @@ def _state(file: PlannedFile) -> str:
 def _pass(plan: Plan, planned: PlannedPass) -> Iterator[str]:
     yield f"{planned.number}  {_goal(plan, planned)}"
     if training := planned.training:
-        parts = f", {training.at_once} at a time" if training.at_once != training.batch else ""
-        yield f"     {training.steps:,} optimiser steps x {training.batch} samples{parts}"
+        yield f"     {_training(training)}"
     for purpose, usage in planned.usage.items():
         images = usage[plan.params.generator.name]
         gradient = f", {images.backward:,} with gradient" if images.backward else ""
         yield f"     {purpose}: {images.forward:,} images{gradient}"
+
+
+def _training(training: ReuseConfig | TrainingConfig) -> str:
+    if isinstance(training, ReuseConfig):
+        images, minutes = training.budget.images, training.budget.minutes
+        most = f"{images:,} images; one with gradient counts as three" if images else f"{minutes:g} minutes of images"
+        return f"evaluations are kept and used again, at most {most}; {training.at_once} at a time"
+    parts = f", {training.at_once} at a time" if training.at_once != training.batch else ""
+    return f"{training.steps:,} optimiser steps x {training.batch} samples{parts}"
 
 
 def _goal(plan: Plan, planned: PlannedPass) -> str:

@@ -43,14 +43,15 @@ class FlowConfig(Section):
 
 
 class TrainingConfig(Section):
-    """How to train a flow.
+    """How to train a flow on its own samples, each of which is used once.
 
     Attributes:
+        method: "on_policy" uses the path gradient, "plain" the gradient of the published method; see
+            `promptgen.flows.objective.reverse_kl`.
         steps: number of optimiser steps.
         batch: samples per step.
         learning_rate: learning rate of Adam at the first step; decays linearly to zero.
         clip: largest gradient norm; longer gradients are scaled down.
-        estimator: gradient estimator, "path" or "plain"; see `promptgen.flows.objective.reverse_kl`.
         checkpoint_every: steps between two states on disk.
         validate_every: steps between two held-out estimates of the loss.
         validation_samples: samples per held-out estimate, always from the same noise.
@@ -58,15 +59,20 @@ class TrainingConfig(Section):
             and changes the result by rounding only, unless an energy is stochastic.
     """
 
+    method: Literal["on_policy", "plain"] = "on_policy"
     steps: int = Field(ge=1)
     batch: int = Field(ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
     clip: float = Field(default=1.0, gt=0)
-    estimator: Estimator = "path"
     checkpoint_every: int = Field(default=50, ge=1)
     validate_every: int = Field(default=50, ge=1)
     validation_samples: int = Field(default=256, ge=1)
     micro_batch: int | None = Field(default=None, ge=1)
+
+    @property
+    def estimator(self) -> Estimator:
+        """Gradient estimator."""
+        return "path" if self.method == "on_policy" else "plain"
 
     @property
     def at_once(self) -> int:

@@ -84,6 +84,7 @@ class Flow(nn.Module):
         self.register_buffer("context_scale", torch.tensor(largest, dtype=dtype), persistent=False)
         scale = torch.ones(dim) if scale is None else scale.detach().clone()
         rng = stream(seed, "flow")
+        blocks: list[nn.Module]
         if directions is not None:
             blocks = [_Subspace(dim, self.config, directions, self.context_dim, rng)]
         elif self.config.parts is None:

@@ -1,0 +1,104 @@
+"""The store of evaluations of an experiment: where it lies, what it holds, and under which names."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import Tensor
+
+from promptgen.config.build import identities
+from promptgen.config.params import Control
+from promptgen.config.spec import ModelBase, Spec
+from promptgen.energies.base import Sample
+from promptgen.errors import DataError
+from promptgen.evaluations.store import Evaluations, EvaluationStore
+from promptgen.files import fingerprint, read_json, write_json
+from promptgen.flows.chained import base_of
+from promptgen.generators.base import Generator
+from steps.shared.common import Pass
+from steps.shared.manifest import StepFolder
+
+FOLDER_NAME = "evaluations"
+LIST_NAME = "evaluations.json"
+VERSION = 1
+DIGITS = 16
+"""Hexadecimal digits of a checksum in the names of folders and outputs."""
+
+logger = logging.getLogger("promptgen")
+
+
+def open_store(
+    run_pass: Pass, generator: Generator, outputs: Mapping[str, Callable[[Sample], Tensor]], *, step: str, batch: int
+) -> EvaluationStore:
+    """Return the store of an experiment; generators with other weights or settings have folders of their own.
+
+    Args:
+        run_pass: the pass that evaluates.
+        generator: the generator, or a chain on it.
+        outputs: as of `promptgen.evaluations.store.EvaluationStore`.
+        step: name of the step that evaluates.
+        batch: images at a time.
+
+    Raises:
+        DataError: the folder holds evaluations of another generator.
+    """
+    spec, project = run_pass.params.generator, run_pass.project
+    identity = {
+        "generator": json.dumps(spec.model_dump(mode="json"), sort_keys=True),
+        **identities([spec], project.models),
+    }
+    return EvaluationStore(
+        base_of(generator),
+        outputs,
+        folder=project.artifacts / FOLDER_NAME / fingerprint(identity, {}, VERSION)[:DIGITS],
+        identity=identity,
+        user=f"pass-{run_pass.number}/{step}",
+        seed=run_pass.params.seed,
+        batch=batch,
+    )
+
+
+def classifier_output(run_pass: Pass) -> str:
+    """Return the name of the output that holds what the classifier reads."""
+    return _output(run_pass, "classifier", run_pass.params.debias.classifier)
+
+
+def energy_outputs(run_pass: Pass, control: Control) -> dict[str, str]:
+    """Return the name of the output of each energy, without its weight, by the energy's name."""
+    return {name: _output(run_pass, name, spec, control.box.names) for name, spec in control.energies.items()}
+
+
+def _output(run_pass: Pass, name: str, spec: Spec, condition: Sequence[str] = ()) -> str:
+    """Return a name that changes with everything that the output depends on."""
+    exclude = None if isinstance(spec, ModelBase) else {"weight"}
+    params = {"spec": spec.model_dump(mode="json", exclude=exclude), "condition": list(condition)}
+    return f"{name}@{fingerprint(params, identities([spec], run_pass.project.models), VERSION)[:DIGITS]}"
+
+
+def list_evaluations(folder: StepFolder, evaluations: Sequence[Evaluations]) -> None:
+    """Write the addresses of evaluations, in order, for later passes."""
+    write_json(folder.path / LIST_NAME, [address for part in evaluations for address in part.addresses])
+
+
+def listed_evaluations(run_pass: Pass, step: str, store: EvaluationStore, like: Tensor) -> list[Evaluations]:
+    """Return the evaluations that a step of a pass listed; none if it listed none.
+
+    Raises:
+        DataError: an evaluation is missing, or the list is damaged.
+    """
+    path = run_pass.folder(step) / LIST_NAME
+    if not path.is_file():
+        return []
+    addresses = read_json(path)
+    if not isinstance(addresses, list) or not all(isinstance(address, str) for address in addresses):
+        raise DataError(f"{path} is not a list of evaluations; remove the folder and run the step again")
+    return store.load(addresses, like)
+
+
+def log_reuse(store: EvaluationStore) -> None:
+    """Log how many evaluations did not have to be made."""
+    spending = store.spending
+    if spending.cached:
+        logger.info("%s of %s evaluations reused", f"{spending.cached:,}", f"{spending.asked:,}")
