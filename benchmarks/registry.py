@@ -9,6 +9,7 @@ from benchmarks.methods.latent_langevin import sample_latents
 from benchmarks.methods.on_policy import train_on_policy
 from benchmarks.methods.prior import weigh_prior
 from benchmarks.methods.published import train_as_published
+from benchmarks.methods.reuse import train_on_records
 from benchmarks.run import Method
 
 
@@ -30,6 +31,7 @@ class Entry:
 
 
 METHODS: Mapping[str, Entry] = {
+    "reuse": Entry(train_on_records, "evaluations reused (ours)", {64: 8_192, 512: 8_192, 4096: 8_192}),
     "prior": Entry(weigh_prior, "prior, weighted", {64: 32_768, 512: 32_768, 4096: 8_192}),
     "langevin": Entry(sample_latents, "Langevin on a latent network", {64: 8_192, 512: 8_192, 4096: 8_192}),
     "on_policy": Entry(train_on_policy, "on-policy path gradient", {64: 65_536, 512: 65_536, 4096: 65_536}),

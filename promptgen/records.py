@@ -6,13 +6,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol, Self, get_args
+from typing import Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from promptgen.errors import DataError
+from promptgen.figures import Difference as Difference
+from promptgen.figures import Distance as Distance
+from promptgen.figures import Figure as Figure
+from promptgen.figures import Fit as Fit
+from promptgen.figures import Interval as Interval
+from promptgen.figures import Record as Record
+from promptgen.figures import Reuse as Reuse
 
 Source = Literal["classifier", "judge", "truth"]
 SOURCES: tuple[Source, ...] = get_args(Source)
@@ -20,123 +25,6 @@ SOURCES: tuple[Source, ...] = get_args(Source)
 
 TRUSTED: tuple[Source, ...] = ("judge", "classifier", "truth")
 """The readers, the most trusted first: where a single number is shown, it is that of the first one that has it."""
-
-
-class Estimate(Protocol):
-    """A number with the ends of its confidence interval, such as `promptgen.metrics.estimate.Estimate`."""
-
-    @property
-    def value(self) -> float:
-        """The number."""
-
-    @property
-    def low(self) -> float:
-        """Lower end of the interval."""
-
-    @property
-    def high(self) -> float:
-        """Upper end of the interval."""
-
-
-class Record(BaseModel):
-    """Base of the records: frozen, and strict about unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
-
-    @classmethod
-    def parse(cls, content: Any, origin: str) -> Self:
-        """Return the record that a JSON file holds.
-
-        Args:
-            content: decoded JSON.
-            origin: name of the file, for errors.
-
-        Raises:
-            DataError: a key is missing, unknown or ill-typed, or the parts contradict each other.
-        """
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            place = ".".join(str(part) for part in first["loc"]) or "content"
-            raise DataError(f"{origin}: {place}: {first['msg']}; run the loop again to write it anew") from error
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON content; `parse` reads it back."""
-        return self.model_dump(mode="json", by_alias=True)
-
-
-class Figure(Record):
-    """A measured number."""
-
-    value: float
-
-    @property
-    def parts(self) -> dict[str, float]:
-        """The number and what stands beside it, by name: ``value`` and, for an interval, ``low`` and ``high``."""
-        return {name: float(part) for name, part in self if isinstance(part, int | float)}
-
-
-class Interval(Figure):
-    """A measured number with the ends of its confidence interval.
-
-    Example:
-        >>> Interval(value=0.5, low=0.4, high=0.6).contains(0.45)
-        True
-    """
-
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, estimate: Estimate) -> Self:
-        """Return an estimate as a part of a record.
-
-        Raises:
-            DataError: it is not finite.
-        """
-        numbers = {name: float(getattr(estimate, name)) for name in cls.model_fields}
-        if not all(map(math.isfinite, numbers.values())):
-            raise DataError(
-                f"expected a finite number with a finite interval, got {numbers}; check what the models return"
-            )
-        return cls(**numbers)
-
-    def contains(self, number: float) -> bool:
-        """Tell whether `number` lies within the interval."""
-        return self.low <= number <= self.high
-
-    def overlaps(self, other: Interval) -> bool:
-        """Tell whether the two intervals share a point."""
-        return self.low <= other.high and other.low <= self.high
-
-
-class Difference(Interval):
-    """A difference with its interval, and the two-sided p-value of there being none."""
-
-    p_value: float
-
-
-class Distance(Figure):
-    """A distance without an interval, and what chance alone would show on average."""
-
-    chance: float
-
-
-class Fit(Record):
-    """How well a flow follows the distribution it was trained for; see `promptgen.flows.fit`."""
-
-    ess_fraction: Interval
-    log_z: Interval
-    kl_gap: Interval
-    tail_index: float | None
-    trust: Literal["good", "usable", "not to be trusted"]
-    n: int = Field(gt=0)
-
-    @property
-    def log_z_bound(self) -> float:
-        """Lower bound of log Z, the mean log weight, nats."""
-        return self.log_z.value - self.kl_gap.value
 
 
 class Bias(Record):
@@ -158,6 +46,8 @@ class ReaderBias(Bias):
 
     Attributes:
         counts: samples of each class.
+        simultaneous: shares with intervals that hold together at the confidence level, which the stopping rule uses;
+            None for an attribute that is only watched.
         soft: the same figures from mean probabilities; None if the reader gives none.
         corrected: shares without the reader's known errors; None if they are not known.
         uncorrectable: classes whose counts no true shares could have given, so that the reader's confusion table does
@@ -165,6 +55,7 @@ class ReaderBias(Bias):
     """
 
     counts: dict[str, int]
+    simultaneous: dict[str, Interval] | None = None
     soft: Bias | None = None
     corrected: dict[str, Interval] | None = None
     uncorrectable: list[str] = Field(default_factory=list)
@@ -196,7 +87,7 @@ class AttributeBias(Record):
     @property
     def contains_target(self) -> bool:
         """Whether the count is on target, by the most trusted reader."""
-        return contains_target(self.trusted.shares, self.target)
+        return contains_target(self.trusted.simultaneous or self.trusted.shares, self.target)
 
     def share(self, source: Source, label: str) -> Interval | None:
         """Return the share of `label` as counted by `source`; None when that one did not count."""
@@ -350,12 +241,14 @@ class PassRecord(Measurement):
     Attributes:
         changes: as of `Verdict`.
         fit: how well the flow fits; None for the generator itself.
+        reuse: what its training on evaluations took; None for another method, and for the generator itself.
         seconds: time of each step.
         generator_evaluations: images made, ``forward``, and those that a gradient went through, ``backward``.
     """
 
     changes: list[Change]
     fit: Fit | None
+    reuse: Reuse | None = None
     seconds: dict[str, float]
     generator_evaluations: dict[str, int]
 

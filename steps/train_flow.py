@@ -234,8 +234,13 @@ def _reuse(run_pass: Pass, plan: Plan, folder: StepFolder, tracker: Tracker) -> 
     spending = store.spending
     result: Result = {
         "fit": training.fit.as_dict(params.evaluation.confidence),
-        "surrogate": {"error": training.surrogate_error, "expected_ess": training.expected_ess},
-        "evaluations": {"units": spending.units, "budget": units, "used": sum(map(len, training.evaluations))},
+        "reuse": {
+            "units": spending.units,
+            "budget": units,
+            "used": sum(map(len, training.evaluations)),
+            "surrogate_error": training.surrogate_error,
+            "expected_ess": training.expected_ess,
+        },
         "seconds": training.seconds,
         "generator_evaluations": {"forward": spending.forward, "backward": spending.backward},
     }

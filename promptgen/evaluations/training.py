@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from promptgen.conditions import Condition
+from promptgen.devices import torch_threads
 from promptgen.evaluations.config import ROUNDS, Allotment
 from promptgen.evaluations.descent import Descent
 from promptgen.evaluations.landing import Residuals, one_hot, positive_shares, solve_multipliers
@@ -148,6 +149,12 @@ class Trainer:
             NonFiniteEnergyError: an output or its gradient is NaN or infinite.
             StorageError: an evaluation cannot be stored.
         """
+        self.threads = torch.get_num_threads()
+        with torch_threads(1):  # the networks are small, and rounding then does not depend on the number of cores
+            return self.train_in_one_thread(units, goal, fit_samples)
+
+    def train_in_one_thread(self, units: int, goal: float, fit_samples: int) -> ReuseTraining:
+        """Do the stages of the training; only images are made by several threads."""
         started = time.perf_counter()
         lands, differentiable = self.target is not None, self.objective.differentiable
         allotment = Allotment.of(units, fit_samples, differentiable=differentiable, lands=lands)
@@ -251,12 +258,14 @@ class Trainer:
     def evaluate(self, base: Tensor, context: Tensor | None, name: str, *, gradient: bool = False) -> Evaluations:
         """Return the true evaluations of base latents."""
         total = len(base)
-        return self.store.evaluate(
-            base,
-            context,
-            slope=self.objective.slope(total, stream(self.seed, "slope", name)) if gradient else None,
-            progress=lambda done: self.tracker.progress(done, total, f"images, {name}"),
-        )
+        slope = self.objective.slope(total, stream(self.seed, "slope", name)) if gradient else None
+        with torch_threads(self.threads):
+            return self.store.evaluate(
+                base,
+                context,
+                slope=slope,
+                progress=lambda done: self.tracker.progress(done, total, f"images, {name}"),
+            )
 
     def energy(self, draw: Draw) -> Tensor:
         """Return the predicted energy, nats, (B,)."""

@@ -91,6 +91,27 @@ def share_estimates(counts: ArrayLike, confidence: float = 0.95) -> list[Estimat
     return [wilson(float(count), float(checked.sum()), confidence) for count in checked]
 
 
+def simultaneous_estimates(counts: ArrayLike, confidence: float = 0.95) -> list[Estimate]:
+    """Return the share of each class with an interval, such that all intervals hold together at `confidence`.
+
+    Wilson intervals at a level that Bonferroni's inequality asks for. Two classes need no correction: the share of one
+    is 1 minus the share of the other, so both intervals hold or neither.
+
+    Args:
+        counts: number of samples per class, (K,).
+        confidence: probability that every interval contains its share.
+
+    Example:
+        >>> one, *_ = share_estimates([25, 25, 25, 25])
+        >>> together, *_ = simultaneous_estimates([25, 25, 25, 25])
+        >>> together.low < one.low < one.high < together.high
+        True
+    """
+    checked = check_counts(counts)
+    classes = len(checked) if len(checked) > 2 else 1
+    return share_estimates(checked, 1 - (1 - confidence) / classes)
+
+
 def soft_share_estimates(probabilities: ArrayLike, confidence: float = 0.95) -> list[Estimate]:
     """Return the mean probability of each class with its interval, from probability vectors (N, K).
 

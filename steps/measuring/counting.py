@@ -15,7 +15,7 @@ from promptgen.labels import classes, factors, knows, target_shares
 from promptgen.metrics.bias import DISTANCES, Bias, measure_bias, measure_soft_bias
 from promptgen.metrics.correction import corrected_shares, impossible_classes
 from promptgen.metrics.estimate import Estimate
-from promptgen.metrics.shares import class_counts, joint_labels
+from promptgen.metrics.shares import class_counts, joint_labels, simultaneous_estimates
 from promptgen.model_files.cards import find_card
 from promptgen.records import Bias as BiasRecord
 from promptgen.records import Count, Interval, ReaderBias, Source
@@ -91,6 +91,8 @@ def debias_count(run_pass: Pass, arrays: Arrays, readers: Mapping[Source, Attrib
             bias = bias_of_counts(counts, target, options)
             chance = bias.noise_floors  # the same by every reader
             more = _correction(run_pass, reader, counts, attributes)
+            together = simultaneous_estimates(list(counts.values()), options["confidence"])
+            more["simultaneous"] = by_label(list(counts), together)
             if soft and (probabilities := f"probability.{reader}") in arrays:
                 more["soft"] = soft_record(arrays[probabilities], list(counts), target, options)
             by[reader] = reader_record(counts, bias, **more)

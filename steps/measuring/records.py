@@ -65,6 +65,7 @@ def pass_record(run_pass: Pass, *, confirmed: bool = False) -> PassRecord:
             **results["evaluate"],
             "changes": results["estimate_bias"]["changes"],
             "fit": results.get("train_flow", {}).get("fit"),
+            "reuse": results.get("train_flow", {}).get("reuse"),
             "seconds": {step: round(manifest["seconds"], 3) for step, manifest in manifests.items()},
             "generator_evaluations": {
                 way: sum(counted.get(way, 0) for counted in evaluations) for way in ("forward", "backward")

@@ -31,7 +31,11 @@ def figures(record: PassRecord) -> dict[str, float]:
             "quality": (record.quality.figures if record.quality else {}) | identity,
             "control": {name: figure for name, figure in record.control.items() if name not in identity},
             "fit": dict(record.fit or {}),
-            "train": {"seconds": record.seconds, "evaluations": record.generator_evaluations},
+            "train": {
+                "seconds": record.seconds,
+                "evaluations": record.generator_evaluations,
+                "reuse": record.reuse.as_dict() if record.reuse else {},
+            },
         }
     )
     for source, reader in record.by.items():

@@ -30,7 +30,7 @@ def warnings(metrics: Metrics) -> list[str]:
     """Return the reasons to doubt the answer, a sentence each; empty if there are none."""
     sentences = [*_unconfirmed(metrics), *_request(metrics)]
     for record in metrics.passes:
-        sentences += [*_disagreements(metrics, record), *_loose_fit(record)]
+        sentences += [*_disagreements(metrics, record), *_loose_fit(record), *_distrusted(record)]
     return [*sentences, *_uncorrectable(metrics), *cost_warnings(metrics), *few_samples_warning(metrics)]
 
 
@@ -94,6 +94,17 @@ def _disagreements(metrics: Metrics, record: PassRecord) -> Iterator[str]:
                 reason = UNTRAINED if record.kind == "generator" and one == "classifier" else meaning
                 where = f"Pass {record.number}: {one} and {other} disagree on {class_name(*key)} beyond their intervals"
                 yield f"{where}, {percent(shares[one].value)} and {percent(shares[other].value)}: {reason}."
+
+
+def _distrusted(record: PassRecord) -> Iterator[str]:
+    """Yield a warning if the surrogate that the flow was trained on was wrong about it."""
+    if record.fit and record.reuse and not record.reuse.trusts(record.fit):
+        expected, true = record.reuse.expected_ess, record.fit.ess_fraction.value
+        yield (
+            f"Pass {record.number}: the surrogate cannot be trusted: it expects an effective sample size of "
+            f"{percent(expected)}, and the images have {percent(true)}. Raise training.budget, or set training.method "
+            "to on_policy."
+        )
 
 
 def _loose_fit(record: PassRecord) -> Iterator[str]:

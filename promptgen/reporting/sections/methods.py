@@ -41,7 +41,8 @@ def seeds(run: Run) -> str:
         f"All randomness follows from seed {run.settings.seed}. The seed of a stream is the SHA-256 of the seed of its "
         "pass and the stream’s name; the seed of a pass is that of the root seed and the number of the pass. No two "
         "passes and no two purposes share a sample. Samples are drawn from the streams “train”, “validate”, "
-        "“moments”, “evaluate”, “fit” and “confirm” of each pass. Differences between passes are resampled with the "
+        "“moments”, “evaluate”, “fit” and “confirm” of each pass, or, where evaluations are kept, from “explore”, "
+        "“round”, “land” and “fit” instead of the first three. Differences between passes are resampled with the "
         "root seed."
     )
 
@@ -50,6 +51,9 @@ def _counting(run: Run) -> Iterator[Method]:
     metrics, resamples = run.metrics, count(run.settings.bootstrap)
     n = _sizes([record.n for record in metrics.passes])
     yield Method("Shares", "Wilson’s score interval (1927), for each class separately.", n)
+    if len(metrics.target) > 2:
+        how = "As shares, at the level that makes all intervals hold together (Bonferroni). The loop ends by these."
+        yield Method("On target", how, n)
     if any(reader.soft for record in metrics.passes for reader in record.by.values()):
         how = (
             "Mean of the class probabilities. Interval: Wilson’s, with the sample size that gives a share the standard "

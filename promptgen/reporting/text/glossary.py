@@ -80,7 +80,7 @@ MEANINGS: Final[dict[str, str]] = {
     "Change": "Difference from the previous pass.",
     "p": "How often chance alone produces a difference at least this large if nothing has changed.",
     "changed": "Whether any share differs by more than chance explains. Not detecting a change does not rule it out.",
-    "On target": "Yes if the confidence interval of every share contains its target.",
+    "On target": "Yes if the confidence intervals of all shares, which hold together, contain their targets.",
     "Time": "Total of all steps of the pass.",
     # distances
     "KL, nats": "Distance of all shares from the target. 0 is the target; 60 : 40 instead of 50 : 50 is 0.020.",
@@ -98,6 +98,11 @@ MEANINGS: Final[dict[str, str]] = {
     "Effective samples": "Fraction of the sample that remains after weighting it to be exact. 100 % is a perfect fit.",
     "Tail index": "How far a few samples dominate: good up to 0.5, usable up to about 0.7, then unsure.",
     "The weights are": "The tail index in words.",
+    # reuse
+    "Units spent": "Cost of the images made for training, in images: one with a gradient counts as three.",
+    "Evaluations used": "Images that taught or checked the surrogate, those of earlier passes included.",
+    "Effective samples, expected": "What the surrogate expects. The true value is lower by what the surrogate misses.",
+    "Surrogate": "Trusted if the true value is at least half of the expected one.",
     # multipliers
     "Share before": "Share in the previous pass, as the classifier labels it.",
     "Multiplier, solved": "How strongly a class is favoured: its weight is multiplied by e to this power. 0: none.",
