@@ -12,6 +12,7 @@ from promptgen.errors import DataError
 from promptgen.finite import not_finite, require_finite, unclear
 from promptgen.labels import features, hard_labels, probabilities
 from promptgen.metrics.diversity import unit_vectors
+from promptgen.metrics.estimate import mean_interval
 from promptgen.metrics.features import check_features, image_features
 from promptgen.metrics.pose import euler_angles
 from promptgen.metrics.shares import check_probabilities
@@ -104,6 +105,12 @@ def test_metrics_name_the_bad_sample(value):
             check(rows)
     with pytest.raises(DataError, match="for sample 1"):
         euler_angles([torch.eye(3).tolist(), [[value] * 3] * 3])
+
+
+@bad
+def test_a_mean_names_the_bad_sample(value):
+    with pytest.raises(DataError, match="for sample 1"):
+        mean_interval([0.0, value], resamples=10, confidence=0.95, seed=0, name="x")
 
 
 @bad

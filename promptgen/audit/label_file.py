@@ -18,7 +18,7 @@ from promptgen.errors import DataError
 MOST_CLASSES = 50
 """Largest number of classes of a column that is counted without being asked for."""
 
-UNNAMED = re.compile(r"Unnamed: \d+")
+UNNAMED = re.compile(r"Unnamed: [\d.]+")
 """What pandas calls a column without a name."""
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")

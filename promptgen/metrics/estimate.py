@@ -98,11 +98,14 @@ def resampled_means(values: ArrayLike, resamples: int, seed: int, *names: str | 
         names: names of the stream; different names give independent draws.
 
     Raises:
+        DataError: a value is not finite; the message names the sample.
         TooFewSamplesError: there are no samples.
     """
     array, rng = np.asarray(values, dtype=np.float64), random_stream(seed, *names)
     if not len(array):
         raise TooFewSamplesError("a mean needs at least one sample, got none")
+    if (wrong := np.argwhere(~np.isfinite(array))).size:
+        raise DataError(f"a mean needs finite numbers, got {array[tuple(wrong[0])]} for sample {wrong[0][0]}")
     return np.stack([array[rng.integers(len(array), size=len(array))].mean(axis=0) for _ in range(resamples)])
 
 
@@ -110,6 +113,7 @@ def mean_interval(values: ArrayLike, *, resamples: int, confidence: float, seed:
     """Return the mean of values, (N,), with a bootstrap interval from the random stream `name`.
 
     Raises:
+        DataError: a value is not finite.
         TooFewSamplesError: there are no values.
     """
     low, high = quantiles(resampled_means(values, resamples, seed, name), confidence)

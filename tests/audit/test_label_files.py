@@ -64,6 +64,7 @@ WAYS = {
     "a note that few have": [PLAIN[0] + ",note", *(f"{line}," for line in PLAIN[1:-1]), PLAIN[-1] + ",odd"],
     "scores": [PLAIN[0] + ",scores", *(f'{line},"[0.1 0.{i // 2}\n 0.2]"' for i, line in enumerate(PLAIN[1:]))],
     "a score": [PLAIN[0] + ",score", *(f"{line},0.{i // 2}" for i, line in enumerate(PLAIN[1:]))],
+    "different line ends": [f"{line}\r" if i % 2 else line for i, line in enumerate(PLAIN)],
     "labels with commas": [f"{line.replace(',', ';')};\"a, b; c\"" for line in PLAIN],
 }  # fmt: skip
 
