@@ -30,7 +30,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 CONFIGURE = (ROOT / "docs" / "configure.md").read_text()
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 
-REPLACED = {"generator", "energies", "measure", "target", "models"}
+REPLACED = {"generator", "energies", "measure", "target", "models", "training"}
 """Keys whose content a block of YAML gives as a whole; the content of others is laid over that of params.yaml."""
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
@@ -192,13 +192,13 @@ def test_every_experiment_is_in_the_table_and_its_plan_reads_as_shown():
     page = ROOT / "docs" / "experiments.md"
     presets = read_presets(ROOT / "experiments")
     assert [name for name in presets if f"`{name}`" not in page.read_text()] == []
-    shown, _ = blocks(page, "text")
-    params = presets["text-baby"].params()
-    assert shown in plan_text(plan_of(params, ROOT / "no-models")) + "\n"
+    published, default, _ = blocks(page, "text")
+    for shown, params in (published, presets["text-baby"].params()), (default, load_params(ROOT / "params.yaml")):
+        assert shown in plan_text(plan_of(params, ROOT / "no-models")) + "\n"
 
 
 def test_the_own_experiment_shown_is_one(tmp_path):
-    _, family = blocks(ROOT / "docs" / "experiments.md", "text")
+    *_, family = blocks(ROOT / "docs" / "experiments.md", "text")
     (tmp_path / "defaults.yaml").write_text((ROOT / "experiments" / "defaults.yaml").read_text())
     (tmp_path / "mine.yaml").write_text(family)
     assert find_preset("text-smile", tmp_path).params().debias.max_passes == 1
