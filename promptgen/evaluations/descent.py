@@ -20,8 +20,9 @@ from promptgen.flows.fit import fit_statistics
 BATCH, CLIP = 256, 20.0
 """Samples in a step, and the largest norm of a gradient."""
 
-BLOCK_STEPS, MOST_BLOCKS = 200, 4
-"""Optimiser steps in a block; after each, the learning rate starts again from half its first value."""
+BLOCK_STEPS, FEW_BLOCKS, MOST_BLOCKS = 200, 2, 5
+"""Optimiser steps in a block, and most blocks of a quick and of a thorough descent; after each block, the learning rate
+starts again from half its first value."""
 
 LEARNING_RATE = 4e-3
 
@@ -31,10 +32,10 @@ WARM_UP = 0.3
 TAIL = 0.3
 """Last fraction of the steps, over which the parameters are averaged."""
 
-LEAST_GAIN = 0.1
-"""A further block follows if the last one closed at least this fraction of the gap."""
+LARGE_GAIN, LEAST_GAIN = 0.1, 0.03
+"""Fraction of the gap that a block has to close for another one to follow, in a quick and in a thorough descent."""
 
-NEGLIGIBLE_GAP = 0.02
+NEGLIGIBLE_GAP = 0.01
 """Gap, nats, below which no further block follows."""
 
 GAP_SAMPLES = 5_120
@@ -57,21 +58,23 @@ class Descent:
     energy: EnergyFunction
     report: Callable[[float, int, int], None]
 
-    def run(self, name: str, *, fresh: bool) -> None:
+    def run(self, name: str, *, fresh: bool = False, thorough: bool = False) -> None:
         """Do blocks of steps until they no longer close the gap to the surrogate's density.
 
         Args:
             name: name of the random streams.
             fresh: whether the flow is untrained, so that the energy has to grow slowly.
+            thorough: whether to go on until hardly anything is gained, for a flow that is to be used.
         """
-        last = math.inf
-        for block in range(MOST_BLOCKS):
+        most, least_gain = (MOST_BLOCKS, LEAST_GAIN) if thorough else (FEW_BLOCKS, LARGE_GAIN)
+        last = math.inf if fresh else self.gap()
+        for block in range(most):
             first = fresh and block == 0
             rate = LEARNING_RATE if first else LEARNING_RATE / 2
             self.steps(BLOCK_STEPS, rate, name, block, warm_up=WARM_UP if first else 0.0)
             gap = self.gap()
-            if gap < NEGLIGIBLE_GAP or gap > (1 - LEAST_GAIN) * last:
-                return
+            if gap < NEGLIGIBLE_GAP or gap > (1 - least_gain) * last:
+                break
             last = gap
 
     def steps(self, count: int, rate: float, *names: str | int, warm_up: float = 0.0) -> None:
@@ -85,7 +88,8 @@ class Descent:
         for step in range(count):
             draw = self.proposal.draw(BATCH, "descent", *names, step, path=True)
             heat = min(1.0, (step + 1) / max(1.0, warm_up * count))
-            loss = (draw.log_q - draw.log_p + heat * self.energy(draw)).mean()
+            divergence, energy = draw.log_q - draw.log_p, self.energy(draw)
+            loss = (divergence + heat * energy).mean()
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(parameters, CLIP)
@@ -93,7 +97,7 @@ class Descent:
             schedule.step()
             if step >= (1 - TAIL) * count:
                 average.update_parameters(flow)
-            self.report(loss.item(), step + 1, count)
+            self.report(float((divergence + energy).detach().mean()), step + 1, count)
         flow.load_state_dict(average.module.state_dict())
 
     @torch.no_grad()

@@ -27,8 +27,8 @@ Kind = Literal["values", "probabilities"]
 MEMBERS = 3
 """Networks in the ensemble; their mean predicts."""
 
-STEPS, BATCH, WIDTH, LAYERS, LEARNING_RATE, WEIGHT_DECAY = 600, 256, 96, 3, 3e-3, 1e-2
-GRADIENT_WEIGHT = 0.1
+STEPS, BATCH, WIDTH, LAYERS, LEARNING_RATE, WEIGHT_DECAY = 800, 128, 96, 3, 3e-3, 1e-2
+GRADIENT_WEIGHT = 0.05
 """Weight of the error of gradients relative to the error of values."""
 
 LEAST_EIGENVALUE = 2e-3

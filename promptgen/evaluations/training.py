@@ -42,10 +42,10 @@ from promptgen.tracking import NullTracker, Tracker
 FRESH = 0.9
 """Fraction of a round that the flow draws; the rest comes from the distribution that it starts from."""
 
-LARGE = 20_480
+LARGE = 40_960
 """Samples behind predicted shares; they make no image."""
 
-TOLERANCE = 0.002
+TOLERANCE = 0.003
 """Largest difference between expected and target shares that is left."""
 
 CORRECTIONS, CORRECTION_STEPS, CORRECTION_RATE, DAMPING = 4, 60, 1e-3, 0.7
@@ -142,7 +142,7 @@ class Trainer:
 
         Args:
             units: budget, in forward passes; an image with a gradient costs three.
-            goal: effective sample size, as a fraction, at which the surrogate needs no more refining.
+            goal: effective sample size, as a fraction, at which no further round follows.
             fit_samples: images of the final fit, which are part of the budget.
 
         Raises:
@@ -161,10 +161,9 @@ class Trainer:
         self.explore(allotment.explore)
         for number in range(ROUNDS):
             self.descend(f"round {number}", fresh=number == 0)
-            if self.refine(f"round {number + 1}", allotment.refine, goal):
+            if self.refine(f"round {number + 1}", allotment.refine) >= goal:
                 break
-        else:
-            self.descend(f"round {ROUNDS}")
+        self.descend("final", thorough=True)
         if lands:
             self.land(allotment.land)
         fit, expected_ess = self.measure(allotment.fit)
@@ -192,17 +191,17 @@ class Trainer:
         self.proposal = Proposal(self.generator, self.seed, self.flow, self.condition)
         self.descent = Descent(self.proposal, self.energy, self.note_step)
 
-    def descend(self, name: str, *, fresh: bool = False) -> None:
-        """Train the flow on the surrogate; with a target, until it has the target shares as far as is known."""
+    def descend(self, name: str, *, fresh: bool = False, thorough: bool = False) -> None:
+        """Train the flow on the surrogate; once residuals are known, until it has the target shares."""
         self.offset = np.zeros_like(self.offset)
         self.tilt()
-        self.descent.run(name, fresh=fresh)
-        if self.target is not None:
+        self.descent.run(name, fresh=fresh, thorough=thorough)
+        if self.residuals is not None:
             self.correct(name)
         self.observe(self.flow)
 
-    def refine(self, name: str, n: int, goal: float) -> bool:
-        """Evaluate fresh samples of the flow; return whether they fit well enough, else fit the surrogate again."""
+    def refine(self, name: str, n: int) -> float:
+        """Evaluate fresh samples of the flow and fit the surrogate again; return the effective sample size before."""
         cut = round(FRESH * n)
         with torch.no_grad():
             draw, start = self.proposal.draw(cut, name), self.start.draw(n - cut, name, "start")
@@ -211,10 +210,8 @@ class Trainer:
         evaluations = self.evaluate(base, context, name, gradient=True)
         fit, _ = self.note_fit(draw, evaluations)
         self.evaluations.append(evaluations)
-        if fit.ess_fraction >= goal:
-            return True
         self.fit_surrogate(name)
-        return False
+        return fit.ess_fraction
 
     def land(self, n: int) -> None:
         """Measure how far predicted shares are off, and train the flow for the corrected ones."""
