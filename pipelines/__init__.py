@@ -11,10 +11,16 @@ from pathlib import Path
 STARTED = time.monotonic()
 """When the process began to load the pipelines, to tell the time of work from all other time."""
 
+STEP_SECONDS: list[float] = []
+"""Duration of each step of the run in this process."""
+
 _SETTINGS = {
     # In the project, so that runs made without a server are there when one is started.
     "PREFECT_HOME": str(Path(__file__).resolve().parent.parent / ".prefect"),
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    # A server on this machine answers at once; one that hangs would hold each step for a minute.
+    "PREFECT_API_REQUEST_TIMEOUT": "15",
+    "PREFECT_CLIENT_MAX_RETRIES": "2",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "true",
 }

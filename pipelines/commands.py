@@ -18,9 +18,9 @@ def run(words: Sequence[str]) -> None:
     )
     add_experiment(parser)
     options = parser.parse_args(words)
-    from pipelines import debias
+    from pipelines import run
 
-    debias.run(options.params, options.experiment)
+    run.run(options.params, options.experiment)
 
 
 def ui(words: Sequence[str]) -> None:

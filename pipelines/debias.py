@@ -10,21 +10,14 @@ if __name__ == "__main__":  # before the imports below, so that help and wrong a
 
     run_as("run")
 
-import time
 from typing import Any
 
-import httpx
 from prefect import flow
 from prefect.runtime import flow_run
 
-import pipelines
 from pipelines.loop import Loop
-from pipelines.servers import end_on_sigterm
-from pipelines.tasks import confirm, estimate_bias, evaluate, fit_moments, quiet_errors, sample, train_flow
-from promptgen.errors import PromptGenError
+from pipelines.tasks import confirm, estimate_bias, evaluate, fit_moments, sample, train_flow
 from promptgen.records import Confirmation
-from steps import check
-from steps.measuring.records import write_timing
 from steps.shared.common import Project
 
 
@@ -42,7 +35,7 @@ def debias(params_path: str = "params.yaml", experiment: str | None = None) -> d
     has ended the loop, the last pass is counted once more, on fresh samples, whatever comes of it.
 
     Returns:
-        `stopped` (why), `passes` (how many), `metrics` (the file with all figures), `spent` (seconds in steps).
+        `stopped` (why), `passes` (how many), `metrics` (the file with all figures).
     """
     with Loop(Project.load(params_path, experiment)) as loop:
         for run_pass in loop.passes():
@@ -62,33 +55,3 @@ def debias(params_path: str = "params.yaml", experiment: str | None = None) -> d
             if stop:
                 break
         return loop.finish(run_pass, stop)
-
-
-def run(params_path: str, experiment: str | None) -> None:
-    """Check the experiment, run the loop, and record how long it took.
-
-    Raises:
-        PromptGenError: the experiment has a mistake, or Prefect's server does not answer.
-    """
-    project = Project.load(params_path, experiment)
-    check.run(project)  # before Prefect starts, which takes seconds
-    quiet_errors()
-    end_on_sigterm()
-    try:
-        outcome = debias(params_path, experiment)
-    except (httpx.HTTPError, RuntimeError) as error:
-        _explain(error)
-        raise
-    write_timing(project, time.monotonic() - pipelines.STARTED, outcome["spent"])
-
-
-def _explain(error: Exception) -> None:
-    """Raise what is behind an error that Prefect has ended with, if that is Ctrl-C or a server that does not answer."""
-    behind: BaseException | None = error
-    while behind is not None:
-        if isinstance(behind, KeyboardInterrupt):  # which has ended Prefect's temporary server, too
-            raise KeyboardInterrupt from error
-        behind = behind.__context__
-    if isinstance(error, httpx.HTTPError) or "reach API" in str(error):
-        message = f"Prefect's server does not answer ({error}); when it does, the same command goes on"
-        raise PromptGenError(message) from error

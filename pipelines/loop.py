@@ -10,7 +10,8 @@ from typing import Any, Self
 
 from prefect.runtime import flow_run
 
-from pipelines.summary import show_grid, show_summary
+from pipelines.connection import is_temporary
+from pipelines.summary import in_flow_run, show_grid, show_summary
 from promptgen.files import folder_lock
 from promptgen.records import Confirmation, PassRecord
 from steps.measuring.records import pass_record, write_metrics
@@ -28,13 +29,11 @@ class PassRun:
     Attributes:
         journal: where they record.
         name: of the pass's run in the journal.
-        spent: seconds in steps.
         confirmation: the confirming count of the pass; None if there is none yet.
     """
 
     def __init__(self, journal: Journal, name: str) -> None:
         self.journal, self.name = journal, name
-        self.spent = 0.0
         self.confirmation: Confirmation | None = None
 
 
@@ -47,15 +46,14 @@ class Loop:
 
     def __init__(self, project: Project) -> None:
         self.project = project
-        self._spent = 0.0
         self._records: list[PassRecord] = []
         self._confirmation: Confirmation | None = None
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
         project = self.project
-        tags = {"prefect.flow_run.id": str(flow_run.id)}
-        if str(flow_run.ui_url).startswith("http"):  # without a server it has an address without a host
+        tags = {"prefect.flow_run.id": str(flow_run.id)} if in_flow_run() else {}
+        if tags and not is_temporary():
             tags["prefect.flow_run.url"] = str(flow_run.ui_url)
         with ExitStack() as stack:
             stack.enter_context(folder_lock(project.artifacts))
@@ -82,7 +80,6 @@ class Loop:
         with journal.run_pass(number, run_pass.kind) as name:
             run = PassRun(journal, name)
             yield run
-            self._spent += run.spent
             self._confirmation = run.confirmation or self._confirmation
             record = pass_record(run_pass, confirmed=run.confirmation is not None)
             self._records.append(record)
@@ -102,7 +99,7 @@ class Loop:
             stopped: why it stops.
 
         Returns:
-            `stopped`, `passes` (how many), `metrics` (the file), `spent` (seconds in steps).
+            `stopped`, `passes` (how many), `metrics` (the file).
 
         Raises:
             StorageError: something cannot be written or removed.
@@ -113,4 +110,4 @@ class Loop:
         logger.info("stopped after pass %d: %s", last.number, stopped)
         show_summary(self.project, metrics)
         place = metrics.relative_to(self.project.root).as_posix()
-        return {"stopped": stopped, "passes": len(self._records), "metrics": place, "spent": self._spent}
+        return {"stopped": stopped, "passes": len(self._records), "metrics": place}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -11,16 +12,20 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipelines import guard
 from promptgen.errors import PromptGenError
 from steps.recording.mlflow_store import artifact_location, tracking_uri
 
 HOST = "127.0.0.1"
 STARTUP_SECONDS = 180.0
 STOP_SECONDS = 15.0
+STARTUP_VARIABLE = "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"
+ERROR_LINE = re.compile(r"[\w.]+(Error|Exception): ")
+"""How Python's tracebacks end."""
 
 
 @dataclass(frozen=True)
@@ -63,30 +68,49 @@ class Server:
             )
 
     @contextmanager
-    def running(self) -> Iterator[None]:
-        """Start the server for the length of a block.
+    def running(self, log: Path | None = None) -> Iterator[None]:
+        """Start the server for the length of a block. It also ends when this process is killed.
+
+        Args:
+            log: file that gets what the server says; None leaves it on the terminal.
 
         Raises:
             PromptGenError: the port is in use, or the server does not come up.
+            OSError: the log cannot be written.
         """
         self.require_port()
-        process = subprocess.Popen(self.command, env={**os.environ, **self.environment}, start_new_session=True)
-        try:
-            self._wait(process)
+        with ExitStack() as stack:
+            output = stack.enter_context(log.open("wb")) if log else None
+            process = subprocess.Popen(
+                [sys.executable, guard.__file__, *self.command],
+                env={**os.environ, **self.environment},
+                start_new_session=True,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+            )
+            stack.callback(stop, process)
+            self._wait(process, log)
             yield
-        finally:
-            stop(process)
 
-    def _wait(self, process: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + STARTUP_SECONDS
+    def _wait(self, process: subprocess.Popen[bytes], log: Path | None) -> None:
+        seconds = float(os.environ.get(STARTUP_VARIABLE) or STARTUP_SECONDS)
+        deadline = time.monotonic() + seconds
         while not self.answers():
             if process.poll() is not None:
-                raise PromptGenError(f"{self.name} ended with status {process.returncode}: read what it says above")
+                reason = last_line(log) if log else "read what it says above"
+                raise PromptGenError(f"{self.name} ended with status {process.returncode}: {reason}")
             if time.monotonic() > deadline:
-                raise PromptGenError(
-                    f"{self.name} did not answer at {self.url} within {STARTUP_SECONDS:.0f} s: try again"
-                )
+                raise PromptGenError(f"{self.name} did not answer at {self.url} within {seconds:.0f} s")
             time.sleep(0.2)
+
+
+def temporary_prefect(port: int) -> Server:
+    """Return Prefect's server for the length of a run: without pages, as Prefect itself would start it."""
+    command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+    command += ["--host", HOST, "--port", str(port), "--log-level", "error", "--lifespan", "on"]
+    environment = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+    return Server("Prefect's server", port, command, "/api/health", environment)
 
 
 def prefect_server(port: int) -> Server:
@@ -124,8 +148,24 @@ def port_in_use(port: int) -> bool:
         return probe.connect_ex((HOST, port)) == 0
 
 
+def free_port() -> int:
+    """Return a port of the loopback address on which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def last_line(log: Path) -> str:
+    """Return the last line of a server's log that is the message of an error, or else its last line."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if ERROR_LINE.match(line)]
+    return (errors or lines or ["it says nothing"])[-1][:300]
+
+
 def stop(process: subprocess.Popen[bytes]) -> None:
     """End a process that was started in a session of its own, with all that it has started."""
+    if process.stdin is not None:
+        process.stdin.close()
     if process.poll() is None:
         process.terminate()
         try:

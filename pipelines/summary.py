@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import base64
 import logging
+import math
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 from prefect.artifacts import create_image_artifact, create_markdown_artifact
+from prefect.context import FlowRunContext
 
 from promptgen.files import read_json
 from promptgen.records import Confirmation, Count, Metrics, PassRecord
@@ -20,21 +25,44 @@ from steps.shared.common import Pass, Project
 logger = logging.getLogger("promptgen")
 
 
+PAUSE = 60.0
+"""Seconds without artifacts after one that Prefect did not take, since each can take as long as the client waits."""
+
+_failed = -math.inf
+
+
+def in_flow_run() -> bool:
+    """Return whether Prefect runs the loop."""
+    return FlowRunContext.get() is not None
+
+
+def show(create: Callable[[], object]) -> object:
+    """Return what creating an artifact in Prefect returns; None where Prefect does not run the loop or has gone."""
+    global _failed
+    if not in_flow_run() or time.monotonic() - _failed < PAUSE:
+        return None
+    try:
+        return create()
+    except (httpx.HTTPError, RuntimeError) as error:
+        _failed = time.monotonic()
+        logger.debug("Prefect did not take an artifact: %s", error)
+        return None
+
+
 def show_grid(run_pass: Pass) -> None:
     """Show the sample grid of a pass as an image artifact that holds the picture itself."""
     picture = base64.b64encode((run_pass.folder("sample") / GRID_NAME).read_bytes()).decode()
-    create_image_artifact(
-        f"data:image/png;base64,{picture}",
-        key=artifact_key(run_pass.params.experiment, "grid"),
-        description=f"Samples of pass {run_pass.number}, {run_pass.kind}: the same noise in every pass",
-    )
+    key = artifact_key(run_pass.params.experiment, "grid")
+    description = f"Samples of pass {run_pass.number}, {run_pass.kind}: the same noise in every pass"
+    show(lambda: create_image_artifact(f"data:image/png;base64,{picture}", key=key, description=description))
 
 
 def show_summary(project: Project, metrics_path: Path) -> None:
     """Show the outcome of a run as a markdown artifact, and in the log what counting once more has shown."""
     metrics = Metrics.parse(read_json(metrics_path), str(metrics_path))
     metrics = metrics.model_copy(update={"target": project.params.debias.target})  # in the order of params.yaml
-    create_markdown_artifact(summary(project, metrics), key=artifact_key(project.params.experiment, "summary"))
+    text, key = summary(project, metrics), artifact_key(project.params.experiment, "summary")
+    show(lambda: create_markdown_artifact(text, key=key))
     if metrics.confirmation:
         logger.info("%s", confirmation_line(metrics, metrics.confirmation))
 

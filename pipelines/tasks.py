@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Mapping
 from uuid import UUID
 
-import httpx
-from prefect import Task, task
+from prefect import task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 
+import pipelines
 from pipelines.loop import PassRun
-from pipelines.summary import artifact_key
-from promptgen.errors import PromptGenError
+from pipelines.summary import artifact_key, in_flow_run, show
 from promptgen.progress import Bar
 from promptgen.tracking import Tracker
 from steps import confirm as _confirm
@@ -25,8 +23,6 @@ from steps import fit_moments as _fit_moments
 from steps import sample as _sample
 from steps import train_flow as _train_flow
 from steps.shared.common import Pass, Result
-
-logger = logging.getLogger("promptgen")
 
 ARTIFACT_SECONDS = 5.0
 
@@ -55,28 +51,27 @@ class StepTracker(Bar):
         if total is None or (done < total and time.monotonic() - self._updated < ARTIFACT_SECONDS):
             return
         self._updated = time.monotonic()
-        try:
-            if self._artifact is None:
-                artifact = create_progress_artifact(100 * done / total, key=self._key, description=self.title)
-                self._artifact = artifact if isinstance(artifact, UUID) else None
-            else:
-                update_progress_artifact(self._artifact, 100 * done / total)
-        except (httpx.HTTPError, RuntimeError) as error:
-            logger.debug("Prefect did not take the progress: %s", error)
+        percent = 100 * done / total
+        if self._artifact is None:
+            artifact = show(lambda: create_progress_artifact(percent, key=self._key, description=self.title))
+            self._artifact = artifact if isinstance(artifact, UUID) else None
+        else:
+            known = self._artifact
+            show(lambda: update_progress_artifact(known, percent))
 
 
-def as_task(name: str, step: Callable[[Pass, Tracker], Result]) -> Task[[Pass, PassRun], Result]:
-    """Return a step as a task."""
+def as_task(name: str, step: Callable[[Pass, Tracker], Result]) -> Callable[[Pass, PassRun], Result]:
+    """Return a step as a task, which outside of a flow run is the step alone."""
 
-    @task(name=name, task_run_name=f"{name} {{run_pass.number}}", cache_policy=NO_CACHE)
     def work(run_pass: Pass, run: PassRun) -> Result:
         started = time.perf_counter()
         with StepTracker(run, f"pass {run_pass.number} {name}", run_pass.params.experiment) as tracker:
             result = step(run_pass, tracker)
-        run.spent += time.perf_counter() - started
+        pipelines.STEP_SECONDS.append(time.perf_counter() - started)
         return result
 
-    return work
+    in_prefect = task(name=name, task_run_name=f"{name} {{run_pass.number}}", cache_policy=NO_CACHE)(work)
+    return lambda run_pass, run: (in_prefect if in_flow_run() else work)(run_pass, run)
 
 
 fit_moments = as_task("fit-moments", _fit_moments.run)
@@ -85,15 +80,3 @@ sample = as_task("sample", _sample.run)
 evaluate = as_task("evaluate", _evaluate.run)
 estimate_bias = as_task("estimate-bias", _estimate_bias.run)
 confirm = as_task("confirm", _confirm.run)
-
-
-def quiet_errors() -> None:
-    """Leave the traceback out of Prefect's log where an error of this project says in one line what to do."""
-    for name in ("prefect.flow_runs", "prefect.task_runs"):
-        logging.getLogger(name).addFilter(_without_traceback)
-
-
-def _without_traceback(record: logging.LogRecord) -> bool:
-    if record.exc_info and isinstance(record.exc_info[1], PromptGenError):
-        record.exc_info = None
-    return True

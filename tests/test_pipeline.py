@@ -341,6 +341,50 @@ def test_without_a_server_the_history_is_kept_and_ctrl_c_is_quick(tmp_path):
     assert "COMPLETED" in states
 
 
+def two_passes(folder: Path) -> None:
+    """Write an experiment of two passes, which show as much as a whole loop."""
+    content = tiny.params()
+    content["debias"]["max_passes"] = 0
+    tiny.write_params(folder, content)
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the processes that a process has started, and theirs."""
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [each for child in map(int, text.split()) for each in (child, *children_of(child))]
+
+
+@pytest.mark.faults
+def test_a_server_that_dies_ends_no_run(tmp_path):
+    two_passes(tmp_path)
+    (tmp_path / "hold").touch()
+    run = start(tmp_path, None, hold=Path("hold"))
+    run.wait_for(STATE.parent)
+    os.kill(children_of(run.process.pid)[-1], signal.SIGKILL)
+    (tmp_path / "hold").unlink()
+    output = run.end()
+    assert output.count("has gone: the run goes on without Prefect") == 1
+    assert output.count("\n") < 25
+    assert json.loads((tmp_path / "reports/metrics.json").read_text())["stopped"] == "only measuring was asked for"
+    timing = json.loads((tmp_path / "artifacts/tiny/timing.json").read_text())
+    assert timing["steps"] > 0
+
+
+@pytest.mark.faults
+def test_a_database_of_another_version_ends_no_run(tmp_path):
+    two_passes(tmp_path)
+    (tmp_path / ".prefect").mkdir()
+    with closing(sqlite3.connect(tmp_path / ".prefect/prefect.db")) as database, database:
+        database.execute("create table alembic_version (version_num varchar(32) not null)")
+        database.execute("insert into alembic_version values ('ffffffffffff')")
+    output = start(tmp_path, None).end()
+    (line,) = [line for line in output.splitlines() if "the run goes on without Prefect" in line]
+    assert "Can't locate revision identified by 'ffffffffffff'" in line
+    assert f"move {tmp_path / '.prefect/prefect.db'} away" in line
+    assert output.count("\n") < 10
+    assert (tmp_path / "reports/metrics.json").exists()
+
+
 @pytest.mark.parametrize(
     ("section", "key", "value", "message"),
     [
