@@ -69,8 +69,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """
     name, *rest = list(sys.argv[1:] if words is None else words) or [""]
     if name in ("-h", "--help", "help"):
-        print(page())
-        return 0
+        return run_command(lambda _: print(page()), rest)
     if name == "--version":
         print(f"promptgen {__version__}")
         return 0
