@@ -24,10 +24,13 @@ from promptgen.seeding import stream
 Kind = Literal["values", "probabilities"]
 """What features are: any numbers, or the probabilities of classes."""
 
-MEMBERS = 3
+SHOWN = 0.8
+"""Fraction of the records that each member is fitted to."""
+
+MEMBERS = 5
 """Networks in the ensemble; their mean predicts."""
 
-STEPS, BATCH, WIDTH, LAYERS, LEARNING_RATE, WEIGHT_DECAY = 800, 128, 96, 3, 3e-3, 1e-2
+STEPS, BATCH, WIDTH, LAYERS, LEARNING_RATE, WEIGHT_DECAY = 800, 256, 96, 3, 3e-3, 1e-2
 GRADIENT_WEIGHT = 0.05
 """Weight of the error of gradients relative to the error of values."""
 
@@ -199,8 +202,12 @@ def _fit(
     optimiser = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     batches = stream(seed, "surrogate", "batches")
+    # Each member leaves out another part of the records, so that members differ where records are few.
+    shown = max(1, round(len(records) * SHOWN))
+    firsts = torch.arange(MEMBERS)[:, None] * len(records) // MEMBERS
     for _ in range(steps):
-        batch = torch.randint(0, len(records), (MEMBERS, min(BATCH, len(records))), generator=batches).to(inputs.device)
+        batch = torch.randint(0, shown, (MEMBERS, min(BATCH, shown)), generator=batches)
+        batch = (batch + firsts).remainder(len(records)).to(inputs.device)
         point = inputs[batch].requires_grad_(has_slope)
         output = network(point)
         if kind == "probabilities":
