@@ -5,7 +5,7 @@ with it the number of passes, vary by chance. The bounds tell a miss by chance f
 99.9 %: simulated runs whose trained share has a standard deviation of 1.5 % around the target, counted on 2,048 samples
 by a judge with an error of its own, over three de-biasing passes of which the first whose interval contains the target
 is the last. About 1 % of them use up their passes; the others contain the target by the rule that stops them. A fault
-is larger: one de-biasing pass alone leaves 9 % of the 38 % that the control has brought.
+is larger: multipliers without a correction land several per cent beside the target.
 """
 
 from __future__ import annotations
@@ -26,7 +26,13 @@ from steps.shared.common import Project
 
 MAX_SECONDS = 15 * 60
 MAX_MEMORY_GB = 4.0
-MAX_OVERHEAD = 0.10
+MAX_OVERHEAD = 0.15
+
+MAX_UNITS, UNITS_OF_A_PASS = 20_000, 6_500
+"""Most images of the three passes that are normal, one with a gradient counting as three, and of each further pass."""
+
+MAX_GAP = 0.8
+"""Largest gap of the control's flow, nats; honest runs had 0.2 to 0.4."""
 
 MISS_BY_JUDGE = 0.05
 MISS_BY_TRUTH = 0.05
@@ -80,6 +86,7 @@ def figures(metrics: dict[str, Any], long_hair: float, last_pass: int) -> Iterat
 
     yield Check("pass 0: share of long hair, by truth", hair(first), long_hair - 0.02, long_hair + 0.02)
     yield Check("pass 1: share without make-up, by truth", bare(control), 0.95)
+    yield Check("pass 1: gap of the flow, nats", float(control["fit"]["kl_gap"]["value"]), high=MAX_GAP)
     yield Check("pass 1: hair skewed against pass 0, by truth", abs(hair(control) - hair(first)), 0.2)
     for label, target in metrics["target"].items():
         shares = {
@@ -97,6 +104,10 @@ def figures(metrics: dict[str, Any], long_hair: float, last_pass: int) -> Iterat
     corrected = [entry for entry in metrics["passes"] if entry["by"]["judge"]["corrected"]]
     yield Check("passes with shares corrected for the judge's errors", len(corrected), len(metrics["passes"]))
     diversity = [float(entry["control"]["identity.diversity"]["value"]) for entry in (first, last)]
+    work = [entry["generator_evaluations"] for entry in passes]
+    units = sum(images["forward"] + 2 * images["backward"] for images in work)
+    most = MAX_UNITS + UNITS_OF_A_PASS * max(0, len(passes) - 3)
+    yield Check("images of all passes, one with a gradient counting as three", units, high=most)
     yield Check("last pass: distance of identities, relative to pass 0", diversity[1] / diversity[0], 0.8)
 
 
