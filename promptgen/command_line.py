@@ -41,6 +41,7 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
         "audit": Command("steps.commands:audit", "measure the bias of any images, or of labels in a CSV file"),
         "fetch": Command("steps.fetch:main", "download the weight files of models"),
         "list-models": Command("steps.commands:list_models", "compare the models to fetch with those that are used"),
+        "store": Command("promptgen.commands:store", "say which evaluations of images are kept for the next training"),
         "inspect": Command("promptgen.commands:inspect", "say what weight files contain, and run nothing in them"),
         "cost": Command("promptgen.commands:cost", "measure the memory and time that a model needs"),
         "build-world": Command("steps.commands:build_world", "train the models of the embedded world again"),

@@ -38,6 +38,29 @@ def inspect(words: Sequence[str]) -> int:
     return report.main(options.files, options.json)
 
 
+def store(words: Sequence[str]) -> None:
+    """Run `promptgen store`."""
+    parser = Parser(
+        "store",
+        "Say what the stores of evaluations hold: whose images, how many, with how many gradients, and what was read\n"
+        "of each image. A training with `method: reuse` makes no image that is there already.",
+        "promptgen store world-no-makeup",
+    )
+    parser.add_argument("experiment", metavar="EXPERIMENT", nargs="?", help="name of an experiment (default: all)")
+    parser.add_argument(
+        "--artifacts", type=Path, default=Path("artifacts"), metavar="DIR", help="results (default: artifacts)"
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON list instead of text")
+    options = parser.parse_args(words)
+    from promptgen.evaluations.inventory import find_stores, inventory_json, inventory_text
+
+    contents = find_stores(options.artifacts, options.experiment)
+    if options.json:
+        print(inventory_json(contents))
+    else:
+        print(inventory_text(contents) or f"no evaluations are kept in {options.artifacts}")
+
+
 def cost(words: Sequence[str]) -> int:
     """Run `promptgen cost`."""
     parser = Parser(

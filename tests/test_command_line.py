@@ -34,6 +34,7 @@ WRONG: dict[str, list[str]] = {
     "audit": ["--images", "x"],
     "fetch": ["a", "b", "--from", "x"],
     "list-models": ["lost"],
+    "store": ["a", "b"],
     "inspect": [],
     "cost": ["model", "--batch", "0"],
     "build-world": ["--only", "lost"],

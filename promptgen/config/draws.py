@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from promptgen.config.params import Params
 from promptgen.config.spec import Spec
+from promptgen.evaluations.config import ReuseConfig, fit_images, shared_records
 from promptgen.metrics.sizes import PAIRS
 
 SWEEP_ROWS, SWEEP_STEPS = 6, 7
@@ -33,8 +34,11 @@ def fitting(params: Params, number: int) -> Draw:
 
     Where the flow before was trained on evaluations, its final fit has made the first ones.
     """
-    made = params.evaluation.fit_samples if params.reuses(number - 1) and params.reuses(number) else 0
-    return Draw(max(0, params.debias.samples - made), (params.debias.classifier,))
+    samples, before, made = params.debias.samples, params.training_of(number - 1), 0
+    if isinstance(before, ReuseConfig) and params.reuses(number):
+        fit = params.evaluation.fit_samples
+        made = shared_records(samples, fit_images(before.budget.images, fit) if before.budget.images else fit)
+    return Draw(samples - made, (params.debias.classifier,))
 
 
 def measuring(params: Params, number: int) -> dict[str, Draw]:

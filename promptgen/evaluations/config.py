@@ -18,6 +18,12 @@ ROUNDS = 2
 
 LEAST_BUDGET = 512
 
+SHARD_SIZE = 256
+"""Records in a shard; a killed run evaluates at most as many images again."""
+
+FOLDER_NAME, IDENTITY_NAME = "evaluations", "store.json"
+"""Folder of an experiment's stores, and the file in each that tells whose images it holds."""
+
 
 class Budget(Section):
     """What a training may cost, in images or in minutes.
@@ -59,6 +65,11 @@ class ReuseConfig(Section):
         return self.micro_batch
 
 
+def shared_records(n: int, kept: int) -> int:
+    """Return how many of the first `n` samples of a stream are in the store if the first `kept` are: whole shards."""
+    return n if n == kept else min(n, kept) // SHARD_SIZE * SHARD_SIZE
+
+
 @dataclass(frozen=True)
 class Allotment:
     """Images of each stage of a training.
@@ -89,9 +100,14 @@ class Allotment:
             >>> Allotment.of(8192, 1024, differentiable=True, lands=False)
             Allotment(explore=1194, refine=597, land=0, fit=1024)
         """
-        fit, cost = min(fit, units // 2), GRADIENT_UNITS if differentiable else FORWARD_UNITS
+        fit, cost = fit_images(units, fit), GRADIENT_UNITS if differentiable else FORWARD_UNITS
         part = (units - fit) // (3 if lands else 2)
         return cls(part // cost, part // (cost * ROUNDS), part if lands else 0, fit)
+
+
+def fit_images(units: int, fit: int) -> int:
+    """Return how many of the wanted `fit` images of the final fit a budget allows: at most half of it."""
+    return min(fit, units // 2)
 
 
 def _reuse_by_default(value: Any) -> Any:

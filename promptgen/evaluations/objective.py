@@ -54,7 +54,7 @@ class Objective:
         """Return what to differentiate in `n` records; None if the features have no gradient.
 
         Of values, it is the energy itself, up to a factor. Of probabilities, whose multipliers are not known
-        beforehand, it is a random combination.
+        beforehand, it is a random combination; not their plain sum, which is 1 and has no gradient.
         """
         if not self.differentiable:
             return None
@@ -63,6 +63,8 @@ class Objective:
             direction = (self.coefficients / self.coefficients.abs().max()).expand(n, size)
         else:
             direction = 2.0 * torch.randint(0, 2, (n, size), generator=rng) - 1
+            constant = direction.sum(dim=1).abs() == size
+            direction[constant, 0] *= -1
         return Slope(self.name, self.features, direction.to(self.coefficients))
 
     def records(self, evaluations: Sequence[Evaluations], *, contextual: bool = False) -> Records:

@@ -16,7 +16,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -26,17 +26,12 @@ from torch import Tensor
 
 from promptgen.energies.base import Sample
 from promptgen.errors import DataError, NonFiniteEnergyError
-from promptgen.evaluations.config import FORWARD_UNITS, GRADIENT_UNITS
+from promptgen.evaluations.config import FORWARD_UNITS, GRADIENT_UNITS, IDENTITY_NAME, SHARD_SIZE
 from promptgen.files import atomic_write, read_json, write_json
 from promptgen.generators.base import Generator
 from promptgen.seeding import stream
 
 logger = logging.getLogger("promptgen")
-
-SHARD_SIZE = 256
-"""Records in a shard; a killed run evaluates at most as many images again."""
-
-IDENTITY_NAME = "store.json"
 
 Outputs = Mapping[str, Tensor]
 """Outputs by name, each (B, J)."""
@@ -187,7 +182,7 @@ class EvaluationStore:
 
     def measure(self, latent: Tensor, context: Tensor | None = None) -> None:
         """Make the images of latents and read them, but keep nothing, to see how long it takes."""
-        self._make(_Request(latent, context, None), "", (), None)
+        self._make(_Request(latent, context, None), "", list(self.outputs), None)
 
     def load(self, addresses: Iterable[str], like: Tensor) -> list[Evaluations]:
         """Return shards that were written before; outputs that they lack are evaluated and added.
@@ -202,7 +197,7 @@ class EvaluationStore:
         """
         loaded = []
         for address in addresses:
-            tensors, _, _ = _read(self._path(address))
+            tensors, _ = _read(self._path(address))
             if "latent" not in tensors:
                 raise DataError(
                     f"the evaluations {address[:12]} are missing in {self.folder}: remove the pass that made them, "
@@ -219,28 +214,31 @@ class EvaluationStore:
     def _shard(self, request: _Request, address: str) -> _Shard:
         """Return a shard; whatever the store lacks of it is evaluated and written."""
         path, spending, count = self._path(address), self.spending, len(request.latent)
-        tensors, slope_name, maker = _read(path)
+        tensors, about = _read(path)
         missing = [name for name in self.outputs if _key(name) not in tensors]
         slope = None if "gradient" in tensors else request.slope
         complete = not missing and slope is None
         if not complete:
+            fresh = not tensors
             tensors |= self._make(request, address, missing, slope)
-            slope_name, maker = slope.name if slope else slope_name, self.user
+            about = _About(self.user, slope.name if slope else "") if fresh else about.with_addition(self.user)
             if path is not None:
-                about = json.dumps({"maker": maker, "slope": slope_name})  # one key, since their order is random
                 atomic_write(
-                    path, save({name: value.contiguous() for name, value in tensors.items()}, {"about": about})
+                    path, save({name: value.contiguous() for name, value in tensors.items()}, {"about": about.text})
                 )
+        made, added = about.maker == self.user, about.added.count(self.user)
         spending.cached += count * complete
-        spending.shared += count * (maker != self.user)
-        spending.forward += count * (maker == self.user)
-        spending.backward += count * (maker == self.user and "gradient" in tensors)
+        spending.shared += count * (not made and not added)
+        spending.forward += count * (made + added)
+        spending.backward += count * (made and "gradient" in tensors)
         outputs = {name: tensors[_key(name)] for name in self.outputs}
-        return _Shard(address, tensors, outputs, slope_name)
+        return _Shard(address, tensors, outputs, about.slope)
 
     def _make(self, request: _Request, address: str, names: Sequence[str], slope: Slope | None) -> dict[str, Tensor]:
         """Make the images of a shard and return what they show, on the CPU, by the names of a shard's tensors."""
-        rng, latent, context = stream(self.seed, "evaluations", address), request.latent, request.context
+        latent, context = request.latent, request.context
+        # A stream for each output, so that it is the same whichever others are read with it.
+        chosen = {name: (self.outputs[name], stream(self.seed, "evaluations", address, name)) for name in names}
         rows: dict[str, list[Tensor]] = {"latent": [latent.cpu()]}
         if context is not None:
             rows["context"] = [context.cpu()]
@@ -250,8 +248,8 @@ class EvaluationStore:
             part = slice(start, start + self.batch)
             point = latent[part].detach().clone().requires_grad_(slope is not None)
             with torch.set_grad_enabled(slope is not None):
-                sample = Sample(point, self.generator(point), None if context is None else context[part], rng=rng)
-                outputs = {name: self.outputs[name](sample) for name in names or self.outputs}
+                sample = Sample(point, self.generator(point), None if context is None else context[part])
+                outputs = {name: output(replace(sample, rng=rng)) for name, (output, rng) in chosen.items()}
                 if slope is not None:
                     value = (slope.direction[part].to(point) * slope.features(outputs)).sum()
                     (gradient,) = torch.autograd.grad(value, point)
@@ -279,6 +277,29 @@ class _Request:
                 digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         digest.update((self.slope.name if self.slope else "").encode())
         return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class _About:
+    """What is known of a shard besides its tensors.
+
+    Attributes:
+        maker: who made its images first.
+        slope: name of the features whose combination was differentiated; empty without gradients.
+        added: who made its images again, each time, to read outputs that it lacked.
+    """
+
+    maker: str = ""
+    slope: str = ""
+    added: tuple[str, ...] = ()
+
+    def with_addition(self, user: str) -> _About:
+        return replace(self, added=(*self.added, user))
+
+    @property
+    def text(self) -> str:
+        """One string, since safetensors writes the keys of its metadata in a random order."""
+        return json.dumps(asdict(self))
 
 
 @dataclass(frozen=True)
@@ -317,20 +338,20 @@ def _key(output: str) -> str:
     return f"output/{output}"
 
 
-def _read(path: Path | None) -> tuple[dict[str, Tensor], str, str]:
-    """Return the tensors of a shard, the name of its slope and its maker; nothing if it is missing or damaged."""
+def _read(path: Path | None) -> tuple[dict[str, Tensor], _About]:
+    """Return the tensors of a shard and what is known of it; nothing if it is missing or damaged."""
     if path is None:
-        return {}, "", ""
+        return {}, _About()
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
             about = json.loads(file.metadata()["about"])
-            return tensors, about["slope"], about["maker"]
+            return tensors, _About(about["maker"], about["slope"], tuple(about.get("added", ())))
     except FileNotFoundError:
-        return {}, "", ""
+        return {}, _About()
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         logger.warning("%s is damaged (%s): its images are made again", path, error)
-        return {}, "", ""
+        return {}, _About()
 
 
 def _finite(values: Tensor, name: str) -> Tensor:

@@ -1,6 +1,7 @@
 """What running an experiment would take, from its parameters and cards alone: no weights are read, nothing is built.
 
-Images, optimiser steps and flow parameters are counted exactly; a loop that reaches its target early makes fewer.
+Images, optimiser steps and flow parameters are counted exactly; a loop that reaches its target early makes fewer, and
+so does a training on evaluations whose flow fits well after one round.
 Arithmetic and memory are estimates, from the cost of one image on each model's card.
 """
 

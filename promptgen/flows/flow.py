@@ -208,7 +208,8 @@ class _Subspace(Transform):  # type: ignore[misc]
             raise DataError(f"directions must be ({dim}, R) with 2 <= R <= {dim}, got {tuple(directions.shape)}")
         if config.parts is not None:
             raise DataError("a flow with parts cannot be confined to directions: leave out one of the two")
-        self.register_buffer("directions", directions.detach().clone())
+        layout = torch.contiguous_format  # that of a flow from a file, so that both round alike
+        self.register_buffer("directions", directions.detach().clone(memory_format=layout))
         self.flow = CompositeTransform(_blocks(rank, config, context_dim, rng))
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from promptgen.config.params import Control
 from promptgen.config.spec import ModelBase, Spec
 from promptgen.energies.base import Sample
 from promptgen.errors import DataError
+from promptgen.evaluations.config import FOLDER_NAME
 from promptgen.evaluations.store import Evaluations, EvaluationStore
 from promptgen.files import fingerprint, read_json, write_json
 from promptgen.flows.chained import base_of
@@ -20,7 +21,6 @@ from promptgen.generators.base import Generator
 from steps.shared.common import Pass
 from steps.shared.manifest import StepFolder
 
-FOLDER_NAME = "evaluations"
 LIST_NAME = "evaluations.json"
 VERSION = 1
 DIGITS = 16

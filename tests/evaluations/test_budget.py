@@ -1,0 +1,62 @@
+"""Budgets: in images, in minutes, and how they are divided."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from promptgen.evaluations.budget import budget_units
+from promptgen.evaluations.config import LEAST_BUDGET, ROUNDS, Allotment, Budget
+from promptgen.evaluations.proposal import Proposal
+from promptgen.evaluations.store import EvaluationStore
+from tests.evaluations.small import Coordinates
+
+
+def units_of(budget, state, generator=None):
+    generator = generator or Coordinates()
+    store = EvaluationStore(generator, {"sum@1": lambda sample: sample.image.flatten(1)})
+    return budget_units(budget, store, Proposal(generator, 1), state), generator.images
+
+
+def test_images_are_taken_as_they_are(tmp_path):
+    assert units_of(Budget(images=777), tmp_path) == (777, 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_minutes_are_converted_once(tmp_path):
+    """A run that was killed goes on with what it measured, however fast the machine is now."""
+    first, timed = units_of(Budget(minutes=1.0), tmp_path / "state")
+    assert first > LEAST_BUDGET
+    assert timed > 0
+    again, images = units_of(Budget(minutes=1.0), tmp_path / "state", Coordinates(fatal_call=1))
+    assert (again, images) == (first, 0)
+
+
+def test_more_minutes_allow_more_images(tmp_path):
+    short, _ = units_of(Budget(minutes=0.1), tmp_path / "short")
+    long, _ = units_of(Budget(minutes=100.0), tmp_path / "long")
+    assert long > 10 * short
+
+
+def test_the_least_budget_holds_for_minutes_too(tmp_path):
+    assert units_of(Budget(minutes=1e-9), tmp_path) == (LEAST_BUDGET, units_of(Budget(minutes=1.0), tmp_path / "b")[1])
+
+
+@pytest.mark.parametrize("bad", [{}, {"images": 1000, "minutes": 1}, {"images": 1}, {"minutes": 0}, {"image": 1000}])
+def test_other_budgets_are_refused(bad):
+    with pytest.raises(ValidationError):
+        Budget(**bad)
+
+
+@pytest.mark.parametrize("units", [LEAST_BUDGET, 1000, 4096, 100_001])
+@pytest.mark.parametrize("differentiable", [True, False])
+@pytest.mark.parametrize("lands", [True, False])
+@pytest.mark.parametrize("fit", [30, 1024, 100_000])
+def test_the_parts_cost_no_more_than_the_whole(units, differentiable, lands, fit):
+    parts = Allotment.of(units, fit, differentiable=differentiable, lands=lands)
+    cost = 3 if differentiable else 1
+    spent = cost * (parts.explore + ROUNDS * parts.refine) + parts.land + parts.fit
+    assert 0.95 * units <= spent <= units
+    assert min(parts.explore, parts.refine, parts.fit) > 0
+    assert (parts.land > 0) == lands
+    assert parts.fit == min(fit, units // 2)

@@ -1,0 +1,48 @@
+"""A flow that is trained on a known energy ends at the closed form."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from linear_gaussian import LinearGenerator, Quadratic, closed_form
+
+from promptgen.energies.base import Sample
+from promptgen.evaluations.descent import Descent
+from promptgen.evaluations.proposal import Proposal
+from promptgen.flows.fit import fit_statistics
+from promptgen.flows.flow import Flow, FlowConfig
+
+
+@pytest.fixture(scope="module")
+def descended():
+    generator, energy = LinearGenerator(), Quadratic()
+    proposal = Proposal(generator, 1, Flow(4, FlowConfig(blocks=4, hidden=16), dtype=torch.float64))
+    losses = []
+
+    def predicted(draw):
+        return energy(Sample(draw.base, generator(draw.base)))
+
+    descent = Descent(proposal, predicted, lambda loss, done, total: losses.append((loss, done, total)))
+    before = descent.gap()
+    descent.run("descent", fresh=True)
+    return descent, losses, before, closed_form(generator, energy)
+
+
+@torch.no_grad()
+def test_the_flow_is_the_tilted_gaussian(descended):
+    descent, _, before, (mean, covariance, log_z) = descended
+    draw = descent.proposal.draw(8192, "fresh")
+    fit = fit_statistics(draw.log_p - descent.energy(draw) - draw.log_q)
+    assert fit.log_z == pytest.approx(log_z, abs=0.02 + 4 * fit.log_z_error)
+    assert fit.kl_gap < 0.05 < before
+    torch.testing.assert_close(draw.latent.mean(dim=0), mean, atol=0.06, rtol=0)
+    torch.testing.assert_close(draw.latent.T.cov(), covariance, atol=0.08, rtol=0)
+
+
+def test_every_step_is_reported(descended):
+    _, losses, _, (_, _, log_z) = descended
+    done = [row[1:] for row in losses]
+    first = done[: done.index((1, done[0][1]), 1)] if (1, done[0][1]) in done[1:] else done
+    assert first == [(step, done[0][1]) for step in range(1, done[0][1] + 1)]
+    late = torch.tensor([row[0] for row in losses[-50:]])
+    assert float(late.mean()) == pytest.approx(-log_z, abs=0.15)
