@@ -177,9 +177,9 @@ def test_energies(models, name):
     assert isinstance(image.grad, Pretended)
 
 
-@pytest.mark.parametrize("estimator", ["path", "plain"])
-def test_training_goes_on_from_its_state(models, tmp_path, estimator):
-    config, energy = TRAINING.model_copy(update={"estimator": estimator}), energies(models, "augmented text")
+@pytest.mark.parametrize("method", ["on_policy", "plain"])
+def test_training_goes_on_from_its_state(models, tmp_path, method):
+    config, energy = TRAINING.model_copy(update={"method": method}), energies(models, "augmented text")
     with pytest.raises(Killed):
         train(models, energy, config=config, state_dir=tmp_path, tracker=Killer())
     training = train(models, energy, config=config, state_dir=tmp_path)

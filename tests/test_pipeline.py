@@ -309,6 +309,43 @@ def test_a_killed_run_ends_with_the_same_numbers(finished, server, tmp_path):
     assert metrics_without_seconds(tmp_path) == metrics_without_seconds(finished[0])
 
 
+@pytest.fixture(scope="module")
+def reused(server, tmp_path_factory):
+    """The same with `method: reuse`, the default."""
+    folder = tmp_path_factory.mktemp("reused")
+    tiny.write_params(folder, tiny.reuse_params())
+    return folder, fork(folder).end()
+
+
+def test_the_loop_runs_to_its_target_on_evaluations_that_are_kept(reused):
+    folder, output = reused
+    metrics = Metrics.parse(json.loads((folder / "reports/metrics.json").read_text()), "metrics.json")
+    assert metrics.stopped == "interval contains the target"
+    assert (
+        "256 of 512 evaluations reused" in output
+    )  # the final fit of the control made half of the multipliers' samples
+    for record in metrics.passes[1:]:
+        assert 0 < record.reuse.units <= record.reuse.budget
+        assert record.reuse.used > record.reuse.units // 3
+    assert "evaluations" in fork(folder, command="store").end()
+
+
+@pytest.mark.faults
+def test_a_run_that_is_killed_while_it_evaluates_ends_with_the_same_numbers(reused, server, tmp_path):
+    """SIGKILL once the first shard is written; it is not made again."""
+    shards = reused[0].glob("artifacts/tiny/evaluations/*/*.safetensors")
+    first = min(shards, key=lambda path: path.stat().st_mtime_ns).relative_to(reused[0])
+    tiny.write_params(tmp_path, tiny.reuse_params())
+    run = fork(tmp_path, hold=first)
+    run.wait_for(first)
+    run.signal(signal.SIGKILL)
+    run.wait()
+    written = (tmp_path / first).stat().st_mtime_ns
+    fork(tmp_path).end()
+    assert (tmp_path / first).stat().st_mtime_ns == written
+    assert metrics_without_seconds(tmp_path) == metrics_without_seconds(reused[0])
+
+
 @pytest.mark.faults
 def test_one_folder_has_one_run_and_ctrl_c_is_quick(server, tmp_path):
     tiny.write_params(tmp_path)

@@ -96,7 +96,10 @@ def params() -> dict:
     def custom(name: str, **arguments: float) -> dict:
         return {"type": "custom", "factory": f"tests.tiny:{name}", "arguments": arguments}
 
-    training = {"steps": 40, "batch": 64, "learning_rate": 0.02, "checkpoint_every": 10, "validate_every": 20}
+    training = {
+        "method": "on_policy", "steps": 40, "batch": 64, "learning_rate": 0.02, "checkpoint_every": 10,
+        "validate_every": 20,
+    }  # fmt: skip
     return {
         "experiment": "tiny",
         "seed": 1,
@@ -135,6 +138,17 @@ def params() -> dict:
         "schedule": None,
         "models": [],
     }
+
+
+def reuse_params(content: dict | None = None) -> dict:
+    """The content of a params.yaml that trains on evaluations that are kept, otherwise like `content`."""
+    content = content or params()
+    training = {"ess": 0.999, "micro_batch": 64}  # method: reuse by default; no fit is so good that a round is left out
+    content["control"]["training"] = {"budget": {"images": 768}, **training}
+    content["control"]["energies"].pop("identity", None)  # it compares two images
+    content["debias"]["training"] = {"budget": {"images": 1024}, **training}
+    del content["debias"]["dual"]
+    return content
 
 
 def conditional_params() -> dict:

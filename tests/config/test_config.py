@@ -244,3 +244,71 @@ def test_a_classifier_may_be_made_of_words(tmp_path):
     assert "evaluation.identity.type: 'clip_labels' is unknown" in refusal(
         tmp_path, change(content, "evaluation.identity", words)
     )
+
+
+REUSE = {"budget": {"images": 4096}}
+ON_POLICY = tiny.params()["debias"]["training"]
+
+
+def with_training(section: str, training: object, **values: object) -> dict:
+    content = tiny.reuse_params()
+    content[section] |= {"training": training, **values}
+    return content
+
+
+def test_training_reuses_evaluations_by_default(tmp_path):
+    params = load_params(tiny.write_params(tmp_path, with_training("debias", {})))
+    assert (params.debias.training.method, params.debias.training.budget.images) == ("reuse", 8192)
+    assert [params.reuses(number) for number in (0, 1, 2)] == [False, True, True]
+    params = load_params(tiny.write_params(tmp_path, with_training("debias", {"budget": {"minutes": 5}})))
+    assert (params.debias.training.budget.images, params.debias.training.budget.minutes) == (None, 5.0)
+    params = load_params(tiny.write_params(tmp_path, with_training("debias", ON_POLICY | {"method": "plain"})))
+    assert params.debias.training.estimator == "plain"
+    assert [params.reuses(number) for number in (0, 1, 2)] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("section", "training", "message"),
+    [
+        ("debias", {"method": "reus"}, "debias.training.method: 'reus' is unknown; did you mean reuse?"),
+        ("debias", {"method": "reuse", "steps": 5}, "debias.training.steps is unknown; known are method, budget,"),
+        ("debias", ON_POLICY | REUSE, "debias.training.budget is unknown"),
+        ("control", ON_POLICY | {"estimator": "path"}, "control.training.estimator is unknown"),
+        ("control", {"budget": {}}, "control.training.budget: give either images or minutes, such as"),
+        ("control", {"budget": {"images": 4096, "minutes": 3}}, "control.training.budget: give either images or"),
+        ("control", {"budget": {"images": 100}}, "control.training.budget.images: should be greater than or equal to"),
+        ("control", {"budget": {"minutes": 0}}, "control.training.budget.minutes: should be greater than 0"),
+        ("control", {"budget": 4096}, "control.training.budget: should be an object, got 4096"),
+        ("control", {"ess": 1.0}, "control.training.ess: should be less than 1, got 1.0"),
+        ("control", {"micro_batch": 0}, "control.training.micro_batch: should be greater than or equal to 1"),
+        ("control", 5, "control.training: should be an object, got 5"),
+    ],
+)
+def test_trainings_that_make_no_sense_are_refused(tmp_path, section, training, message):
+    assert message in refusal(tmp_path, with_training(section, training))
+
+
+def without_gradient(section: dict) -> dict:
+    return section | {"gradient": "none"}
+
+
+def test_what_only_the_other_method_can_do_is_refused_by_name(tmp_path):
+    classifier = without_gradient(tiny.params()["debias"]["classifier"])
+    for values, message in (
+        ({"dual": {"rate": 0.5}}, "debias: dual is of the method on_policy"),
+        ({"weight": 2.0}, "debias: a weight other than 1 needs the method on_policy or plain"),
+    ):
+        assert message in refusal(tmp_path, with_training("debias", REUSE, **values))
+    load_params(tiny.write_params(tmp_path, with_training("debias", REUSE, classifier=classifier)))
+    message = "debias: the classifier has no gradient, which the method on_policy needs: use reuse"
+    assert message in refusal(tmp_path, with_training("debias", ON_POLICY, classifier=classifier))
+
+    energies = {"wish": without_gradient(tiny.params()["control"]["energies"]["wish"])}
+    load_params(tiny.write_params(tmp_path, with_training("control", REUSE, energies=energies)))
+    message = "control: the energy wish has no gradient: use the method reuse"
+    assert message in refusal(tmp_path, with_training("control", ON_POLICY, energies=energies))
+
+    pose = {"energies": {"face": IDENTITY}, "condition": {"yaw": [-0.3, 0.3]}}
+    load_params(tiny.write_params(tmp_path, with_training("control", ON_POLICY, **pose)))
+    message = "control: the energy face compares each image with another one, which the method reuse does not keep"
+    assert message in refusal(tmp_path, with_training("control", REUSE, **pose))

@@ -29,6 +29,17 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "experiments"
 PRESETS = read_presets(FOLDER)
 
+TRAINING = ("training", "choosing the best flow", "exploring", "refining", "landing", "judging the fit")
+"""What a training makes images for."""
+
+CONTENTS = {
+    "plain": tiny.params(),
+    "conditional": tiny.conditional_params(),
+    "reuse": tiny.reuse_params(),
+    "conditional reuse": tiny.reuse_params(tiny.conditional_params()),
+    "reuse after on policy": {**tiny.params(), "debias": tiny.reuse_params()["debias"]},
+}
+
 
 def params_of(name: str) -> Params:
     return find_preset(name, FOLDER).params()
@@ -104,7 +115,7 @@ def test_fitting_alone_trains_and_measures_nothing_more(tmp_path):
     assert "multipliers for race, without a flow" in plan_text(plan)
 
 
-@pytest.mark.parametrize("content", [tiny.params(), tiny.conditional_params()], ids=["plain", "conditional"])
+@pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
 def test_counts_are_those_of_a_real_run(tmp_path, content):
     """Every step of the tiny world says how many images it really made."""
     content = content | {"debias": content["debias"] | {"max_passes": 1}}
@@ -114,9 +125,10 @@ def test_counts_are_those_of_a_real_run(tmp_path, content):
     for number in range(3):
         this = Pass(project, number)
         planned = usage_of_pass(project.params, number)
-        made = {name: images[generator] for name, images in planned.items()}
-        if "training" in made:
-            made["training"] += made.pop("choosing the best flow") + made.pop("judging the fit")
+        made: dict[str, Images] = {}
+        for purpose, images in planned.items():
+            name = "training" if purpose in TRAINING else purpose
+            made[name] = made.get(name, Images()) + images[generator]
         for name, images in made.items():
             counted = steps[name].run(this, NullTracker())["result"]["generator_evaluations"]
             assert counted == {"forward": images.forward, "backward": images.backward}, (number, name)

@@ -40,16 +40,14 @@ def weights(flow):
     return torch.cat([parameter.detach().flatten() for parameter in flow.parameters()])
 
 
-@pytest.mark.parametrize("estimator", ["path", "plain"])
-def test_a_trained_flow_reaches_the_closed_form(estimator):
+@pytest.mark.parametrize("method", ["on_policy", "plain"])
+def test_a_trained_flow_reaches_the_closed_form(method):
     generator, energy = LinearGenerator(), Quadratic()
-    config = TrainingConfig(
-        steps=300, batch=64, learning_rate=0.02, clip=10.0, estimator=estimator, validation_samples=512
-    )
+    config = TrainingConfig(steps=300, batch=64, learning_rate=0.02, clip=10.0, method=method, validation_samples=512)
     flow = Flow(4, FlowConfig(blocks=4, hidden=16), dtype=torch.float64)
     training = train_flow(generator, energy, flow, config, seed=1, fit_samples=4096)
     mean, covariance, log_z = closed_form(generator, energy)
-    gap, error = (0.01, 0.04) if estimator == "path" else (0.1, 0.12)
+    gap, error = (0.01, 0.04) if method == "on_policy" else (0.1, 0.12)
     assert training.fit.kl_gap < gap
     assert training.fit.ess_fraction > 1 - 4 * gap
     assert training.fit.log_z == pytest.approx(log_z, abs=error)
@@ -340,7 +338,7 @@ def test_impossible_settings_are_refused():
         {"steps": 0},
         {"batch": 0},
         {"learning_rate": 0.0},
-        {"estimator": "other"},
+        {"method": "other"},
         {"micro_batch": 0},
         {"x": 1},
     ):

@@ -16,6 +16,7 @@ from promptgen.metrics.shares import (
     share_difference,
     share_estimates,
     shares,
+    simultaneous_estimates,
     soft_share_estimates,
     wilson,
 )
@@ -117,3 +118,25 @@ def test_a_class_of_no_probability_has_the_interval_of_one_that_never_occurred()
     rows = np.tile([0.0, 0.3, 0.7], (50, 1)) + np.linspace(-0.1, 0.1, 50)[:, None] * [0, 1, -1]
     assert soft_share_estimates(rows)[0] == wilson(0, 50)
     assert soft_share_estimates(np.tile([1.0, 0.0], (50, 1))) == [wilson(50, 50), wilson(0, 50)]
+
+
+@pytest.mark.parametrize("k", [2, 4, 9])
+@pytest.mark.parametrize("tilted", [False, True], ids=["uniform", "tilted"])
+def test_exact_samples_meet_all_simultaneous_intervals_as_often_as_said(k, tilted):
+    """So the stopping rule passes a perfect flow at the confidence level, whatever the number of classes."""
+    target = np.arange(1, k + 1) ** (0.5 if tilted else 0.0)
+    target = target / target.sum()
+    counts = np.random.default_rng(k).multinomial(2048, target, size=1500)
+
+    def coverage(estimates):
+        hits = [
+            all(each.low <= share <= each.high for each, share in zip(estimates(row), target, strict=True))
+            for row in counts
+        ]
+        return np.mean(hits)
+
+    assert 0.935 <= coverage(simultaneous_estimates) <= 0.98
+    if k == 9:
+        assert coverage(share_estimates) < 0.75  # one by one, they do not hold together
+    if k == 2:
+        assert [each.low for each in simultaneous_estimates([5, 15])] == [each.low for each in share_estimates([5, 15])]

@@ -136,6 +136,12 @@ def test_read_only_reports_are_told_before_any_work(tmp_path, monkeypatch):
         ("debias.training.batch", 10**14, "debias.training.batch: 100000000000000 takes at least"),
         ("control.training.steps", 10**14, "control.training.steps: 100000000000000 takes at least"),
         ("control.training.validation_samples", 10**14, "control.training.validation_samples: 100000000000000 takes"),
+        (
+            "control.training",
+            {"budget": {"images": 10**14}},
+            "control.training.budget.images: 100000000000000 takes at least",
+        ),
+        ("control.training", {"micro_batch": 10**14}, "control.training.micro_batch: 100000000000000 takes at least"),
         ("evaluation.samples", 10**14, "evaluation.samples: 100000000000000 takes at least"),
         ("evaluation.fit_samples", 10**14, "evaluation.fit_samples: 100000000000000 takes at least"),
         ("evaluation.bootstrap", 10**14, "evaluation.bootstrap: 100000000000000 takes at least"),

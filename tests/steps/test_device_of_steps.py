@@ -20,6 +20,7 @@ from tests.steps.projects import project_in, run_pass
 
 ROOT = Path(__file__).parents[2]
 SMALL = {
+    "method": "on_policy",
     "steps": 2,
     "batch": 4,
     "micro_batch": 2,
@@ -36,7 +37,7 @@ POSE = {
 def small_world():
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
     for section in ("control", "debias"):
-        content[section]["training"] |= SMALL
+        content[section]["training"] = dict(SMALL)
     content["debias"] |= {"samples": 64, "bootstrap": 10, "ess_floor": 0.001}
     content["flow"] |= {"blocks": 1, "hidden": 8}
     content["evaluation"] |= {"samples": 80, "batch": 72, "fit_samples": 30, "bootstrap": 100, "grid": 4}

@@ -38,11 +38,12 @@ def test_passes_control_and_correct(done):
 def test_record_has_the_agreed_form(done):
     record = pass_record(Pass(done, 2)).as_dict()
     assert set(record) == {
-        "pass", "kind", "n", "target", "chance", "by", "watched", "quality", "control", "changes", "fit", "seconds",
-        "generator_evaluations",
+        "pass", "kind", "n", "target", "chance", "by", "watched", "quality", "control", "changes", "fit", "reuse",
+        "seconds", "generator_evaluations",
     }  # fmt: skip
     assert set(record["by"]["judge"]) == {
-        "counts", "shares", "kl", "total_variation", "discrepancy", "soft", "corrected", "uncorrectable",
+        "counts", "shares", "simultaneous", "kl", "total_variation", "discrepancy", "soft", "corrected",
+        "uncorrectable",
     }  # fmt: skip
     assert set(record["seconds"]) == set(STEPS["debias"])
     assert set(record["fit"]) == {"ess_fraction", "log_z", "kl_gap", "tail_index", "trust", "n"}
