@@ -10,8 +10,9 @@ if __name__ == "__main__":  # before the imports below, so that help and wrong a
 import sys
 from pathlib import Path
 
+from promptgen.errors import PromptGenError
 from steps.recording.journal import JOURNAL_NAME
-from steps.recording.mlflow_store import ROOT, TrackingError
+from steps.recording.mlflow_store import ROOT
 from steps.recording.replay import push
 
 
@@ -22,7 +23,7 @@ def run(root: Path = ROOT) -> int:
         folder = path.parent
         try:
             print(f"{folder.parents[1].name}/{folder.name}: {push(folder, root)} events sent")
-        except TrackingError as error:
+        except PromptGenError as error:
             print(f"error: {error}", file=sys.stderr)
             status = 2
     return status

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from promptgen.config.params import Params
 from promptgen.doctor import memory_bytes
 from promptgen.errors import ConfigError
+from promptgen.evaluations.config import ReuseConfig
 from promptgen.evaluations.config import GRADIENT_UNITS, ReuseConfig
 from promptgen.experiments.plan import FLOW_BYTES
 from promptgen.flows.config import TrainingConfig
@@ -61,15 +62,11 @@ def _needs(params: Params, dim: int, pixels: int) -> Iterator[tuple[str, int]]:
 
 
 def _training_needs(training: ReuseConfig | TrainingConfig, dim: int, pixels: int) -> Iterator[tuple[str, int]]:
-    if isinstance(training, ReuseConfig):
-        if training.budget.images:  # every record holds its latent, and some a gradient
-            yield f"budget.images: {training.budget.images}", training.budget.images // GRADIENT_UNITS * dim * NUMBER
-        yield f"micro_batch: {training.micro_batch}", training.micro_batch * (dim + pixels) * NUMBER
-        return
-    yield f"steps: {training.steps}", training.steps * ROW
-    yield f"batch: {training.batch}", training.batch * NUMBER
-    yield (
-        f"{'micro_batch' if training.micro_batch else 'batch'}: {training.at_once}",
-        training.at_once * (dim + pixels) * NUMBER,
-    )
-    yield f"validation_samples: {training.validation_samples}", training.validation_samples * NUMBER
+    at_once, name = training.at_once, "micro_batch" if training.micro_batch else "batch"
+    yield f"{name}: {at_once}", at_once * (dim + pixels) * NUMBER
+    if isinstance(training, TrainingConfig):
+        yield f"steps: {training.steps}", training.steps * ROW
+        yield f"batch: {training.batch}", training.batch * NUMBER
+        yield f"validation_samples: {training.validation_samples}", training.validation_samples * NUMBER
+    elif training.budget.images is not None:  # a third of them with gradients, if there are any
+        yield f"budget.images: {training.budget.images}", training.budget.images // 3 * dim * NUMBER

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import filelock
 
 from promptgen.errors import PromptGenError, StorageError
-from promptgen.files import atomic_path, storage_error
+from promptgen.files import TEMPORARY_SUFFIX, atomic_path, storage_error
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -61,24 +61,34 @@ def connect(root: Path) -> MlflowClient:
     """Return a client that fails soon rather than late; makes the project's own database when it is the store.
 
     Raises:
-        StorageError: mlruns/ cannot be written.
+        StorageError: mlruns/ cannot be written, or MLflow cannot keep a database there.
+        TrackingError: the database is of another version of MLflow.
     """
     uri, path = tracking_uri(root), root / "mlruns" / "mlflow.db"
     if uri == _own_uri(root):
+        if "?" in uri:  # behind which SQLAlchemy reads options
+            raise StorageError(f"MLflow cannot keep a database at {path}: rename the folder with the question mark")
         with _lock(root):
             if path.exists():
                 _follow_move(path, artifact_location(root))
             else:
                 make_database(path)
-    return _client(uri)
+    try:
+        return _client(uri)
+    except Exception as error:  # of MLflow, SQLAlchemy or Alembic, which differ from version to version
+        raise TrackingError(root, error) from error
 
 
 def make_database(path: Path) -> None:
     """Make an empty MLflow database, whole or not at all: MLflow makes it table by table and cannot mend half of one.
 
+    No other process may make it at the same time.
+
     Raises:
         StorageError: the file cannot be written.
     """
+    for left in path.parent.glob(f".{path.stem}.*{TEMPORARY_SUFFIX}{path.suffix}*"):  # by a process that was killed
+        left.unlink(missing_ok=True)
     with atomic_path(path) as temporary:
         _client(f"sqlite:///{temporary}")
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
+from promptgen.errors import PromptGenError
 from promptgen.files import read_json, sha256_of, write_json
 from steps.recording import registry
 from steps.recording.facts import tracked_name
@@ -52,7 +53,7 @@ def published(folder: Path, root: Path, *, interval: float = 5.0, patience: floa
             try:
                 if _is_behind(folder, root):
                     push(folder, root)
-            except TrackingError as error:
+            except PromptGenError as error:
                 logger.log(logging.DEBUG if warned else logging.WARNING, "%s", error)
                 warned = True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -36,6 +37,9 @@ SHARED_CODE = ("measuring", "shared")
 """Rooms of steps/ whose code every step of a pass depends on."""
 
 CHAIN_NAME = "chain.safetensors"
+
+PASS_NUMBER = re.compile("0|[1-9][0-9]{0,3}")
+"""Number of a pass in the name of its folder."""
 
 Result = dict[str, Any]
 
@@ -104,8 +108,9 @@ class Project:
         Raises:
             StorageError: they cannot be removed.
         """
-        for folder in self.artifacts.glob("pass-*"):
-            if int(folder.name.removeprefix("pass-")) > number:
+        for folder in self.artifacts.glob("pass-*"):  # a folder such as pass-1.bak is the user's own
+            name = folder.name.removeprefix("pass-")
+            if PASS_NUMBER.fullmatch(name) and int(name) > number and folder.is_dir() and not folder.is_symlink():
                 try:
                     shutil.rmtree(folder)
                 except OSError as error:

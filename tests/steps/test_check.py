@@ -167,3 +167,10 @@ def test_a_judge_that_is_the_classifier_is_told(tmp_path, caplog):
     content["debias"]["judge"] = dict(content["debias"]["classifier"])
     check.run(project_in(tmp_path, content))
     assert "debias.judge is debias.classifier" in caplog.text
+
+
+def test_a_budget_that_cannot_fit_is_told(tmp_path):
+    content = tiny.params()
+    content["debias"] |= {"training": {"method": "reuse", "budget": {"images": 10**14}}, "dual": None}
+    with pytest.raises(ConfigError, match=r"debias.training.budget.images: 100000000000000 takes at least"):
+        check.run(project_in(tmp_path, content))

@@ -102,3 +102,13 @@ def test_stale_passes_are_cleared_away(tmp_path):
         (project.artifacts / f"pass-{number}" / "sample").mkdir(parents=True)
     project.discard_passes_after(1)
     assert sorted(path.name for path in project.artifacts.iterdir()) == ["pass-0", "pass-1"]
+
+
+def test_folders_of_the_users_own_beside_the_passes_stay(tmp_path):
+    project = project_in(tmp_path)
+    for name in ("pass-0", "pass-1", "pass-2", "pass-1.bak", "pass-2 copy", "pass-", "pass-02", "pass-x", "pass-9²"):
+        (project.artifacts / name).mkdir(parents=True)
+    (project.artifacts / "pass-7").write_text("a file")
+    project.discard_passes_after(1)
+    left = {path.name for path in project.artifacts.iterdir()}
+    assert left == {"pass-0", "pass-1", "pass-1.bak", "pass-2 copy", "pass-", "pass-02", "pass-x", "pass-9²", "pass-7"}
