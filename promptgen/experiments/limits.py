@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from promptgen.config.params import Params
 from promptgen.doctor import memory_bytes
 from promptgen.errors import ConfigError
-from promptgen.evaluations.config import ReuseConfig
 from promptgen.evaluations.config import GRADIENT_UNITS, ReuseConfig
 from promptgen.experiments.plan import FLOW_BYTES
 from promptgen.flows.config import TrainingConfig
@@ -68,5 +67,5 @@ def _training_needs(training: ReuseConfig | TrainingConfig, dim: int, pixels: in
         yield f"steps: {training.steps}", training.steps * ROW
         yield f"batch: {training.batch}", training.batch * NUMBER
         yield f"validation_samples: {training.validation_samples}", training.validation_samples * NUMBER
-    elif training.budget.images is not None:  # a third of them with gradients, if there are any
-        yield f"budget.images: {training.budget.images}", training.budget.images // 3 * dim * NUMBER
+    elif training.budget.images is not None:  # those with gradients are kept
+        yield f"budget.images: {training.budget.images}", training.budget.images // GRADIENT_UNITS * dim * NUMBER
