@@ -71,7 +71,7 @@ def reader(counts, target, labels, **others):
     found = bias(tuple(counts), tuple(target))
     shares = {label: share.as_dict() for label, share in zip(labels, found.shares, strict=True)}
     figures = {"shares": shares} | {name: getattr(found, name).as_dict() for name in DISTANCES}
-    alone = {"soft": None, "corrected": None, "uncorrectable": []} | others
+    alone = {"simultaneous": None, "soft": None, "corrected": None, "uncorrectable": []} | others
     return {"counts": dict(zip(labels, counts, strict=True))} | figures | alone
 
 
@@ -135,6 +135,7 @@ def record(number, kind, long, readers=READERS, labels=("short", "long"), target
         "control": {**control, "identity.diversity": {"value": 1.031, "low": 1.012, "high": 1.052}},
         "changes": [],
         "fit": None if kind == "generator" else dict(FIT),
+        "reuse": None,
         "seconds": {"sample": 9.25, "evaluate": 1.5} | ({} if kind == "generator" else {"train_flow": 150.0}),
         "generator_evaluations": {"forward": 21234, "backward": 19200 if kind != "generator" else 0},
     }

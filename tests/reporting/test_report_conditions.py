@@ -16,6 +16,7 @@ POSE = PARAMS | {
         pose={"type": "pose", "estimator": "world-pose"},
         face={"type": "identity", "embedder": "world-identity"},
     )
+    | {"training": {"method": "on_policy", "steps": 300, "batch": 64}}
 }
 FIGURES = {
     "pose.error": {"value": 3.1, "low": 3.0, "high": 3.2},

@@ -34,7 +34,7 @@ def bias(*labels):
 
 def reader(*labels, **others):
     """Return the shape of what one reader says of an attribute."""
-    parts = {"soft": type(None), "corrected": type(None), "uncorrectable": []} | others
+    parts = {name: type(None) for name in ("simultaneous", "soft", "corrected")} | {"uncorrectable": []} | others
     return {"counts": dict.fromkeys(labels, int)} | bias(*labels) | parts
 
 
@@ -88,6 +88,7 @@ def test_the_schema_is_the_promised_one():
             "trust": str,
             "n": int,
         },
+        "reuse": type(None),
         "seconds": {"sample": float, "evaluate": float, "train_flow": float},
         "generator_evaluations": {"forward": int, "backward": int},
     }
