@@ -1,7 +1,12 @@
 """Training a flow on a surrogate's energy, which makes no image.
 
-The reverse KL is minimised with the path gradient. The result is the average of the flow's parameters over the last
-steps, so that its shares do not depend on the noise of single steps.
+Both KL divergences between the flow's density q and the surrogate's density p* are minimised: KL(q || p*) with the path
+gradient, and KL(p* || q) on a pool of weighted samples, half from the flow and half from the distribution that it starts
+from. The first alone may drop a mode that is far from the others; the second does not. The result is the average of the
+flow's parameters over the last steps, so that its shares do not depend on the noise of single steps.
+
+Vaitl, Winkler, Richter, Kessel, "Fast and unified path gradient estimators for normalizing flows", ICLR 2024,
+https://arxiv.org/abs/2403.15881
 """
 
 from __future__ import annotations
@@ -15,7 +20,8 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from promptgen.evaluations.proposal import Draw, Proposal
-from promptgen.flows.fit import fit_statistics
+from promptgen.flows.flow import Flow
+from promptgen.seeding import stream
 
 BATCH, CLIP = 256, 20.0
 """Samples in a step, and the largest norm of a gradient."""
@@ -38,10 +44,36 @@ LARGE_GAIN, LEAST_GAIN = 0.1, 0.03
 NEGLIGIBLE_GAP = 0.01
 """Gap, nats, below which no further block follows."""
 
-GAP_SAMPLES = 5_120
+POOL_SIZE = 10_240
+"""Samples from the flow in a pool, and as many from the distribution that it starts from."""
+
+LEAST_EFFECTIVE = 200
+"""A pool with a smaller effective sample size is not trained on: few samples would be learned by heart."""
 
 EnergyFunction = Callable[[Draw], Tensor]
 """Maps samples to predicted energies, nats, (B,)."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Weighted samples of the surrogate's density.
+
+    Attributes:
+        latent: latents of the generator, (N, D).
+        own: conditions of the flow, (N, C); None without any.
+        weights: weights, (N,), which sum to 1.
+        gap: KL(q || p*) + KL(p* || q) of the flow that the pool was drawn with, nats.
+    """
+
+    latent: Tensor
+    own: Tensor | None
+    weights: Tensor
+    gap: float
+
+    @property
+    def effective(self) -> float:
+        """Effective sample size."""
+        return 1 / float(self.weights.square().sum())
 
 
 @dataclass
@@ -50,34 +82,41 @@ class Descent:
 
     Args:
         proposal: has the flow, which is trained in place.
+        start: the distribution that the flow starts from.
         energy: predicted energy.
         report: called after every step with its loss, nats, and how many of how many steps are done.
     """
 
     proposal: Proposal
+    start: Proposal
     energy: EnergyFunction
     report: Callable[[float, int, int], None]
 
     def run(self, name: str, *, fresh: bool = False, thorough: bool = False) -> None:
-        """Do blocks of steps until they no longer close the gap to the surrogate's density.
+        """Do blocks of steps until they no longer close the gap to the surrogate's density; keep the closest flow.
 
         Args:
             name: name of the random streams.
             fresh: whether the flow is untrained, so that the energy has to grow slowly.
             thorough: whether to go on until hardly anything is gained, for a flow that is to be used.
         """
+        flow = self.proposal.flow
+        assert flow is not None
         most, least_gain = (MOST_BLOCKS, LEAST_GAIN) if thorough else (FEW_BLOCKS, LARGE_GAIN)
-        last = math.inf if fresh else self.gap()
+        pool, best = self.pool(), _copy(flow)
+        least = math.inf if fresh else pool.gap
         for block in range(most):
             first = fresh and block == 0
             rate = LEARNING_RATE if first else LEARNING_RATE / 2
-            self.steps(BLOCK_STEPS, rate, name, block, warm_up=WARM_UP if first else 0.0)
-            gap = self.gap()
-            if gap < NEGLIGIBLE_GAP or gap > (1 - least_gain) * last:
+            self.steps(BLOCK_STEPS, rate, pool, name, block, warm_up=WARM_UP if first else 0.0)
+            pool, last = self.pool(), least
+            if pool.gap < least:
+                least, best = pool.gap, _copy(flow)
+            if pool.gap < NEGLIGIBLE_GAP or pool.gap > (1 - least_gain) * last:
                 break
-            last = gap
+        flow.load_state_dict(best)
 
-    def steps(self, count: int, rate: float, *names: str | int, warm_up: float = 0.0) -> None:
+    def steps(self, count: int, rate: float, pool: Pool, *names: str | int, warm_up: float = 0.0) -> None:
         """Do `count` steps of Adam, whose learning rate falls linearly from `rate`."""
         flow = self.proposal.flow
         assert flow is not None
@@ -85,11 +124,18 @@ class Descent:
         optimiser = torch.optim.Adam(parameters, lr=rate, fused=True)
         schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.02, count)
         average = AveragedModel(flow)
+        # Under a condition, each of its values has a normalising constant of its own, which the weights ignore.
+        covers = pool.effective >= LEAST_EFFECTIVE and not self.proposal.condition
+        rng = stream(self.proposal.seed, "pool", *names)
         for step in range(count):
             draw = self.proposal.draw(BATCH, "descent", *names, step, path=True)
             heat = min(1.0, (step + 1) / max(1.0, warm_up * count))
             divergence, energy = draw.log_q - draw.log_p, self.energy(draw)
             loss = (divergence + heat * energy).mean()
+            if covers:
+                chosen = torch.multinomial(pool.weights, BATCH, replacement=True, generator=rng)
+                own = None if pool.own is None else pool.own[chosen]
+                loss = loss - flow.log_prob(pool.latent[chosen], own).mean()
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(parameters, CLIP)
@@ -101,7 +147,24 @@ class Descent:
         flow.load_state_dict(average.module.state_dict())
 
     @torch.no_grad()
-    def gap(self) -> float:
-        """Return the KL of the flow to the surrogate's density, nats."""
-        draw = self.proposal.draw(GAP_SAMPLES, "descent", "gap")
-        return fit_statistics(draw.log_p - self.energy(draw) - draw.log_q).kl_gap
+    def pool(self) -> Pool:
+        """Return samples of the flow and of its start, weighted to the surrogate's density."""
+        flow = self.proposal.flow
+        assert flow is not None
+        draws = [self.proposal.draw(POOL_SIZE, "pool"), self.start.draw(POOL_SIZE, "pool start")]
+        latent = torch.cat([draw.latent for draw in draws])
+        owns = [own for draw in draws if (own := self.proposal.own(draw.context)) is not None]
+        own = torch.cat(owns) if owns else None
+        log_p = torch.cat([draw.log_p for draw in draws])
+        log_q = torch.cat([draws[0].log_q, flow.log_prob(draws[1].latent, owns[1] if owns else None)])
+        log_wanted = log_p - torch.cat([self.energy(draw) for draw in draws])
+        log_weight = log_wanted - torch.logaddexp(log_p, log_q) + math.log(2)
+        log_z = torch.logsumexp(log_weight, dim=0) - math.log(len(latent))
+        weights, log_ratio = log_weight.softmax(dim=0), log_wanted - log_q - log_z
+        gap = float(weights @ log_ratio - log_ratio[:POOL_SIZE].mean())
+        return Pool(latent, own, weights, gap)
+
+
+def _copy(flow: Flow) -> dict[str, Tensor]:
+    """Return the parameters and buffers of a flow as they are now."""
+    return {name: value.detach().clone() for name, value in flow.state_dict().items()}

@@ -72,6 +72,10 @@ class Proposal:
         ]
         return parts[0] if len(parts) == 1 else _join(parts)
 
+    def own(self, context: Tensor | None) -> Tensor | None:
+        """Return the flow's part of conditions, (B, C)."""
+        return split_context(context, len(self.condition))[1]
+
     def _part(self, eps: Tensor, context: Tensor | None, path: bool) -> Draw:
         """Return the samples of one block of noise; equal blocks give equal samples, whatever else is drawn."""
         below, own = split_context(context, len(self.condition))

@@ -189,7 +189,7 @@ class Trainer:
             prior.dim, self.flow_config, self.condition, prior.scale.cpu(), self.seed, directions=self.flow_directions()
         ).to(prior.scale)
         self.proposal = Proposal(self.generator, self.seed, self.flow, self.condition)
-        self.descent = Descent(self.proposal, self.energy, self.note_step)
+        self.descent = Descent(self.proposal, self.start, self.energy, self.note_step)
 
     def descend(self, name: str, *, fresh: bool = False, thorough: bool = False) -> None:
         """Train the flow on the surrogate; once residuals are known, until it has the target shares."""
@@ -294,7 +294,7 @@ class Trainer:
                 break
             self.offset = self.offset + DAMPING * missed
             self.tilt()
-            self.descent.steps(CORRECTION_STEPS, CORRECTION_RATE, name, "correction", correction)
+            self.descent.steps(CORRECTION_STEPS, CORRECTION_RATE, self.descent.pool(), name, "correction", correction)
         self.flow.load_state_dict(closest)
 
     @property
