@@ -1,9 +1,10 @@
 """Training a flow on a surrogate's energy, which makes no image.
 
-Both KL divergences between the flow's density q and the surrogate's density p* are minimised: KL(q || p*) with the path
-gradient, and KL(p* || q) on a pool of weighted samples, half from the flow and half from the distribution that it starts
-from. The first alone may drop a mode that is far from the others; the second does not. The result is the average of the
-flow's parameters over the last steps, so that its shares do not depend on the noise of single steps.
+The reverse KL, KL(q || p*) from the flow's density q to the surrogate's density p*, is minimised with the path
+gradient. It may drop a mode that is far from the others. Weighted samples, half from the flow and half from the
+distribution that it starts from, show whether it has, and then the forward KL, KL(p* || q), is minimised on them, too.
+The result is the average of the flow's parameters over the last steps, so that its shares do not depend on the noise of
+single steps.
 
 Vaitl, Winkler, Richter, Kessel, "Fast and unified path gradient estimators for normalizing flows", ICLR 2024,
 https://arxiv.org/abs/2403.15881
@@ -47,8 +48,9 @@ NEGLIGIBLE_GAP = 0.01
 POOL_SIZE = 10_240
 """Samples from the flow in a pool, and as many from the distribution that it starts from."""
 
-LEAST_EFFECTIVE = 200
-"""A pool with a smaller effective sample size is not trained on: few samples would be learned by heart."""
+DROPPED, LEAST_EFFECTIVE = 4.0, 200
+"""A mode counts as dropped if the forward KL is this many times the reverse one, by a pool of at least this effective
+sample size: fewer samples would be learned by heart."""
 
 EnergyFunction = Callable[[Draw], Tensor]
 """Maps samples to predicted energies, nats, (B,)."""
@@ -62,18 +64,34 @@ class Pool:
         latent: latents of the generator, (N, D).
         own: conditions of the flow, (N, C); None without any.
         weights: weights, (N,), which sum to 1.
-        gap: KL(q || p*) + KL(p* || q) of the flow that the pool was drawn with, nats.
+        reverse: KL(q || p*) of the flow that the pool was drawn with, nats.
+        forward: KL(p* || q), nats.
     """
 
     latent: Tensor
     own: Tensor | None
     weights: Tensor
-    gap: float
+    reverse: float
+    forward: float
 
     @property
     def effective(self) -> float:
         """Effective sample size."""
         return 1 / float(self.weights.square().sum())
+
+    @property
+    def missing(self) -> float:
+        """By how much the forward KL is larger than that of a flow without a dropped mode, nats; else 0.
+
+        It is 0 as well if the pool's effective sample size is too small to tell, or to learn the mode from.
+        """
+        usual = DROPPED * (self.reverse + NEGLIGIBLE_GAP)
+        return max(0.0, self.forward - usual) if self.effective >= LEAST_EFFECTIVE else 0.0
+
+    @property
+    def gap(self) -> float:
+        """How far the flow is from the surrogate's density, nats: the reverse KL, and what is missing."""
+        return self.reverse + self.missing
 
 
 @dataclass
@@ -125,7 +143,7 @@ class Descent:
         schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.02, count)
         average = AveragedModel(flow)
         # Under a condition, each of its values has a normalising constant of its own, which the weights ignore.
-        covers = pool.effective >= LEAST_EFFECTIVE and not self.proposal.condition
+        covers = pool.missing > 0 and not self.proposal.condition
         rng = stream(self.proposal.seed, "pool", *names)
         for step in range(count):
             draw = self.proposal.draw(BATCH, "descent", *names, step, path=True)
@@ -161,8 +179,7 @@ class Descent:
         log_weight = log_wanted - torch.logaddexp(log_p, log_q) + math.log(2)
         log_z = torch.logsumexp(log_weight, dim=0) - math.log(len(latent))
         weights, log_ratio = log_weight.softmax(dim=0), log_wanted - log_q - log_z
-        gap = float(weights @ log_ratio - log_ratio[:POOL_SIZE].mean())
-        return Pool(latent, own, weights, gap)
+        return Pool(latent, own, weights, -float(log_ratio[:POOL_SIZE].mean()), float(weights @ log_ratio))
 
 
 def _copy(flow: Flow) -> dict[str, Tensor]:
