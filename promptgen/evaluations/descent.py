@@ -48,6 +48,9 @@ NEGLIGIBLE_GAP = 0.01
 POOL_SIZE = 10_240
 """Samples from the flow in a pool, and as many from the distribution that it starts from."""
 
+LARGEST_RATIO = 50.0
+"""Largest ``log p*/q`` that counts, so that a mode counts by its mass: how far below it the flow is hardly matters."""
+
 DROPPED, LEAST_EFFECTIVE = 4.0, 200
 """A mode counts as dropped if the forward KL is this many times the reverse one, by a pool of at least this effective
 sample size: fewer samples would be learned by heart."""
@@ -65,7 +68,7 @@ class Pool:
         own: conditions of the flow, (N, C); None without any.
         weights: weights, (N,), which sum to 1.
         reverse: KL(q || p*) of the flow that the pool was drawn with, nats.
-        forward: KL(p* || q), nats.
+        forward: KL(p* || q), nats, with log ratios of at most `LARGEST_RATIO`.
     """
 
     latent: Tensor
@@ -179,7 +182,13 @@ class Descent:
         log_weight = log_wanted - torch.logaddexp(log_p, log_q) + math.log(2)
         log_z = torch.logsumexp(log_weight, dim=0) - math.log(len(latent))
         weights, log_ratio = log_weight.softmax(dim=0), log_wanted - log_q - log_z
-        return Pool(latent, own, weights, -float(log_ratio[:POOL_SIZE].mean()), float(weights @ log_ratio))
+        return Pool(
+            latent,
+            own,
+            weights,
+            -float(log_ratio[:POOL_SIZE].mean()),
+            float(weights @ log_ratio.clamp(max=LARGEST_RATIO)),
+        )
 
 
 def _copy(flow: Flow) -> dict[str, Tensor]:
