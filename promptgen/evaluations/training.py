@@ -192,11 +192,11 @@ class Trainer:
         self.descent = Descent(self.proposal, self.start, self.energy, self.note_step)
 
     def descend(self, name: str, *, fresh: bool = False, thorough: bool = False) -> None:
-        """Train the flow on the surrogate; once residuals are known, until it has the target shares."""
+        """Train the flow on the surrogate; if thorough, or once residuals are known, until it has the target shares."""
         self.offset = np.zeros_like(self.offset)
         self.tilt()
         self.descent.run(name, fresh=fresh, thorough=thorough)
-        if self.residuals is not None:
+        if self.target is not None and (thorough or self.residuals is not None):
             self.correct(name)
         self.observe(self.flow)
 
