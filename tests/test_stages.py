@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from promptgen.model_files.pins import read_pins
@@ -47,7 +48,8 @@ def test_models_come_and_stay(project):
     mine = {"file": "weights.pt", "urls": ["file:there"]}
     card = {"kind": "classifier", "type": "fairface", "files": [mine], "licence": "CC0"}
     (project / "cards.yaml").write_text(yaml.safe_dump({"mine": card}))
-    (project / "there").write_bytes(b"weights")
+    torch.save({"weight": torch.zeros(2)}, project / "there")
+    weights = (project / "there").read_bytes()
     tiny.write_params(project, tiny.params() | {"models": ["mine"]})
     assert "models: has mine, which the experiment does not use" in dvc(project, "repro", "list_models", "fetch")
     assert list(read_pins(project / "models")) == ["mine/weights.pt"]
@@ -55,4 +57,4 @@ def test_models_come_and_stay(project):
     (project / "there").unlink()
     (project / "cards.yaml").write_text(yaml.safe_dump({"mine": card | {"note": "changed"}}))
     assert "Running stage 'fetch@mine'" in dvc(project, "repro", "list_models", "fetch")
-    assert (project / "models" / "mine" / "weights.pt").read_bytes() == b"weights"
+    assert (project / "models" / "mine" / "weights.pt").read_bytes() == weights

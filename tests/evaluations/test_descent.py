@@ -22,8 +22,9 @@ def descended():
     def predicted(draw):
         return energy(Sample(draw.base, generator(draw.base)))
 
-    descent = Descent(proposal, predicted, lambda loss, done, total: losses.append((loss, done, total)))
-    before = descent.gap()
+    start = Proposal(generator, 1)
+    descent = Descent(proposal, start, predicted, lambda loss, done, total: losses.append((loss, done, total)))
+    before = descent.pool().gap
     descent.run("descent", fresh=True)
     return descent, losses, before, closed_form(generator, energy)
 
