@@ -35,6 +35,7 @@ GENERATORS = {
     "nvae": small.nvae,
     "diffae": small.diffae,
     "stylenerf": small.stylenerf,
+    "dcgan": small.dcgan,
 }
 NETWORKS = {
     "fairface": lambda: FairFace(architecture="resnet18"),

@@ -47,6 +47,7 @@ FACTORIES: Mapping[str, Factory] = {
     "nvae": Factory("promptgen.generators.nvae", "load_nvae", "random_nvae"),
     "diffae": Factory("promptgen.generators.diffae", "load_diffae", "random_diffae"),
     "stylenerf": Factory("promptgen.generators.stylenerf", "load_stylenerf", "random_stylenerf"),
+    "dcgan": Factory("promptgen.generators.dcgan", "load_dcgan", "random_dcgan"),
     "open-clip": Factory("promptgen.perception.clip", "load_open_clip", "random_open_clip"),
     "fairface": Factory("promptgen.perception.fairface", "load_fairface", "random_fairface"),
     "celeba": Factory("promptgen.perception.celeba", "load_celeba", "random_celeba"),

@@ -232,6 +232,21 @@ class StyleNeRFSpec(PublishedGenerator):
         return Shape(config.image_size, {"z": config.latent_dim})
 
 
+class DCGANSpec(PublishedGenerator):
+    """A DCGAN that has a card; it has no options."""
+
+    type: Literal["dcgan"]
+
+    def shape(self, card: Card) -> Shape | None:
+        from promptgen.generators.dcgan import DCGANConfig
+
+        network = self.network(card)
+        if self.weights == "published" and not DCGANConfig.model_fields.keys() <= network.keys():
+            return None
+        config = validate(DCGANConfig, {key: value for key, value in network.items() if key != "seed"})
+        return Shape(config.size, {"z": config.latent_dim})
+
+
 class CustomGenerator(GeneratorBase):
     """A generator of the user's own.
 

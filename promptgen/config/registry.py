@@ -24,6 +24,7 @@ GENERATORS = [
     "promptgen.config.generators:NVAESpec",
     "promptgen.config.generators:DiffAESpec",
     "promptgen.config.generators:StyleNeRFSpec",
+    "promptgen.config.generators:DCGANSpec",
     "promptgen.config.generators:CustomGenerator",
 ]
 

@@ -5,6 +5,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from promptgen.generators.biggan import BigGAN
 from promptgen.generators.biggan_config import BigGANConfig
+from promptgen.generators.dcgan import DCGAN, DCGANConfig
 from promptgen.generators.diffae import random_diffae
 from promptgen.generators.nvae import random_nvae
 from promptgen.generators.stylegan2 import StyleGAN2, StyleGAN2Config
@@ -61,6 +62,7 @@ STYLENERF = {
     "channel_max": 12,
     "ray_samples": 6,
 }
+DCGAN_SHAPE = {"latent_dim": 6, "channels": [10, 8]}
 
 
 def stylegan2(seed=0, **options):
@@ -92,6 +94,23 @@ def diffae(seed=0, **options):
 
 def stylenerf(seed=0, **options):
     return random_stylenerf(seed, **STYLENERF | options)
+
+
+def dcgan(seed=0):
+    model = with_statistics(DCGAN(DCGANConfig(**DCGAN_SHAPE), seed))
+    model.freeze()
+    return model
+
+
+def with_statistics(model):
+    """Let the normalisation of a DCGAN count, as it does in a trained one; return `model`."""
+    rng = stream(0, "statistics")
+    for layer in model.main:
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            for value, low in ((layer.weight, 0.5), (layer.bias, -0.5), (layer.running_mean, -0.5)):
+                value.data.uniform_(low, low + 1, generator=rng)
+            layer.running_var.uniform_(0.5, 2, generator=rng)
+    return model
 
 
 def latents(model, n=3):

@@ -71,6 +71,7 @@ CASES = {
     "nvae of all groups": Case(partial(small.nvae, groups="all"), dim=TOP + MIDDLE + LAST, side=8),
     "diffae": Case(diffae, dim=6, side=8, noisy=True, bounded=True),
     "diffae with noise": Case(partial(diffae, latent="code_and_noise"), dim=6 + NOISE_OF_IMAGE, side=8, bounded=True),
+    "dcgan": Case(small.dcgan, dim=6, side=16, bounded=True),
     "world": Case(world, dim=64, side=64, noisy=True),
     "chain": Case(chain, dim=TOP, side=8, noisy=True),
 } | {

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from promptgen.errors import ModelFileError
 from promptgen.generators.biggan import load_biggan
+from promptgen.generators.dcgan import load_dcgan
 from promptgen.generators.diffae import load_diffae
 from promptgen.generators.nvae import load_nvae
 from promptgen.generators.stylegan2 import StyleGAN2, StyleGAN2Config, load_stylegan2
@@ -20,12 +21,19 @@ from promptgen.perception.deca import DecaPose, load_deca
 from promptgen.perception.fairface import FairFace, load_fairface
 from promptgen.perception.inception import InceptionFeatures, load_inception
 from promptgen.torchvision_ops import import_open_clip
-from tests.generators import small, test_biggan_network, test_diffae_network, test_nvae_network, test_stylenerf_file
+from tests.generators import (
+    small,
+    test_biggan_network,
+    test_dcgan_network,
+    test_diffae_network,
+    test_nvae_network,
+    test_stylenerf_file,
+)
 
 SMALL, TINY = "resnet18", "tiny-layouts"
 GAN = {"latent_dim": 8, "mapping_layers": 1}
 BETA = {"class_type2lambda.race": torch.tensor([0.5, -0.5]), "class_type2lambda.age": torch.ones(3)}
-LIGHT = ("stylegan2", "biggan", "nvae", "diffae", "stylenerf", "beta", "clip")
+LIGHT = ("stylegan2", "biggan", "nvae", "diffae", "stylenerf", "dcgan", "beta", "clip")
 HEAVY = ("fairface", "celeba", "arcface", "deca", "inception")
 WRAPPERS = ["module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod.", "model.", "net.", "model._orig_mod."]
 
@@ -56,6 +64,7 @@ LOADERS = {
     "nvae": lambda path, _: load_nvae(path),
     "diffae": diffae,
     "stylenerf": lambda path, _: load_stylenerf(path),
+    "dcgan": lambda path, _: load_dcgan(path),
     "beta": lambda path, _: read_beta(path),
     "clip": lambda path, _: load_open_clip(path, TINY).network,
     "fairface": lambda path, _: load_fairface(path, architecture=SMALL),
@@ -77,6 +86,7 @@ def published(name, folder):
     if name == "diffae":
         return "state_dict", test_diffae_network.published(small.diffae())[0]["state_dict"], {}
     states = {
+        "dcgan": lambda: test_dcgan_network.published(),
         "stylegan2": lambda: StyleGAN2(StyleGAN2Config(size=8, **GAN)).state_dict(),
         "biggan": lambda: test_biggan_network.published(small.biggan()),
         "beta": lambda: BETA,
@@ -87,7 +97,8 @@ def published(name, folder):
         "deca": lambda: DecaPose(SMALL, hidden=8).state_dict(),
         "inception": lambda: InceptionFeatures().network.state_dict(),
     }
-    return {"stylegan2": "g_ema", "celeba": "model", "deca": "E_flame"}.get(name, ""), states[name](), {}
+    entries = {"stylegan2": "g_ema", "dcgan": "netG_state_dict", "celeba": "model", "deca": "E_flame"}
+    return entries.get(name, ""), states[name](), {}
 
 
 def write(state, path, metadata=None):

@@ -5,6 +5,7 @@ import pytest
 from promptgen.errors import CheckpointError, ModelFileError
 from promptgen.flows.chain_file import load_chain
 from promptgen.generators.biggan import load_biggan
+from promptgen.generators.dcgan import load_dcgan
 from promptgen.generators.nvae import load_nvae
 from promptgen.generators.stylegan2 import load_stylegan2
 from promptgen.generators.stylenerf_file import read_generator
@@ -26,6 +27,7 @@ LOADERS = {
     "stylegan2": lambda path: load_stylegan2(path, 8, latent_dim=8, mapping_layers=1),
     "biggan": lambda path: load_biggan(path, size=128),
     "nvae": load_nvae,
+    "dcgan": load_dcgan,
     "fairface": lambda path: load_fairface(path, architecture=SMALL),
     "celeba": lambda path: load_celeba(path, "glasses", architecture=SMALL, hidden=8),
     "arcface": lambda path: load_arcface(path, input_side=16, dim=8),
