@@ -124,22 +124,22 @@ class Descent:
         flow = self.proposal.flow
         assert flow is not None
         most, least_gain = (MOST_BLOCKS, LEAST_GAIN) if thorough else (FEW_BLOCKS, LARGE_GAIN)
-        pool, best = self.pool(), _copy(flow)
-        least = math.inf if fresh else pool.gap
+        self.pool, best = self.new_pool(), _copy(flow)
+        least = math.inf if fresh else self.pool.gap
         for block in range(most):
             first = fresh and block == 0
             rate = LEARNING_RATE if first else LEARNING_RATE / 2
-            self.steps(BLOCK_STEPS, rate, pool, name, block, warm_up=WARM_UP if first else 0.0)
-            pool, last = self.pool(), least
-            if pool.gap < least:
-                least, best = pool.gap, _copy(flow)
-            if pool.gap < NEGLIGIBLE_GAP or pool.gap > (1 - least_gain) * last:
+            self.steps(BLOCK_STEPS, rate, name, block, warm_up=WARM_UP if first else 0.0)
+            self.pool, last = self.new_pool(), least
+            if self.pool.gap < least:
+                least, best = self.pool.gap, _copy(flow)
+            if self.pool.gap < NEGLIGIBLE_GAP or self.pool.gap > (1 - least_gain) * last:
                 break
         flow.load_state_dict(best)
 
-    def steps(self, count: int, rate: float, pool: Pool, *names: str | int, warm_up: float = 0.0) -> None:
-        """Do `count` steps of Adam, whose learning rate falls linearly from `rate`."""
-        flow = self.proposal.flow
+    def steps(self, count: int, rate: float, *names: str | int, warm_up: float = 0.0) -> None:
+        """Do `count` steps of Adam, whose learning rate falls linearly from `rate`, on the pool of the last run."""
+        flow, pool = self.proposal.flow, self.pool
         assert flow is not None
         parameters = list(flow.parameters())
         optimiser = torch.optim.Adam(parameters, lr=rate, fused=True)
@@ -168,7 +168,7 @@ class Descent:
         flow.load_state_dict(average.module.state_dict())
 
     @torch.no_grad()
-    def pool(self) -> Pool:
+    def new_pool(self) -> Pool:
         """Return samples of the flow and of its start, weighted to the surrogate's density."""
         flow = self.proposal.flow
         assert flow is not None

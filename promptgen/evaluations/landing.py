@@ -43,11 +43,11 @@ class Residuals:
     n: int
 
     @classmethod
-    def of(cls, counted: Tensor, predicted: Tensor) -> Residuals:
-        """Return the residuals of true labels or probabilities and predicted probabilities, both (N, K)."""
-        difference = (counted - predicted).double().cpu().numpy()
-        n = len(difference)
-        return cls(difference.mean(axis=0), difference.std(axis=0) / np.sqrt(max(n - 1, 1)), n)
+    def of(cls, differences: Tensor) -> Residuals:
+        """Return the residuals of differences between what is counted and predicted probabilities, (N, K)."""
+        n = len(differences)
+        values = differences.double().cpu().numpy()
+        return cls(values.mean(axis=0), values.std(axis=0) / np.sqrt(max(n - 1, 1)), n)
 
 
 def positive_shares(shares: Vector) -> Vector:
@@ -56,15 +56,29 @@ def positive_shares(shares: Vector) -> Vector:
     return np.asarray(clipped / clipped.sum())
 
 
-def solve_multipliers(predicted: Vector, counted: Vector, target: Vector, start: Vector) -> Vector:
-    """Return beta, (K,) with mean zero, for which samples weighted by ``exp(beta . predicted)`` have the target shares.
-
-    Newton's method, with steps of at most `LARGEST_STEP`: the shares change with beta by the covariance of what is
-    counted with the probabilities.
+def least_move(jacobian: Tensor, change: Tensor) -> Tensor:
+    """Return the shortest move of parameters, (P,), that changes shares by `change`, (K,), to first order.
 
     Args:
-        predicted: class probabilities, (M, K).
-        counted: what the shares are means of, (M, K): the probabilities again, or one-hot labels.
+        jacobian: derivatives of the shares with respect to the parameters, (K, P), whose rows sum to zero.
+        change: wanted change of the shares, (K,), which sums to zero.
+
+    Example:
+        >>> least_move(torch.tensor([[3.0, 4.0], [-3.0, -4.0]]), torch.tensor([0.5, -0.5])).tolist()
+        [0.06, 0.08]
+    """
+    rows = jacobian.double()
+    weights = torch.linalg.pinv(rows @ rows.T, rtol=1e-6, hermitian=True) @ change.double()
+    return (weights @ rows).to(jacobian)
+
+
+def solve_multipliers(predicted: Vector, target: Vector, start: Vector) -> Vector:
+    """Return beta, (K,) with mean zero, for which samples weighted by ``exp(beta . predicted)`` have the target shares.
+
+    Newton's method, with steps of at most `LARGEST_STEP`: the mean probabilities change with beta by their covariance.
+
+    Args:
+        predicted: class probabilities, (M, K), whose weighted mean are the shares.
         target: target shares, (K,), positive.
         start: first guess, (K,).
 
@@ -72,8 +86,7 @@ def solve_multipliers(predicted: Vector, counted: Vector, target: Vector, start:
         Of 100 samples, 80 are certainly of the first class, and both classes should be equally frequent:
 
         >>> predicted = np.repeat([[1.0, 0.0], [0.0, 1.0]], [80, 20], axis=0)
-        >>> half = np.array([0.5, 0.5])
-        >>> solve_multipliers(predicted, predicted, half, np.zeros(2)).round(4).tolist()  # -log(2), log(2)
+        >>> solve_multipliers(predicted, np.array([0.5, 0.5]), np.zeros(2)).round(4).tolist()  # -log(2), log(2)
         [-0.6931, 0.6931]
     """
     beta = start - start.mean()
@@ -81,10 +94,10 @@ def solve_multipliers(predicted: Vector, counted: Vector, target: Vector, start:
         scores = predicted @ beta
         weights = np.exp(scores - scores.max())
         weights /= weights.sum()
-        shares = weights @ counted
+        shares = weights @ predicted
         if np.abs(target - shares).max() < 1e-7:
             break
-        covariance = (counted * weights[:, None]).T @ predicted - np.outer(shares, weights @ predicted)
+        covariance = (predicted * weights[:, None]).T @ predicted - np.outer(shares, shares)
         step = np.linalg.lstsq(covariance, target - shares, rcond=1e-6)[0]
         step -= step.mean()
         beta = beta + step * min(1.0, LARGEST_STEP / max(float(np.abs(step).max()), 1e-12))

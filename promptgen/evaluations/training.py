@@ -20,12 +20,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from promptgen.conditions import Condition
 from promptgen.devices import torch_threads
 from promptgen.evaluations.config import ROUNDS, Allotment
 from promptgen.evaluations.descent import Descent
-from promptgen.evaluations.landing import Residuals, one_hot, positive_shares, solve_multipliers
+from promptgen.evaluations.landing import Residuals, least_move, one_hot, positive_shares, solve_multipliers
 from promptgen.evaluations.objective import Objective
 from promptgen.evaluations.proposal import Draw, Proposal
 from promptgen.evaluations.store import Evaluations, EvaluationStore
@@ -45,12 +46,19 @@ FRESH = 0.9
 LARGE = 40_960
 """Samples behind predicted shares; they make no image."""
 
-TOLERANCE = 0.003
-"""Largest difference between expected and target shares that is left."""
+TOLERANCE, MOST_MOVES = 0.0005, 8
+"""Largest difference between expected and target shares that is left, and most moves of the flow to get there."""
 
-CORRECTIONS, CORRECTION_STEPS, CORRECTION_RATE, DAMPING = 4, 60, 1e-3, 0.7
-"""Corrections of the multipliers after a descent: most of them, steps and learning rate of the descent that follows
+CORRECTIONS, CORRECTION_STEPS, CORRECTION_RATE, DAMPING = 2, 60, 2e-3, 0.7
+"""Corrections of the multipliers after the last descent: how many, steps and learning rate of the descent that follows
 each, and the fraction of the missing shares that each makes up for."""
+
+LANDINGS = 2
+"""Parts in which images are spent on landing: the shares are off by most before the first, so the second, of a flow that
+hardly moves any more, counts what is left."""
+
+CHUNK = 4096
+"""Samples that are predicted at a time, which bounds the memory."""
 
 DENSE = 0.75
 """Above this fraction of all directions, a flow is not confined to the active ones."""
@@ -133,7 +141,7 @@ class Trainer:
         self.evaluations = list(self.earlier)
         self.history: list[dict[str, float]] = []
         self.step = 0
-        self.residuals: Residuals | None = None
+        self.differences: list[Tensor] = []  # what is counted minus what is predicted, of samples made for landing
         self.offset = np.zeros(len(self.objective.coefficients))  # shares that the flow has beyond those of the tilt
         self.start = Proposal(self.generator, self.seed, condition=self.condition)
 
@@ -192,12 +200,13 @@ class Trainer:
         self.descent = Descent(self.proposal, self.start, self.energy, self.note_step)
 
     def descend(self, name: str, *, fresh: bool = False, thorough: bool = False) -> None:
-        """Train the flow on the surrogate; if thorough, or once residuals are known, until it has the target shares."""
+        """Train the flow on the surrogate; if thorough, until it has the target shares."""
         self.offset = np.zeros_like(self.offset)
         self.tilt()
         self.descent.run(name, fresh=fresh, thorough=thorough)
-        if self.target is not None and (thorough or self.residuals is not None):
+        if self.target is not None and thorough:
             self.correct(name)
+            self.aim()
         self.observe(self.flow)
 
     def refine(self, name: str, n: int) -> float:
@@ -214,15 +223,17 @@ class Trainer:
         return fit.ess_fraction
 
     def land(self, n: int) -> None:
-        """Measure how far predicted shares are off, and train the flow for the corrected ones."""
-        assert self.target is not None
-        with torch.no_grad():
-            draw = self.proposal.draw(n, "land")
-            evaluations = self.evaluate(draw.base, draw.context, "landing")
-            self.note_fit(draw, evaluations)
-            self.residuals = self.compare(draw, evaluations)
-        self.evaluations.append(evaluations)
-        self.descend("landing")
+        """Measure how far predicted shares are off, and move the flow a little to the corrected ones; do it again."""
+        for number in range(LANDINGS):
+            name = f"landing {number}"
+            with torch.no_grad():
+                draw = self.proposal.draw(n // LANDINGS, name)
+                evaluations = self.evaluate(draw.base, draw.context, name)
+                self.note_fit(draw, evaluations)
+                self.differences.append(self.difference(draw, evaluations))
+            self.evaluations.append(evaluations)
+            self.aim()
+        self.observe(self.flow)
         self.offset = np.zeros_like(self.offset)
         self.tilt()  # from here on, the fit is measured against the tilt itself, not against what makes up for the flow
 
@@ -239,6 +250,8 @@ class Trainer:
         records = self.objective.records(self.evaluations, contextual=bool(self.condition))
         seed, scale = derive(self.seed, "surrogate", name), base_of(self.generator).prior.scale
         self.surrogate: Surrogate = fit_surrogate(records, self.objective.kind, scale, seed=seed)
+        if self.target is not None:
+            self.start_predicted = self.predictions(self.start, "tilt")
 
     def flow_directions(self) -> Tensor | None:
         """Return the directions that the flow needs: the active ones and those of the flows under it; None for all."""
@@ -273,48 +286,63 @@ class Trainer:
         """With a target, choose the multipliers whose tilt has the target shares, less what the flow adds to them."""
         if self.target is None:
             return
-        with torch.no_grad():
-            predicted = self.surrogate(self.start.draw(LARGE, "tilt").base)
-        counted = self.target.counted(predicted).double().cpu().numpy()
         shares = positive_shares(self.target.shares - self.offset - self.known_error)
         beta = -self.objective.coefficients.double().cpu().numpy()
-        beta = solve_multipliers(predicted.double().cpu().numpy(), counted, shares, beta)
+        beta = solve_multipliers(self.start_predicted, shares, beta)
         self.objective = self.objective.with_coefficients(-torch.as_tensor(beta).to(self.objective.coefficients))
 
     def correct(self, name: str) -> None:
-        """Make up for the shares that the flow misses, as it cannot follow the tilt exactly; keep the closest flow."""
+        """Choose multipliers that make up for the shares that the flow misses, as it cannot follow the tilt exactly."""
         assert self.target is not None
-        closest, least = self.flow.state_dict(), math.inf
-        for correction in range(CORRECTIONS + 1):
-            missed = self.expected_shares() - self.target.shares
-            if np.abs(missed).max() < least:
-                least = float(np.abs(missed).max())
-                closest = {key: value.detach().clone() for key, value in self.flow.state_dict().items()}
-            if least <= TOLERANCE or correction == CORRECTIONS:
-                break
-            self.offset = self.offset + DAMPING * missed
+        for correction in range(CORRECTIONS):
+            self.offset = self.offset + DAMPING * (self.expected_shares() - self.target.shares)
             self.tilt()
-            self.descent.steps(CORRECTION_STEPS, CORRECTION_RATE, self.descent.pool(), name, "correction", correction)
-        self.flow.load_state_dict(closest)
+            self.descent.steps(CORRECTION_STEPS, CORRECTION_RATE, name, "correction", correction)
+
+    def aim(self) -> None:
+        """Move the flow's parameters as little as possible until it has the target shares; keep the closest flow."""
+        assert self.target is not None
+        parameters = list(self.flow.parameters())
+        closest, least = parameters_to_vector(parameters).detach(), math.inf
+        for _ in range(MOST_MOVES):
+            missed = self.expected_shares() - self.target.shares
+            now = parameters_to_vector(parameters).detach()
+            if np.abs(missed).max() < least:
+                closest, least = now, float(np.abs(missed).max())
+            if least <= TOLERANCE:
+                break
+            vector_to_parameters(now + least_move(self.share_gradients(), torch.as_tensor(-missed)), parameters)
+        vector_to_parameters(closest, parameters)
+
+    def share_gradients(self) -> Tensor:
+        """Return the derivatives of the predicted shares with respect to the flow's parameters, (K, P)."""
+        parameters = list(self.flow.parameters())
+        shares = self.surrogate(self.proposal.draw(CHUNK, "shares", 0).base).mean(dim=0)
+        rows = [torch.autograd.grad(share, parameters, retain_graph=True) for share in shares]
+        return torch.stack([parameters_to_vector(row) for row in rows])
 
     @property
     def known_error(self) -> Vector:
         """Mean of what is counted minus what is predicted, (K,); zeros before landing."""
-        return np.zeros_like(self.offset) if self.residuals is None else self.residuals.mean
+        return Residuals.of(torch.cat(self.differences)).mean if self.differences else np.zeros_like(self.offset)
 
     @torch.no_grad()
     def expected_shares(self) -> Vector:
         """Return the flow's shares, (K,), by many predictions and what is known of their error."""
-        assert self.target is not None
-        predicted = self.surrogate(self.proposal.draw(LARGE, "shares").base)
-        return np.asarray(self.target.counted(predicted).double().mean(dim=0).cpu().numpy() + self.known_error)
+        return np.asarray(self.predictions(self.proposal, "shares").mean(axis=0) + self.known_error)
 
     @torch.no_grad()
-    def compare(self, draw: Draw, evaluations: Evaluations) -> Residuals:
-        """Return how far the predictions are from what is counted of true evaluations of the same samples."""
+    def predictions(self, proposal: Proposal, name: str) -> Vector:
+        """Return predicted probabilities of many samples, (M, K), which make no image."""
+        chunks = (self.surrogate(proposal.draw(CHUNK, name, number).base) for number in range(LARGE // CHUNK))
+        return np.asarray(torch.cat(list(chunks)).double().cpu().numpy())
+
+    @torch.no_grad()
+    def difference(self, draw: Draw, evaluations: Evaluations) -> Tensor:
+        """Return what is counted of true evaluations minus predicted probabilities of the same samples, (N, K)."""
         assert self.target is not None
         true = self.objective.features(evaluations.outputs)[: len(draw)]
-        return Residuals.of(self.target.counted(true), self.target.counted(self.surrogate(draw.base)))
+        return self.target.counted(true) - self.surrogate(draw.base)
 
     @torch.no_grad()
     def note_fit(self, draw: Draw, evaluations: Evaluations) -> tuple[Fit, float]:
@@ -334,7 +362,7 @@ class Trainer:
             "units": float(self.store.spending.units),
         }
         if self.target is not None:
-            residuals = self.compare(draw, evaluations)
+            residuals = Residuals.of(self.difference(draw, evaluations))
             shares = self.expected_shares() - self.known_error + residuals.mean
             beta = -self.objective.coefficients.double().cpu().numpy()
             columns = {"share": shares, "share_error": residuals.error, "beta": beta}

@@ -24,7 +24,7 @@ def descended():
 
     start = Proposal(generator, 1)
     descent = Descent(proposal, start, predicted, lambda loss, done, total: losses.append((loss, done, total)))
-    before = descent.pool().gap
+    before = descent.new_pool().gap
     descent.run("descent", fresh=True)
     return descent, losses, before, closed_form(generator, energy)
 
