@@ -30,7 +30,7 @@ SHOWN = 0.8
 MEMBERS = 5
 """Networks in the ensemble; their mean predicts."""
 
-STEPS, BATCH, WIDTH, LAYERS, LEARNING_RATE, WEIGHT_DECAY = 800, 256, 96, 3, 3e-3, 1e-2
+STEPS, BATCH, WIDTH, LAYERS, LEARNING_RATE, WEIGHT_DECAY = 800, 128, 96, 3, 3e-3, 1e-2
 GRADIENT_WEIGHT = 0.05
 """Weight of the error of gradients relative to the error of values."""
 

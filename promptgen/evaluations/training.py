@@ -54,8 +54,8 @@ CORRECTIONS, CORRECTION_STEPS, CORRECTION_RATE, DAMPING = 2, 60, 2e-3, 0.7
 each, and the fraction of the missing shares that each makes up for."""
 
 LANDINGS = 2
-"""Parts in which images are spent on landing: the shares are off by most before the first, so the second, of a flow that
-hardly moves any more, counts what is left."""
+"""Parts in which images are spent on landing. The first move is the largest; samples of the flow after it tell more
+exactly what is left."""
 
 CHUNK = 4096
 """Samples that are predicted at a time, which bounds the memory."""
