@@ -21,6 +21,7 @@ from promptgen.energies.moment import MomentEnergy
 from promptgen.errors import ConfigError
 from promptgen.evaluations.budget import budget_units
 from promptgen.evaluations.config import ReuseConfig
+from promptgen.evaluations.landing import Target
 from promptgen.evaluations.objective import (
     Objective,
     Reader,
@@ -30,7 +31,7 @@ from promptgen.evaluations.objective import (
     without_gradient,
 )
 from promptgen.evaluations.store import Evaluations, EvaluationStore
-from promptgen.evaluations.training import Target, Trainer
+from promptgen.evaluations.training import Trainer
 from promptgen.files import read_json, write_json
 from promptgen.flows.chain_file import load_chain, save_chain
 from promptgen.flows.flow import Flow

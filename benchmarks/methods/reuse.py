@@ -8,9 +8,10 @@ from benchmarks.scene import CountedGenerator
 from benchmarks.tasks import Task
 from promptgen.energies.base import Term, WeightedSum
 from promptgen.energies.moment import MomentEnergy
+from promptgen.evaluations.landing import Target
 from promptgen.evaluations.objective import control_objective, moment_objective
 from promptgen.evaluations.store import EvaluationStore
-from promptgen.evaluations.training import Target, Trainer
+from promptgen.evaluations.training import Trainer
 from promptgen.flows.flow import FlowConfig
 
 UNITS = 4096

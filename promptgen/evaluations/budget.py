@@ -19,13 +19,13 @@ NAME = "budget.json"
 
 
 def budget_units(budget: Budget, store: EvaluationStore, start: Proposal, state: Path) -> int:
-    """Return a budget in forward passes.
+    """Return a budget in forward passes, less those that were timed to convert it.
 
     Minutes are converted once; the result is kept in `state`, so that a run that was killed goes on with it.
 
     Args:
         budget: the budget.
-        store: evaluates the images that are timed; they are not kept.
+        store: evaluates the images that are timed; they are counted as spent, but not kept.
         start: draws them.
         state: folder of the training's state.
     """
@@ -33,6 +33,7 @@ def budget_units(budget: Budget, store: EvaluationStore, start: Proposal, state:
         return budget.images
     assert budget.minutes is not None
     path = state / NAME
+    store.spending.forward += TIMED  # of a run that was killed, too
     if path.exists():
         return int(read_json(path)["units"])
     with torch.no_grad():
@@ -40,6 +41,6 @@ def budget_units(budget: Budget, store: EvaluationStore, start: Proposal, state:
     began = time.perf_counter()
     store.measure(draw.base, draw.context)
     rate = TIMED / (time.perf_counter() - began)
-    units = max(LEAST_BUDGET, round(60 * budget.minutes * rate))
+    units = max(LEAST_BUDGET, round(60 * budget.minutes * rate) - TIMED)
     write_json(path, {"units": units})
     return units

@@ -3,17 +3,34 @@
 The share of a class under a flow is its mean predicted probability over many samples, which make no image, plus the
 mean of (true label - predicted probability) over evaluated samples: a control variate. Its error is that of the
 surrogate's mistakes, not that of the shares themselves.
+
+A descent leaves shares that hang on the noise of its last steps. Predicted shares are smooth functions of the flow's
+parameters, so Newton's method then finds the shortest move of the parameters that gives the target shares.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from promptgen.evaluations.proposal import Proposal
+from promptgen.evaluations.surrogate import Surrogate
+from promptgen.labels import FeatureKind
 from promptgen.metrics.estimate import Vector
+
+LARGE, CHUNK = 40_960, 4096
+"""Samples behind predicted shares, which make no image, and how many are predicted at a time."""
+
+TOLERANCE, MOST_MOVES = 0.0005, 8
+"""Largest difference between expected and target shares that is left, and most moves of the flow to get there."""
+
+DAMPING = 0.7
+"""Fraction of the shares that the flow has beyond those of the tilt for which the next tilt makes up."""
 
 LARGEST_STEP, MOST_STEPS = 1.0, 100
 """Largest change of a multiplier in a Newton step, nats, and most steps."""
@@ -22,10 +39,21 @@ LEAST_SHARE = 1e-4
 """Shares that a correction would make smaller, or negative, become this large."""
 
 
-def one_hot(probabilities: Tensor) -> Tensor:
-    """Return the most probable class of each row, (N, K), as a one-hot vector, (N, K)."""
-    hot: Tensor = torch.nn.functional.one_hot(probabilities.argmax(dim=1), probabilities.shape[1]).to(probabilities)
-    return hot
+@dataclass(frozen=True)
+class Target:
+    """Target shares of class probabilities.
+
+    Attributes:
+        shares: the shares, (K,), positive.
+        kind: whether they are of labels ("hard") or mean probabilities ("soft").
+    """
+
+    shares: Vector
+    kind: FeatureKind = "hard"
+
+    def counted(self, probabilities: Tensor) -> Tensor:
+        """Return what is averaged to shares, (N, K), of class probabilities, (N, K)."""
+        return one_hot(probabilities) if self.kind == "hard" else probabilities
 
 
 @dataclass(frozen=True)
@@ -48,6 +76,105 @@ class Residuals:
         n = len(differences)
         values = differences.double().cpu().numpy()
         return cls(values.mean(axis=0), values.std(axis=0) / np.sqrt(max(n - 1, 1)), n)
+
+
+@dataclass
+class Landing:
+    """What is known of a flow's shares, and how it gets the target ones.
+
+    Attributes:
+        target: the target shares.
+        beta: multipliers of the tilt, nats per unit of probability, (K,), which `tilt` moves.
+        start: the distribution that the flow starts from.
+        proposal: has the flow.
+    """
+
+    target: Target
+    beta: Vector
+    start: Proposal
+    proposal: Proposal
+    offset: Vector = field(init=False)  # shares that the flow has beyond those of the tilt
+    differences: list[Tensor] = field(default_factory=list)  # what is counted minus what is predicted, (N, K)
+
+    def __post_init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what the flow misses, so that the next tilt has the target shares itself."""
+        self.offset = np.zeros_like(self.target.shares)
+
+    def use(self, surrogate: Surrogate) -> None:
+        """Predict by this surrogate from now on."""
+        self.surrogate = surrogate
+        self.start_predicted = self._predictions(self.start, "tilt")
+
+    def tilt(self) -> None:
+        """Choose the multipliers whose tilt has the target shares, less what the flow adds to them."""
+        shares = positive_shares(self.target.shares - self.offset - self._known_error)
+        self.beta = solve_multipliers(self.start_predicted, shares, self.beta)
+
+    def make_up(self) -> None:
+        """Choose multipliers that make up for the shares that the flow misses, as it cannot follow a tilt exactly."""
+        self.offset = self.offset + DAMPING * self.missed_shares()
+        self.tilt()
+
+    def aim(self) -> None:
+        """Move the flow's parameters as little as possible until it has the target shares; keep the closest flow."""
+        parameters = self._parameters()
+        closest, least = parameters_to_vector(parameters).detach(), math.inf
+        for _ in range(MOST_MOVES):
+            missed, now = self.missed_shares(), parameters_to_vector(parameters).detach()
+            if np.abs(missed).max() < least:
+                closest, least = now, float(np.abs(missed).max())
+            if least <= TOLERANCE:
+                break
+            vector_to_parameters(now + least_move(self._share_gradients(), torch.as_tensor(-missed)), parameters)
+        vector_to_parameters(closest, parameters)
+
+    def learn(self, base: Tensor, probabilities: Tensor) -> None:
+        """Take true probabilities, (N, K), of the flow's samples into account, whose base latents are (N, D)."""
+        self.differences.append(self.difference(base, probabilities))
+
+    @torch.no_grad()
+    def difference(self, base: Tensor, probabilities: Tensor) -> Tensor:
+        """Return what is counted of true probabilities, (N, K), minus the predicted ones."""
+        return self.target.counted(probabilities) - self.surrogate(base)
+
+    def predicted_shares(self) -> Vector:
+        """Return the flow's mean predicted probabilities, (K,)."""
+        return np.asarray(self._predictions(self.proposal, "shares").mean(axis=0))
+
+    def missed_shares(self) -> Vector:
+        """Return the flow's shares minus the target ones, (K,), by predictions and what is known of their error."""
+        return self.predicted_shares() + self._known_error - self.target.shares
+
+    @property
+    def _known_error(self) -> Vector:
+        """Mean of what is counted minus what is predicted, (K,); zeros before anything has been counted."""
+        return Residuals.of(torch.cat(self.differences)).mean if self.differences else np.zeros_like(self.target.shares)
+
+    @torch.no_grad()
+    def _predictions(self, proposal: Proposal, name: str) -> Vector:
+        """Return predicted probabilities of many samples, (M, K)."""
+        chunks = [self.surrogate(proposal.draw(CHUNK, name, number).base) for number in range(LARGE // CHUNK)]
+        return np.asarray(torch.cat(chunks).double().cpu().numpy())
+
+    def _share_gradients(self) -> Tensor:
+        """Return the derivatives of the predicted shares with respect to the flow's parameters, (K, P)."""
+        parameters = self._parameters()
+        shares = self.surrogate(self.proposal.draw(CHUNK, "shares", 0).base).mean(dim=0)
+        rows = [torch.autograd.grad(share, parameters, retain_graph=True) for share in shares]
+        return torch.stack([parameters_to_vector(row) for row in rows])
+
+    def _parameters(self) -> list[torch.nn.Parameter]:
+        assert self.proposal.flow is not None
+        return list(self.proposal.flow.parameters())
+
+
+def one_hot(probabilities: Tensor) -> Tensor:
+    """Return the most probable class of each row, (N, K), as a one-hot vector, (N, K)."""
+    hot: Tensor = torch.nn.functional.one_hot(probabilities.argmax(dim=1), probabilities.shape[1]).to(probabilities)
+    return hot
 
 
 def positive_shares(shares: Vector) -> Vector:

@@ -25,7 +25,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from promptgen.energies.base import Sample
-from promptgen.errors import DataError, NonFiniteEnergyError
+from promptgen.errors import ConfigError, DataError, NonFiniteEnergyError
 from promptgen.evaluations.config import FORWARD_UNITS, GRADIENT_UNITS, IDENTITY_NAME, SHARD_SIZE
 from promptgen.files import atomic_write, read_json, write_json
 from promptgen.generators.base import Generator
@@ -166,6 +166,7 @@ class EvaluationStore:
             progress: called with the number of finished records after every shard.
 
         Raises:
+            ConfigError: what is to be differentiated has no gradient.
             NonFiniteEnergyError: an output or its gradient is NaN or infinite.
             StorageError: a shard cannot be written.
         """
@@ -251,8 +252,9 @@ class EvaluationStore:
                 sample = Sample(point, self.generator(point), None if context is None else context[part])
                 outputs = {name: output(replace(sample, rng=rng)) for name, (output, rng) in chosen.items()}
                 if slope is not None:
-                    value = (slope.direction[part].to(point) * slope.features(outputs)).sum()
-                    (gradient,) = torch.autograd.grad(value, point)
+                    gradient = _gradient(
+                        (slope.direction[part].to(point) * slope.features(outputs)).sum(), point, slope
+                    )
                     rows.setdefault("gradient", []).append(_finite(gradient, f"the gradient of {slope.name}"))
             for name, output in outputs.items():
                 rows.setdefault(_key(name), []).append(_finite(output, name))
@@ -352,6 +354,16 @@ def _read(path: Path | None) -> tuple[dict[str, Tensor], _About]:
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         logger.warning("%s is damaged (%s): its images are made again", path, error)
         return {}, _About()
+
+
+def _gradient(value: Tensor, point: Tensor, name: str) -> Tensor:
+    gradient = torch.autograd.grad(value, point, allow_unused=True)[0] if value.requires_grad else None
+    if gradient is None:
+        raise ConfigError(
+            f"{name} does not depend on the latent through anything that torch can differentiate: say "
+            "`gradient: none` for the model that reads the image"
+        )
+    return gradient
 
 
 def _finite(values: Tensor, name: str) -> Tensor:

@@ -20,13 +20,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from promptgen.conditions import Condition
 from promptgen.devices import torch_threads
 from promptgen.evaluations.config import ROUNDS, Allotment
 from promptgen.evaluations.descent import Descent
-from promptgen.evaluations.landing import Residuals, least_move, one_hot, positive_shares, solve_multipliers
+from promptgen.evaluations.landing import Landing, Residuals, Target
 from promptgen.evaluations.objective import Objective
 from promptgen.evaluations.proposal import Draw, Proposal
 from promptgen.evaluations.store import Evaluations, EvaluationStore
@@ -35,7 +34,6 @@ from promptgen.flows.chained import ChainedGenerator, base_of
 from promptgen.flows.fit import Fit, fit_statistics
 from promptgen.flows.flow import Flow, FlowConfig
 from promptgen.generators.base import Generator
-from promptgen.labels import FeatureKind
 from promptgen.metrics.estimate import Vector
 from promptgen.seeding import derive, stream
 from promptgen.tracking import NullTracker, Tracker
@@ -43,45 +41,18 @@ from promptgen.tracking import NullTracker, Tracker
 FRESH = 0.9
 """Fraction of a round that the flow draws; the rest comes from the distribution that it starts from."""
 
-LARGE = 40_960
-"""Samples behind predicted shares; they make no image."""
-
-TOLERANCE, MOST_MOVES = 0.0005, 8
-"""Largest difference between expected and target shares that is left, and most moves of the flow to get there."""
-
-CORRECTIONS, CORRECTION_STEPS, CORRECTION_RATE, DAMPING = 2, 60, 2e-3, 0.7
-"""Corrections of the multipliers after the last descent: how many, steps and learning rate of the descent that follows
-each, and the fraction of the missing shares that each makes up for."""
+CORRECTIONS, CORRECTION_STEPS, CORRECTION_RATE = 2, 60, 2e-3
+"""Corrections of the multipliers after the last descent, and steps and learning rate of the descent after each."""
 
 LANDINGS = 2
 """Parts in which images are spent on landing. The first move is the largest; samples of the flow after it tell more
 exactly what is left."""
-
-CHUNK = 4096
-"""Samples that are predicted at a time, which bounds the memory."""
 
 DENSE = 0.75
 """Above this fraction of all directions, a flow is not confined to the active ones."""
 
 RECORD_EVERY = 10
 """Optimiser steps between two rows of the history."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """Target shares of class probabilities.
-
-    Attributes:
-        shares: the shares, (K,), positive.
-        kind: whether they are of labels ("hard") or mean probabilities ("soft").
-    """
-
-    shares: Vector
-    kind: FeatureKind = "hard"
-
-    def counted(self, probabilities: Tensor) -> Tensor:
-        """Return what is averaged to shares, (N, K), of class probabilities, (N, K)."""
-        return one_hot(probabilities) if self.kind == "hard" else probabilities
 
 
 @dataclass(frozen=True)
@@ -141,8 +112,7 @@ class Trainer:
         self.evaluations = list(self.earlier)
         self.history: list[dict[str, float]] = []
         self.step = 0
-        self.differences: list[Tensor] = []  # what is counted minus what is predicted, of samples made for landing
-        self.offset = np.zeros(len(self.objective.coefficients))  # shares that the flow has beyond those of the tilt
+        self.landing: Landing | None = None
         self.start = Proposal(self.generator, self.seed, condition=self.condition)
 
     def train(self, units: int, *, goal: float = 0.7, fit_samples: int = 1024) -> ReuseTraining:
@@ -172,8 +142,8 @@ class Trainer:
             if self.refine(f"round {number + 1}", allotment.refine) >= goal:
                 break
         self.descend("final", thorough=True)
-        if lands:
-            self.land(allotment.land)
+        if self.landing is not None:
+            self.land(self.landing, allotment.land)
         fit, expected_ess = self.measure(allotment.fit)
         return ReuseTraining(
             flow=self.flow,
@@ -198,15 +168,20 @@ class Trainer:
         ).to(prior.scale)
         self.proposal = Proposal(self.generator, self.seed, self.flow, self.condition)
         self.descent = Descent(self.proposal, self.start, self.energy, self.note_step)
+        if self.target is not None:
+            self.landing = Landing(self.target, self.beta, self.start, self.proposal)
+            self.landing.use(self.surrogate)
 
     def descend(self, name: str, *, fresh: bool = False, thorough: bool = False) -> None:
-        """Train the flow on the surrogate; if thorough, until it has the target shares."""
-        self.offset = np.zeros_like(self.offset)
+        """Train the flow on the surrogate; if thorough, until it has the target shares, if there are any."""
         self.tilt()
         self.descent.run(name, fresh=fresh, thorough=thorough)
-        if self.target is not None and thorough:
-            self.correct(name)
-            self.aim()
+        if self.landing is not None and thorough:
+            for correction in range(CORRECTIONS):
+                self.landing.make_up()
+                self.use_multipliers()
+                self.descent.steps(CORRECTION_STEPS, CORRECTION_RATE, name, "correction", correction)
+            self.landing.aim()
         self.observe(self.flow)
 
     def refine(self, name: str, n: int) -> float:
@@ -222,19 +197,18 @@ class Trainer:
         self.fit_surrogate(name)
         return fit.ess_fraction
 
-    def land(self, n: int) -> None:
+    def land(self, landing: Landing, n: int) -> None:
         """Measure how far predicted shares are off, and move the flow a little to the corrected ones; do it again."""
         for number in range(LANDINGS):
             name = f"landing {number}"
             with torch.no_grad():
                 draw = self.proposal.draw(n // LANDINGS, name)
                 evaluations = self.evaluate(draw.base, draw.context, name)
-                self.note_fit(draw, evaluations)
-                self.differences.append(self.difference(draw, evaluations))
+            self.note_fit(draw, evaluations)
+            landing.learn(draw.base, self.objective.features(evaluations.outputs))
             self.evaluations.append(evaluations)
-            self.aim()
+            landing.aim()
         self.observe(self.flow)
-        self.offset = np.zeros_like(self.offset)
         self.tilt()  # from here on, the fit is measured against the tilt itself, not against what makes up for the flow
 
     @torch.no_grad()
@@ -250,8 +224,8 @@ class Trainer:
         records = self.objective.records(self.evaluations, contextual=bool(self.condition))
         seed, scale = derive(self.seed, "surrogate", name), base_of(self.generator).prior.scale
         self.surrogate: Surrogate = fit_surrogate(records, self.objective.kind, scale, seed=seed)
-        if self.target is not None:
-            self.start_predicted = self.predictions(self.start, "tilt")
+        if self.landing is not None:
+            self.landing.use(self.surrogate)
 
     def flow_directions(self) -> Tensor | None:
         """Return the directions that the flow needs: the active ones and those of the flows under it; None for all."""
@@ -283,66 +257,22 @@ class Trainer:
         return math.log(len(energies)) - torch.logsumexp(-energies, dim=0)
 
     def tilt(self) -> None:
-        """With a target, choose the multipliers whose tilt has the target shares, less what the flow adds to them."""
-        if self.target is None:
-            return
-        shares = positive_shares(self.target.shares - self.offset - self.known_error)
-        beta = -self.objective.coefficients.double().cpu().numpy()
-        beta = solve_multipliers(self.start_predicted, shares, beta)
-        self.objective = self.objective.with_coefficients(-torch.as_tensor(beta).to(self.objective.coefficients))
+        """With a target, choose the multipliers whose tilt has the target shares."""
+        if self.landing is not None:
+            self.landing.reset()
+            self.landing.tilt()
+            self.use_multipliers()
 
-    def correct(self, name: str) -> None:
-        """Choose multipliers that make up for the shares that the flow misses, as it cannot follow the tilt exactly."""
-        assert self.target is not None
-        for correction in range(CORRECTIONS):
-            self.offset = self.offset + DAMPING * (self.expected_shares() - self.target.shares)
-            self.tilt()
-            self.descent.steps(CORRECTION_STEPS, CORRECTION_RATE, name, "correction", correction)
-
-    def aim(self) -> None:
-        """Move the flow's parameters as little as possible until it has the target shares; keep the closest flow."""
-        assert self.target is not None
-        parameters = list(self.flow.parameters())
-        closest, least = parameters_to_vector(parameters).detach(), math.inf
-        for _ in range(MOST_MOVES):
-            missed = self.expected_shares() - self.target.shares
-            now = parameters_to_vector(parameters).detach()
-            if np.abs(missed).max() < least:
-                closest, least = now, float(np.abs(missed).max())
-            if least <= TOLERANCE:
-                break
-            vector_to_parameters(now + least_move(self.share_gradients(), torch.as_tensor(-missed)), parameters)
-        vector_to_parameters(closest, parameters)
-
-    def share_gradients(self) -> Tensor:
-        """Return the derivatives of the predicted shares with respect to the flow's parameters, (K, P)."""
-        parameters = list(self.flow.parameters())
-        shares = self.surrogate(self.proposal.draw(CHUNK, "shares", 0).base).mean(dim=0)
-        rows = [torch.autograd.grad(share, parameters, retain_graph=True) for share in shares]
-        return torch.stack([parameters_to_vector(row) for row in rows])
+    def use_multipliers(self) -> None:
+        """Make the energy that of the multipliers of landing."""
+        assert self.landing is not None
+        beta = torch.as_tensor(self.landing.beta).to(self.objective.coefficients)
+        self.objective = self.objective.with_coefficients(-beta)
 
     @property
-    def known_error(self) -> Vector:
-        """Mean of what is counted minus what is predicted, (K,); zeros before landing."""
-        return Residuals.of(torch.cat(self.differences)).mean if self.differences else np.zeros_like(self.offset)
-
-    @torch.no_grad()
-    def expected_shares(self) -> Vector:
-        """Return the flow's shares, (K,), by many predictions and what is known of their error."""
-        return np.asarray(self.predictions(self.proposal, "shares").mean(axis=0) + self.known_error)
-
-    @torch.no_grad()
-    def predictions(self, proposal: Proposal, name: str) -> Vector:
-        """Return predicted probabilities of many samples, (M, K), which make no image."""
-        chunks = (self.surrogate(proposal.draw(CHUNK, name, number).base) for number in range(LARGE // CHUNK))
-        return np.asarray(torch.cat(list(chunks)).double().cpu().numpy())
-
-    @torch.no_grad()
-    def difference(self, draw: Draw, evaluations: Evaluations) -> Tensor:
-        """Return what is counted of true evaluations minus predicted probabilities of the same samples, (N, K)."""
-        assert self.target is not None
-        true = self.objective.features(evaluations.outputs)[: len(draw)]
-        return self.target.counted(true) - self.surrogate(draw.base)
+    def beta(self) -> Vector:
+        """Multipliers of the objective, (K,)."""
+        return np.asarray(-self.objective.coefficients.double().cpu().numpy())
 
     @torch.no_grad()
     def note_fit(self, draw: Draw, evaluations: Evaluations) -> tuple[Fit, float]:
@@ -361,11 +291,10 @@ class Trainer:
             "surrogate/error": self.surrogate.error,
             "units": float(self.store.spending.units),
         }
-        if self.target is not None:
-            residuals = Residuals.of(self.difference(draw, evaluations))
-            shares = self.expected_shares() - self.known_error + residuals.mean
-            beta = -self.objective.coefficients.double().cpu().numpy()
-            columns = {"share": shares, "share_error": residuals.error, "beta": beta}
+        if self.landing is not None:
+            residuals = Residuals.of(self.landing.difference(draw.base, features))
+            shares = self.landing.predicted_shares() + residuals.mean
+            columns = {"share": shares, "share_error": residuals.error, "beta": self.beta}
             row |= {
                 f"{kind}/{name}": float(value)
                 for kind, values in columns.items()

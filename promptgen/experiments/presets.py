@@ -34,6 +34,9 @@ DEFAULTS_NAME = "defaults.yaml"
 WHOLE = {"condition", "energies", "measure", "target", "watch"}
 """Keys whose mapping replaces the one below as a whole: half a target and half another make no sense."""
 
+KINDS = ("type", "method")
+"""Keys that tell of what kind a section is, and so which other keys it has."""
+
 
 class Family(Section):
     """A file of experiments.
@@ -121,13 +124,13 @@ def find_preset(name: str, folder: Path) -> Preset:
 
 
 def laid_over(content: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `content` with `change` merged into it; neither is altered."""
+    """Return `content` with `change` merged into it, but replace a section of another kind; neither is altered."""
     merged = dict(content)
     for key, value in change.items():
         below = merged.get(key)
         if isinstance(value, Mapping) and isinstance(below, Mapping) and key not in WHOLE:
-            same_type = value.get("type", below.get("type")) == below.get("type")
-            value = laid_over(below, value) if same_type else value
+            same_kind = all(value.get(key, below.get(key)) == below.get(key) for key in KINDS)
+            value = laid_over(below, value) if same_kind else value
         merged[key] = value
     return merged
 

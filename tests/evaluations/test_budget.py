@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from promptgen.evaluations.budget import budget_units
+from promptgen.evaluations.budget import TIMED, budget_units
 from promptgen.evaluations.config import LEAST_BUDGET, ROUNDS, Allotment, Budget
 from promptgen.evaluations.proposal import Proposal
 from promptgen.evaluations.store import EvaluationStore
@@ -30,6 +30,13 @@ def test_minutes_are_converted_once(tmp_path):
     assert timed > 0
     again, images = units_of(Budget(minutes=1.0), tmp_path / "state", Coordinates(fatal_call=1))
     assert (again, images) == (first, 0)
+
+
+def test_timed_images_count_as_spent_even_after_a_kill(tmp_path):
+    for generator in (Coordinates(), Coordinates(fatal_call=1)):
+        store = EvaluationStore(generator, {"sum@1": lambda sample: sample.image.flatten(1)})
+        budget_units(Budget(minutes=1.0), store, Proposal(generator, 1), tmp_path)
+        assert store.spending.forward == TIMED
 
 
 def test_more_minutes_allow_more_images(tmp_path):

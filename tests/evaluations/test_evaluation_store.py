@@ -8,7 +8,7 @@ import weakref
 import pytest
 import torch
 
-from promptgen.errors import DataError, NonFiniteEnergyError, StorageError
+from promptgen.errors import ConfigError, DataError, NonFiniteEnergyError, StorageError
 from promptgen.evaluations.config import SHARD_SIZE, shared_records
 from promptgen.evaluations.store import EvaluationStore, Slope, Spending
 from tests.evaluations.small import Coordinates, Interrupted, normal
@@ -277,3 +277,12 @@ def test_memory_does_not_hold_earlier_images():
     EvaluationStore(Large(), {"brightness@1": brightness}, batch=16).evaluate(normal(SHARD_SIZE), slope=features)
     assert len(alive) == SHARD_SIZE // 16
     assert max(alive) <= 2
+
+
+@pytest.mark.parametrize(
+    "blind", [lambda sample: square(sample).detach(), lambda sample: torch.ones(3).requires_grad_()]
+)
+def test_an_output_without_a_gradient_is_refused_where_one_is_asked_for(blind):
+    store = store_in(None, outputs={"square@1": blind})
+    with pytest.raises(ConfigError, match="gradient: none"):
+        store.evaluate(normal(8), slope=slope(8))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from promptgen.evaluations.landing import Residuals, one_hot, positive_shares, solve_multipliers
+from promptgen.evaluations.landing import Residuals, least_move, one_hot, positive_shares, solve_multipliers
 
 START = np.zeros(3)
 
@@ -80,3 +80,16 @@ def test_residuals_correct_a_biased_prediction():
     np.testing.assert_allclose(residuals.error, difference.std(axis=0, ddof=1) / np.sqrt(4000), rtol=1e-3)
     assert residuals.n == 4000
     assert abs(residuals.mean[1] + 0.1) < 4 * residuals.error[1]
+
+
+def test_the_shortest_move_changes_the_shares_as_asked():
+    rng = torch.Generator().manual_seed(0)
+    free = torch.randn(2, 50, generator=rng, dtype=torch.float64)
+    jacobian = torch.cat([free, -free.sum(dim=0, keepdim=True)])  # shares sum to 1
+    change = torch.tensor([0.02, -0.05, 0.03], dtype=torch.float64)
+    move = least_move(jacobian, change)
+    torch.testing.assert_close(jacobian @ move, change)
+    beyond = torch.randn(50, generator=rng, dtype=torch.float64)
+    beyond -= torch.linalg.pinv(jacobian) @ (jacobian @ beyond)  # changes no share
+    assert move.norm() < (move + beyond).norm()
+    assert float(move @ beyond) == pytest.approx(0.0, abs=1e-9)

@@ -12,10 +12,11 @@ from linear_gaussian import LinearGenerator, Quadratic, box, closed_form
 from promptgen.conditions import Condition
 from promptgen.energies.base import Term, WeightedSum
 from promptgen.energies.moment import MomentEnergy
+from promptgen.evaluations.landing import Target
 from promptgen.evaluations.objective import control_objective, moment_objective
 from promptgen.evaluations.proposal import Proposal
 from promptgen.evaluations.store import EvaluationStore
-from promptgen.evaluations.training import Target, Trainer
+from promptgen.evaluations.training import Trainer
 from promptgen.flows.chained import ChainedGenerator
 from promptgen.flows.flow import Flow, FlowConfig
 from promptgen.labels import features

@@ -248,6 +248,9 @@ def test_laying_over_merges_sections_and_replaces_choices():
     }
     assert laid_over(below, {"generator": {"truncation": 0.5}})["generator"]["type"] == "stylegan2"
     assert laid_over(below, {"control": None})["control"] is None
+    on_policy = {"training": {"method": "on_policy", "steps": 200}}
+    assert laid_over(on_policy, {"training": {"steps": 5}})["training"] == {"method": "on_policy", "steps": 5}
+    assert laid_over(on_policy, {"training": {"method": "reuse"}})["training"] == {"method": "reuse"}
     assert below["a"] == {"x": 1, "y": 2}
 
 
