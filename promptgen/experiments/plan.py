@@ -20,6 +20,7 @@ from promptgen.config.params import Params, PassKind
 from promptgen.config.spec import Shape
 from promptgen.evaluations.config import ROUNDS, Allotment, ReuseConfig
 from promptgen.flows.config import TrainingConfig
+from promptgen.model_files.addresses import shown
 from promptgen.model_files.cards import Card, Cost, find_card
 from promptgen.model_files.pins import read_pins
 
@@ -63,6 +64,7 @@ class PlannedFile:
         sha256: of the whole file; None if neither the card nor an earlier fetch states it.
         known_from: where size and sha256 come from: ``card`` or ``models.lock``; None if unknown.
         is_there: whether the file has been fetched.
+        source: its first address; None if there is no direct link.
     """
 
     file: str
@@ -70,6 +72,7 @@ class PlannedFile:
     sha256: str | None
     known_from: str | None
     is_there: bool
+    source: str | None
 
 
 @dataclass(frozen=True)
@@ -332,8 +335,9 @@ def _model(params: Params, name: str, card: Card, models: Path) -> PlannedModel:
     pins, files = read_pins(models), []
     for file in card.files if needed else []:
         pin = pins.get(f"{name}/{file.file}")
-        source = "card" if file.sha256 else "models.lock" if pin else None
+        known_from = "card" if file.sha256 else "models.lock" if pin else None
         facts: Any = file if file.sha256 or pin is None else pin
         is_there = (models / name / file.file).is_file()
-        files.append(PlannedFile(file.file, facts.size, facts.sha256, source, is_there))
+        source = shown(file.urls[0]) if file.urls else None
+        files.append(PlannedFile(file.file, facts.size, facts.sha256, known_from, is_there, source))
     return PlannedModel(name, tuple(roles), card.licence, tuple(files), card.cost)

@@ -60,7 +60,7 @@ def _model(model: PlannedModel) -> Iterator[str]:
 
 
 def _state(file: PlannedFile) -> str:
-    fetched = "fetched" if file.is_there else "not fetched"
+    fetched = "fetched" if file.is_there else f"not fetched ({file.source or 'no direct link'})"
     if file.sha256 is None:
         return f"{fetched}; size and sha256 are not known until it is fetched"
     size = f"{file.size / 1e6:,.1f} MB, " if file.size else ""

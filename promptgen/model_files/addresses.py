@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import urllib.request
 from collections.abc import Mapping
 from email.message import Message
@@ -15,8 +16,8 @@ USER_AGENT = "promptgen"
 
 
 def shown(url: str) -> str:
-    """Return an address for logs and errors, without its query, which may contain a key."""
-    return url.partition("?")[0]
+    """Return an address for logs and errors, without its query and user, which may contain a key or a password."""
+    return re.sub(r"(?<=://)[^/]*@", "", url.partition("?")[0])
 
 
 def hub_address(url: str) -> tuple[str, dict[str, str]]:

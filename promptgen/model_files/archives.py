@@ -29,14 +29,15 @@ _SHOWN = 10
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, BadGzipFile, zlib.error, LZMAError, EOFError, RuntimeError)
 
 
-def extract(archive: Path, member: str, target: Path, size: int | None = None) -> None:
+def extract(archive: Path, member: str, target: Path, size: int | None = None, top: str = "") -> None:
     """Write the file called `member` in a zip or tar archive, compressed or not, to `target`.
 
     Args:
         archive: path of the archive.
-        member: full path of the file in the archive.
+        member: path of the file in the archive, below `top`.
         target: path to write to; names in the archive do not affect it.
         size: expected size, bytes; None accepts any size up to `LARGEST`.
+        top: folder of the archive that contains the file, with a slash; empty for the archive itself.
 
     Raises:
         ModelFileError: the archive is damaged, lacks the file, has it twice or larger than `LARGEST`, or has a folder,
@@ -47,7 +48,7 @@ def extract(archive: Path, member: str, target: Path, size: int | None = None) -
     """
     opened = _zip_member if zipfile.is_zipfile(archive) else _tar_member
     try:
-        with opened(archive, member) as (source, length):
+        with opened(archive, member, top) as (source, length):
             _require_size(archive, member, length, size)
             require_space(target, length)
             with target.open("wb") as file:
@@ -60,9 +61,9 @@ def extract(archive: Path, member: str, target: Path, size: int | None = None) -
 
 
 @contextmanager
-def _zip_member(archive: Path, member: str) -> Iterator[tuple[IO[bytes], int]]:
+def _zip_member(archive: Path, member: str, top: str) -> Iterator[tuple[IO[bytes], int]]:
     with zipfile.ZipFile(archive) as opened:
-        info = _only(archive, member, [(info.filename, info) for info in opened.infolist()])
+        info = _only(archive, member, [(info.filename, info) for info in opened.infolist()], top)
         kind = stat.S_IFMT(info.external_attr >> 16)  # 0 if the archive was not made on Unix
         if info.is_dir() or kind not in (0, stat.S_IFREG):
             raise _no_file(archive, member)
@@ -71,9 +72,9 @@ def _zip_member(archive: Path, member: str) -> Iterator[tuple[IO[bytes], int]]:
 
 
 @contextmanager
-def _tar_member(archive: Path, member: str) -> Iterator[tuple[IO[bytes], int]]:
+def _tar_member(archive: Path, member: str, top: str) -> Iterator[tuple[IO[bytes], int]]:
     with tarfile.open(archive) as opened:
-        info = _only(archive, member, [(info.name, info) for info in opened])
+        info = _only(archive, member, [(info.name, info) for info in opened], top)
         source = opened.extractfile(info) if info.isreg() else None  # a link would open another member
         if source is None:
             raise _no_file(archive, member)
@@ -81,11 +82,11 @@ def _tar_member(archive: Path, member: str) -> Iterator[tuple[IO[bytes], int]]:
             yield source, info.size
 
 
-def _only(archive: Path, member: str, entries: Sequence[tuple[str, T]]) -> T:
-    """Return the only entry called `member`."""
-    matches = [entry for name, entry in entries if name == member]
+def _only(archive: Path, member: str, entries: Sequence[tuple[str, T]], top: str) -> T:
+    """Return the only entry called `member` below `top`."""
+    matches = [entry for name, entry in entries if name == top + member]
     if not matches:
-        names = [name for name, _ in entries]
+        names = [name.removeprefix(top) for name, _ in entries if name.startswith(top)]
         similar = difflib.get_close_matches(member, names) or names[:_SHOWN]
         raise ModelFileError(f"{archive} has no file {member}{did_you_mean(member, similar)}")
     if len(matches) > 1:

@@ -8,19 +8,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 import promptgen
 from promptgen.errors import ConfigError
+from promptgen.model_files.sources import kind_of
 from promptgen.strict import Name, Section, did_you_mean, read_yaml, validate
 
 CARDS_NAME = "cards.yaml"
 
 
-_URL = r"^(https?://[!-.0-?A-~]+/[!-~]*|hub:[\w.-]+/[\w.-]+/[!-~]+|package:.+|file:.+)$"  # no password before an @
-URL = Annotated[str, Field(pattern=_URL)]
+def _known(url: str) -> str:
+    kind_of(url)
+    return url
+
+
+URL = Annotated[str, AfterValidator(_known)]
 SHA256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -48,6 +53,13 @@ class CardFile(Section):
         if member is not None and (member.startswith("/") or {"", ".", ".."} & set(member.split("/"))):
             raise ValueError("should be a path inside the archive, without empty parts, `.` or `..`")
         return member
+
+    @model_validator(mode="after")
+    def _names_one_member(self) -> Self:
+        naming = [kind.form for kind in map(kind_of, self.urls) if kind.names_member]
+        if self.member is not None and naming:
+            raise ValueError(f"member should be left out, since {naming[0]} names the file itself")
+        return self
 
 
 class Cost(Section):

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from promptgen.errors import ChecksumError, DataError, ModelFileError
+from promptgen.errors import ChecksumError, DataError, ModelFileError, UnreachableError
 from promptgen.files import read_json, require_space, storage_error, write_json
 from promptgen.model_files.addresses import opener, request, shown
 from promptgen.progress import Bar
@@ -81,6 +81,7 @@ def download(
 
     Raises:
         ModelFileError: the server does not deliver the file, or delivers a web page instead.
+        UnreachableError: the server does not answer, or breaks off again and again.
         ChecksumError: the file does not have the expected size.
         StorageError: the file cannot be written, or the disk has no room; a later call resumes the download.
     """
@@ -95,7 +96,7 @@ def download(
             pause = max(fault.pause, patience.pause * 2 ** (failures - 1))
             if failures >= patience.tries or fault.pause > patience.longest_pause:
                 when = f", when {fault.pause:.0f} s have passed" if fault.pause else ""
-                raise ModelFileError(f"{shown(url)}: {fault}; run again to go on{when}") from fault
+                raise UnreachableError(f"{shown(url)}: {fault}; run again to go on{when}") from fault
             logger.warning("%s: %s; trying again in %.0f s", shown(url), fault, pause)
             time.sleep(pause)
     return part.path

