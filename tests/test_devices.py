@@ -23,6 +23,7 @@ from promptgen.moments.ascent import MomentAscent
 from promptgen.perception.arcface import ArcFace, ArcFaceConfig
 from promptgen.perception.celeba import CelebaAttribute
 from promptgen.perception.deca import DecaPose
+from promptgen.perception.faceapi import FaceAPIAgeGender, FaceAPIExpression
 from promptgen.perception.fairface import FairFace
 from promptgen.seeding import stream
 from promptgen.tracking import NullTracker
@@ -40,6 +41,8 @@ GENERATORS = {
 NETWORKS = {
     "fairface": lambda: FairFace(architecture="resnet18"),
     "celeba": lambda: CelebaAttribute("glasses", architecture="resnet18", hidden=8),
+    "faceapi_expression": FaceAPIExpression,
+    "faceapi_age_gender": FaceAPIAgeGender,
     "arcface": lambda: ArcFace(ArcFaceConfig(input_side=16, dim=8)),
     "deca": lambda: DecaPose("resnet18", hidden=8),
 }

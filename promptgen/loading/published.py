@@ -67,7 +67,7 @@ def read_torch(path: Path) -> Any:
         ModelFileError: the file is missing or damaged, or contains objects that need its code to run.
     """
     _examine(path)
-    with _reading(path, "a torch.save file of plain tensors"), warnings.catch_warnings():
+    with reading(path, "a torch.save file of plain tensors"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Detected pickle protocol")
         with torch.serialization.safe_globals([argparse.Namespace]):  # options of a training; plain data
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -85,11 +85,8 @@ def _examine(path: Path, containers: Collection[str] = (ZIP, LEGACY), *, foreign
         ModelFileError: the file is missing or damaged, has another format, or would run code.
     """
     wanted = "a torch.save file of plain tensors" if ZIP in containers else "a safetensors file"
-    with _reading(path, wanted):
-        if not path.exists():
-            raise ModelFileError(f"{path}: no such file; fetch the model first")
-        if not path.is_file():
-            raise ModelFileError(f"{path}: expected {wanted}, got a folder or a device; give the path of a file")
+    with reading(path, wanted):
+        require_file(path, wanted)
         with path.open("rb") as file:
             contents = look_into(file)
     refused = refused_names(contents.scan) if contents.scan and not foreign else []
@@ -106,8 +103,20 @@ def _examine(path: Path, containers: Collection[str] = (ZIP, LEGACY), *, foreign
     return contents
 
 
+def require_file(path: Path, wanted: str) -> None:
+    """Refuse a path at which there is no regular file, since a pipe or a device might never end.
+
+    Raises:
+        ModelFileError: there is none.
+    """
+    if not path.exists():
+        raise ModelFileError(f"{path}: no such file; fetch the model first")
+    if not path.is_file():
+        raise ModelFileError(f"{path}: expected {wanted}, got a folder or a device; give the path of a file")
+
+
 @contextmanager
-def _reading(path: Path, wanted: str) -> Iterator[None]:
+def reading(path: Path, wanted: str) -> Iterator[None]:
     """Convert the errors that readers raise for a damaged file into a `ModelFileError`."""
     try:
         yield
@@ -192,7 +201,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         ModelFileError: the file is missing or damaged.
     """
     _examine(path, [SAFETENSORS])
-    with _reading(path, "a safetensors file"):
+    with reading(path, "a safetensors file"):
         return load_file(path)
 
 
@@ -208,7 +217,7 @@ def read_weights(path: Path, read: Callable[[Path], Any] = read_torch) -> Any:
     Raises:
         ModelFileError: the file is missing, damaged or refused.
     """
-    with _reading(path, "a weight file"):
+    with reading(path, "a weight file"):
         if path.is_file():
             with path.open("rb") as file:
                 if is_safetensors(file.read(9)):
@@ -284,7 +293,7 @@ def json_object(text: str, name: str, source: Path) -> dict[str, Any]:
     Raises:
         ModelFileError: the text is not a JSON object.
     """
-    with _reading(source, f"a JSON object under {name!r} in the metadata"):
+    with reading(source, f"a JSON object under {name!r} in the metadata"):
         return dict(json.loads(text))
 
 

@@ -8,11 +8,14 @@ from promptgen.perception.arcface import random_arcface
 from promptgen.perception.celeba import random_celeba
 from promptgen.perception.clip import random_open_clip
 from promptgen.perception.deca import random_deca
+from promptgen.perception.faceapi import random_age_gender, random_expression
 from promptgen.perception.fairface import random_fairface
 
 NETWORKS = {
     "fairface": (random_fairface, {"architecture": "resnet18"}),
     "celeba": (random_celeba, {"attribute": "glasses", "architecture": "resnet18", "hidden": 8}),
+    "faceapi_expression": (random_expression, {}),
+    "faceapi_age_gender": (random_age_gender, {"ages": [18, 50]}),
     "deca": (random_deca, {"architecture": "resnet18", "hidden": 8}),
     "arcface": (random_arcface, {"input_side": 16, "dim": 8}),
 }
