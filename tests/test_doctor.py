@@ -52,6 +52,13 @@ def test_a_torchvision_for_another_torch_is_wrong(versions):
     assert doctor.torch_pair().remedy
 
 
+def test_a_python_without_pip_is_wrong_and_a_machine_without_npm_is_not(versions, monkeypatch):
+    versions["pip"] = None
+    assert doctor.pip().remedy.endswith("-m ensurepip")
+    monkeypatch.setenv("PATH", "")
+    assert (doctor.npm().state.partition(";")[0], doctor.npm().remedy) == ("not installed", "")
+
+
 def test_a_missing_package_is_wrong(versions):
     versions["mlflow"] = None
     (finding,) = doctor.packages(("mlflow",), "`make repro` needs it")

@@ -39,7 +39,7 @@ class Outcome:
 @contextmanager
 def client_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty folder inside `folder`, which is removed at the end; one that a killed run left is emptied."""
-    work = folder / "client"
+    work = folder.absolute() / "client"  # the client runs in another folder than this process
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     try:

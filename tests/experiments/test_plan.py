@@ -15,6 +15,7 @@ from promptgen.experiments.plan_text import plan_text
 from promptgen.experiments.presets import find_preset, read_presets
 from promptgen.flows.config import FlowConfig, TrainingConfig
 from promptgen.flows.flow import Flow
+from promptgen.model_files.addresses import shown
 from promptgen.model_files.cards import Cost, find_card, load_cards
 from promptgen.model_files.pins import Pin, record
 from promptgen.moments.config import DualConfig
@@ -51,6 +52,8 @@ def test_every_preset_has_a_plan_without_any_file(name, tmp_path):
     text = plan_text(plan)
     assert text.startswith(f"{name}: {PRESETS[name].about}\n")
     assert plan.shape is not None
+    urls = [file.urls for model in plan.models for file in find_card(model.name).files if model.files]
+    assert all(f"not fetched ({shown(addresses[0]) if addresses else 'no direct link'})" in text for addresses in urls)
     assert "not fetched" in text
     assert json.loads(json.dumps(plan.as_dict()))["experiment"] == name
     assert not (tmp_path / "models").exists()

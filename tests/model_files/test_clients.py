@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -173,10 +174,11 @@ class TestMadeUpClients:
             os.kill(int((tmp_path / "number").read_text()), 0)
         assert list((tmp_path / "folder").iterdir()) == []
 
-    def test_a_slow_client_that_goes_on_is_not_stopped(self, tmp_path, client):
+    def test_a_slow_client_that_goes_on_is_not_stopped(self, tmp_path, client, monkeypatch):
+        monkeypatch.chdir(tmp_path)
         steps = "for i in 1 2 3 4 5 6 7 8; do printf x >> $TMPDIR/part; sleep 0.25; done"
         client(f"{steps}; printf archive > tiny-1.0.0.tgz")
-        assert npm.obtain("tiny", "1.0.0", tmp_path / "folder", HASTY).read_bytes() == b"archive"
+        assert npm.obtain("tiny", "1.0.0", Path("folder"), HASTY).read_bytes() == b"archive"
 
     @pytest.mark.parametrize(
         ("script", "message"),
