@@ -225,6 +225,15 @@ def test_what_a_client_says_is_one_line_without_passwords():
     assert len(said) == 300
 
 
+def test_an_index_that_does_not_answer_skips_a_test_but_not_in_ci(monkeypatch):
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="the reason"), an_index_is_needed():
+        raise UnreachableError("the reason")
+    monkeypatch.setenv("CI", "1")
+    with pytest.raises(UnreachableError, match="the reason"), an_index_is_needed():
+        raise UnreachableError("the reason")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("url", "digest"),
