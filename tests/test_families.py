@@ -42,6 +42,7 @@ SMALL = {
         "camera": {"yaw": 0.2},
         "arguments": small.STYLENERF,
     },
+    "dcgan": {"model": "dcgan-faces", "arguments": small.DCGAN_SHAPE},
 }
 """A small network of each family, by the `type` of its section in params.yaml."""
 

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ from promptgen.errors import ConfigError, ModelFileError
 from promptgen.loading.inspection.bounded import visible
 from promptgen.loading.published import reading, require_file
 from promptgen.strict import validate
+
+M = TypeVar("M", bound=BaseModel)
 
 MAX_MANIFEST = 4 << 20
 """Largest JSON file, bytes."""
@@ -130,10 +132,19 @@ def _parsed(path: Path) -> _File:
         if len(text) > MAX_MANIFEST:
             raise ModelFileError(f"{path}: expected {WANTED} of at most {MAX_MANIFEST >> 20} MB; is it another file?")
         content = json.loads(text)
-        try:
-            return validate(_File, {"weightsManifest": content} if isinstance(content, list) else content)
-        except ConfigError as error:
-            raise ModelFileError(f"{path}: expected {WANTED}, but {visible(str(error))}; fetch it again") from error
+        return checked(_File, {"weightsManifest": content} if isinstance(content, list) else content, path, WANTED)
+
+
+def checked(model: type[M], content: Any, path: Path, wanted: str) -> M:
+    """Return the plain content of a file as a `model`.
+
+    Raises:
+        ModelFileError: a key is missing, or a value has a wrong type or is out of range.
+    """
+    try:
+        return validate(model, content)
+    except ConfigError as error:
+        raise ModelFileError(f"{path}: expected {wanted}, but {visible(str(error))}; fetch it again") from error
 
 
 def _require_names(content: _File, manifest: Path) -> None:

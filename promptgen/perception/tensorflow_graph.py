@@ -19,9 +19,8 @@ from torch import Tensor, nn
 
 from promptgen.frozen import FrozenModule
 from promptgen.loading.published import reading
-from promptgen.loading.tfjs import TFJSModel
+from promptgen.loading.tfjs import TFJSModel, checked
 from promptgen.perception.tensorflow_layers import convolve, max_pool
-from promptgen.strict import validate
 
 MAX_NODES = 5000
 MAX_STRIDE = 16
@@ -50,20 +49,32 @@ class Node(BaseModel, frozen=True):
         return [source.removesuffix(":0") for source in self.input]
 
     def word(self, key: str) -> str:
-        return _decoded(self.attr[key]["s"])
+        return _decoded(self._attribute(key, "s"))
 
     def words(self, key: str) -> tuple[str, ...]:
-        return tuple(map(_decoded, self.attr.get(key, {"list": {}})["list"].get("s", [])))
+        """Return the words of an attribute; none if it is missing."""
+        listed = self._attribute(key, "list") if key in self.attr else {}
+        return tuple(map(_decoded, listed.get("s", [])))
 
     def flag(self, key: str) -> bool:
-        return self.attr.get(key, {"b": False})["b"] is True
+        """Return whether an attribute is set."""
+        return key in self.attr and self._attribute(key, "b") is True
 
     def sides(self, key: str) -> tuple[int, int]:
         """Return the vertical and the horizontal number of an attribute with one for each dimension."""
-        batch, vertical, horizontal, channel = map(int, self.attr[key]["list"]["i"])
+        sides = [int(side) for side in self._attribute(key, "list").get("i", [])]
+        if len(sides) != 4:
+            raise ValueError(f"the {key} of {self.name} are {len(sides)} numbers, expected 4")
+        batch, vertical, horizontal, channel = sides
         if (batch, channel) != (1, 1) or not all(1 <= side <= MAX_STRIDE for side in (vertical, horizontal)):
             raise ValueError(f"the {key} of {self.name} are not from 1 to {MAX_STRIDE} along images alone")
         return vertical, horizontal
+
+    def _attribute(self, key: str, kind: str) -> Any:
+        value = self.attr.get(key)
+        if not isinstance(value, dict) or kind not in value:
+            raise ValueError(f"the attribute {key} of {self.name} is missing or of another type")
+        return value[kind]
 
     @property
     def same(self) -> bool:
@@ -168,8 +179,8 @@ class Mean(nn.Module):
 
     def __init__(self, node: Node, weights: Sequence[Tensor]) -> None:
         super().__init__()
-        if weights[0].dtype != torch.int32 or 0 in weights[0]:
-            raise ValueError(f"{node.name} is a mean along axes that are no integers, or along images of the batch")
+        if weights[0].dtype != torch.int32 or not bool((weights[0] > 0).all()):
+            raise ValueError(f"{node.name} is a mean along axes that are not whole numbers from 1 on")
         self.axes, self.keep = tuple(weights[0].flatten().tolist()), node.flag("keep_dims")
 
     def forward(self, value: Tensor) -> Tensor:
@@ -248,14 +259,14 @@ class Graph(FrozenModule):
         super().__init__()
         self.outputs = tuple(outputs)
         with reading(source, WANTED):
-            topology = validate(_Topology, model.topology if isinstance(model.topology, dict) else {})
+            topology = checked(_Topology, model.topology, source, WANTED)
             nodes = {node.name: node for node in topology.node}
             if len(nodes) < len(topology.node):
                 raise ValueError("two of its nodes have the same name")
             order = _order(nodes, self.outputs)
             self.operations = nn.ModuleList(_built(node, model.weights) for node in order if node.op != "Placeholder")
             self.steps = _steps(order)
-            (self.placeholder,) = (node.name for node in order if node.op == "Placeholder")
+            self.placeholder = _placeholder(order)
             self.freeze()
             self._try(image_shape, outputs)
 
@@ -320,17 +331,30 @@ def _order(nodes: Mapping[str, Node], outputs: Sequence[str]) -> list[Node]:
     return [nodes[name] for name in TopologicalSorter(needed).static_order()]
 
 
+def _placeholder(order: Sequence[Node]) -> str:
+    """Return the name of the node of the input.
+
+    Raises:
+        ValueError: there is no such node, or several.
+    """
+    names = [node.name for node in order if node.op == "Placeholder"]
+    if len(names) != 1:
+        raise ValueError(f"it has the inputs {', '.join(names) or 'none'}, expected one")
+    return names[0]
+
+
 def _built(node: Node, weights: Mapping[str, Tensor]) -> nn.Module:
     """Return the module of a node.
 
     Raises:
-        ValueError: an attribute is unusual.
-        KeyError: an attribute or a weight is missing.
+        ValueError: an attribute or a weight is missing or unusual.
     """
+    names = [node.name] if node.op == "Const" else node.sources[OPERATIONS[node.op].values :]
+    if missing := [name for name in names if name not in weights]:
+        raise ValueError(f"{node.name} reads {missing[0]}, which is no weight")
     if node.op == "Const":
         return Constant(weights[node.name])
-    operation = OPERATIONS[node.op]
-    return operation.build(node, [weights[name] for name in node.sources[operation.values :]])
+    return OPERATIONS[node.op].build(node, [weights[name] for name in names])
 
 
 def _steps(order: Sequence[Node]) -> list[_Step]:
