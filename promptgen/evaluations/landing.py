@@ -196,7 +196,8 @@ def least_move(jacobian: Tensor, change: Tensor) -> Tensor:
     """
     rows = jacobian.double()
     weights = torch.linalg.pinv(rows @ rows.T, rtol=1e-6, hermitian=True) @ change.double()
-    return (weights @ rows).to(jacobian)
+    move: Tensor = (weights @ rows).to(jacobian)
+    return move
 
 
 def solve_multipliers(predicted: Vector, target: Vector, start: Vector) -> Vector:

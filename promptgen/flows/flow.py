@@ -279,8 +279,7 @@ class _BoundedCoupling(AffineCouplingTransform):  # type: ignore[misc]
 
     def _halves(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Split points without the indices of nflows' own coupling, whose gradients are slow."""
-        dim = inputs.shape[1]
-        fixed, moved = inputs.split([dim // 2, dim - dim // 2], dim=1)
+        fixed, moved = torch.tensor_split(inputs, [inputs.shape[1] // 2], dim=1)
         return fixed, moved
 
     def _log_scale_and_shift(self, transform_params: Tensor) -> tuple[Tensor, Tensor]:
