@@ -252,9 +252,8 @@ class EvaluationStore:
                 sample = Sample(point, self.generator(point), None if context is None else context[part])
                 outputs = {name: output(replace(sample, rng=rng)) for name, (output, rng) in chosen.items()}
                 if slope is not None:
-                    gradient = _gradient(
-                        (slope.direction[part].to(point) * slope.features(outputs)).sum(), point, slope
-                    )
+                    value = (slope.direction[part].to(point) * slope.features(outputs)).sum()
+                    gradient = _gradient(value, point, slope.name)
                     rows.setdefault("gradient", []).append(_finite(gradient, f"the gradient of {slope.name}"))
             for name, output in outputs.items():
                 rows.setdefault(_key(name), []).append(_finite(output, name))
