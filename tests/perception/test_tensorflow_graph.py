@@ -11,7 +11,8 @@ from promptgen.errors import ModelFileError
 from promptgen.loading.tfjs import TFJSModel, read_tfjs
 from promptgen.perception import human
 from promptgen.perception.human import HumanEmotion, HumanFaceRes, load_emotion, load_faceres
-from promptgen.perception.tensorflow_graph import MAX_NODES, OPERATIONS, Graph
+from promptgen.perception.tensorflow_graph import MAX_NODES, Graph
+from promptgen.perception.tensorflow_operations import OPERATIONS
 from tests.loading.tfjs_files import entry, write
 
 SIDES = (7, 6)
@@ -81,6 +82,15 @@ def assembled(outputs):
     return image
 
 
+def convolved(op, image, kernel, stride=(1, 1), same=True):
+    """Return the result of a convolution, by its definition."""
+    found = windows(image, kernel.shape[:2], stride, same)
+    if op == "DepthwiseConv2dNative":
+        products = ((row, column, np.einsum("bhwc,hwcm->bcm", part, kernel)) for row, column, part in found)
+        return assembled((row, column, product.reshape(len(product), -1)) for row, column, product in products)
+    return assembled((row, column, np.einsum("bhwi,hwio->bo", part, kernel)) for row, column, part in found)
+
+
 def evaluated(nodes, weights, channels=3):
     """Return the output of a graph of nodes for the images."""
     with torch.no_grad():
@@ -102,8 +112,7 @@ def test_convolutions(padding, stride, kernel, fused):
     op, inputs = ("_FusedConv2D", ["w", "b"]) if fused else ("Conv2D", ["w"])
     attributes = on_images(padding, stride, dilations=(1, 1, 1, 1), **({"fused_ops": fused} if fused else {}))
     nodes, weights = means([node("value", op, "x", *inputs, **attributes)], {"w": weight, "b": bias})
-    found = windows(images(), kernel, stride, padding == "SAME")
-    expected = assembled((row, column, np.einsum("bhwi,hwio->bo", part, weight)) for row, column, part in found)
+    expected = convolved(op, images(), weight, stride, padding == "SAME")
     expected = expected + (bias if fused else 0)
     expected = np.maximum(expected, 0) if fused and "Relu" in fused else expected
     np.testing.assert_allclose(evaluated(nodes, weights), expected.mean((1, 2)), rtol=1e-4, atol=1e-5)
@@ -114,9 +123,7 @@ def test_convolutions_of_each_channel(padding, stride, kernel):
     weight = np.random.default_rng(1).standard_normal((*kernel, 2, 2)).astype(np.float32)
     layer = node("value", "DepthwiseConv2dNative", "x", "w", **on_images(padding, stride))
     nodes, weights = means([layer], {"w": weight})
-    found = windows(images(2), kernel, stride, padding == "SAME")
-    products = ((row, column, np.einsum("bhwc,hwcm->bcm", part, weight)) for row, column, part in found)
-    expected = assembled((row, column, product.reshape(len(product), -1)) for row, column, product in products)
+    expected = convolved("DepthwiseConv2dNative", images(2), weight, stride, padding == "SAME")
     np.testing.assert_allclose(evaluated(nodes, weights, 2), expected.mean((1, 2)), rtol=1e-4, atol=1e-5)
 
 
@@ -197,15 +204,60 @@ def test_gradients():
 def test_what_is_not_needed_is_neither_kept_nor_built():
     nodes, weights = deep()
     network = graph([*nodes, node("odd", "NoSuchOperation", "x")], weights, 4)
-    sizes = []
-    for step, _ in zip(network.steps, network._values(torch.from_numpy(images())), strict=True):
-        sizes.append(step.name)
-    assert "odd" not in sizes
+    assert [step.name for step in network.steps if "odd" in step.name] == []
     read = [name for step in network.steps for name in step.last_read]
     assert len(set(read)) == len(read)
-    assert {"x", "a", "c", "left", "right"} <= set(read)
+    assert {"x", "c", "left", "right"} <= set(read)
     assert not network.train().training
     assert not list(network.parameters())
+
+
+AFTER = {
+    "mul": lambda value, c: value * c["mul"],
+    "add": lambda value, c: value + c["add"],
+    "relu": lambda value, c: np.maximum(value, 0),
+    "low": lambda value, c: np.maximum(value, c["low"]),
+    "high": lambda value, c: np.minimum(value, c["high"]),
+    "all": lambda value, c: value * c["all"],
+}
+OPS = {"mul": "Mul", "add": "AddV2", "relu": "Relu", "low": "Maximum", "high": "Minimum", "all": "Mul"}
+
+
+@pytest.mark.parametrize(
+    ("chain", "left"),
+    [
+        (["mul", "add", "relu", "high", "low"], 0),
+        (["add", "mul", "add", "mul"], 0),
+        (["high", "low"], 0),
+        (["low", "high", "relu"], 0),
+        (["relu", "mul"], 1),  # what follows a bound is no part of the convolution any more
+        (["mul", "high", "add", "relu"], 2),
+        (["all"], 1),  # one factor for each pixel
+    ],
+)
+@pytest.mark.parametrize("op", ["Conv2D", "_FusedConv2D", "DepthwiseConv2dNative"])
+def test_what_follows_a_convolution_becomes_part_of_it(op, chain, left):
+    rng = np.random.default_rng(3)
+    constants = {name: rng.standard_normal(4).astype(np.float32) for name in ("mul", "add", "b")}
+    constants |= {"low": np.float32(-0.4), "high": np.float32(0.3)}
+    constants["all"] = rng.standard_normal((1, *SIDES, 1)).astype(np.float32)
+    kernel = rng.standard_normal((3, 3, 4, 1 if op[0] == "D" else 4)).astype(np.float32)
+    inputs = ["w", "b"] if op[0] == "_" else ["w"]
+    attributes = on_images(fused_ops=["BiasAdd"]) if op[0] == "_" else on_images()
+    nodes = [node("n0", op, "x", *inputs, **attributes)]
+    for index, name in enumerate(chain):
+        operands = [f"n{index}"] if name == "relu" else [f"n{index}", name][:: -1 if index % 2 else 1]
+        nodes.append(node(f"n{index + 1}", OPS[name], *operands))
+    nodes, weights = means([*nodes, node("value", "Sigmoid", f"n{len(chain)}")], {"w": kernel, **constants})
+    network = graph(nodes, weights, 4, channels=4)
+    constants_left = {"mul", "add", "low", "high", "all"} & {step.name for step in network.steps}
+    assert len(network.steps) == 1 + left + len(constants_left) + 2
+    expected = convolved(op, images(4), kernel) + (constants["b"] if op[0] == "_" else 0)
+    for name in chain:
+        expected = AFTER[name](expected, constants)
+    with torch.no_grad():
+        whole = network(torch.from_numpy(images(4)))["y"]
+    np.testing.assert_allclose(whole, (1 / (1 + np.exp(-expected))).mean((1, 2)), rtol=1e-4, atol=1e-5)
 
 
 def test_the_batch_is_free():
@@ -245,7 +297,7 @@ def convolution(**changes):
         ([node("y", "Relu", "x"), node("y", "Relu", "x")], {}, "two of its nodes have the same name"),
         ([node("y", "Add", "x", "z"), node("z", "Placeholder")], {}, "the inputs .*, expected one"),
         ([node("y", "Relu", "c")], {"c": np.zeros((1, 4), np.float32)}, "the inputs none, expected one"),
-        ([node("y", "Const")], {}, "y reads y, which is no weight"),
+        ([node("y", "Add", "x", "z"), node("z", "Const")], {}, "z reads z, which is no weight"),
         ([node("y", "Relu", "x")], {}, r"y has the shape \(1, 7, 6, 3\), expected \(1, 4\)"),
         ([node("y", "Conv2D", "x", "x", **on_images())], {}, "y reads x, which is no weight"),
         ([node("y", "Conv2D", "x", "w", **on_images())], {"w": np.zeros((3, 3), np.float32)}, "."),
