@@ -6,11 +6,10 @@ follow a convolution become part of it.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, cast
 
 import torch
 from pydantic import BaseModel, Field
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from promptgen.frozen import FrozenModule
 from promptgen.loading.published import reading
 from promptgen.loading.tfjs import TFJSModel, checked
-from promptgen.perception.tensorflow_operations import OPERATIONS, Constant, Convolution, Node
+from promptgen.perception.tensorflow_operations import OPERATIONS, Constant, Convolution, Layer, Node
 
 MAX_NODES = 5000
 MAX_NUMBERS = 1 << 24
@@ -76,21 +75,30 @@ class Graph(FrozenModule):
         """Return the outputs, (B, width) by name, of images (B, H, W, C)."""
         return {name: value for name, value in self._values(image) if name in self.outputs}
 
-    def _values(self, image: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Yield the name and the value of each operation; a value is kept only until it was last read."""
+    def _values(self, image: Tensor, *, bounded: bool = False) -> Iterator[tuple[str, Tensor]]:
+        """Yield the name and the value of each operation; a value is kept only until it was last read.
+
+        Args:
+            image: the input.
+            bounded: whether to refuse a value of more than `MAX_NUMBERS` before it is computed.
+
+        Raises:
+            ValueError: a value would be too large.
+        """
         values = {self.placeholder: image}
         for operation, step in zip(self.operations, self.steps, strict=True):
-            value = values[step.name] = operation(*(values[name] for name in step.inputs))
+            inputs = [values[name] for name in step.inputs]
+            if bounded and (size := cast(Layer, operation).size(*inputs)) > MAX_NUMBERS:
+                raise ValueError(f"{step.name} would have {size} numbers for one image")
+            values[step.name] = operation(*inputs)
+            yield step.name, values[step.name]
             for name in step.last_read:
                 del values[name]
-            yield step.name, value
 
+    @torch.no_grad()
     def _try(self, image_shape: tuple[int, int, int], outputs: Mapping[str, int]) -> None:
-        """Run the graph on tensors without numbers, which shows whether shapes fit and none is too large."""
-        image = torch.empty(1, *image_shape, device="meta")
-        for name, value in copy.deepcopy(self).to("meta")._values(image):
-            if value.numel() > MAX_NUMBERS:
-                raise ValueError(f"{name} would have {value.numel()} numbers for one image")
+        """Run the graph on one image, which shows whether shapes fit and none is too large."""
+        for name, value in self._values(torch.zeros(1, *image_shape), bounded=True):
             if name in outputs and value.shape != (1, outputs[name]):
                 raise ValueError(f"{name} has the shape {tuple(value.shape)}, expected {(1, outputs[name])}")
 
@@ -141,7 +149,7 @@ def _placeholder(order: Sequence[Node]) -> str:
     return names[0]
 
 
-def _built(node: Node, weights: Mapping[str, Tensor]) -> nn.Module:
+def _built(node: Node, weights: Mapping[str, Tensor]) -> Layer:
     """Return the module of a node.
 
     Raises:
@@ -155,7 +163,7 @@ def _built(node: Node, weights: Mapping[str, Tensor]) -> nn.Module:
     return OPERATIONS[node.op].build(node, [weights[name] for name in names])
 
 
-def _fused(built: Sequence[tuple[Node, nn.Module]], outputs: Sequence[str]) -> list[tuple[Node, nn.Module]]:
+def _fused(built: Sequence[tuple[Node, Layer]], outputs: Sequence[str]) -> list[tuple[Node, Layer]]:
     """Return what is left of the operations after each convolution has absorbed what it can of those that follow it.
 
     It absorbs an operation that alone reads its result, and takes the name of the last one.
@@ -166,7 +174,7 @@ def _fused(built: Sequence[tuple[Node, nn.Module]], outputs: Sequence[str]) -> l
         for name in _values_of(node):
             readers.setdefault(name, []).append(node)
     absorbed: set[str] = set()
-    left: list[tuple[Node, nn.Module]] = []
+    left: list[tuple[Node, Layer]] = []
     for node, module in built:
         if node.name in absorbed:
             continue

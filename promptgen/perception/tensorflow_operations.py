@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from promptgen.perception.tensorflow_layers import convolve, max_pool
 
-MAX_STRIDE = 16
-"""Largest stride and largest side of a pooling window."""
+MAX_WINDOW = 16
+"""Largest stride, and largest side of a kernel or of a pooling window."""
 
 ACTIVATIONS: Mapping[tuple[str, ...], bool] = {(): False, ("BiasAdd",): False, ("BiasAdd", "Relu"): True}
 """What may be fused into an operation, and whether it ends in a ReLU."""
@@ -58,8 +58,8 @@ class Node(BaseModel, frozen=True):
         if len(sides) != 4:
             raise ValueError(f"the {key} of {self.name} are {len(sides)} numbers, expected 4")
         batch, vertical, horizontal, channel = sides
-        if (batch, channel) != (1, 1) or not all(1 <= side <= MAX_STRIDE for side in (vertical, horizontal)):
-            raise ValueError(f"the {key} of {self.name} are not from 1 to {MAX_STRIDE} along images alone")
+        if (batch, channel) != (1, 1) or not all(1 <= side <= MAX_WINDOW for side in (vertical, horizontal)):
+            raise ValueError(f"the {key} of {self.name} are not from 1 to {MAX_WINDOW} along images alone")
         return vertical, horizontal
 
     def _attribute(self, key: str, kind: str) -> Any:
@@ -85,18 +85,30 @@ class Node(BaseModel, frozen=True):
         return ACTIVATIONS[fused]
 
 
-class Pointwise(nn.Module):
+class Layer(nn.Module):
+    """Base of the modules."""
+
+    def size(self, *values: Tensor) -> int:
+        """Return an upper bound on the count of numbers in the result: here, that of the inputs."""
+        return sum(value.numel() for value in values)
+
+
+class Pointwise(Layer):
     """A function of tensors."""
 
     def __init__(self, function: Callable[..., Tensor]) -> None:
         super().__init__()
         self.function = function
 
+    def size(self, *values: Tensor) -> int:
+        shape: torch.Size = torch.broadcast_shapes(*(value.shape for value in values))  # type: ignore[no-untyped-call]
+        return shape.numel()
+
     def forward(self, *values: Tensor) -> Tensor:
         return self.function(*values)
 
 
-class Constant(nn.Module):
+class Constant(Layer):
     """A weight that an operation reads like any other value."""
 
     value: Tensor
@@ -109,7 +121,7 @@ class Constant(nn.Module):
         return self.value
 
 
-class Convolution(nn.Module):
+class Convolution(Layer):
     """Convolution with what is fused into it; that of each channel by itself, if `depthwise`."""
 
     weight: Tensor
@@ -121,6 +133,8 @@ class Convolution(nn.Module):
         self.floor, self.ceiling = 0.0 if node.rectified else -math.inf, math.inf
         depthwise = node.op == "DepthwiseConv2dNative"
         kernel = weights[0]  # height, width, inputs, outputs (for each input if depthwise)
+        if kernel.ndim != 4 or max(kernel.shape[:2]) > MAX_WINDOW:
+            raise ValueError(f"the kernel of {node.name} is too large or not of images: {tuple(kernel.shape)}")
         self.groups = kernel.shape[2] if depthwise else 1
         weight = kernel.permute(2, 3, 0, 1).flatten(0, 1)[:, None] if depthwise else kernel.permute(3, 2, 0, 1)
         self.register_buffer("weight", weight.contiguous(memory_format=torch.channels_last))
@@ -134,6 +148,9 @@ class Convolution(nn.Module):
         elif self.clamped:
             image = image.clamp(self.floor, self.ceiling)
         return image.permute(0, 2, 3, 1)
+
+    def size(self, *values: Tensor) -> int:
+        return values[0][..., 0].numel() * len(self.weight)
 
     @property
     def clamped(self) -> bool:
@@ -163,7 +180,7 @@ class Convolution(nn.Module):
         return True
 
 
-class MatrixProduct(nn.Module):
+class MatrixProduct(Layer):
     """Product with a matrix, and what is fused into it."""
 
     matrix: Tensor
@@ -171,18 +188,21 @@ class MatrixProduct(nn.Module):
 
     def __init__(self, node: Node, weights: Sequence[Tensor]) -> None:
         super().__init__()
-        if node.flag("transpose_a") or node.flag("transpose_b"):
-            raise ValueError(f"{node.name} is transposed")
+        if node.flag("transpose_a") or node.flag("transpose_b") or weights[0].ndim != 2:
+            raise ValueError(f"{node.name} is transposed, or a product with {weights[0].ndim} dimensions")
         self.rectified = node.rectified
         self.register_buffer("matrix", weights[0])
         self.register_buffer("bias", weights[1])
+
+    def size(self, *values: Tensor) -> int:
+        return values[0][..., 0].numel() * self.matrix.shape[1]
 
     def forward(self, value: Tensor) -> Tensor:
         value = value @ self.matrix + self.bias
         return value.relu() if self.rectified else value
 
 
-class MaxPool(nn.Module):
+class MaxPool(Layer):
     """Largest value of each window."""
 
     def __init__(self, node: Node, weights: Sequence[Tensor]) -> None:
@@ -194,7 +214,7 @@ class MaxPool(nn.Module):
         return image.permute(0, 2, 3, 1)
 
 
-class Mean(nn.Module):
+class Mean(Layer):
     """Mean along axes."""
 
     def __init__(self, node: Node, weights: Sequence[Tensor]) -> None:
@@ -218,7 +238,7 @@ class Operation(NamedTuple):
 
     values: int
     weights: tuple[int, int]
-    build: Callable[[Node, Sequence[Tensor]], nn.Module]
+    build: Callable[[Node, Sequence[Tensor]], Layer]
 
 
 def _pointwise(values: int, function: Callable[..., Tensor]) -> Operation:
