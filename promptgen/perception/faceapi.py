@@ -20,6 +20,7 @@ from promptgen.frozen import FrozenModule
 from promptgen.loading.published import load_strictly
 from promptgen.loading.tfjs import read_tfjs
 from promptgen.perception.ages import EDGES, age_labels, logits_of_years
+from promptgen.perception.merging import Classes, Merging
 from promptgen.perception.networks import initial_weights
 from promptgen.perception.tensorflow_layers import convolve, max_pool, resized
 
@@ -127,26 +128,36 @@ class FaceAPIExpression(FrozenModule):
     """Classifier of perceived expression; it can be trained until `freeze()` is called.
 
     Args:
+        classes: classes that `EXPRESSIONS` are merged into, see `Merging`; None keeps them.
         seed: seed of the initial weights.
 
     Attributes:
-        attributes: `EXPRESSIONS` of ``expression``.
+        attributes: labels of ``expression``.
+
+    Raises:
+        ConfigError: the classes do not have each expression once.
     """
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, classes: Classes | None = None, seed: int = 0) -> None:
         super().__init__()
-        self.attributes = {"expression": EXPRESSIONS}
+        self.merging = Merging(EXPRESSIONS, classes)
+        self.attributes = {"expression": self.merging.labels}
         with initial_weights(seed, "faceapi_expression"):
             self.dense0, self.dense1 = DenseBlock(3, 32, first=True), DenseBlock(32, 64, first=False)
             self.dense2, self.dense3 = DenseBlock(64, 128, first=False), DenseBlock(128, 256, first=False)
             self.fc = Dense(256, len(EXPRESSIONS))
 
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """Return logits, (B, 7), of images (B, 3, H, W) in [0, 1], which are resized by `resized`."""
+    def logits(self, image: Tensor) -> Tensor:
+        """Return the logits of `EXPRESSIONS`, (B, 7), of images (B, 3, H, W) in [0, 1]."""
         x = face_input(image)
         for block in (self.dense0, self.dense1, self.dense2, self.dense3):
             x = block(x)
-        return {"expression": self.fc(x.mean(dim=(2, 3)))}
+        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
+        return logits
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Return logits, (B, K), of images (B, 3, H, W) in [0, 1], which are resized by `resized`."""
+        return {"expression": self.merging(self.logits(image))}
 
 
 class FaceAPIAgeGender(FrozenModule):
@@ -206,17 +217,19 @@ def face_input(image: Tensor) -> Tensor:
     return (resized(image, SIDE) - mean).contiguous(memory_format=torch.channels_last)
 
 
-def load_expression(manifest: Path, shard: Path) -> FaceAPIExpression:
+def load_expression(manifest: Path, shard: Path, classes: Classes | None = None) -> FaceAPIExpression:
     """Load the published expression network and freeze it.
 
     Args:
         manifest: ``face_expression_model-weights_manifest.json``.
         shard: ``face_expression_model.bin``.
+        classes: see `FaceAPIExpression`.
 
     Raises:
+        ConfigError: the classes do not have each expression once.
         ModelFileError: a file cannot be read, or its names or shapes differ from the network's.
     """
-    model = FaceAPIExpression()
+    model = FaceAPIExpression(classes)
     _fill(model, manifest, shard)
     return model
 
@@ -238,9 +251,9 @@ def load_age_gender(manifest: Path, shard: Path, ages: Sequence[int] = EDGES) ->
     return model
 
 
-def random_expression(*, seed: int = 0) -> FaceAPIExpression:
-    """Return a frozen network with random weights, for dry runs and benchmarks."""
-    model = FaceAPIExpression(seed)
+def random_expression(classes: Classes | None = None, *, seed: int = 0) -> FaceAPIExpression:
+    """Return a frozen network with random weights, for dry runs and benchmarks; arguments as in `FaceAPIExpression`."""
+    model = FaceAPIExpression(classes, seed)
     model.freeze()
     return model
 

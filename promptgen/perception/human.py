@@ -19,6 +19,7 @@ from torch import Tensor
 from promptgen.frozen import FrozenModule
 from promptgen.loading.tfjs import read_tfjs
 from promptgen.perception.ages import EDGES, age_labels, logits_of_classes
+from promptgen.perception.merging import Classes, Merging
 from promptgen.perception.tensorflow_graph import Graph
 from promptgen.perception.tensorflow_layers import resized
 
@@ -89,21 +90,26 @@ class HumanEmotion(FrozenModule):
 
     Args:
         graph: the network.
+        classes: classes that `EXPRESSIONS` are merged into, see `Merging`; None keeps them.
 
     Attributes:
-        attributes: `EXPRESSIONS` of ``expression``.
+        attributes: labels of ``expression``.
+
+    Raises:
+        ConfigError: the classes do not have each expression once.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, classes: Classes | None = None) -> None:
         super().__init__()
-        self.attributes = {"expression": EXPRESSIONS}
+        self.merging = Merging(EXPRESSIONS, classes)
+        self.attributes = {"expression": self.merging.labels}
         self.graph = graph
         self.freeze()
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """Return logits, (B, 7), of images (B, 3, H, W) in [0, 1], which are resized by `resized`."""
+        """Return logits, (B, K), of images (B, 3, H, W) in [0, 1], which are resized by `resized`."""
         grey = resized(image, EMOTION_SIDE).permute(0, 2, 3, 1) @ image.new_tensor(GREY)[:, None]
-        return {"expression": self.graph(2 * grey - 1)[EMOTION]}
+        return {"expression": self.merging(self.graph(2 * grey - 1)[EMOTION])}
 
 
 def load_faceres(model: Path, shard: Path, ages: Sequence[int] = EDGES) -> HumanFaceRes:
@@ -122,15 +128,17 @@ def load_faceres(model: Path, shard: Path, ages: Sequence[int] = EDGES) -> Human
     return HumanFaceRes(Graph(read_tfjs(model, [shard]), (FACERES_SIDE, FACERES_SIDE, 3), outputs, model), ages)
 
 
-def load_emotion(model: Path, shard: Path) -> HumanEmotion:
+def load_emotion(model: Path, shard: Path, classes: Classes | None = None) -> HumanEmotion:
     """Load the published `emotion`.
 
     Args:
         model: ``emotion.json``.
         shard: ``emotion.bin``.
+        classes: see `HumanEmotion`.
 
     Raises:
+        ConfigError: the classes do not have each expression once.
         ModelFileError: a file cannot be read, or is of another network.
     """
     outputs = {EMOTION: len(EXPRESSIONS)}
-    return HumanEmotion(Graph(read_tfjs(model, [shard]), (EMOTION_SIDE, EMOTION_SIDE, 1), outputs, model))
+    return HumanEmotion(Graph(read_tfjs(model, [shard]), (EMOTION_SIDE, EMOTION_SIDE, 1), outputs, model), classes)

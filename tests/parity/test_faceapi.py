@@ -15,6 +15,7 @@ def test_expression():
     logits = model(pictures(112))["expression"]
     assert_agrees(logits, EXPECTED["expression"])
     assert logits.argmax(1).unique().numel() > 1
+    assert_agrees(model.logits(pictures(112)), EXPECTED["expression"])
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from scipy.stats import logistic
 from promptgen.errors import ConfigError, ModelFileError
 from promptgen.perception.ages import age_labels, logits_of_classes, logits_of_years
 from promptgen.perception.faceapi import (
+    EXPRESSIONS,
     FaceAPIAgeGender,
     FaceAPIExpression,
     load_age_gender,
@@ -130,6 +131,36 @@ def test_ages_by_year_are_merged_by_their_probabilities():
     single = logits.softmax(1)
     expected = torch.stack([part.sum(1) for part in single.split([20, 20, 20, 40], dim=1)], dim=1)
     torch.testing.assert_close(merged, expected)
+
+
+SMILE = {"smiling": ["happy"], "other": [label for label in EXPRESSIONS if label != "happy"]}
+
+
+def test_expressions_are_merged_by_their_probabilities(tmp_path):
+    model = random_expression(SMILE, seed=3)
+    assert model.attributes == {"expression": ("smiling", "other")}
+    happy = model.logits(faces()).softmax(1)[:, EXPRESSIONS.index("happy")]
+    expected = torch.stack([happy, 1 - happy], dim=1)
+    torch.testing.assert_close(model(faces())["expression"].softmax(1), expected)
+    manifest, (shard,) = write(tmp_path, published(model))
+    loaded = load_expression(manifest, shard, classes=SMILE)
+    assert torch.equal(loaded(faces())["expression"], model(faces())["expression"])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"all": EXPRESSIONS},
+        {"smiling": ["happy"]},
+        SMILE | {"grim": ["sad"]},
+        SMILE | {"smiling": ["happy", "glad"]},
+        SMILE | {"smiling": []},
+    ],
+)
+def test_classes_that_leave_out_or_repeat_an_expression_are_refused(wrong):
+    with pytest.raises(ConfigError, match="expected two or more that have each of"):
+        random_expression(wrong)
 
 
 def test_labels_of_ages():
