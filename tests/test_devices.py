@@ -25,9 +25,11 @@ from promptgen.perception.celeba import CelebaAttribute
 from promptgen.perception.deca import DecaPose
 from promptgen.perception.faceapi import FaceAPIAgeGender, FaceAPIExpression
 from promptgen.perception.fairface import FairFace
+from promptgen.perception.human import HumanEmotion
 from promptgen.seeding import stream
 from promptgen.tracking import NullTracker
 from tests.generators import small
+from tests.perception.test_tensorflow_graph import emotion_graph
 from tests.pretended_device import DEVICE, Pretended, move, pretended_device
 
 GENERATORS = {
@@ -43,6 +45,7 @@ NETWORKS = {
     "celeba": lambda: CelebaAttribute("glasses", architecture="resnet18", hidden=8),
     "faceapi_expression": FaceAPIExpression,
     "faceapi_age_gender": FaceAPIAgeGender,
+    "human_emotion": lambda: HumanEmotion(emotion_graph()),
     "arcface": lambda: ArcFace(ArcFaceConfig(input_side=16, dim=8)),
     "deca": lambda: DecaPose("resnet18", hidden=8),
 }

@@ -195,6 +195,14 @@ def deep():
     return nodes, weights | {"axes": np.int32([1, 2]), "six": np.float32(6)}
 
 
+def emotion_graph():
+    """Return a graph that takes the place of Human's `emotion`, with operations of every kind."""
+    nodes, weights = deep()
+    weights |= {"w": weights["w"][:, :, :1], "last": np.ones((4, 7), np.float32), "zero": np.zeros(7, np.float32)}
+    nodes.append(node(human.EMOTION, "_FusedMatMul", "y", "last", "zero", fused_ops=["BiasAdd"]))
+    return graph(nodes, weights, 7, channels=1, output=human.EMOTION)
+
+
 def test_gradients():
     network = graph(*deep(), width=4).double()
     image = torch.from_numpy(images()).double().requires_grad_()
