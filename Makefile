@@ -15,11 +15,15 @@ export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
 .DEFAULT_GOAL := repro
-.PHONY: repro test lint bench world ui serve sync doctor clean
+.PHONY: repro faces test lint bench world ui serve sync doctor clean
 
 repro: $(VENV)/run.stamp  ## run the experiment of params.yaml, or what is left of it
 	python -m dvc repro $(ARGS)
 	@echo "The report is reports/index.html; \`make ui\` compares the passes."
+
+faces: $(VENV)/run.stamp  ## run the experiment on a real generator of faces, which makes it the one of params.yaml
+	python -m promptgen experiments choose faces-smile
+	python -m dvc repro $(ARGS)
 
 test: $(VENV)/dev.stamp  ## run the tests, in WORKERS processes
 	python -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)

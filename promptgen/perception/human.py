@@ -33,8 +33,8 @@ EMOTION = "StatefulPartitionedCall/model_1/global_average_pooling2d_1/Mean"
 YEARS, EMBEDDING_DIM = 100, 1024
 
 GENDERS: Final = ("female", "male")
-EXPRESSIONS: Final = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-"""Perceived expressions in the order of the published network's outputs."""
+EXPRESSIONS: Final = ("angry", "disgusted", "fearful", "happy", "sad", "surprised", "neutral")
+"""Perceived expressions in the order of the published network's outputs, named as those of face-api."""
 
 GREY = (0.2989, 0.5870, 0.1140)
 """Weights of red, green and blue."""
