@@ -33,7 +33,7 @@ from steps.drawing.gallery import Gallery
 from steps.drawing.purpose import check_purpose
 from steps.measuring.reading import shown
 from steps.shared.common import Pass
-from steps.train_flow import trained_energy
+from steps.training.plan import trained_energy
 
 STREAM = "draw"
 LEAST_PROPOSALS, PROPOSALS_PER_SAMPLE = 1000, 10

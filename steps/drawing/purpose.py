@@ -15,7 +15,7 @@ from promptgen.strict import validate
 from steps.fit_moments import MOMENTS_NAME
 from steps.shared.common import Pass
 from steps.shared.manifest import StepFolder
-from steps.train_flow import plan_of
+from steps.training.plan import plan_of
 
 NAMED = 4
 """Most differences that an error names."""

@@ -23,6 +23,7 @@ from steps.draw import Request, described, run
 from steps.drawing.gallery import SAMPLES_NAME, SUMMARY_NAME
 from steps.shared.common import Pass, Project
 from steps.shared.manifest import StepFolder
+from steps.training.plan import trained_energy
 from tests import tiny
 from tests.commands import typed
 
@@ -223,7 +224,7 @@ def test_exact_pictures_are_chosen_from_the_plain_ones_by_their_weights(done, tm
     rows, summary = drawn(this, tmp_path / "exact", 100, exact=method, proposals=400)
     chain = this.generator()
     log_weights = chain_log_weights(
-        chain, train_flow.trained_energy(this), torch.cat(list(latent_blocks(chain.prior, 400, 5, "draw"))), seed=5
+        chain, trained_energy(this), torch.cat(list(latent_blocks(chain.prior, 400, 5, "draw"))), seed=5
     )
     indices = [int(row["index"]) for row in rows]
     assert max(indices) < 400
@@ -245,8 +246,8 @@ def test_exact_pictures_are_chosen_from_the_plain_ones_by_their_weights(done, tm
 
 def test_the_energy_of_a_pass_is_the_one_it_was_trained_for(done):
     """That of a de-biasing pass has the multipliers where dual ascent left them."""
-    assert isinstance(train_flow.trained_energy(Pass(done, 1)), WeightedSum)
-    energy = train_flow.trained_energy(Pass(done, 2))
+    assert isinstance(trained_energy(Pass(done, 1)), WeightedSum)
+    energy = trained_energy(Pass(done, 2))
     assert isinstance(energy, MomentEnergy)
     found = StepFolder(Pass(done, 2).folder("train_flow"), "").result()
     assert dict(zip(energy.names, energy.beta.tolist(), strict=True)) == pytest.approx(found["beta"])
@@ -260,7 +261,7 @@ def test_a_pass_is_exact_relative_to_the_chain_before_it(done, tmp_path):
     _, summary = drawn(this, tmp_path / "out", 100, exact="resample", proposals=4000)
     chain = this.generator()
     eps = torch.cat(list(latent_blocks(chain.prior, 4000, 6, "other")))
-    again = chain_log_weights(chain, train_flow.trained_energy(this), eps, seed=6).exp()
+    again = chain_log_weights(chain, trained_energy(this), eps, seed=6).exp()
     ess = float(again.sum().square() / again.square().sum()) / 4000
     assert summary["exact"]["effective"] / 4000 == pytest.approx(ess, abs=0.05)
 

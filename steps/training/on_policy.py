@@ -1,0 +1,35 @@
+"""Training on the flow's own samples, each of which is used once."""
+
+from __future__ import annotations
+
+from promptgen.flows.config import TrainingConfig
+from promptgen.flows.flow import Flow
+from promptgen.flows.training import train_flow
+from promptgen.tracking import Tracker
+from steps.shared.common import Pass, Result
+from steps.shared.manifest import StepFolder
+from steps.training.plan import Plan, Trained
+
+
+def train_on_policy(run_pass: Pass, plan: Plan, folder: StepFolder, tracker: Tracker) -> Trained:
+    """Train the flow of a pass; a run that was killed goes on from its last state."""
+    assert isinstance(plan.training, TrainingConfig)
+    params, generator = run_pass.params, run_pass.before.generator()
+    energy, multipliers = plan.build()
+    flow = Flow(generator.prior.dim, params.flow, plan.condition, scale=generator.prior.scale, seed=run_pass.seed)
+    training = train_flow(
+        generator,
+        energy,
+        run_pass.project.placed(flow),
+        plan.training,
+        seed=run_pass.seed,
+        state_dir=folder.state,
+        tracker=tracker,
+        multipliers=multipliers,
+        fit_samples=params.evaluation.fit_samples,
+    )
+    result: Result = {"fit": training.fit.as_dict(params.evaluation.confidence), "best_step": training.best_step}
+    if multipliers is not None:
+        result["beta"] = dict(zip(multipliers.energy.names, multipliers.beta.tolist(), strict=True))
+    result |= {"seconds": training.seconds, "generator_evaluations": training.evaluations}
+    return training.flow, training.history, result

@@ -1,0 +1,113 @@
+"""Training on evaluations that are kept."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from promptgen.config.build import build_classifier
+from promptgen.energies.base import Energy, WeightedSum
+from promptgen.energies.moment import MomentEnergy
+from promptgen.evaluations.budget import budget_units
+from promptgen.evaluations.config import ReuseConfig
+from promptgen.evaluations.landing import Target
+from promptgen.evaluations.objective import (
+    Objective,
+    Reader,
+    classifier_reader,
+    control_objective,
+    moment_objective,
+    without_gradient,
+)
+from promptgen.evaluations.store import Evaluations, EvaluationStore
+from promptgen.evaluations.training import Trainer
+from promptgen.labels import classes, target_shares
+from promptgen.tracking import Tracker
+from steps.shared.common import Pass, Result
+from steps.shared.evaluations import (
+    classifier_output,
+    energy_outputs,
+    list_evaluations,
+    listed_evaluations,
+    log_reuse,
+    open_store,
+)
+from steps.shared.manifest import StepFolder
+from steps.training.plan import Plan, Trained
+
+
+def train_on_evaluations(run_pass: Pass, plan: Plan, folder: StepFolder, tracker: Tracker) -> Trained:
+    """Train the flow of a pass; a run that was killed finds the evaluations that it had made."""
+    assert isinstance(plan.training, ReuseConfig)
+    params, generator = run_pass.params, run_pass.before.generator()
+    energy, _ = plan.build()
+    objective, outputs = _objective(run_pass, energy)
+    store = open_store(run_pass, generator, outputs, step="train_flow", batch=plan.training.micro_batch)
+    like = generator.prior.scale
+    trainer = Trainer(
+        generator,
+        store,
+        objective,
+        params.flow,
+        run_pass.seed,
+        condition=plan.condition,
+        target=_target(run_pass, energy),
+        earlier=_earlier(run_pass, store, like),
+        tracker=tracker,
+    )
+    units = budget_units(plan.training.budget, store, trainer.start, folder.state)
+    training = trainer.train(units, goal=plan.training.ess, fit_samples=params.evaluation.fit_samples)
+    log_reuse(store)
+    list_evaluations(folder, training.evaluations)
+    spending = store.spending
+    result: Result = {
+        "fit": training.fit.as_dict(params.evaluation.confidence),
+        "reuse": {
+            "units": spending.units,
+            "budget": units,
+            "used": sum(map(len, training.evaluations)),
+            "surrogate_error": training.surrogate_error,
+            "expected_ess": training.expected_ess,
+        },
+        "seconds": training.seconds,
+        "generator_evaluations": {"forward": spending.forward, "backward": spending.backward},
+    }
+    if isinstance(energy, MomentEnergy):
+        beta = (-training.objective.coefficients / energy.weight).tolist()
+        result["beta"] = dict(zip(energy.names, beta, strict=True))
+    return training.flow, training.history, result
+
+
+def _objective(run_pass: Pass, energy: Energy) -> tuple[Objective, dict[str, Reader]]:
+    """Return what a flow is trained for, and what is read of each image for it and for later passes."""
+    params, debias, name = run_pass.params, run_pass.params.debias, classifier_output(run_pass)
+    if isinstance(energy, MomentEnergy):
+        return moment_objective(energy, name, differentiable=debias.classifier.differentiable)
+    assert params.control is not None
+    assert isinstance(energy, WeightedSum)
+    differentiable = all(spec.differentiable for spec in params.control.energies.values())
+    objective, outputs = control_objective(
+        energy, energy_outputs(run_pass, params.control), differentiable=differentiable
+    )
+    if params.stops_by_count and isinstance(debias.training, ReuseConfig):
+        classifier = run_pass.project.placed(build_classifier(debias.classifier, run_pass.project.models))
+        outputs = {**outputs, name: without_gradient(classifier_reader(classifier))}
+    return objective, outputs
+
+
+def _target(run_pass: Pass, energy: Energy) -> Target | None:
+    """Return the target shares of a de-biasing pass."""
+    if not isinstance(energy, MomentEnergy):
+        return None
+    debias = run_pass.params.debias
+    labels = classes(energy.classifier.attributes, debias.attribute)
+    return Target(target_shares(labels, debias.target), debias.features)
+
+
+def _earlier(run_pass: Pass, store: EvaluationStore, like: Tensor) -> list[Evaluations]:
+    """Return the evaluations of the passes before, and of the multipliers' fit."""
+    if run_pass.kind != "debias":
+        return []
+    trained = listed_evaluations(run_pass.before, "train_flow", store, like) if run_pass.number > 1 else []
+    known = {address for part in trained for address in part.addresses}
+    fitted = listed_evaluations(run_pass, "fit_moments", store, like)
+    return [*trained, *(part for part in fitted if not known & set(part.addresses))]
