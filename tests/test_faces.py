@@ -22,8 +22,8 @@ def project(tmp_path_factory):
     folder: Path = tmp_path_factory.mktemp("faces")
     (folder / "models").symlink_to(ROOT / "models")
     content = find_preset("faces-smile", ROOT / "experiments").content()
-    content["control"]["training"]["budget"] = {"images": 2048}
-    content["evaluation"] |= {"samples": 512, "fit_samples": 256, "bootstrap": 100}
+    content["control"]["training"]["budget"] = {"images": 1536}
+    content["evaluation"] |= {"samples": 256, "fit_samples": 256, "bootstrap": 100}
     content["flow"] |= {"blocks": 4, "hidden": 64}
     (folder / "params.yaml").write_text(yaml.safe_dump(content))
     return Project.load(folder / "params.yaml")
@@ -41,5 +41,5 @@ def test_faces_smile_more_by_a_judge_that_never_steered(project):
     assert 0.05 < smiling["judge"][0] < 0.35
     assert smiling["classifier"][1] > smiling["classifier"][0] + 0.3
     assert smiling["judge"][1] > smiling["judge"][0] + 0.1
-    assert after["train_flow"]["result"]["reuse"]["units"] <= 2048
+    assert after["train_flow"]["result"]["reuse"]["units"] <= 1536
     assert Pass(project, 1).chain.is_file()
