@@ -13,6 +13,8 @@ from promptgen.errors import ConfigError
 from promptgen.experiments.presets import DEFAULTS_NAME, find_preset, laid_over, read_presets
 from promptgen.labels import class_index, classes, target_shares
 from promptgen.model_files.cards import load_cards
+from promptgen.perception.ages import EDGES, age_labels
+from promptgen.perception.faceapi import EXPRESSIONS, GENDERS
 from promptgen.perception.fairface import ATTRIBUTES as FAIRFACE
 from promptgen.world.scene import ATTRIBUTES as WORLD
 
@@ -119,7 +121,15 @@ def attributes_of(spec) -> dict[str, tuple[str, ...]]:
         return dict(build_classifier(spec, Path("models")).attributes)
     assert isinstance(spec, CardModel)
     card = CARDS[spec.model]
-    known = {"fairface": dict(FAIRFACE), "world-network": dict(WORLD)}
+    gender_and_age = {"gender": GENDERS, "age": age_labels(EDGES)}
+    known = {
+        "fairface": dict(FAIRFACE),
+        "world-network": dict(WORLD),
+        "faceapi_expression": {"expression": EXPRESSIONS},
+        "human_emotion": {"expression": EXPRESSIONS},
+        "faceapi_age_gender": gender_and_age,
+        "human_faceres": gender_and_age,
+    }
     if card.type in known:
         return known[card.type]
     return {card.arguments["attribute"]: tuple(card.arguments["labels"])}
