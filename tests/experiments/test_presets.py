@@ -14,7 +14,8 @@ from promptgen.experiments.presets import DEFAULTS_NAME, find_preset, laid_over,
 from promptgen.labels import class_index, classes, target_shares
 from promptgen.model_files.cards import load_cards
 from promptgen.perception.ages import EDGES, age_labels
-from promptgen.perception.faceapi import EXPRESSIONS, GENDERS
+from promptgen.perception.faceapi import EXPRESSIONS
+from promptgen.perception.faceapi import GENDERS as PERCEIVED_GENDERS
 from promptgen.perception.fairface import ATTRIBUTES as FAIRFACE
 from promptgen.world.scene import ATTRIBUTES as WORLD
 
@@ -121,7 +122,7 @@ def attributes_of(spec) -> dict[str, tuple[str, ...]]:
         return dict(build_classifier(spec, Path("models")).attributes)
     assert isinstance(spec, CardModel)
     card = CARDS[spec.model]
-    gender_and_age = {"gender": GENDERS, "age": age_labels(EDGES)}
+    gender_and_age = {"gender": PERCEIVED_GENDERS, "age": age_labels(EDGES)}
     known = {
         "fairface": dict(FAIRFACE),
         "world-network": dict(WORLD),
