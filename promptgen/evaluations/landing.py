@@ -200,6 +200,7 @@ def short_move(jacobian: Tensor, change: Tensor) -> Tensor:
     """Return a short move of parameters, (P,), that changes shares by about `change`, (K,), to first order.
 
     It minimises ``|J move - change|^2 + r |move|^2``, where r is `RIDGE` times the largest eigenvalue of ``J J'``.
+    Where no parameter changes any share, nothing moves.
 
     Args:
         jacobian: derivatives of the shares with respect to the parameters, J, (K, P).
@@ -211,8 +212,8 @@ def short_move(jacobian: Tensor, change: Tensor) -> Tensor:
     """
     rows = jacobian.double()
     gram = rows @ rows.T
-    ridge = RIDGE * torch.linalg.matrix_norm(gram, 2) * torch.eye(len(gram)).to(gram)
-    weights: Tensor = torch.linalg.solve(gram + ridge, change.to(gram))
+    ridge = (RIDGE * torch.linalg.matrix_norm(gram, 2)).clamp(min=1e-30)
+    weights: Tensor = torch.linalg.solve(gram + ridge * torch.eye(len(gram)).to(gram), change.to(gram))
     return (weights @ rows).to(jacobian)
 
 

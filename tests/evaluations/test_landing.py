@@ -97,3 +97,7 @@ def test_what_only_a_long_move_would_change_is_left():
     strong, weak = short_move(jacobian, torch.tensor([-0.03, 0.04, -0.01], dtype=torch.float64)).tolist()
     assert strong == pytest.approx(-0.01, abs=0.002)
     assert abs(weak) < 0.01
+
+
+def test_nothing_moves_where_no_parameter_changes_a_share():
+    assert short_move(torch.zeros(2, 3), torch.tensor([0.1, -0.1])).tolist() == [0.0, 0.0, 0.0]
