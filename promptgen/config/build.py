@@ -114,6 +114,11 @@ def load_model(name: str, models: Path, kind: str, **arguments: Any) -> Any:
         raise ModelFileError(f"{error}; {way_out}") from error
 
 
+def has_random(card: Card) -> bool:
+    """Return whether the network of a card can be built with random weights, without the card's files."""
+    return card.type in FACTORIES and FACTORIES[card.type].random is not None
+
+
 def random_model(name: str, models: Path, kind: str, **arguments: Any) -> Any:
     """Return the frozen network of the card `name` with random weights; it needs none of the card's files.
 

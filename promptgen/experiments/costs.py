@@ -1,4 +1,4 @@
-"""The cost of a model: weights, multiply-accumulates, memory and seconds, measured with random weights.
+"""The cost of a model: weights, multiply-accumulates, memory and seconds, with random weights where a type has them.
 
 Multiply-accumulates are those of convolutions, grouped and transposed ones included, and of matrix products (linear
 layers, `einsum`, attention). Normalisation, activations, pooling, resizing and grid sampling are left out: they are
@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from promptgen.config.build import load_model, random_model
+from promptgen.config.build import has_random, load_model, random_model
 from promptgen.devices import find_device
 from promptgen.errors import ConfigError, DataError, PromptGenError
 from promptgen.model_files.cards import Cost, find_card
@@ -78,11 +78,11 @@ class Subject:
 
 
 def subject(name: str, models: Path, batch: int = 1, device: str = "cpu") -> Subject:
-    """Return the network of the card `name`, with random weights unless it is shipped, and its inputs.
+    """Return the network of the card `name`, with its own weights if it is shipped or its type has no random ones.
 
     Args:
         name: name of the card.
-        models: folder of the weight files; needed by shipped models alone, whose shapes are in their files.
+        models: folder of the weight files, which hold the shapes of networks without random weights.
         batch: number of images B.
         device: where it runs.
 
@@ -94,7 +94,8 @@ def subject(name: str, models: Path, batch: int = 1, device: str = "cpu") -> Sub
     if card.kind == "multipliers":
         raise ConfigError(f"{name} holds multipliers, which cost nothing; expected the card of a network")
     shipped = any(url.startswith("package:") for file in card.files for url in file.urls)
-    network: nn.Module = (load_model if shipped else random_model)(name, models, card.kind)
+    from_file = shipped or not has_random(card)
+    network: nn.Module = (load_model if from_file else random_model)(name, models, card.kind)
     rng = stream(0, "cost", name)
     if card.kind == "generator":
         inputs = network.prior.sample(batch, rng)  # type: ignore[union-attr, operator]
@@ -133,7 +134,7 @@ def measure(name: str, models: Path, batch: int = 1, device: str = "cpu") -> dic
     else:
         memory = [peak_in_fresh_process(_prepare, name, models, batch, gradient) for gradient in (False, True)]
     cost = Cost(
-        parameters=sum(parameter.numel() for parameter in measured.network.parameters()),
+        parameters=weights(measured.network),
         gmac=round(multiply_accumulates(measured) / batch / 1e9, 3),
         weights_mib=round(sum(tensor.nbytes for tensor in tensors) / MIB, 1),
         forward_mib=round(memory[0] / batch, 1),
@@ -151,6 +152,12 @@ def measure(name: str, models: Path, batch: int = 1, device: str = "cpu") -> dic
             "images_per_second": round(batch / seconds[0], 2),
         },
     }
+
+
+def weights(network: nn.Module) -> int:
+    """Return the number of weights of a network; one without parameters, such as a graph, has them as buffers."""
+    held = list(network.parameters()) or [buffer for buffer in network.buffers() if buffer.is_floating_point()]
+    return sum(map(Tensor.numel, held))
 
 
 def multiply_accumulates(measured: Subject) -> int:

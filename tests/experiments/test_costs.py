@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from promptgen.command_line import main
 from promptgen.errors import ConfigError, DataError
-from promptgen.experiments.costs import Subject, measure, multiply_accumulates, peak_in_fresh_process, subject
+from promptgen.experiments.costs import Subject, measure, multiply_accumulates, peak_in_fresh_process, subject, weights
 from promptgen.model_files.cards import Cost, load_cards
 from promptgen.model_files.store import fetch
 
@@ -65,6 +65,19 @@ def test_attention_of_transformers_is_counted_whole():
 def test_multiply_accumulates_of_a_known_network(tmp_path):
     """A residual network of 34 layers has 3.67 thousand million, as its authors' successors count them."""
     assert multiply_accumulates(subject("fairface", tmp_path)) / 1e9 == pytest.approx(3.67, abs=0.01)
+
+
+def test_weights_are_parameters_or_else_the_numbers_that_a_graph_holds():
+    layer = nn.BatchNorm2d(8)
+    assert weights(layer) == 16
+    graph = nn.Module()
+    graph.register_buffer("kernel", torch.ones(3, 4))
+    graph.register_buffer("axes", torch.tensor([1, 2]))
+    assert weights(graph) == 12
+
+
+def test_every_card_of_a_network_has_its_cost():
+    assert {card.kind for card in load_cards().values() if card.cost is None} == {"multipliers"}
 
 
 def allocate(mebibytes):
