@@ -100,7 +100,12 @@ def test_encodings_are_told_by_their_mark(write, encoding):
         (["gender", '"Male'], {}, "in line 2"),
         (["name,gender", '"a \\"b\\" 0",Male'], {}, "in line 2"),
         (["gender;age,group", "Male;old,a", "Female;old,b"], {}, "commas or semicolons"),
-        (["gender age", "Male old", "Female young"], {}, "separated by blanks"),
+        (["gender age", "Male old", "Female young"], {}, 'add the line "sep= "'),
+        (["Male Young", "0.jpg -1  1", "1.jpg  1  1"], {}, 'add the line "sep= "'),
+        (["sep= ", "file gender", "a Male", "b"], {}, "line 4 has 1 of 2 cells"),
+        (["3", "Male Young", "0.jpg -1  1", "1.jpg  1  1"], {}, "first line says 3 rows, it has 2"),
+        (["2", "file,Male", "0.jpg,1"], {}, "first line says 2 rows, it has 1"),
+        (["2", "Male Young", "0.jpg -1  1", "0.jpg  1"], {}, "line 4 has 2 of 3 cells"),
         (["gender", "Ma\0le"], {}, "line 2 has a zero byte"),
         (PLAIN, {"encoding": "utf-16-le"}, "line 1 has a zero byte"),
         (["genre perçu", "Homme"], {"encoding": "latin-1"}, "give a CSV file in UTF-8"),
@@ -115,6 +120,40 @@ def test_the_separator_is_that_which_fits_all_rows(write):
     rows = ["file;score,100;gender", "a;0,5;Male", "b;0,25;Female", "c;1;Female"]
     assert read_csv(write(rows)).names == ["file", "score,100", "gender"]
     assert read_csv(write(["file,note; more,gender", "a,x,Male"])).names == ["file", "note; more", "gender"]
+
+
+CELEBA = ["4", "Male Young ", "0.jpg -1  1", "1.jpg  1  1", "2.jpg -1 -1", "3.jpg -1  1"]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        CELEBA,
+        ["", *CELEBA, "", " "],
+        ["4", "file Male Young", *CELEBA[2:]],
+        ["sep= ", *CELEBA[1:]],
+        ['"sep= "', "Male\tYoung", *replaced(CELEBA[2:], " ", "\t ")],
+        ["4", "file,Male,Young", *(",".join(line.split()) for line in CELEBA[2:])],
+        ["4", "\tMale\tYoung", *("\t".join(line.split()) for line in CELEBA[2:])],
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lists_of_attributes_as_of_celeba_are_read(write, lines, end):
+    found = audited(write(lines, "list_attr_celeba.txt", end=end))
+    assert [each.attribute for each in found.audits] == ["Male", "Young"]
+    assert found.images.n == 4
+    assert shares(found, "Male") == {"-1": 0.75, "1": 0.25}
+    assert shares(found, "Young") == {"-1": 0.25, "1": 0.75}
+
+
+def test_words_between_blanks_stay_together_in_quotes_and_in_one_column(write):
+    quoted = read_labels(write(["sep= ", "gender race", 'Male "South  Asian"', 'Female "East Asian"'])).labels
+    assert quoted.attributes["race"] == ("East Asian", "South Asian")
+    assert read_labels(write(["hair", "long hair", "short hair"])).labels.attributes["hair"] == (
+        "long hair",
+        "short hair",
+    )
+    assert read_labels(write(["1", "-1", "1", "1"])).labels.attributes["1"] == ("-1", "1")
 
 
 MISSING = ["", "nan", "NaN", "NA", "N/A", "n/a", "null", "NULL", "None", "none", "<NA>", "#N/A", " ", "\u200b"]
