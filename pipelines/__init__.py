@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 STARTED = time.monotonic()
 """When the process began to load the pipelines, to tell the time of work from all other time."""
@@ -32,6 +33,11 @@ _WITHOUT_SERVER = {
 
 for _name, _value in (_SETTINGS if "PREFECT_API_URL" in os.environ else _SETTINGS | _WITHOUT_SERVER).items():
     os.environ.setdefault(_name, _value)
+
+# Prefect joins this from its home, but SQLAlchemy reads options behind a question mark.
+if "?" in os.environ["PREFECT_HOME"]:
+    _database = quote(os.path.join(os.environ["PREFECT_HOME"], "prefect.db"))
+    os.environ.setdefault("PREFECT_API_DATABASE_CONNECTION_URL", f"sqlite+aiosqlite:///file:{_database}?uri=true")
 
 # Prefect formats the log, with times and tasks, only where nobody has: it replaces what a command of its own uses.
 for _handler in [handler for handler in logging.getLogger().handlers if type(handler) is logging.StreamHandler]:

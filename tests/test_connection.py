@@ -170,3 +170,27 @@ def test_errors_are_the_servers_only_if_it_has_gone():
     assert Connection(dead_server()).is_lost(RuntimeError("Failed to reach API"))
     with silent_server() as address:
         assert Connection(address).is_lost(RuntimeError())
+
+
+CONNECTING = """
+import logging
+from pipelines.connection import connected
+logging.basicConfig()
+with connected() as found:
+    assert found.url
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.server
+@pytest.mark.parametrize("name", ["is it?mode=ro", "50% of #1 ü"])
+def test_the_database_of_prefect_lies_in_its_home_whatever_its_name(tmp_path, name):
+    work = tmp_path / "work"
+    work.mkdir()
+    absent = ("PREFECT_API_URL", "PREFECT_API_DATABASE_CONNECTION_URL")
+    environment = {key: value for key, value in os.environ.items() if key not in absent}
+    environment |= {"PREFECT_HOME": str(tmp_path / name), "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", CONNECTING], cwd=work, env=environment, check=True, timeout=110)
+    assert (tmp_path / name / "prefect.db").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "work"])
+    assert list(work.iterdir()) == []

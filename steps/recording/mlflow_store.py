@@ -13,6 +13,7 @@ import warnings
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import filelock
 
@@ -61,13 +62,11 @@ def connect(root: Path) -> MlflowClient:
     """Return a client that fails soon rather than late; makes the project's own database when it is the store.
 
     Raises:
-        StorageError: mlruns/ cannot be written, or MLflow cannot keep a database there.
+        StorageError: mlruns/ cannot be written.
         TrackingError: the database is of another version of MLflow.
     """
     uri, path = tracking_uri(root), root / "mlruns" / "mlflow.db"
     if uri == _own_uri(root):
-        if "?" in uri:  # behind which SQLAlchemy reads options
-            raise StorageError(f"MLflow cannot keep a database at {path}: rename the folder with the question mark")
         with _lock(root):
             if path.exists():
                 _follow_move(path, artifact_location(root))
@@ -90,7 +89,7 @@ def make_database(path: Path) -> None:
     for left in path.parent.glob(f".{path.stem}.*{TEMPORARY_SUFFIX}{path.suffix}*"):  # by a process that was killed
         left.unlink(missing_ok=True)
     with atomic_path(path) as temporary:
-        _client(f"sqlite:///{temporary}")
+        _client(_database_uri(temporary))
 
 
 def experiment_id(client: MlflowClient, root: Path, name: str) -> str:
@@ -109,7 +108,15 @@ def first_line(error: Exception) -> str:
 
 
 def _own_uri(root: Path) -> str:
-    return f"sqlite:///{root / 'mlruns' / 'mlflow.db'}"
+    return _database_uri(root / "mlruns" / "mlflow.db")
+
+
+def _database_uri(path: Path) -> str:
+    """Return the URI of a file of SQLite; one with a question mark, behind which options follow, is quoted.
+
+    SQLite's own URI is quoted. MLflow would make a folder called ``file:`` if the driver were not named.
+    """
+    return f"sqlite+pysqlite:///file:{quote(str(path))}?uri=true" if "?" in str(path) else f"sqlite:///{path}"
 
 
 def _client(uri: str) -> MlflowClient:

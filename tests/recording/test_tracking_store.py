@@ -1,8 +1,7 @@
-"""MLflow's database of a project: of another version, damaged, or at a place that it cannot have."""
+"""MLflow's database of a project: of another version, damaged, or in a folder with an odd name."""
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 from contextlib import closing
 
@@ -10,7 +9,7 @@ import pytest
 
 from promptgen.errors import PromptGenError
 from steps import sync
-from steps.recording.mlflow_store import connect, make_database
+from steps.recording.mlflow_store import connect, experiment_id, make_database
 from tests.recording.recorded_loop import events_of, run_loop
 
 pytestmark = pytest.mark.faults
@@ -39,14 +38,17 @@ def test_a_database_that_mlflow_cannot_read_ends_no_run(root, caplog, capsys, sp
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_folder_with_a_question_mark_is_told(root, empty_database, caplog):
-    folder = root / "is it?mode=ro"
-    (folder / "mlruns").mkdir(parents=True)
-    shutil.copy(empty_database, folder / "mlruns" / "mlflow.db")
-    with pytest.raises(PromptGenError, match="rename the folder with the question mark"):
-        connect(folder)
-    run_loop(folder, until=1, interval=0.01)
-    assert len(caplog.messages) == 2
+@pytest.mark.parametrize("name", ["is it?mode=ro", "50% of #1 ü", "what?100%"])
+def test_the_database_of_a_folder_of_any_name_lies_in_it(bare_root, monkeypatch, name):
+    monkeypatch.chdir(bare_root)
+    folder = bare_root / name
+    client = connect(folder)
+    run = client.create_run(experiment_id(client, folder, "any"))
+    client.log_text(run.info.run_id, "text", "a.txt")
+    assert [file.path for file in connect(folder).list_artifacts(run.info.run_id)] == ["a.txt"]
+    with closing(sqlite3.connect(folder / "mlruns" / "mlflow.db")) as database:
+        assert database.execute("select count(*) from runs").fetchone() == (1,)
+    assert [path.name for path in bare_root.iterdir()] == [name]
 
 
 def test_what_a_killed_process_left_of_a_database_is_removed(bare_root):
