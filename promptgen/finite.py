@@ -14,13 +14,13 @@ if TYPE_CHECKING:  # class names are read without importing torch
 FIX = "check its input, weights and floating-point type"
 
 
-def require_finite(values: Tensor, source: str, first: int = 0) -> Tensor:
+def require_finite(values: Tensor, source: str, first: int | None = 0) -> Tensor:
     """Return values, (B, ...), that are finite.
 
     Args:
         values: one or more numbers per sample.
         source: what they are, for the error, such as ``"the judge's logits of hair"``.
-        first: number of the first sample of the batch.
+        first: number of the first sample of the batch; None if samples have no numbers.
 
     Raises:
         DataError: a value is NaN or infinite; the message names the first such sample.
@@ -36,7 +36,8 @@ def require_finite(values: Tensor, source: str, first: int = 0) -> Tensor:
     if bool(values.isfinite().all()):  # the usual case costs one pass
         return values
     index, value = next(iter(not_finite(values).items()))
-    raise DataError(f"{source} are {value} for sample {first + index}, expected finite numbers; {FIX}")
+    sample = "an image" if first is None else f"sample {first + index}"
+    raise DataError(f"{source} are {value} for {sample}, expected finite numbers; {FIX}")
 
 
 def not_finite(values: Tensor) -> dict[int, str]:

@@ -18,6 +18,7 @@ from promptgen.flows.sampling import generate
 from promptgen.labels import classes, feature_names, features, target_shares
 from promptgen.moments.multipliers import fit_moments
 from promptgen.perception.base import Classifier
+from promptgen.perception.reading import read_logits
 from promptgen.tracking import Tracker
 from steps.shared.common import Pass, Result
 from steps.shared.evaluations import classifier_output, list_evaluations, log_reuse, open_store
@@ -31,6 +32,7 @@ def run(run_pass: Pass, tracker: Tracker) -> Result:
 
     Raises:
         ConfigError: the pass is no de-biasing one, or the target does not fit the classifier's labels.
+        DataError: the classifier's logits are not finite; the message names the attribute.
         InfeasibleTargetError: no tilt of the samples reaches the target.
     """
     if run_pass.kind != "debias":
@@ -72,7 +74,8 @@ def _fresh(run_pass: Pass, folder: StepFolder, classifier: Classifier, tracker: 
     seen: list[torch.Tensor] = []
     with torch.inference_mode():
         for _, image in generate(generator, debias.samples, seed=run_pass.seed, stream="moments", batch=batch):
-            seen.append(features(classifier(image), [debias.attribute], debias.features).cpu())
+            logits = read_logits(classifier, image, "the classifier", sum(map(len, seen)))
+            seen.append(features(logits, [debias.attribute], debias.features).cpu())
             tracker.progress(sum(map(len, seen)), debias.samples, "moments")
     return torch.cat(seen), debias.samples
 

@@ -18,6 +18,7 @@ from promptgen.evaluations.store import Evaluations, Outputs, Slope
 from promptgen.evaluations.surrogate import Kind, Records
 from promptgen.labels import features as class_features
 from promptgen.perception.base import Classifier
+from promptgen.perception.reading import read_logits
 
 Reader = Callable[[Sample], Tensor]
 
@@ -151,10 +152,13 @@ def without_gradient(reader: Reader) -> Reader:
 
 
 def classifier_reader(classifier: Classifier) -> Reader:
-    """Return a function that reads the log-probabilities of all attributes side by side, (B, K)."""
+    """Return a function that reads the log-probabilities of all attributes side by side, (B, K).
+
+    It raises DataError if a logit is NaN or infinite.
+    """
 
     def read(sample: Sample) -> Tensor:
-        logits = classifier(sample.image)
+        logits = read_logits(classifier, sample.image, "the classifier", first=None)
         return torch.cat([logits[name].log_softmax(dim=1) for name in classifier.attributes], dim=1)
 
     return read

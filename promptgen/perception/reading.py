@@ -11,14 +11,14 @@ from promptgen.finite import require_finite
 from promptgen.perception.base import Classifier
 
 
-def read_logits(classifier: Classifier, image: Tensor, reader: str, first: int = 0) -> Mapping[str, Tensor]:
+def read_logits(classifier: Classifier, image: Tensor, reader: str, first: int | None = 0) -> Mapping[str, Tensor]:
     """Return the logits, (B, K), of each attribute of a classifier, for images (B, 3, H, W) in [0, 1].
 
     Args:
         classifier: the classifier.
         image: the images.
         reader: what errors call the classifier.
-        first: number of the first image of the batch.
+        first: number of the first image of the batch; None if images have no numbers.
 
     Raises:
         DataError: an attribute has no logits or the wrong number of them, or a logit is NaN or infinite; the message

@@ -13,7 +13,7 @@ import torch
 from promptgen.errors import DataError
 from promptgen.flows.sampling import generate
 from promptgen.tracking import NullTracker
-from steps import sample
+from steps import fit_moments, sample
 from steps.draw import Request, run
 from steps.drawing.gallery import SAMPLES_NAME
 from steps.shared.common import Pass
@@ -118,6 +118,19 @@ def test_a_pass_is_not_measured_with_numbers_that_are_none(tmp_path, section, ke
     with pytest.raises(DataError, match=re.escape(f"{named.format(value)} for sample {number},")):
         sample.run(this, NullTracker())
     assert not (this.folder("sample") / "samples.npz").exists()
+
+
+@VALUES
+@pytest.mark.parametrize("training", [None, {"method": "reuse", "budget": {"images": 512}}])
+def test_multipliers_are_not_fitted_to_numbers_that_are_none(tmp_path, training, value):
+    content = tiny.params() | {"control": None}
+    content["debias"] |= {"classifier": custom("Classifier", value=value, attribute="hair"), "dual": None}
+    content["debias"]["training"] = training
+    this = Pass(project_in(tmp_path, content), 1)
+    where = "an image" if training else f"sample {first_failure('moments', this.seed, 512)}"
+    with pytest.raises(DataError, match=re.escape(f"the classifier's logits of hair are {value} for {where},")):
+        fit_moments.run(this, NullTracker())
+    assert not (this.folder("fit_moments") / "moments.json").exists()
 
 
 def test_a_truth_that_is_no_class_index_is_refused(tmp_path, monkeypatch):
