@@ -4,6 +4,7 @@ import argparse
 import io
 import json
 import pickle
+import struct
 import subprocess
 import sys
 import zipfile
@@ -24,6 +25,7 @@ from promptgen.loading.inspection.persistent import MADE
 from promptgen.loading.inspection.pickles import scan
 from promptgen.loading.inspection.report import inspect_file, to_text
 from promptgen.loading.inspection.torch_files import refused_names
+from promptgen.loading.published import read_safetensors
 from promptgen.loading.restricted import MAKERS
 from promptgen.loading.stack_machine import MAX_STEPS, PickleError
 from tests.parity.persistent import EasyDict, module_tree, publishers_modules
@@ -325,3 +327,13 @@ def test_a_read_never_asks_for_more_than_there_is(tmp_path):
 def test_a_folder_cannot_be_inspected(tmp_path):
     with pytest.raises(ModelFileError, match="not a file but a folder"):
         inspect_file(tmp_path, {})
+
+
+@pytest.mark.parametrize("bracket", ["{", "["])
+def test_the_length_of_a_header_may_look_like_a_bracket(tmp_path, bracket):
+    header = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}})
+    header += " " * ((ord(bracket) - len(header)) % 256)
+    path = tmp_path / "short.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header.encode() + struct.pack("<f", 2.5))
+    assert inspect_file(path).safe
+    assert read_safetensors(path)["a"].tolist() == [2.5]

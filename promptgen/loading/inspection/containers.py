@@ -124,8 +124,11 @@ def _tar(file: IO[bytes]) -> Contents:
 
 
 def is_safetensors(head: bytes) -> bool:
-    """Return whether a file begins like a safetensors file, with the length of a header and the header."""
-    return head[8:9] == b"{" and head[:1] not in (b"{", b"[")
+    """Return whether a file begins like a safetensors file, with the length of a header and the header.
+
+    The length may begin with the byte of a bracket, but has zeros, which JSON never has.
+    """
+    return head[8:9] == b"{" and (b"\0" in head[:8] or head[:1] not in (b"{", b"["))
 
 
 def _safetensors(file: IO[bytes], size: int) -> Contents:
