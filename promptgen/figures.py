@@ -139,6 +139,7 @@ class Reuse(Record):
         used: evaluations that the training rests on, those of earlier passes included.
         surrogate_error: error of the surrogate on evaluations that it was not fitted to.
         expected_ess: effective sample size, as a fraction, that the surrogate expects.
+        polished: images whose true gradients the flow was trained on after the surrogate had proved wrong.
     """
 
     units: int
@@ -146,6 +147,7 @@ class Reuse(Record):
     used: int
     surrogate_error: float
     expected_ess: float
+    polished: int = 0
 
     def trusts(self, fit: Fit) -> bool:
         """Tell whether the surrogate was right about the flow: the true effective sample size is not far below."""

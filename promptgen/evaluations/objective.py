@@ -59,14 +59,22 @@ class Objective:
         """
         if not self.differentiable:
             return None
-        size = len(self.coefficients)
         if self.kind == "values":
-            direction = (self.coefficients / self.coefficients.abs().max()).expand(n, size)
-        else:
-            direction = 2.0 * torch.randint(0, 2, (n, size), generator=rng) - 1
-            constant = direction.sum(dim=1).abs() == size
-            direction[constant, 0] *= -1
+            return self.energy_slope(n)
+        size = len(self.coefficients)
+        direction = 2.0 * torch.randint(0, 2, (n, size), generator=rng) - 1
+        constant = direction.sum(dim=1).abs() == size
+        direction[constant, 0] *= -1
         return Slope(self.name, self.features, direction.to(self.coefficients))
+
+    def energy_slope(self, n: int) -> Slope:
+        """Return the energy divided by `size`, to differentiate in `n` records."""
+        return Slope(self.name, self.features, (self.coefficients / self.size).expand(n, len(self.coefficients)))
+
+    @property
+    def size(self) -> Tensor:
+        """The largest absolute coefficient, nats."""
+        return self.coefficients.abs().max()
 
     def records(self, evaluations: Sequence[Evaluations], *, contextual: bool = False) -> Records:
         """Return all evaluations as records of these features; gradients of other features are left out.

@@ -3,8 +3,10 @@
 1. Explore: evaluate the distribution that the flow starts from, and fit a surrogate.
 2. Descend: train the flow on ``p(u) exp(-E_hat(u))``, which makes no image.
 3. Refine: evaluate fresh samples of the flow, fit the surrogate again, and descend again.
-4. Land, if there are target shares: see `promptgen.evaluations.landing`.
-5. Measure: the true weights of samples that no surrogate has seen tell how well the flow fits.
+4. Polish, instead of a second refinement, if the energy depends on all directions of the latent and true evaluations
+   contradict the surrogate: see `promptgen.evaluations.polish`.
+5. Land, if there are target shares: see `promptgen.evaluations.landing`.
+6. Measure: the true weights of samples that no surrogate has seen tell how well the flow fits.
 
 E_hat is the energy of the mixture of what the ensemble's members predict, ``-log mean exp(-E_m)``: where one member
 predicts a low energy, the flow keeps some mass, so that few true weights are large.
@@ -27,9 +29,11 @@ from promptgen.evaluations.config import ROUNDS, Allotment
 from promptgen.evaluations.descent import Descent
 from promptgen.evaluations.landing import Landing, Residuals, Target
 from promptgen.evaluations.objective import Objective
+from promptgen.evaluations.polish import Polish
 from promptgen.evaluations.proposal import Draw, Proposal
-from promptgen.evaluations.store import Evaluations, EvaluationStore
+from promptgen.evaluations.store import Evaluations, EvaluationStore, Slope
 from promptgen.evaluations.surrogate import Surrogate, fit_surrogate
+from promptgen.figures import TRUSTED_FRACTION
 from promptgen.flows.chained import ChainedGenerator, base_of
 from promptgen.flows.fit import Fit, fit_statistics
 from promptgen.flows.flow import Flow, FlowConfig
@@ -50,7 +54,11 @@ LANDINGS = 2
 exactly what is left."""
 
 DENSE = 0.75
-"""Above this fraction of all directions, a flow is not confined to the active ones."""
+"""Above this fraction of all directions, a flow is not confined to the active ones, and a surrogate that is wrong about
+the flow gives way to true gradients."""
+
+SMOOTH = 0.6
+"""Largest error of values on held-out records at which true gradients help: they mislead where the energy is rough."""
 
 RECORD_EVERY = 10
 """Optimiser steps between two rows of the history."""
@@ -68,6 +76,7 @@ class ReuseTraining:
         evaluations: all evaluations that it rests on, those of earlier passes included.
         surrogate_error: see `promptgen.evaluations.surrogate.Surrogate`.
         expected_ess: effective sample size, as a fraction, that the surrogate expects; the true one is in `fit`.
+        polished: images whose true gradients the flow was trained on; 0 if it was trained on the surrogate alone.
         seconds: duration.
     """
 
@@ -78,6 +87,7 @@ class ReuseTraining:
     evaluations: list[Evaluations]
     surrogate_error: float
     expected_ess: float
+    polished: int
     seconds: float
 
 
@@ -112,7 +122,7 @@ class Trainer:
     def __post_init__(self) -> None:
         self.evaluations = list(self.earlier)
         self.history: list[dict[str, float]] = []
-        self.step = 0
+        self.step = self.polished = 0
         self.landing: Landing | None = None
         self.start = Proposal(self.generator, self.seed, condition=self.condition)
 
@@ -140,9 +150,13 @@ class Trainer:
         self.explore(allotment.explore)
         for number in range(ROUNDS):
             self.descend(f"round {number}", fresh=number == 0)
-            if self.refine(f"round {number + 1}", allotment.refine) >= goal:
+            fit, expected_ess = self.refine(f"round {number + 1}", allotment.refine)
+            gives_way = self.gives_way(fit, expected_ess)
+            if fit.ess_fraction >= goal or gives_way:
                 break
         self.descend("final", thorough=True)
+        if gives_way:
+            self.polish(allotment.refine * (ROUNDS - 1 - number))
         if self.landing is not None:
             self.land(self.landing, allotment.land)
         fit, expected_ess = self.measure(allotment.fit)
@@ -154,6 +168,7 @@ class Trainer:
             evaluations=self.evaluations,
             surrogate_error=self.surrogate.error,
             expected_ess=expected_ess,
+            polished=self.polished,
             seconds=time.perf_counter() - started,
         )
 
@@ -161,7 +176,7 @@ class Trainer:
         """Evaluate the distribution that the flow starts from, fit the first surrogate and make the flow."""
         with torch.no_grad():
             draw = self.start.draw(n, "explore")
-        self.evaluations.append(self.evaluate(draw.base, draw.context, "explore", gradient=True))
+        self.evaluations.append(self.evaluate(draw.base, draw.context, "explore", self.slope("explore", n)))
         self.fit_surrogate("explore")
         prior = self.generator.prior
         self.flow = Flow(
@@ -187,18 +202,36 @@ class Trainer:
             self.landing.aim()
         self.observe(self.flow)
 
-    def refine(self, name: str, n: int) -> float:
-        """Evaluate fresh samples of the flow and fit the surrogate again; return the effective sample size before."""
+    def refine(self, name: str, n: int) -> tuple[Fit, float]:
+        """Evaluate fresh samples of the flow, and fit the surrogate again.
+
+        Returns:
+            The fit of the flow before, and the effective sample size that the surrogate expected.
+        """
         cut = round(FRESH * n)
         with torch.no_grad():
             draw, start = self.proposal.draw(cut, name), self.start.draw(n - cut, name, "start")
         base = torch.cat([draw.base, start.base])
         context = None if draw.context is None or start.context is None else torch.cat([draw.context, start.context])
-        evaluations = self.evaluate(base, context, name, gradient=True)
-        fit, _ = self.note_fit(draw, evaluations)
+        evaluations = self.evaluate(base, context, name, self.slope(name, n))
+        noted = self.note_fit(draw, evaluations)
         self.evaluations.append(evaluations)
         self.fit_surrogate(name)
-        return fit.ess_fraction
+        return noted
+
+    def gives_way(self, fit: Fit, expected_ess: float) -> bool:
+        """Tell whether true gradients promise more than another refinement of the surrogate."""
+        dense = self.surrogate.directions.shape[1] > DENSE * len(self.surrogate.directions)
+        wrong = fit.intervals()["ess_fraction"].high < TRUSTED_FRACTION * expected_ess
+        return self.objective.differentiable and dense and wrong and self.surrogate.error < SMOOTH
+
+    def polish(self, n: int) -> None:
+        """Train the flow on the true gradients of `n` of its own samples."""
+        polish = Polish(self.proposal, self.objective, self.evaluate_energy, self.note_step)
+        evaluations = polish.run(n)
+        self.evaluations += evaluations
+        self.polished = sum(map(len, evaluations)) if polish.kept else 0
+        self.observe(self.flow)
 
     def land(self, landing: Landing, n: int) -> None:
         """Measure how far predicted shares are off, and move the flow a little to the corrected ones; do it again."""
@@ -242,10 +275,9 @@ class Trainer:
         joint = left[:, singular > 1e-3].to(self.surrogate.directions)
         return None if self.flow_config.parts or joint.shape[1] > DENSE * len(joint) else joint
 
-    def evaluate(self, base: Tensor, context: Tensor | None, name: str, *, gradient: bool = False) -> Evaluations:
-        """Return the true evaluations of base latents."""
+    def evaluate(self, base: Tensor, context: Tensor | None, name: str, slope: Slope | None = None) -> Evaluations:
+        """Return the true evaluations of base latents, with gradients if there is something to differentiate."""
         total = len(base)
-        slope = self.objective.slope(total, stream(self.seed, "slope", name)) if gradient else None
         with torch_threads(self.threads):
             return self.store.evaluate(
                 base,
@@ -253,6 +285,14 @@ class Trainer:
                 slope=slope,
                 progress=lambda done: self.tracker.progress(done, total, f"images, {name}"),
             )
+
+    def slope(self, name: str, n: int) -> Slope | None:
+        """Return what to differentiate in `n` records that the surrogate is fitted to."""
+        return self.objective.slope(n, stream(self.seed, "slope", name))
+
+    def evaluate_energy(self, draw: Draw, name: str) -> Evaluations:
+        """Return the true evaluations of samples, with the gradient of the energy."""
+        return self.evaluate(draw.base.detach(), draw.context, name, self.objective.energy_slope(len(draw)))
 
     def energy(self, draw: Draw) -> Tensor:
         """Return the predicted energy, nats, (B,)."""

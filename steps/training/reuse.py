@@ -67,6 +67,7 @@ def train_on_evaluations(run_pass: Pass, plan: Plan, folder: StepFolder, tracker
             "used": sum(map(len, training.evaluations)),
             "surrogate_error": training.surrogate_error,
             "expected_ess": training.expected_ess,
+            "polished": training.polished,
         },
         "seconds": training.seconds,
         "generator_evaluations": {"forward": spending.forward, "backward": spending.backward},

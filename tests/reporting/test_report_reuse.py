@@ -9,7 +9,7 @@ from promptgen.records import AttributeBias, Metrics
 from promptgen.reporting.page import render
 from promptgen.reporting.text.formats import count
 
-REUSE = {"units": 8119, "budget": 8192, "used": 4321, "surrogate_error": 0.0625, "expected_ess": 0.5}
+REUSE = {"units": 8119, "budget": 8192, "used": 4321, "surrogate_error": 0.0625, "expected_ess": 0.5, "polished": 0}
 
 
 def reused(**changes):
@@ -33,6 +33,12 @@ def test_a_surrogate_is_trusted_as_far_as_true_images_bear_it_out(expected_ess, 
     page = render(make(reused(expected_ess=expected_ess)))
     assert ("Pass 1: the surrogate cannot be trusted" in page) == (not trusted)
     assert page.count('<td class="text">trusted</td>') == (2 if trusted else 0)
+
+
+def test_the_page_says_where_true_gradients_replaced_the_surrogate():
+    page = render(make(reused(expected_ess=0.1, polished=592)))
+    assert page.count("true gradients of 592 images") == 2
+    assert '<td class="text">trusted</td>' not in page
 
 
 def test_the_record_survives_its_file():
