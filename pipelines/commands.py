@@ -46,6 +46,28 @@ def serve(words: Sequence[str]) -> None:
     serve.run(options.params, options.prefect_port)
 
 
+def serve_model(words: Sequence[str]) -> None:
+    """Run `promptgen serve-model`."""
+    parser = Parser(
+        "serve-model",
+        "Answer requests for images of a registered model on this machine, until Ctrl-C. Without --model, it is the\n"
+        "least biased version of the model that tracking.registered_model names.",
+        "promptgen serve-model\npromptgen serve-model --model models:/world-no-makeup/3 --port 8000",
+    )
+    _add_params(parser)
+    parser.add_argument("--model", metavar="ADDRESS", help="MLflow's address of a model, or its folder")
+    parser.add_argument(
+        "--port", type=whole_number(1, 65535), default=5001, metavar="PORT", help="port of the model (default: 5001)"
+    )
+    parser.add_argument(
+        "--workers", type=whole_number(1, 256), default=1, metavar="N", help="processes that hold it (default: 1)"
+    )
+    options = parser.parse_args(words)
+    from pipelines import serve_model
+
+    serve_model.run(options.params, options.model, options.port, options.workers)
+
+
 def _add_params(parser: Parser) -> None:
     parser.add_argument(
         "--params", default="params.yaml", metavar="FILE", help="file of the experiment (default: params.yaml)"

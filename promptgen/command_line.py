@@ -49,6 +49,7 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
     "Servers and this machine": {
         "ui": Command("pipelines.commands:ui", "start the pages of MLflow and Prefect"),
         "serve": Command("pipelines.commands:serve", "run the experiment on its schedule"),
+        "serve-model": Command("pipelines.commands:serve_model", "answer requests for images of a registered model"),
         "sync": Command("steps.commands:sync", "send MLflow what it has missed"),
         "doctor": Command("promptgen.commands:doctor", "find what is wrong with this machine, and how to fix it"),
     },

@@ -139,7 +139,7 @@ def drawn(project: Project) -> set[str]:
 
     mlflow.set_tracking_uri(f"sqlite:///{project.root / 'mlruns' / 'mlflow.db'}")
     model = mlflow.pyfunc.load_model(f"models:/{project.params.tracking.registered_model}@{ALIAS}")
-    return set(model.predict([1, 2]))
+    return set(model.predict([{"seed": 1}, {"seed": 2}]))
 
 
 def costs(project: Project, seconds: float) -> Iterator[Check]:

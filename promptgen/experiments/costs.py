@@ -156,7 +156,9 @@ def measure(name: str, models: Path, batch: int = 1, device: str = "cpu") -> dic
 
 def weights(network: nn.Module) -> int:
     """Return the number of weights of a network; one without parameters, such as a graph, has them as buffers."""
-    held: list[Tensor] = list(network.parameters()) or [buffer for buffer in network.buffers() if buffer.is_floating_point()]
+    held: list[Tensor] = list(network.parameters()) or [
+        buffer for buffer in network.buffers() if buffer.is_floating_point()
+    ]
     return sum(map(Tensor.numel, held))
 
 

@@ -55,7 +55,9 @@ def test_a_checkpoint_becomes_a_version_that_draws(root, chain):
     assert versions[1].tags["sha256"] == sha256_of(chain)
 
     mlflow.set_tracking_uri(tracking_uri(root))
-    first, second, again = mlflow.pyfunc.load_model("models:/tiny@least-biased").predict([1, 2, 1])
+    first, second, again = mlflow.pyfunc.load_model("models:/tiny@least-biased").predict(
+        [{"seed": 1}, {"seed": 2}, {"seed": 1}]
+    )
     assert base64.b64decode(first).startswith(b"\x89PNG")
     assert first == again != second
 
@@ -70,7 +72,7 @@ def test_a_model_of_ones_own_card_draws_on_any_machine(root):
     saved = root.parent / "saved"
     save(saved, root / "chain.safetensors", weights, root)
     shutil.rmtree(root)
-    (picture,) = mlflow.pyfunc.load_model(str(saved)).predict([1])
+    (picture,) = mlflow.pyfunc.load_model(str(saved)).predict([{"seed": 1}])
     assert base64.b64decode(picture).startswith(b"\x89PNG")
 
 
