@@ -40,6 +40,7 @@ WRONG: dict[str, list[str]] = {
     "build-world": ["--only", "lost"],
     "ui": ["--mlflow-port", "0"],
     "serve": ["--prefect-port", "99999"],
+    "serve-model": ["--port", "0"],
     "sync": ["lost"],
     "doctor": ["--lost"],
 }
