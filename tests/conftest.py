@@ -28,3 +28,14 @@ def web(monkeypatch):
     monkeypatch.setenv("no_proxy", LOCAL)
     with web_server() as running:
         yield running
+
+
+@pytest.fixture
+def few_steps(monkeypatch):
+    """Let trainings on evaluations take few steps: for tests of what they count or keep, not of what they learn."""
+    from promptgen.evaluations import descent, landing, surrogate
+
+    monkeypatch.setattr(descent, "BLOCK_STEPS", 10)
+    monkeypatch.setattr(descent, "POOL_SIZE", 1024)
+    monkeypatch.setattr(landing, "LARGE", 4096)
+    monkeypatch.setitem(surrogate.fit_surrogate.__kwdefaults__, "steps", 20)

@@ -187,6 +187,7 @@ def run(folder, *, fatal_call=0):
     return trainer.train(1024, fit_samples=256), trainer
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_a_killed_training_ends_with_the_same_flow(tmp_path):
     training, trainer = run(tmp_path / "whole")
     calls = sum(-(-len(part) // 64) for part in training.evaluations)

@@ -118,6 +118,7 @@ def test_fitting_alone_trains_and_measures_nothing_more(tmp_path):
     assert "multipliers for race, without a flow" in plan_text(plan)
 
 
+@pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
 def test_counts_are_those_of_a_real_run(tmp_path, content):
     """Every step of the tiny world says how many images it really made."""

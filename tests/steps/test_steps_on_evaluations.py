@@ -65,6 +65,7 @@ def test_the_multipliers_are_fitted_on_what_the_fit_before_has_made(reused):
     assert made == {"forward": 512 - 256, "backward": 0}
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_another_weight_of_the_energy_explores_nothing_again(reused, tmp_path, caplog):
     """The images and gradients of the prior are those of the energy without its weight."""
     content = tiny.reuse_params()
@@ -77,6 +78,7 @@ def test_another_weight_of_the_energy_explores_nothing_again(reused, tmp_path, c
     assert int(line.split()[0]) > 50
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_a_store_without_the_shards_of_an_earlier_pass_is_named(reused, tmp_path):
     project = project_in(tmp_path, tiny.reuse_params())
     for number in range(2):
