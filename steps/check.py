@@ -17,6 +17,7 @@ from promptgen.config.params import Params
 from promptgen.devices import find_device
 from promptgen.experiments.limits import require_memory
 from promptgen.files import storage_error
+from promptgen.flows.config import LARGEST_DENSE
 from promptgen.flows.flow import Flow
 from promptgen.labels import agreed_classes, class_index, classes, target_shares
 from promptgen.records import TRUSTED
@@ -42,7 +43,8 @@ def run(project: Project) -> None:
     find_device(params.device)
     generator = params.generator.build(models)
     require_memory(params, generator.prior.dim, prod(generator.image_shape))
-    Flow(generator.prior.dim, params.flow, params.condition)  # whose parts may not fit the latent
+    if params.moves_all_directions or generator.prior.dim <= LARGEST_DENSE:
+        Flow(generator.prior.dim, params.flow, params.condition)  # whose parts may not fit the latent
     specs = {name: getattr(params.debias, name) for name in TRUSTED if name != "truth"}
     readers = {name: build_classifier(spec, models).attributes for name, spec in specs.items()}
     for reader, attributes in readers.items():

@@ -7,9 +7,12 @@ if __name__ == "__main__":  # before the imports below, so that help and wrong a
 
     run_as("step", "train_flow")
 
+from typing import Any
+
 from promptgen.evaluations.config import ReuseConfig
 from promptgen.files import write_json
 from promptgen.flows.chain_file import load_chain, save_chain
+from promptgen.flows.latent_sampler import LATENTS_NAME
 from promptgen.tracking import Tracker
 from steps.shared.common import Pass, Result
 from steps.shared.manifest import StepFolder
@@ -48,7 +51,9 @@ def _train(run_pass: Pass, plan: Plan, folder: StepFolder, tracker: Tracker) -> 
     train = train_on_evaluations if isinstance(plan.training, ReuseConfig) else train_on_policy
     flow, history, result = train(run_pass, plan, folder, tracker)
     earlier = load_chain(run_pass.before.chain).flows if run_pass.number > 1 else []
-    info = {"experiment": params.experiment, "pass": run_pass.number, "kind": run_pass.kind}
+    info: dict[str, Any] = {"experiment": params.experiment, "pass": run_pass.number, "kind": run_pass.kind}
+    if form := params.generator.latent_form(run_pass.project.models):
+        info[LATENTS_NAME] = form
     save_chain(folder.path / run_pass.chain.name, [*earlier, flow], params.generator.model_dump(), info)
     write_json(folder.path / HISTORY_NAME, history)
     return result

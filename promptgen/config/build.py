@@ -48,6 +48,7 @@ FACTORIES: Mapping[str, Factory] = {
     "diffae": Factory("promptgen.generators.diffae", "load_diffae", "random_diffae"),
     "stylenerf": Factory("promptgen.generators.stylenerf", "load_stylenerf", "random_stylenerf"),
     "dcgan": Factory("promptgen.generators.dcgan", "load_dcgan", "random_dcgan"),
+    "diffusers": Factory("promptgen.generators.pipeline", "load_pipeline_files"),
     "open-clip": Factory("promptgen.perception.clip", "load_open_clip", "random_open_clip"),
     "fairface": Factory("promptgen.perception.fairface", "load_fairface", "random_fairface"),
     "celeba": Factory("promptgen.perception.celeba", "load_celeba", "random_celeba"),
@@ -255,6 +256,7 @@ def identities(specs: Iterable[Spec], models: Path) -> dict[str, str]:
                 sums[f"{name}/arguments"] = fingerprint(arguments, {}, version=1)
         for path in spec.custom_code():
             sums[path] = _source_sha256(path)
+        sums |= spec.digests(models)
     return sums
 
 

@@ -270,6 +270,13 @@ class Params(Section):
         return self.debias.training is not None and self.debias.max_passes > 0
 
     @property
+    def moves_all_directions(self) -> bool:
+        """Whether some flow certainly moves every direction of the latent; `reuse` confines flows to a few."""
+        sections = [self.control.training if self.control else None, self.debias.training]
+        trainings = [training for training in sections if training is not None]
+        return bool(self.flow.parts) or not all(isinstance(training, ReuseConfig) for training in trainings)
+
+    @property
     def last_measured_pass(self) -> int:
         """Number of the last pass that may be sampled and measured."""
         passes = 0 if self.only_fits else self.debias.max_passes

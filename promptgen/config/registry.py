@@ -25,6 +25,7 @@ GENERATORS = [
     "promptgen.config.generators:DiffAESpec",
     "promptgen.config.generators:StyleNeRFSpec",
     "promptgen.config.generators:DCGANSpec",
+    "promptgen.config.pipelines:DiffusersSpec",
     "promptgen.config.generators:CustomGenerator",
 ]
 

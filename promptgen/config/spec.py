@@ -51,6 +51,14 @@ class Spec(Section, ABC):
         """Return the dotted paths of the user's code that is needed."""
         return [path for part in self.parts() for path in part.custom_code()]
 
+    def digests(self, models: Path) -> dict[str, str]:
+        """Return what identifies the files that are needed beside cards and the user's code, by their names.
+
+        Args:
+            models: folder of the weight files.
+        """
+        return {name: value for part in self.parts() for name, value in part.digests(models).items()}
+
     @property
     def differentiable(self) -> bool:
         """Whether the result has a gradient with respect to the image."""
@@ -89,10 +97,17 @@ class Shape:
     Attributes:
         image_size: height and width of the images, pixels.
         latent: number of coordinates of each part of the latent, by the part's name.
+        image_width: width of the images if it differs from their height.
     """
 
     image_size: int
     latent: Mapping[str, int]
+    image_width: int | None = None
+
+    @property
+    def width(self) -> int:
+        """Width of the images, pixels."""
+        return self.image_width or self.image_size
 
     @property
     def dim(self) -> int:
@@ -129,6 +144,19 @@ class GeneratorBase(Spec):
     def shape(self, card: Card) -> Shape | None:
         """Return the size of its latents and images, from its card alone; None if only the network can tell."""
         return None
+
+    def own_shape(self, models: Path) -> Shape | None:
+        """Return the size of its latents and images, from its files in or beside the folder `models`; None as above."""
+        return None
+
+    def latent_form(self, models: Path) -> dict[str, Any] | None:
+        """Return the shape of its latents in the pipeline that the generator is made from; None if there is none."""
+        return None
+
+    @property
+    def card_name(self) -> str | None:
+        """Name of the card that describes its network, whatever its weights are; None if there is none."""
+        return None if self.custom_code() else self.name
 
     def relative_cost(self, card: Card, *, sampling: bool) -> float:
         """Return what an image costs as a multiple of the cost on the card; `sampling` as of `build`."""

@@ -9,7 +9,7 @@ from promptgen.doctor import memory_bytes
 from promptgen.errors import ConfigError
 from promptgen.evaluations.config import GRADIENT_UNITS, ReuseConfig
 from promptgen.experiments.plan import FLOW_BYTES
-from promptgen.flows.config import TrainingConfig
+from promptgen.flows.config import LARGEST_DENSE, TrainingConfig
 
 NUMBER = 4
 """Bytes of a number in single precision."""
@@ -45,7 +45,9 @@ def require_memory(params: Params, dim: int, pixels: int) -> None:
 def _needs(params: Params, dim: int, pixels: int) -> Iterator[tuple[str, int]]:
     """Yield what the key of each size needs, bytes."""
     debias, evaluation, classes = params.debias, params.evaluation, len(params.debias.target)
-    flow = params.flow.parameters(dim, len(params.condition)) * FLOW_BYTES
+    # beyond the largest dense flow, one that is confined to directions has at least two of them
+    moved = dim if dim <= LARGEST_DENSE or params.moves_all_directions else 2
+    flow = params.flow.parameters(moved, len(params.condition)) * FLOW_BYTES
     yield f"flow with {params.flow.blocks} blocks and hidden: {params.flow.hidden}", flow
     yield f"debias.samples: {debias.samples}", debias.samples * classes * 2 * NUMBER
     yield f"debias.bootstrap: {debias.bootstrap}", debias.bootstrap * classes * 2 * NUMBER

@@ -183,9 +183,9 @@ def plan_of(params: Params, models: Path, about: str = "", number: int | None = 
         ConfigError: there is no such pass or card, or the generator's arguments do not fit its network.
     """
     name = params.generator.name
-    named = [] if params.generator.custom_code() else [name]  # with random weights, too, its card is read
+    named = [card] if (card := params.generator.card_name) else []  # with random weights, too, its card is read
     cards = {name: find_card(name, models) for name in dict.fromkeys([*named, *params.cards])}
-    shape = params.generator.shape(cards[name]) if name in cards else None
+    shape = (params.generator.shape(cards[name]) if name in cards else None) or params.generator.own_shape(models)
     numbers = range(params.last_pass + 1) if number is None else [number]
     passes = tuple(_pass(params, each, cards, shape) for each in numbers)
     return Plan(

@@ -41,7 +41,7 @@ def _generator(plan: Plan) -> Iterator[str]:
         return
     parts = " + ".join(f"{size} ({name})" for name, size in shape.latent.items())
     latent = parts if len(shape.latent) > 1 else shape.dim
-    size = f"{shape.image_size} x {shape.image_size} pixels"
+    size = f"{shape.width} x {shape.image_size} pixels"
     yield ", ".join([params.generator.name, size, f"latent of {latent} numbers", *settings])
     for kind, parameters in (plan.flow_parameters or {}).items():
         flow, condition = params.flow, list(params.condition.names) if kind == "control" else []

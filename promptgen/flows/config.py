@@ -10,6 +10,9 @@ from promptgen.strict import Section
 
 Estimator = Literal["path", "plain"]
 
+LARGEST_DENSE = 8192
+"""Most dimensions of a flow that moves all of them; its rotations hold the square of that."""
+
 
 class FlowConfig(Section):
     """Architecture of a flow.

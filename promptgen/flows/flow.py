@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from promptgen.conditions import Condition
 from promptgen.errors import DataError
+from promptgen.flows.config import LARGEST_DENSE
 from promptgen.flows.config import FlowConfig as FlowConfig
 from promptgen.seeding import stream
 
@@ -47,7 +48,8 @@ class Flow(nn.Module):
         dtype: floating-point type of all parameters and buffers. Casting a flow later makes its rotations less exact.
 
     Raises:
-        DataError: there are fewer than 2 dimensions, or the parts, the scale or the directions do not match them.
+        DataError: there are fewer than 2 dimensions, or too many to move all of them; or the parts, the scale or the
+            directions do not match them.
 
     Example:
         >>> eps = torch.tensor([[0.5, -1.0, 2.0]])
@@ -150,6 +152,7 @@ def standard_log_prob(eps: Tensor) -> Tensor:
 
 def _blocks(dim: int, config: FlowConfig, context_dim: int, rng: torch.Generator) -> list[nn.Module]:
     """Return the blocks of a flow and the final rotation, which together are the identity at first."""
+    _require_few(dim, config)
     blocks: list[nn.Module] = []
     product = torch.eye(dim, dtype=torch.float64)
     for _ in range(config.blocks):
@@ -157,6 +160,21 @@ def _blocks(dim: int, config: FlowConfig, context_dim: int, rng: torch.Generator
         product = rotation @ product
         blocks += [_ScaleShift(dim), _Rotation(rotation), _BoundedCoupling(dim, config, context_dim, rng)]
     return [*blocks, _Rotation(product.T)]
+
+
+def _require_few(dim: int, config: FlowConfig) -> None:
+    """Check that the rotations of a flow that moves all dimensions fit into memory.
+
+    Raises:
+        DataError: there are more than `LARGEST_DENSE` dimensions.
+    """
+    if dim > LARGEST_DENSE:
+        needed = (config.blocks + 1) * dim**2 * 4 / 1e9
+        raise DataError(
+            f"a flow that moves all {dim:,} dimensions needs {needed:,.1f} GB for its rotations alone, the most is "
+            f"{LARGEST_DENSE:,} dimensions: train with `method: reuse` and energies with gradients, which confines the "
+            "flow to the directions that matter"
+        )
 
 
 def _random_rotation(dim: int, rng: torch.Generator) -> Tensor:

@@ -33,7 +33,7 @@ class CardFile(Section):
     """One file of a model.
 
     Attributes:
-        file: name of the file in the model's folder.
+        file: path of the file in the model's folder, usually just its name.
         urls: sources of the file, tried in this order, in the forms that `promptgen.model_files.store` lists; empty if
             there is no direct link.
         sha256: checksum of the whole file, 64 hexadecimal digits; null if it is unknown: the first fetch records it.
@@ -41,7 +41,7 @@ class CardFile(Section):
         member: path of the file inside the archive (zip or tar) at the URLs; null if they give the file itself.
     """
 
-    file: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+    file: Annotated[str, Field(pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$")]
     urls: list[URL]
     sha256: SHA256 | None = None
     size: Annotated[int, Field(gt=0)] | None = None

@@ -162,14 +162,14 @@ class _File:
         return self.pin.size if self.pin else self.wanted.size
 
     def is_sound(self) -> bool:
-        return self.sha256 is not None and self.path.is_file() and _sha256_now(self.path) == self.sha256
+        return self.sha256 is not None and self.path.is_file() and sha256_now(self.path) == self.sha256
 
     def require_sound(self) -> None:
         """Raise if the file is missing, has no recorded sha256, or has another one."""
         command = f"`promptgen fetch {self.name}`"
         if not self.path.is_file():
             raise ModelFileError(f"{self.path} is missing; fetch it with {command}")
-        if (current := _sha256_now(self.path)) != self.require_sha256():
+        if (current := sha256_now(self.path)) != self.require_sha256():
             raise self._is_another(str(self.path), current, f"delete it and fetch it again with {command}")
 
     def require_sha256(self) -> str:
@@ -186,7 +186,7 @@ class _File:
             return
         if self.path.is_file() and not self.wanted.urls:
             way_out = f"put the right file there or, to take this one, delete its entry in {PINS_NAME}"
-            raise self._is_another(str(self.path), _sha256_now(self.path), way_out)
+            raise self._is_another(str(self.path), sha256_now(self.path), way_out)
         faults: list[ModelFileError] = []
         for url in self.wanted.urls:
             if faults:
@@ -252,7 +252,7 @@ def _files(name: str, models: Path, examine: Examine | None = None) -> list[_Fil
     ]
 
 
-def _sha256_now(path: Path) -> str:
+def sha256_now(path: Path) -> str:
     """Return the sha256 of a file; within a process, an unchanged file is read only once."""
     status = path.stat()
     return _sha256_of_state(path, status.st_size, status.st_mtime_ns, status.st_ino)
