@@ -1,4 +1,6 @@
-"""StyleGAN2: latent z -> style w -> image, with the state-dict layout of the published PyTorch checkpoints.
+"""StyleGAN2: latent z -> style w -> image, with the state-dict layout of the converted PyTorch checkpoints.
+
+NVIDIA's own pickles hold the same network under other names (`promptgen.generators.stylegan2_file`), some with classes.
 
 Source: *Analyzing and Improving the Image Quality of StyleGAN* (Karras, Laine, Aittala, Hellsten, Lehtinen, Aila,
 CVPR 2020, https://arxiv.org/abs/1912.04958). An independent implementation.
@@ -14,21 +16,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from promptgen.errors import ConfigError
+from promptgen.errors import ConfigError, ModelFileError
 from promptgen.frozen import FrozenModule
 from promptgen.generators.base import GaussianPrior
-from promptgen.generators.stylegan2_layers import ConstantInput, MappingLayer, PixelNorm, StyledConv, ToRGB
-from promptgen.loading.published import load_strictly, read_state
+from promptgen.generators.classes import ClassChoice, class_coordinates, class_shares, class_vectors
+from promptgen.generators.stylegan2_config import PUBLISHED_CHANNELS
+from promptgen.generators.stylegan2_config import StyleGAN2Config as StyleGAN2Config
+from promptgen.generators.stylegan2_file import is_published, read_stylegan2
+from promptgen.generators.stylegan2_layers import (
+    ConstantInput,
+    EqualLinear,
+    MappingLayer,
+    PixelNorm,
+    StyledConv,
+    ToRGB,
+)
+from promptgen.loading.published import load_strictly, read_state, require_shape
 from promptgen.seeding import stream
-from promptgen.strict import Section, validate
+from promptgen.strict import validate
 
 _log = logging.getLogger(__name__)
-
-MAPPING_RATE = 0.01
-"""Learning-rate multiplier of the mapping layers."""
 
 MEAN_BLOCK = 4096
 """Batch size of the latents whose styles are averaged for the centre of the truncation."""
@@ -36,108 +45,73 @@ MEAN_BLOCK = 4096
 NOISES = "noises."
 """Key prefix of the noise maps."""
 
-PUBLISHED_CHANNELS = {4: 512, 8: 512, 16: 512, 32: 512, 64: 256, 128: 128, 256: 64, 512: 32, 1024: 16}
-"""Feature channels by resolution; the channel multiplier applies from 64 pixels on."""
-
-
-class StyleGAN2Config(Section):
-    """Shape and sampling of a StyleGAN2.
-
-    Attributes:
-        size: height and width of the image, a power of two of at least 8.
-        latent_dim: coordinates of z and of w.
-        mapping_layers: linear layers from z to w.
-        channels: feature channels at each resolution from 4 to `size`; None means the published table.
-        channel_multiplier: factor of the published table from 64 pixels on (2 in all published files).
-        truncation: factor in ``mean + truncation * (w - mean)``, which replaces w; 1 leaves w unchanged.
-    """
-
-    size: int = Field(ge=8)
-    latent_dim: int = Field(default=512, gt=0)
-    mapping_layers: int = Field(default=8, gt=0)
-    channels: dict[int, int] | None = None
-    channel_multiplier: int = Field(default=2, gt=0)
-    truncation: float = Field(default=1.0, ge=0.0, le=1.0)
-
-    @field_validator("size")
-    @classmethod
-    def _check_size(cls, size: int) -> int:
-        if size & (size - 1):
-            raise ValueError(f"size must be a power of two, got {size}")
-        return size
-
-    @model_validator(mode="after")
-    def _check_channels(self) -> StyleGAN2Config:
-        channels = PUBLISHED_CHANNELS if self.channels is None else self.channels
-        missing = [resolution for resolution in self.resolutions if resolution not in channels]
-        if missing:
-            raise ValueError(f"channels are missing for the resolutions {missing}; add them to channels")
-        return self
-
-    @property
-    def resolutions(self) -> list[int]:
-        """Resolutions of the synthesis network, 4, 8, ..., size."""
-        return [2**power for power in range(2, self.size.bit_length())]
-
-    def channels_at(self, resolution: int) -> int:
-        """Return the number of feature channels at `resolution`."""
-        if self.channels is not None:
-            return self.channels[resolution]
-        return PUBLISHED_CHANNELS[resolution] * (self.channel_multiplier if resolution >= 64 else 1)
-
-
 class StyleGAN2(FrozenModule):
     """StyleGAN2 generator; it can be trained until `freeze()` is called.
 
     Args:
         config: shape of the network and truncation.
         seed: seed of the initial weights and of the stored noise maps.
+        classes: the class of the images, or the shares by which classes are drawn, if the network has classes.
 
     Attributes:
-        prior: N(0, I) over z, (B, latent_dim).
+        prior: N(0, I) over the latent, (B, D): z, then one coordinate that draws the class if there are shares.
+        held: trailing coordinates of the latent that draw the class; flows leave them as they are.
         image_shape: (3, size, size).
-        mean_w: centre of the truncation, (latent_dim,); None until `set_mean_w` or, if truncation needs it, `freeze`.
+        mean_w: centre of the truncation, (w_dim,); None until `set_mean_w` or, if truncation needs it, `freeze`.
+
+    Raises:
+        ConfigError: `classes` does not fit the network.
     """
 
     mean_w: Tensor | None
 
-    def __init__(self, config: StyleGAN2Config, seed: int = 0) -> None:
+    def __init__(self, config: StyleGAN2Config, seed: int = 0, classes: ClassChoice | None = None) -> None:
         super().__init__()
         self.config = config
-        self.prior = GaussianPrior.standard(config.latent_dim)
+        self.shares = class_shares(classes, config.class_count, "the network")
+        self.held = class_coordinates(classes)
+        self.prior = GaussianPrior.standard(config.latent_dim + self.held)
         # A constant: left out of the state dict, which then is exactly the published layout.
         self.prior.register_buffer("scale", self.prior.scale, persistent=False)
         self.image_shape = (3, config.size, config.size)
         self.register_buffer("mean_w", None, persistent=False)
         rng = stream(seed, "stylegan2", "initial weights")
-        dim = config.latent_dim
-        layers = [MappingLayer(dim, dim, rng, rate=MAPPING_RATE) for _ in range(config.mapping_layers)]
+        dim, clamp, hidden = config.w_dim, config.clamp, config.mapping_width or config.w_dim
+        widths = [config.latent_dim + config.embedded, *[hidden] * (config.mapping_layers - 1), dim]
+        layers = [MappingLayer(*pair, rng, rate=config.mapping_rate) for pair in itertools.pairwise(widths)]
         self.style = nn.Sequential(PixelNorm(), *layers)
+        if config.class_count:
+            self.embed = EqualLinear(config.class_count, config.embedded, rng)
         first = config.channels_at(4)
         self.input = ConstantInput(first, rng)
-        self.conv1 = StyledConv(first, first, dim, rng)
-        self.to_rgb1 = ToRGB(first, dim, rng, upsample=False)
+        self.conv1 = StyledConv(first, first, dim, rng, clamp=clamp)
+        self.to_rgb1 = ToRGB(first, dim, rng, upsample=False, clamp=clamp)
         self.convs = nn.ModuleList()
         self.to_rgbs = nn.ModuleList()
         self.noises = nn.Module()
         self.noises.register_buffer("noise_0", torch.randn(1, 1, 4, 4, generator=rng))
         for below, resolution in itertools.pairwise(config.resolutions):
             fan_in, channels = config.channels_at(below), config.channels_at(resolution)
-            self.convs.append(StyledConv(fan_in, channels, dim, rng, upsample=True))
-            self.convs.append(StyledConv(channels, channels, dim, rng))
-            self.to_rgbs.append(ToRGB(channels, dim, rng))
+            self.convs.append(StyledConv(fan_in, channels, dim, rng, upsample=True, clamp=clamp))
+            self.convs.append(StyledConv(channels, channels, dim, rng, clamp=clamp))
+            self.to_rgbs.append(ToRGB(channels, dim, rng, clamp=clamp))
             for index in (len(self.convs) - 1, len(self.convs)):
                 noise = torch.randn(1, 1, resolution, resolution, generator=rng)
                 self.noises.register_buffer(f"noise_{index}", noise)
 
     def mapping(self, latent: Tensor) -> Tensor:
-        """Return styles w, (B, latent_dim), of latents z, (B, latent_dim), before truncation.
+        """Return styles w, (B, w_dim), of latents, (B, D), before truncation.
 
         Raises:
             DataError: the latents have the wrong number of coordinates.
         """
         self.prior.require(latent)
-        w: Tensor = self.style(latent)
+        normalise, count = self.style[0], self.config.class_count
+        x = normalise(latent[:, : self.config.latent_dim])
+        if count:
+            chosen = class_vectors(latent, self.config.latent_dim, self.shares, count)
+            x = torch.cat([x, normalise(self.embed(chosen))], dim=1)
+        w: Tensor = self.style[1:](x)
         return w
 
     def synthesis(self, w: Tensor, noise: torch.Generator | None = None) -> Tensor:
@@ -146,34 +120,38 @@ class StyleGAN2(FrozenModule):
         The network's raw output is nominally in [-1, 1]; ``(x + 1) / 2`` maps it to [0, 1] without clamping.
 
         Args:
-            w: styles, (B, latent_dim).
+            w: styles, (B, w_dim), or one for each slot, (B, S, w_dim); see `skip_images`.
             noise: stream of fresh noise for every image, layer and pixel; None means the stored noise maps.
         """
         *_, image = self.skip_images(w, noise)
         return (image + 1) / 2
 
     def skip_images(self, w: Tensor, noise: torch.Generator | None = None) -> Iterator[Tensor]:
-        """Yield the image accumulated up to each resolution r = 4, ..., size: (B, 3, r, r), nominally in [-1, 1]."""
-        x = self.conv1(self.input(len(w)), w, self._noise(0, len(w), noise))
-        image = self.to_rgb1(x, w)
+        """Yield the image accumulated up to each resolution r = 4, ..., size: (B, 3, r, r), nominally in [-1, 1].
+
+        The convolutions take the slots of w in order, and each layer of colours the slot of the next convolution.
+        """
+        slots = w.unbind(1) if w.ndim == 3 else [w] * (len(self.convs) + 2)
+        x = self.conv1(self.input(len(w)), slots[0], self._noise(0, len(w), noise))
+        image = self.to_rgb1(x, slots[1])
         yield image
         for level, to_rgb in enumerate(self.to_rgbs):
             for index in (2 * level, 2 * level + 1):
-                x = self.convs[index](x, w, self._noise(index + 1, len(w), noise))
-            image = to_rgb(x, w, image)
+                x = self.convs[index](x, slots[index + 1], self._noise(index + 1, len(w), noise))
+            image = to_rgb(x, slots[2 * level + 3], image)
             yield image
 
     def forward(self, latent: Tensor, *, noise: torch.Generator | None = None) -> Tensor:
         """Return images, (B, 3, size, size), nominally in [0, 1] and not clamped.
 
         Args:
-            latent: latents z, (B, latent_dim).
+            latent: latents, (B, D).
             noise: stream of fresh noise; None means the stored noise maps, so the image depends on the latent alone.
         """
         return self.synthesis(self.truncate(self.mapping(latent)), noise)
 
     def truncate(self, w: Tensor) -> Tensor:
-        """Return styles, (B, latent_dim), moved towards `mean_w` by the configured truncation.
+        """Return styles, (B, w_dim), moved towards `mean_w` by the configured truncation.
 
         Raises:
             ConfigError: the truncation is not 1 and `mean_w` has not been set.
@@ -189,7 +167,7 @@ class StyleGAN2(FrozenModule):
         """Set the centre of the truncation.
 
         Args:
-            mean_w: the centre, (latent_dim,); None averages the mapping of latents drawn from the prior.
+            mean_w: the centre, (w_dim,); None averages the mapping of latents drawn from the prior.
             samples: number of latents to average over; 50 000 as in the published code.
             seed: seed of the latents' stream.
         """
@@ -216,46 +194,72 @@ class StyleGAN2(FrozenModule):
 
 def load_stylegan2(
     path: Path,
-    size: int,
+    size: int | None = None,
     truncation: float = 1.0,
     *,
-    latent_dim: int = 512,
-    mapping_layers: int = 8,
-    channel_multiplier: int = 2,
+    latent_dim: int | None = None,
+    mapping_layers: int | None = None,
+    channel_multiplier: int | None = None,
+    class_count: int | None = None,
+    classes: ClassChoice | None = None,
     mean_w: Tensor | None = None,
 ) -> StyleGAN2:
-    """Load a published checkpoint and freeze it.
+    """Load a published checkpoint and freeze it; no code in it is run.
 
     Args:
-        path: file whose entry `g_ema` is the generator's state dict; other entries are ignored. If the file has no
-            noise maps, like some converted files, they are drawn from a fixed seed.
-        size: height and width of the images.
+        path: NVIDIA's pickle, which says everything about its network; or a file whose entry `g_ema` is the
+            generator's state dict. Other entries are ignored. If a state dict has no noise maps, like some converted
+            files, they are drawn from a fixed seed.
+        size: height and width of the images; a state dict needs it, and a pickle must have it if it is given.
         truncation: see `StyleGAN2Config`.
-        latent_dim: coordinates of z and of w.
-        mapping_layers: linear layers from z to w.
-        channel_multiplier: see `StyleGAN2Config`.
-        mean_w: centre of the truncation, (latent_dim,); None measures it if it is needed.
+        latent_dim: coordinates of z, 512 in a state dict; a pickle must have them if they are given.
+        mapping_layers: linear layers from z to w, 8 in a state dict; a pickle must have them if they are given.
+        channel_multiplier: see `StyleGAN2Config`; for a state dict alone.
+        class_count: number of classes that the file must have; None accepts any.
+        classes: see `StyleGAN2`.
+        mean_w: centre of the truncation, (w_dim,); None takes that of a pickle, and measures it otherwise if needed.
 
     Raises:
+        ConfigError: `classes` does not fit the file.
         ModelFileError: the file cannot be read, or its keys or shapes differ from the configured network's.
     """
-    config = StyleGAN2Config(
-        size=size,
-        latent_dim=latent_dim,
-        mapping_layers=mapping_layers,
-        channel_multiplier=channel_multiplier,
-        truncation=truncation,
-    )
-    model = StyleGAN2(config)
-    state = read_state(path, "g_ema")
+    if is_published(path):
+        found = read_stylegan2(path)
+        expected = {"size": size, "latent_dim": latent_dim, "mapping_layers": mapping_layers}
+        require_shape(found.config, expected | {"class_count": class_count}, path)
+        config, state, hint = found.config.model_copy(update={"truncation": truncation}), found.state, ""
+        mean_w = found.mean_w if mean_w is None else mean_w
+    else:
+        config, state = _state_dict_of(path, size, truncation, latent_dim, mapping_layers, channel_multiplier)
+        require_shape(config, {"class_count": class_count}, path)
+        hint = _described(state)
+    class_shares(classes, config.class_count, path)
+    model = StyleGAN2(config, classes=classes)
     if not any(key.startswith(NOISES) for key in state):
         _log.warning("%s has no noise maps, like some converted files: drawing them from a fixed seed", path)
         state |= {key: value for key, value in model.state_dict().items() if key.startswith(NOISES)}
-    load_strictly(model, state, path, hint=_described(state))
+    load_strictly(model, state, path, hint=hint)
     if mean_w is not None:
         model.set_mean_w(mean_w)
     model.freeze()
     return model
+
+
+def _state_dict_of(
+    path: Path,
+    size: int | None,
+    truncation: float,
+    latent_dim: int | None,
+    mapping_layers: int | None,
+    channel_multiplier: int | None,
+) -> tuple[StyleGAN2Config, dict[str, Tensor]]:
+    """Return the configuration and the state dict of a converted checkpoint; arguments as of `load_stylegan2`."""
+    state = read_state(path, "g_ema")
+    if size is None:
+        raise ModelFileError(f"{path}: a state dict needs the size of its images; write it on the card")
+    given = {"latent_dim": latent_dim, "mapping_layers": mapping_layers, "channel_multiplier": channel_multiplier}
+    fields = {name: value for name, value in given.items() if value is not None}
+    return validate(StyleGAN2Config, {"size": size, "truncation": truncation, **fields}), state
 
 
 def _described(state: Mapping[str, Tensor]) -> str:
@@ -274,19 +278,22 @@ def _described(state: Mapping[str, Tensor]) -> str:
     return f"its shapes imply {', '.join(f'{name} {value}' for name, value in arguments.items())}"
 
 
-def random_stylegan2(size: int, truncation: float = 1.0, *, seed: int = 0, **fields: Any) -> StyleGAN2:
+def random_stylegan2(
+    size: int, truncation: float = 1.0, *, seed: int = 0, classes: ClassChoice | None = None, **fields: Any
+) -> StyleGAN2:
     """Return a frozen network with random weights, for dry runs and benchmarks.
 
     Args:
         size: height and width of the images.
         truncation: see `StyleGAN2Config`.
         seed: seed of the weights and of the noise maps.
+        classes: see `StyleGAN2`.
         fields: other fields of `StyleGAN2Config`.
 
     Raises:
         ConfigError: a field is unknown or out of range.
     """
-    model = StyleGAN2(validate(StyleGAN2Config, {"size": size, "truncation": truncation, **fields}), seed)
+    model = StyleGAN2(validate(StyleGAN2Config, {"size": size, "truncation": truncation, **fields}), seed, classes)
     colours = [model.to_rgb1, *model.to_rgbs]
     with torch.no_grad():
         for to_rgb in colours:  # the image is their sum; aim at a standard deviation of about 0.25

@@ -27,6 +27,11 @@ def blur_kernel() -> Tensor:
     return torch.outer(row, row) / 16
 
 
+def bounded(x: Tensor, clamp: float | None) -> Tensor:
+    """Return values limited to +-`clamp`; None means no limit."""
+    return x if clamp is None else x.clamp(-clamp, clamp)
+
+
 class PixelNorm(nn.Module):
     """Scales each vector of a batch, (B, D), to a root mean square of one."""
 
@@ -151,26 +156,43 @@ class Noise(nn.Module):
 
 
 class Activation(nn.Module):
-    """Bias per channel, then a leaky ReLU with a gain of sqrt(2)."""
+    """Bias per channel, then a leaky ReLU with a gain of sqrt(2), then the bound, if there is one."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, clamp: float | None = None) -> None:
         super().__init__()
+        self.clamp = clamp
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return GAIN * F.leaky_relu(x + self.bias[:, None, None], LEAK)
+        return bounded(GAIN * F.leaky_relu(x + self.bias[:, None, None], LEAK), self.clamp)
 
 
 class StyledConv(nn.Module):
-    """Modulated convolution, noise, activation."""
+    """Modulated convolution, noise, activation.
+
+    Args:
+        fan_in: input channels.
+        fan_out: output channels.
+        style_dim: coordinates of w.
+        rng: stream of the initial weights.
+        upsample: whether to double the resolution.
+        clamp: largest absolute activation; None means no bound.
+    """
 
     def __init__(
-        self, fan_in: int, fan_out: int, style_dim: int, rng: torch.Generator, *, upsample: bool = False
+        self,
+        fan_in: int,
+        fan_out: int,
+        style_dim: int,
+        rng: torch.Generator,
+        *,
+        upsample: bool = False,
+        clamp: float | None = None,
     ) -> None:
         super().__init__()
         self.conv = ModulatedConv(fan_in, fan_out, 3, style_dim, rng, upsample=upsample)
         self.noise = Noise()
-        self.activate = Activation(fan_out)
+        self.activate = Activation(fan_out, clamp)
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
         activated: Tensor = self.activate(self.noise(self.conv(x, w), noise))
@@ -178,16 +200,25 @@ class StyledConv(nn.Module):
 
 
 class ToRGB(nn.Module):
-    """Maps features to colours and adds them to the upsampled image of the previous resolution."""
+    """Maps features to colours, bounds them, and adds them to the upsampled image of the previous resolution."""
 
-    def __init__(self, fan_in: int, style_dim: int, rng: torch.Generator, *, upsample: bool = True) -> None:
+    def __init__(
+        self,
+        fan_in: int,
+        style_dim: int,
+        rng: torch.Generator,
+        *,
+        upsample: bool = True,
+        clamp: float | None = None,
+    ) -> None:
         super().__init__()
+        self.clamp = clamp
         self.bias = nn.Parameter(torch.zeros(1, 3, 1, 1))
         self.conv = ModulatedConv(fan_in, 3, 1, style_dim, rng, demodulate=False)
         self.upsample = Upsample() if upsample else None
 
     def forward(self, x: Tensor, w: Tensor, previous: Tensor | None = None) -> Tensor:
-        image: Tensor = self.conv(x, w) + self.bias
+        image = bounded(self.conv(x, w) + self.bias, self.clamp)
         if self.upsample is not None:
             image = image + self.upsample(previous)
         return image

@@ -7,7 +7,7 @@ executes it: it reads objects as records (`promptgen.loading.restricted`) and us
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,11 @@ from promptgen.loading.inspection.persistent import CLASSES, attributes
 from promptgen.loading.published import json_object, read_weights, state_of
 from promptgen.loading.restricted import read_pickle
 from promptgen.loading.stack_machine import Record
+from promptgen.loading.stored_modules import MAX_DEPTH, module_tensors
 
 SETTINGS = "_init_kwargs"
 """Attribute that holds a generator's constructor arguments."""
 
-MAX_MODULES = 10_000
-MAX_DEPTH = 32
-_NAME = re.compile(r"\w{1,64}")
 _INTERPOLATION = re.compile(r"\$\{([\w.]+)\}")
 
 
@@ -50,41 +48,12 @@ def read_generator(path: Path, entry: str = "G_ema") -> tuple[dict[str, Any], di
     state = attributes(content[entry])
     try:
         settings = _Plain()(state.get(SETTINGS))
-        tensors = dict(_tensors(content[entry]))
+        tensors = dict(module_tensors(content[entry]))
     except (ValueError, RecursionError) as error:
         raise ModelFileError(f"{path}: {entry!r} is not a valid network ({error}); fetch the file again") from error
     if not isinstance(settings, dict):
         raise ModelFileError(f"{path}: {entry!r} has no settings under {SETTINGS!r}; is it another model's file?")
     return settings, tensors
-
-
-def _tensors(root: Any) -> Iterator[tuple[str, Tensor]]:
-    """Yield the parameters and buffers of a module and all its submodules, by dotted name."""
-    todo, visited = [("", root, 0)], 0
-    while todo:
-        prefix, module, depth = todo.pop()
-        if visited > MAX_MODULES or depth > MAX_DEPTH:
-            raise ValueError(f"it has more than {MAX_MODULES} modules, or a module that contains itself")
-        visited += 1
-        state = attributes(module)
-        for group in ("_parameters", "_buffers"):
-            for name, value in _named(state, group):
-                if not isinstance(value, Tensor):
-                    raise ValueError(f"{prefix}{name} is a {type(value).__name__}, expected a tensor")
-                yield f"{prefix}{name}", value
-        todo += [(f"{prefix}{name}.", child, depth + 1) for name, child in _named(state, "_modules")]
-
-
-def _named(state: Mapping[Any, Any], group: str) -> Iterator[tuple[str, Any]]:
-    """Yield the named members of a group of a module's attributes, without those that are None."""
-    members = state.get(group, {})
-    if not isinstance(members, dict):
-        raise ValueError(f"{group} is a {type(members).__name__}, expected a dict")
-    for name, value in members.items():
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise ValueError(f"{group} has the name {name!r:.80}, expected letters, digits and underscores")
-        if value is not None:
-            yield name, value
 
 
 class _Plain:

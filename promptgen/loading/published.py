@@ -297,6 +297,22 @@ def json_object(text: str, name: str, source: Path) -> dict[str, Any]:
         return dict(json.loads(text))
 
 
+def require_shape(config: Any, expected: Mapping[str, Any], source: Path) -> None:
+    """Refuse a file whose network has another shape than its card says.
+
+    Args:
+        config: the configuration that the file describes.
+        expected: values of its fields; None accepts any.
+        source: the file, for errors.
+
+    Raises:
+        ModelFileError: a field has another value.
+    """
+    for name, value in expected.items():
+        if value is not None and (got := getattr(config, name)) != value:
+            raise ModelFileError(f"{source}: its {name} is {got}, expected {value}; correct the arguments on its card")
+
+
 def require_numbers(needed: int, state: Mapping[str, Tensor], source: Path) -> None:
     """Refuse a file that describes a network larger than itself, before the network is built.
 

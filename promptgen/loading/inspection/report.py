@@ -16,7 +16,7 @@ from promptgen.files import sha256_of
 from promptgen.loading.inspection.bounded import BoundedFile, visible
 from promptgen.loading.inspection.containers import PLAIN_PICKLE, SAFETENSORS, look_into
 from promptgen.loading.inspection.networks import name_network
-from promptgen.loading.inspection.persistent import CLASSES, MADE, PERSISTENT, PLAIN_NAMES, STYLENERF
+from promptgen.loading.inspection.persistent import CLASSES, FAMILIES, MADE, PLAIN_NAMES
 from promptgen.loading.inspection.pickles import Scan, scan
 from promptgen.loading.inspection.torch_files import LEGACY, ZIP, Contents, TensorEntry, refused_names
 from promptgen.loading.stack_machine import PickleError, Record
@@ -104,10 +104,10 @@ def inspect_file(path: Path, cards: Mapping[str, Card] | None = None) -> Inspect
         raise ModelFileError(f"{path}: cannot be read ({error.strerror or error})") from error
     inner = list(_inner_scans(contents.scan)) if contents.scan else []
     scans = [contents.scan, *inner] if contents.scan else []
-    objects = contents.container == PLAIN_PICKLE and PERSISTENT in scans[0].names
+    network = name_network(contents)
+    objects = contents.container == PLAIN_PICKLE and network is not None
     read_as_records = CLASSES | MADE | PLAIN_NAMES if objects else ()
     refused = dict.fromkeys(name for one in scans for name in refused_names(one) if name not in read_as_records)
-    network = name_network(contents)
     safe, verdict = _judge(contents, list(refused), network or "")
     root = contents.scan.root if contents.scan else None
     names = root.items if isinstance(root, Record) else root if isinstance(root, dict) else {}
@@ -156,8 +156,8 @@ def _judge(contents: Contents, refused: list[str], network: str) -> tuple[bool, 
         return True, f"safe to read by its own reader alone, which leaves out {_some(refused)}; others would run them"
     if contents.container in SAFE:
         return True, f"safe to read: {SAFE[contents.container]}"
-    if network.startswith(STYLENERF):
-        return True, "safe to read by its own reader alone, which never runs the source text in it"
+    if network.startswith(tuple(f"{family} pickle" for family in FAMILIES)):
+        return True, "safe to read by its own reader alone, which runs nothing of it, nor source text in it"
     return False, "refused: no reader here supports such a pickle; save its tensors as safetensors"
 
 

@@ -1,0 +1,84 @@
+"""Pickles of NVIDIA's generators, written from tensors and settings as the publisher's own code writes them."""
+
+import copyreg
+import io
+import math
+import pickle
+import re
+import sys
+import types
+from collections import OrderedDict
+
+import numpy as np
+import torch
+
+from tests.parity.persistent import EasyDict, Persistent, module_tree, publishers_modules
+
+GAIN = math.sqrt(2)
+
+
+def write_pickle(path, generator, protocol=4, **extra):
+    """Write a file with a generator under `G_ema`, and another object under `D`; return `path`."""
+    other = Persistent("Discriminator", {"_parameters": {}, "_buffers": {}, "_modules": {}, "img_resolution": 8})
+    content = {"G": None, "D": other, "G_ema": generator, "training_set_kwargs": None, "augment_pipe": None} | extra
+    with publishers_modules(), path.open("wb") as file:
+        pickle.dump(content, file, protocol=protocol)
+    return path
+
+
+def walk(module, name=""):
+    """Yield a tree of modules with their dotted names."""
+    yield name, module
+    for child, below in module.state["_modules"].items():
+        if below is not None:
+            yield from walk(below, f"{name}.{child}".lstrip("."))
+
+
+def shape_of(module):
+    return module.state["_parameters"]["weight"].shape
+
+
+def fully_connected(name, module):
+    """Tell a layer of a mapping network, or an affine one, what it computes."""
+    mapped = re.fullmatch(r"mapping\.fc\d+", name)
+    rate = 0.01 if mapped else 1.0
+    gain = np.float64(rate / math.sqrt(shape_of(module)[1]))
+    module.class_name = "FullyConnectedLayer"
+    module.state |= {"activation": "lrelu" if mapped else "linear", "weight_gain": gain, "bias_gain": rate if mapped else 1}
+
+
+def stylegan2_tree(tensors, settings):
+    """Return the objects of a StyleGAN2 of StyleGAN2-ADA."""
+    root = module_tree(tensors)
+    synthesis = settings.get("synthesis_kwargs", settings)
+    clamp = synthesis["conv_clamp"]
+    for name, module in walk(root):
+        last = name.rpartition(".")[2]
+        if not name:
+            module.class_name = "Generator"
+            keys = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")
+            module.state |= {key: settings[key] for key in keys} | {"_init_args": (), "_init_kwargs": settings}
+        elif last in ("affine", "embed") or last.startswith("fc"):
+            fully_connected(name, module)
+        elif block := re.fullmatch(r"synthesis\.b(\d+)", name):
+            first = block[1] == "4"
+            module.class_name = "SynthesisBlock"
+            module.state |= {"resolution": int(block[1]), "architecture": "skip", "num_torgb": 1}
+            module.state |= {"num_conv": 1 if first else 2}
+        elif last in ("conv0", "conv1"):
+            module.class_name = "SynthesisLayer"
+            module.state |= {"up": 2 if last == "conv0" else 1, "activation": "lrelu", "conv_clamp": clamp}
+            module.state |= {"padding": 1, "act_gain": np.float64(GAIN), "use_noise": True}
+        elif last == "torgb":
+            module.class_name = "ToRGBLayer"
+            module.state |= {"conv_clamp": clamp}
+    return root
+
+
+def stylegan2_file(path, tensors, settings, protocol=3):
+    return write_pickle(path, stylegan2_tree(tensors, EasyDict(settings)), protocol)
+
+
+def in_class(numbers, count):
+    """Return coordinates, (B,), that draw these classes if all are drawn alike."""
+    return torch.special.ndtri((numbers.double() + 0.5) / count)
