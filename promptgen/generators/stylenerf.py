@@ -22,11 +22,12 @@ from torch import Tensor, nn
 from promptgen.errors import ModelFileError
 from promptgen.frozen import FrozenModule
 from promptgen.generators.base import GaussianPrior
+from promptgen.generators.mapping_network import MappingNetwork
 from promptgen.generators.recomputation import recomputed
 from promptgen.generators.stylenerf_config import CameraConfig, StyleNeRFConfig, config_from_settings
 from promptgen.generators.stylenerf_field import BackgroundField, ForegroundField
 from promptgen.generators.stylenerf_file import read_generator
-from promptgen.generators.stylenerf_layers import EqualConv, MappingNetwork, ReadOut, SynthesisBlock
+from promptgen.generators.stylenerf_layers import EqualConv, ReadOut, SynthesisBlock
 from promptgen.generators.stylenerf_rays import (
     Camera,
     background_positions,

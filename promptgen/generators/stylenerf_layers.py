@@ -17,42 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from promptgen.generators.stylegan2_layers import EPSILON, GAIN, LEAK, EqualLinear, MappingLayer, PixelNorm, blur_kernel
-
-MAPPING_RATE = 0.01
-"""Learning-rate multiplier of the mapping layers."""
-
-
-class MappingNetwork(nn.Module):
-    """Map the latent z to the style w.
-
-    Args:
-        latent_dim: coordinates of z.
-        style_dim: coordinates of w.
-        layers: number of linear layers.
-        rng: stream of the initial weights.
-
-    Attributes:
-        w_avg: mean of w, (style_dim,), the centre of the truncation.
-    """
-
-    w_avg: Tensor
-
-    def __init__(self, latent_dim: int, style_dim: int, layers: int, rng: torch.Generator) -> None:
-        super().__init__()
-        self.normalise = PixelNorm()
-        self.names = [f"fc{index}" for index in range(layers)]
-        for index, name in enumerate(self.names):
-            fan_in = style_dim if index else latent_dim
-            self.add_module(name, MappingLayer(fan_in, style_dim, rng, rate=MAPPING_RATE))
-        self.register_buffer("w_avg", torch.zeros(style_dim))
-
-    def forward(self, z: Tensor) -> Tensor:
-        w: Tensor = self.normalise(z)
-        for name in self.names:
-            w = self.get_submodule(name)(w)
-        return w
-
+from promptgen.generators.stylegan2_layers import EPSILON, GAIN, LEAK, EqualLinear, blur_kernel
 
 class EqualConv(nn.Module):
     """Linear map of the channels; the stored weights have unit variance and are scaled at use.

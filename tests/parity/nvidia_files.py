@@ -82,3 +82,56 @@ def stylegan2_file(path, tensors, settings, protocol=3):
 def in_class(numbers, count):
     """Return coordinates, (B,), that draw these classes if all are drawn alike."""
     return torch.special.ndtri((numbers.double() + 0.5) / count)
+
+
+def stylegan3_tree(tensors, settings, layers, first):
+    """Return the objects of a StyleGAN3.
+
+    Args:
+        tensors: the generator's, by dotted name.
+        settings: what it was built with.
+        layers: attributes of each layer by the names of a fixture's manifest.
+        first: `size`, `sampling_rate` and `bandwidth` of the input.
+    """
+    root = module_tree(tensors)
+    described = {f"synthesis.{layer['name']}": layer for layer in layers}
+    for name, module in walk(root):
+        last = name.rpartition(".")[2]
+        if not name:
+            module.class_name = "Generator"
+            module.state |= {key: settings[key] for key in ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")}
+            module.state |= {"_init_args": (), "_init_kwargs": settings}
+        elif name == "synthesis":
+            module.class_name = "SynthesisNetwork"
+            module.state |= {"layer_names": [layer["name"] for layer in layers], "output_scale": 0.25}
+            children = module.state["_modules"]
+            module.state["_modules"] = OrderedDict(sorted(children.items(), key=lambda item: item[0]))
+        elif name == "synthesis.input":
+            module.class_name = "SynthesisInput"
+            channels = module.state["_parameters"]["weight"].shape[0]
+            side = np.array([first["size"]] * 2)
+            module.state |= {"channels": channels, "size": side}
+            module.state |= {key: np.float64(first[key]) for key in ("sampling_rate", "bandwidth")}
+        elif name in described:
+            layer = described[name]
+            module.class_name = "SynthesisLayer"
+            module.state |= {
+                "is_torgb": layer["up_taps"] == layer["down_taps"] == 1,
+                "in_size": np.array([layer["in_size"]] * 2),
+                "out_size": np.array([layer["out_size"]] * 2),
+                "conv_kernel": layer["kernel"],
+                "conv_clamp": 256,
+                "up_factor": layer["up"],
+                "down_factor": layer["down"],
+                "padding": layer["padding"],
+            }
+            for group in ("up_filter", "down_filter"):
+                if group not in module.state["_parameters"] | module.state["_buffers"]:
+                    module.state["_buffers"][group] = None
+        elif last == "affine" or re.fullmatch(r"mapping\.(fc\d+|embed)", name):
+            fully_connected(name, module)
+    return root
+
+
+def stylegan3_file(path, tensors, settings, layers, first):
+    return write_pickle(path, stylegan3_tree(tensors, EasyDict(settings), layers, first))
