@@ -2,7 +2,8 @@
 
 The modulated convolution scales its input by the style, convolves with weights that the whole batch shares, and scales
 its output by the demodulation factor, as that of StyleGAN2. The leaky ReLU acts on an upsampled map, between two
-low-pass filters, so that the frequencies that it adds do not alias.
+low-pass filters, so that the frequencies that it adds do not alias. Maps stay in `channels_last` order, in which a CPU
+filters each channel on its own several times faster.
 
 Source: *Alias-Free Generative Adversarial Networks* (Karras, Aittala, Laine, Harkonen, Hellsten, Lehtinen, Aila,
 NeurIPS 2021, https://arxiv.org/abs/2106.12423). An independent implementation.
@@ -116,15 +117,17 @@ class SynthesisLayer(nn.Module):
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """Return the output's map of an input's map, (B, in_channels, h, w), and styles, (B, style_dim)."""
         config = self.config
-        x = self._convolved(x, self.affine(w)) + self.bias[:, None, None]
+        # The gain of the leaky ReLU multiplies the map before the upsampling, which is far smaller.
+        gain = 1.0 if config.colours else GAIN
+        x = self._convolved(x, self.affine(w), gain) + gain * self.bias[:, None, None]
         left, right, top, bottom = config.padding
         x = upsampled(x, self.up_filter, config.up, (top, bottom), (left, right))
-        if not config.colours:
-            x = GAIN * F.leaky_relu(x, LEAK)
-        return downsampled(bounded(x, config.clamp), self.down_filter, config.down)
+        x = bounded(x if config.colours else F.leaky_relu(x, LEAK), config.clamp)
+        return downsampled(x, self.down_filter, config.down)
 
-    def _convolved(self, x: Tensor, style: Tensor) -> Tensor:
-        config, gain = self.config, self.magnitude_ema.rsqrt()
+    def _convolved(self, x: Tensor, style: Tensor, factor: float) -> Tensor:
+        """Return the convolution, (B, out_channels, h', w'), of a map, times `factor`."""
+        config, gain = self.config, factor * self.magnitude_ema.rsqrt()
         if config.colours:
             style = style / math.sqrt(self.weight[0].numel())
             return F.conv2d(x * (style * gain)[:, :, None, None], self.weight, padding=config.kernel - 1)
@@ -148,24 +151,16 @@ def upsampled(x: Tensor, taps: Tensor | None, factor: int, rows: tuple[int, int]
     Returns:
         Maps, (B, C, h * factor + sum(rows) - T + 1, w * factor + sum(columns) - T + 1).
     """
-    taps = x.new_ones(1) if taps is None else taps
+    taps, channels = x.new_ones(1) if taps is None else taps, x.shape[1]
     for axis, (before, after) in ((2, rows), (3, columns)):
         shape, stride = [1, 1], [1, 1]
         shape[axis - 2], stride[axis - 2] = len(taps), factor
-        kernel = (factor * taps).reshape(1, 1, *shape)
-        single = x.reshape(-1, 1, *x.shape[2:])
-        full = F.conv_transpose2d(single, kernel, stride=stride).reshape(*x.shape[:2], -1, 1)
-        full = full.reshape(*x.shape[:2], *_lengths(x, axis, (x.shape[axis] - 1) * factor + len(taps)))
-        # Where the filter overlaps neither end of the padded line, counted from the ends of the full convolution.
+        kernel = (factor * taps).reshape(1, 1, *shape).expand(channels, 1, *shape)
+        full = F.conv_transpose2d(x, kernel, stride=stride, groups=channels)
+        # A padded line is as long as the full convolution, but for what it has more or less at its ends.
         pad = (before - len(taps) + 1, factor + after - len(taps))
         x = F.pad(full, pad if axis == 3 else (0, 0, *pad))
     return x
-
-
-def _lengths(x: Tensor, axis: int, length: int) -> list[int]:
-    lengths = list(x.shape[2:])
-    lengths[axis - 2] = length
-    return lengths
 
 
 def downsampled(x: Tensor, taps: Tensor | None, factor: int) -> Tensor:
@@ -182,10 +177,10 @@ def downsampled(x: Tensor, taps: Tensor | None, factor: int) -> Tensor:
     if taps is None:
         return x[:, :, ::factor, ::factor]
     kernels = [(taps, factor)] if taps.ndim == 2 else [(taps[:, None], (factor, 1)), (taps[None], (1, factor))]
-    single = x.reshape(-1, 1, *x.shape[2:])
+    channels = x.shape[1]
     for kernel, stride in kernels:
-        single = F.conv2d(single, kernel[None, None], stride=stride)
-    return single.reshape(*x.shape[:2], *single.shape[2:])
+        x = F.conv2d(x, kernel.expand(channels, 1, *kernel.shape), stride=stride, groups=channels)
+    return x
 
 
 def _filters(config: LayerConfig) -> tuple[Tensor | None, Tensor | None]:

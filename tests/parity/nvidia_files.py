@@ -1,7 +1,5 @@
 """Pickles of NVIDIA's generators, written from tensors and settings as the publisher's own code writes them."""
 
-import copyreg
-import io
 import math
 import pickle
 import re
@@ -135,3 +133,80 @@ def stylegan3_tree(tensors, settings, layers, first):
 
 def stylegan3_file(path, tensors, settings, layers, first):
     return write_pickle(path, stylegan3_tree(tensors, EasyDict(settings), layers, first))
+
+
+R3GAN_CLASSES = {
+    r"": "training.networks.Generator",
+    r"Model": "R3GAN.Networks.Generator",
+    r"Model\.MainLayers\.\d+": "R3GAN.Networks.GeneratorStage",
+    r"Model\.MainLayers\.0\.Layers\.0": "R3GAN.Networks.GenerativeBasis",
+    r"Model\.MainLayers\.\d+\.Layers\.0": "R3GAN.Networks.UpsampleLayer",
+    r"Model\.MainLayers\.\d+\.Layers\.\d+": "R3GAN.Networks.ResidualBlock",
+    r".*\.(LinearLayer\d|AggregationLayer|Layers\.[1-9]\d*\.LinearLayer)": "R3GAN.Networks.Convolution",
+    r".*\.Resampler": "R3GAN.Resamplers.InterpolativeUpsamplerCUDA",
+    r".*\.NonLinearity\d": "R3GAN.FusedOperators.BiasedActivationCUDA",
+    r".*\.Layer": "torch.nn.modules.conv.Conv2d",
+    r".*(Embedding|Linear)Layer": "torch.nn.modules.linear.Linear",
+    r".*(MainLayers|Layers)": "torch.nn.modules.container.ModuleList",
+}
+"""Class of an object, by a pattern of its dotted name; the first pattern that fits holds."""
+
+
+def r3gan_file(path, tensors, facts, early=False):
+    """Write a pickle of plain classes; `early` uses the names of the publisher's early code.
+
+    Args:
+        path: the file.
+        tensors: the generator's, by dotted name.
+        facts: attributes of the generator.
+        early: whether the packages have their old names.
+    """
+    added = {}
+
+    def made(name):
+        if early:
+            name = name.replace("R3GAN.", "BaselineGAN.").replace("training.networks.", "training.networks_baseline.")
+        module, _, short = name.rpartition(".")
+        if name.startswith("torch."):
+            return getattr(sys.modules[module], short)
+        home = added.setdefault(module, types.ModuleType(module))
+        if not hasattr(home, short):
+            setattr(home, short, type(short, (), {"__module__": module, "__qualname__": short}))
+        return getattr(home, short)
+
+    def built(name, tensors):
+        kind = next(kind for pattern, kind in R3GAN_CLASSES.items() if re.fullmatch(pattern, name))
+        one = made(kind).__new__(made(kind))
+        own = {key: value for key, value in tensors.items() if "." not in key}
+        below = {}
+        for key, value in tensors.items():
+            child, _, rest = key.partition(".")
+            if rest:
+                below.setdefault(child, {})[rest] = value
+        one.__dict__ |= {
+            "training": False,
+            "_parameters": {key: torch.nn.Parameter(value, False) for key, value in own.items() if key != "Kernel"},
+            "_buffers": {key: value for key, value in own.items() if key == "Kernel"},
+            "_modules": {child: built(f"{name}.{child}".lstrip("."), inner) for child, inner in below.items()},
+        }
+        if kind.endswith("GeneratorStage"):
+            one.DataType = torch.bfloat16
+        return one
+
+    generator = built("", tensors)
+    generator.__dict__ |= facts
+    parents = {name[:end] for name in added for end in range(len(name)) if name[end] == "."}
+    modules = added | {name: types.ModuleType(name) for name in parents - added.keys()}
+    for name, module in modules.items():
+        parent, _, short = name.rpartition(".")
+        if parent:
+            setattr(modules[parent], short, module)
+    sys.modules |= modules
+    try:
+        optimiser = {"state": {0: {"step": torch.zeros(()), "exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 2e-4}]}
+        content = {"G": generator, "D": None, "G_ema": generator, "cur_nimg": 1000, "G_opt_state": optimiser}
+        path.write_bytes(pickle.dumps(content, protocol=4))
+    finally:
+        for name in modules:
+            del sys.modules[name]
+    return path

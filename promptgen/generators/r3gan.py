@@ -1,0 +1,325 @@
+"""R3GAN: latent z -> image through residual blocks of grouped convolutions, with the layout of the published files.
+
+There is no mapping network, no normalisation and no noise: nothing is random but z, and the class where there are
+classes. The published files run their last stages in bfloat16; here all is computed in the type of the weights.
+
+Source: *The GAN is dead; long live the GAN! A Modern Baseline GAN* (Huang, Gokaslan, Kuleshov, Tompkin, NeurIPS 2024,
+https://arxiv.org/abs/2501.05441). An independent implementation.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from promptgen.errors import ConfigError, ModelFileError
+from promptgen.frozen import FrozenModule
+from promptgen.generators.base import GaussianPrior
+from promptgen.generators.classes import ClassChoice, class_coordinates, class_shares, class_vectors
+from promptgen.generators.plain import convolution, linear
+from promptgen.generators.r3gan_config import FIRST, R3GANConfig, StageConfig
+from promptgen.generators.recomputation import recomputed
+from promptgen.generators.stylegan2_layers import LEAK, blur_kernel
+from promptgen.loading.inspection.persistent import R3GAN as FAMILY
+from promptgen.loading.published import load_strictly, read_weights, require_shape, state_of
+from promptgen.loading.stored_modules import StoredModule, read_network
+from promptgen.seeding import stream
+from promptgen.strict import validate
+
+ENTRY = "G_ema"
+RANDOM_RESIDUAL = 0.3
+"""Standard deviation of what a random block adds to its input."""
+
+RANDOM_COLOURS = 0.5
+"""Standard deviation of the raw images of a random network."""
+
+_LAYER = re.compile(r"Model\.MainLayers\.(\d+)\.Layers\.(\d+)\..*")
+
+
+class Convolution(nn.Module):
+    """A convolution without bias, under the name that the published files have for it."""
+
+    def __init__(self, fan_in: int, fan_out: int, kernel: int, rng: torch.Generator, groups: int = 1) -> None:
+        super().__init__()
+        self.Layer = convolution(fan_in, fan_out, kernel, rng, groups=groups, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.Layer(x)
+        return y
+
+
+class BiasedActivation(nn.Module):
+    """Bias per channel, then a leaky ReLU."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.Bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(x + self.Bias[:, None, None], LEAK)
+
+
+class ResidualBlock(nn.Module):
+    """Adds to a map what a wider, grouped convolution makes of it."""
+
+    def __init__(self, config: StageConfig, rng: torch.Generator) -> None:
+        super().__init__()
+        width, expanded = config.width, config.width * config.expansion
+        self.LinearLayer1 = Convolution(width, expanded, 1, rng)
+        self.LinearLayer2 = Convolution(expanded, expanded, config.kernel, rng, groups=config.groups)
+        self.LinearLayer3 = Convolution(expanded, width, 1, rng)
+        self.NonLinearity1 = BiasedActivation(expanded)
+        self.NonLinearity2 = BiasedActivation(expanded)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.NonLinearity1(self.LinearLayer1(x))
+        y = self.LinearLayer3(self.NonLinearity2(self.LinearLayer2(y)))
+        return x + y
+
+
+class Basis(nn.Module):
+    """The first map: learned features of 4 x 4 pixels, scaled by linear functions of the latent."""
+
+    def __init__(self, inputs: int, width: int, rng: torch.Generator) -> None:
+        super().__init__()
+        self.Basis = nn.Parameter(torch.randn(width, FIRST, FIRST, generator=rng))
+        self.LinearLayer = linear(inputs, width, rng, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scaled: Tensor = self.Basis * self.LinearLayer(x)[:, :, None, None]
+        return scaled.contiguous(memory_format=torch.channels_last)
+
+
+class Resampler(nn.Module):
+    """Doubles the resolution: inserts zeros between pixels, then applies a low-pass filter, (4, 4), with sum 1."""
+
+    Kernel: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("Kernel", blur_kernel() / 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels = x.shape[1]
+        kernel = (4 * self.Kernel).expand(channels, 1, *self.Kernel.shape)
+        return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=channels)
+
+
+class UpsampleLayer(nn.Module):
+    """Changes the number of channels, if that differs, and then doubles the resolution."""
+
+    def __init__(self, fan_in: int, fan_out: int, rng: torch.Generator) -> None:
+        super().__init__()
+        self.Resampler = Resampler()
+        self.LinearLayer = Convolution(fan_in, fan_out, 1, rng) if fan_in != fan_out else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x if self.LinearLayer is None else self.LinearLayer(x)
+        larger: Tensor = self.Resampler(x)
+        return larger
+
+
+class Stage(nn.Module):
+    """A first layer, which reaches the resolution, and residual blocks."""
+
+    def __init__(self, start: nn.Module, config: StageConfig, rng: torch.Generator) -> None:
+        super().__init__()
+        self.Layers = nn.ModuleList([start, *(ResidualBlock(config, rng) for _ in range(config.blocks))])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.Layers:
+            x = recomputed(layer, x)
+        return x
+
+
+class Synthesis(nn.Module):
+    """Map the latent and the class to the image.
+
+    Args:
+        config: shape of the network.
+        rng: stream of the initial weights.
+    """
+
+    def __init__(self, config: R3GANConfig, rng: torch.Generator) -> None:
+        super().__init__()
+        widths = [stage.width for stage in config.stages]
+        embedded = config.embedding_dim if config.class_count else 0
+        starts: list[nn.Module] = [Basis(config.latent_dim + embedded, widths[0], rng)]
+        starts += [UpsampleLayer(*pair, rng) for pair in itertools.pairwise(widths)]
+        self.MainLayers = nn.ModuleList(map(partial(Stage, rng=rng), starts, config.stages))
+        self.AggregationLayer = Convolution(widths[-1], 3, 1, rng)
+        self.EmbeddingLayer = linear(config.class_count, embedded, rng, bias=False) if embedded else None
+
+    def features(self, z: Tensor, vectors: Tensor | None = None) -> Iterator[Tensor]:
+        """Yield the map of each stage, (B, C, r, r), of latents z and, where there are classes, class vectors."""
+        x = z
+        if self.EmbeddingLayer is not None and vectors is not None:
+            x = torch.cat([z, self.EmbeddingLayer(vectors)], dim=1)
+        for stage in self.MainLayers:
+            x = stage(x)
+            yield x
+
+    def forward(self, z: Tensor, vectors: Tensor | None = None) -> Tensor:
+        *_, x = self.features(z, vectors)
+        image: Tensor = self.AggregationLayer(x)
+        return image
+
+
+class R3GAN(FrozenModule):
+    """R3GAN as a generator.
+
+    Args:
+        config: shape of the network.
+        seed: seed of the initial weights.
+        classes: the class of the images, or the shares by which classes are drawn, if the network has classes.
+
+    Attributes:
+        prior: N(0, I) over the latent, (B, D): z, then one coordinate that draws the class if there are shares.
+        held: trailing coordinates of the latent that draw the class; flows leave them as they are.
+        image_shape: (3, size, size).
+
+    Raises:
+        ConfigError: `classes` does not fit the network.
+    """
+
+    def __init__(self, config: R3GANConfig, seed: int = 0, classes: ClassChoice | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.image_shape = (3, config.size, config.size)
+        self.shares = class_shares(classes, config.class_count, "the network")
+        self.held = class_coordinates(classes)
+        self.prior = GaussianPrior.standard(config.latent_dim + self.held)
+        # A constant: left out of the state dict, which then is exactly the published layout.
+        self.prior.register_buffer("scale", self.prior.scale, persistent=False)
+        self.Model = Synthesis(config, stream(seed, "r3gan", "initial weights"))
+
+    def freeze(self) -> None:
+        """Freeze the weights for good, in the memory layout in which they are fastest."""
+        super().freeze()
+        self.Model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def inputs(self, latent: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return z, (B, latent_dim), and class vectors, (B, class_count), or None, of latents, (B, D).
+
+        Raises:
+            DataError: the latents have the wrong number of coordinates.
+        """
+        self.prior.require(latent)
+        dim, count = self.config.latent_dim, self.config.class_count
+        return latent[:, :dim], class_vectors(latent, dim, self.shares, count) if count else None
+
+    def forward(self, latent: Tensor, *, noise: torch.Generator | None = None) -> Tensor:
+        """Return images, (B, 3, size, size), nominally in [0, 1] and not clamped.
+
+        Args:
+            latent: latents, (B, D).
+            noise: unused; the image depends on the latent alone.
+        """
+        image: Tensor = self.Model(*self.inputs(latent))
+        return (image + 1) / 2
+
+
+def load_r3gan(
+    path: Path, *, size: int | None = None, class_count: int | None = None, classes: ClassChoice | None = None
+) -> R3GAN:
+    """Load a published generator, whose shapes say which network it is of, and freeze it; no code in the file is run.
+
+    Args:
+        path: the pickle, or safetensors of the same tensors.
+        size: height and width of the images that the file must have; None accepts any.
+        class_count: number of classes that the file must have; None accepts any.
+        classes: see `R3GAN`.
+
+    Raises:
+        ConfigError: `classes` does not fit the file.
+        ModelFileError: the file cannot be read, is not an R3GAN, or its keys or shapes do not fit together.
+    """
+    content = read_weights(path, partial(read_network, family=FAMILY, entry=ENTRY))
+    tensors = content.tensors() if isinstance(content, StoredModule) else state_of(content, ENTRY, path)
+    config = _config_of(tensors, path)
+    if isinstance(content, StoredModule):
+        content.require(z_dim=config.latent_dim, c_dim=config.class_count, img_resolution=config.size)
+    require_shape(config, {"size": size, "class_count": class_count}, path)
+    class_shares(classes, config.class_count, path)
+    model = R3GAN(config, classes=classes)
+    load_strictly(model, tensors, source=path)
+    model.freeze()
+    return model
+
+
+def random_r3gan(*, seed: int = 0, classes: ClassChoice | None = None, **fields: Any) -> R3GAN:
+    """Return a frozen network with random weights, for dry runs and benchmarks.
+
+    Args:
+        seed: seed of the weights.
+        classes: see `R3GAN`.
+        fields: fields of `R3GANConfig`.
+
+    Raises:
+        ConfigError: a field is unknown or out of range, or `classes` does not fit the network.
+    """
+    model = R3GAN(validate(R3GANConfig, fields), seed, classes)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, ResidualBlock):
+                module.LinearLayer3.Layer.weight.mul_(RANDOM_RESIDUAL)
+        model.Model.AggregationLayer.Layer.weight.mul_(RANDOM_COLOURS)
+    model.freeze()
+    return model
+
+
+def _config_of(tensors: Mapping[str, Tensor], path: Path) -> R3GANConfig:
+    """Return the shape of the network that a file's tensors are of.
+
+    Raises:
+        ModelFileError: they are of another network.
+    """
+    layers = [(int(match[1]), int(match[2])) for key in tensors if (match := _LAYER.fullmatch(key))]
+    blocks = [max(layer for stage, layer in layers if stage == number) for number in sorted({s for s, _ in layers})]
+    start, embed = tensors.get("Model.MainLayers.0.Layers.0.LinearLayer.weight"), tensors.get("Model.EmbeddingLayer.weight")
+    matrices = [value for value in (start, embed) if value is not None]
+    if start is None or any(value.ndim != 2 or not value.numel() for value in matrices):
+        raise ModelFileError(f"{path}: expected an R3GAN, which starts from a learned basis; is it another model's file?")
+    embedded = 0 if embed is None else embed.shape[0]
+    stages: list[dict[str, int]] = []
+    for number, count in enumerate(blocks):
+        stages.append(_stage(tensors, f"Model.MainLayers.{number}.Layers.", count, stages))
+    shape = {
+        "stages": stages,
+        "latent_dim": start.shape[1] - embedded,
+        "class_count": 0 if embed is None else embed.shape[1],
+        **({"embedding_dim": embedded} if embedded else {}),
+    }
+    try:
+        return validate(R3GANConfig, shape)
+    except ConfigError as error:
+        raise ModelFileError(f"{path}: not a supported R3GAN: {error}; is it another model's file?") from error
+
+
+def _stage(tensors: Mapping[str, Tensor], prefix: str, blocks: int, below: list[dict[str, int]]) -> dict[str, int]:
+    """Return the shape of a stage, whose layers have keys with a prefix; `below` are the stages before it."""
+    narrow, wide, grouped = (
+        tensors.get(f"{prefix}1.LinearLayer{number}.Layer.weight", torch.empty(0)) for number in (3, 1, 2)
+    )
+    if blocks and narrow.numel() and wide.numel() and grouped.ndim == 4 and grouped.numel():
+        width, expanded = len(narrow), len(wide)
+        groups = math.gcd(expanded, expanded // grouped.shape[1]) or 1
+        return {
+            "width": width,
+            "groups": groups,
+            "blocks": blocks,
+            "expansion": expanded // width,
+            "kernel": grouped.shape[2],
+        }
+    changed = tensors.get(f"{prefix}0.LinearLayer.Layer.weight", tensors.get(f"{prefix}0.Basis"))
+    width = len(changed) if changed is not None and changed.ndim else below[-1]["width"] if below else 0
+    return {"width": width, "groups": 1, "blocks": blocks}
