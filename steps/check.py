@@ -19,6 +19,7 @@ from promptgen.experiments.limits import require_memory
 from promptgen.files import storage_error
 from promptgen.flows.config import LARGEST_DENSE
 from promptgen.flows.flow import Flow
+from promptgen.generators.base import held_by
 from promptgen.labels import agreed_classes, class_index, classes, target_shares
 from promptgen.records import TRUSTED
 from steps.list_models import unlisted, unused
@@ -44,7 +45,8 @@ def run(project: Project) -> None:
     generator = params.generator.build(models)
     require_memory(params, generator.prior.dim, prod(generator.image_shape))
     if params.moves_all_directions or generator.prior.dim <= LARGEST_DENSE:
-        Flow(generator.prior.dim, params.flow, params.condition)  # whose parts may not fit the latent
+        # The parts of the flow may not fit the latent.
+        Flow(generator.prior.dim, params.flow, params.condition, held=held_by(generator))
     specs = {name: getattr(params.debias, name) for name in TRUSTED if name != "truth"}
     readers = {name: build_classifier(spec, models).attributes for name, spec in specs.items()}
     for reader, attributes in readers.items():

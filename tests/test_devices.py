@@ -38,6 +38,9 @@ GENERATORS = {
     "nvae": small.nvae,
     "diffae": small.diffae,
     "stylenerf": small.stylenerf,
+    "stylegan3": small.stylegan3,
+    "r3gan": small.r3gan,
+    "r3gan with classes": lambda: small.r3gan(class_count=3, classes="uniform"),
     "dcgan": small.dcgan,
 }
 NETWORKS = {

@@ -28,6 +28,8 @@ from tests.generators import small
 
 SMALL = {
     "stylegan2": {"model": "stylegan2-church-256", "truncation": 0.7, "arguments": small.STYLEGAN2},
+    "stylegan3": {"model": "stylegan3-r-ffhqu-256", "truncation": 0.7, "arguments": small.STYLEGAN3},
+    "r3gan": {"model": "r3gan-ffhq-64", "arguments": small.R3GAN_SHAPE},
     "biggan": {"model": "biggan-deep-128", "truncation": 0.4, "arguments": small.BIGGAN},
     "nvae": {"model": "nvae-ffhq-256", "temperature": 0.8, "groups": [0, 1], "arguments": small.NVAE},
     "diffae": {

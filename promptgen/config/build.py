@@ -43,6 +43,8 @@ class Factory(NamedTuple):
 
 FACTORIES: Mapping[str, Factory] = {
     "stylegan2": Factory("promptgen.generators.stylegan2", "load_stylegan2", "random_stylegan2"),
+    "stylegan3": Factory("promptgen.generators.stylegan3", "load_stylegan3", "random_stylegan3"),
+    "r3gan": Factory("promptgen.generators.r3gan", "load_r3gan", "random_r3gan"),
     "biggan": Factory("promptgen.generators.biggan", "load_biggan", "random_biggan"),
     "nvae": Factory("promptgen.generators.nvae", "load_nvae", "random_nvae"),
     "diffae": Factory("promptgen.generators.diffae", "load_diffae", "random_diffae"),

@@ -12,7 +12,11 @@ from pydantic import AfterValidator, Field, model_validator
 from promptgen.config.build import GENERATOR, load_custom, load_model, random_model
 from promptgen.config.registry import GENERATORS, union
 from promptgen.config.spec import DottedPath, GeneratorBase, Name, Positive, Shape, Share
+from promptgen.generators.classes import ClassChoice, class_coordinates, class_shares
 from promptgen.generators.diffae_config import DiffAEConfig, NoiseSchedule
+from promptgen.generators.r3gan_config import R3GANConfig
+from promptgen.generators.stylegan2_config import StyleGAN2Config
+from promptgen.generators.stylegan3_config import StyleGAN3Config
 from promptgen.generators.stylenerf_config import CameraConfig, StyleNeRFConfig
 from promptgen.model_files.cards import Card
 from promptgen.strict import Section, validate
@@ -104,11 +108,17 @@ class PublishedGenerator(GeneratorBase):
         return {**card.arguments, **self.arguments}
 
 
+def _latent(z: int, classes: ClassChoice | None) -> dict[str, int]:
+    """Return the parts of a latent: z, and one coordinate that draws the class if there are shares of classes."""
+    return {"z": z, **({"class": 1} if class_coordinates(classes) else {})}
+
+
 class StyleGAN2Spec(PublishedGenerator):
     """A StyleGAN2 that has a card.
 
     Attributes:
         truncation: truncation in w; 1 leaves the generator as it is.
+        classes: one class, or the shares by which classes are drawn; for a network with classes alone, which needs it.
 
     Example:
         >>> from promptgen.model_files.cards import find_card
@@ -119,12 +129,46 @@ class StyleGAN2Spec(PublishedGenerator):
 
     type: Literal["stylegan2"]
     truncation: Share
+    classes: ClassChoice | None = None
 
     def shape(self, card: Card) -> Shape:
-        from promptgen.generators.stylegan2 import StyleGAN2Config
-
         config = validate(StyleGAN2Config, self.network(card))
-        return Shape(config.size, {"z": config.latent_dim})
+        class_shares(self.classes, config.class_count, self.model)
+        return Shape(config.size, _latent(config.latent_dim, self.classes))
+
+
+class StyleGAN3Spec(PublishedGenerator):
+    """A StyleGAN3, of either variant, that has a card.
+
+    Attributes:
+        truncation: truncation in w; 1 leaves the generator as it is.
+        classes: as of `StyleGAN2Spec`.
+    """
+
+    type: Literal["stylegan3"]
+    truncation: Share
+    classes: ClassChoice | None = None
+
+    def shape(self, card: Card) -> Shape:
+        config = validate(StyleGAN3Config, self.network(card))
+        class_shares(self.classes, config.class_count, self.model)
+        return Shape(config.size, _latent(config.latent_dim, self.classes))
+
+
+class R3GANSpec(PublishedGenerator):
+    """An R3GAN that has a card.
+
+    Attributes:
+        classes: as of `StyleGAN2Spec`.
+    """
+
+    type: Literal["r3gan"]
+    classes: ClassChoice | None = None
+
+    def shape(self, card: Card) -> Shape:
+        config = validate(R3GANConfig, self.network(card))
+        class_shares(self.classes, config.class_count, self.model)
+        return Shape(config.size, _latent(config.latent_dim, self.classes))
 
 
 class BigGANSpec(PublishedGenerator):

@@ -20,6 +20,8 @@ from promptgen.errors import ConfigError
 GENERATORS = [
     "promptgen.config.generators:WorldSpec",
     "promptgen.config.generators:StyleGAN2Spec",
+    "promptgen.config.generators:StyleGAN3Spec",
+    "promptgen.config.generators:R3GANSpec",
     "promptgen.config.generators:BigGANSpec",
     "promptgen.config.generators:NVAESpec",
     "promptgen.config.generators:DiffAESpec",

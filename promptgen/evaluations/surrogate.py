@@ -78,6 +78,8 @@ class Surrogate:
         network: the ensemble.
         centre: mean of the features, (J,); zeros for probabilities.
         spread: their standard deviation, (J,); ones for probabilities.
+        held: number of last coordinates of the latent, such as that of a class, that no direction has and the network
+            sees as they are.
         error: error on records that were held out: of values, the root mean square in units of `spread`; of
             probabilities, the fraction of wrong labels.
     """
@@ -89,6 +91,7 @@ class Surrogate:
     network: Ensemble
     centre: Tensor
     spread: Tensor
+    held: int
     error: float
 
     def __call__(self, latent: Tensor, context: Tensor | None = None) -> Tensor:
@@ -97,7 +100,7 @@ class Surrogate:
 
     def members(self, latent: Tensor, context: Tensor | None = None) -> Tensor:
         """Return what each member of the ensemble predicts, (M, B, J)."""
-        inputs = latent @ self.basis
+        inputs = torch.cat([latent @ self.basis, latent[:, latent.shape[1] - self.held :]], dim=1)
         if context is not None:
             inputs = torch.cat([inputs, context / self.context_scale], dim=1)
         outputs: Tensor = self.network(inputs.expand(self.network.members, -1, -1))
@@ -150,7 +153,9 @@ def active_directions(gradient: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     return directions[kept].T.to(gradient), (singular[kept] / singular[0]).clamp(min=1e-3).to(gradient)
 
 
-def fit_surrogate(records: Records, kind: Kind, scale: Tensor, *, seed: int, steps: int = STEPS) -> Surrogate:
+def fit_surrogate(
+    records: Records, kind: Kind, scale: Tensor, *, seed: int, steps: int = STEPS, held: int = 0
+) -> Surrogate:
     """Fit a surrogate.
 
     Without any gradient in the records, a first surrogate is fitted on the whole latent, and its gradients stand in for
@@ -162,16 +167,20 @@ def fit_surrogate(records: Records, kind: Kind, scale: Tensor, *, seed: int, ste
         scale: standard deviations of the latent's prior, (D,).
         seed: seed of the weights, the batches and the held-out records.
         steps: optimiser steps.
+        held: see `Surrogate`.
     """
     order = torch.randperm(len(records), generator=stream(seed, "surrogate", "held-out")).to(records.latent.device)
     cut = max(1, round(HELD_OUT * len(order)))
     held_out, training = records[order[:cut]], records[order[cut:]]
     gradient = records.gradient
     if not bool(gradient.any()):
-        everything = torch.eye(len(scale)).to(scale), torch.ones_like(scale)
-        rough = _fit(training, kind, scale, everything, seed, max(1, steps // 2))
+        everything = torch.eye(len(scale), len(scale) - held).to(scale), torch.ones_like(scale[held:])
+        rough = _fit(training, kind, scale, everything, seed, max(1, steps // 2), held)
         gradient = _gradients(rough, records, stream(seed, "surrogate", "directions"))
-    surrogate = _fit(training, kind, scale, active_directions(gradient, scale), seed, steps)
+    free = len(scale) - held
+    directions, weights = active_directions(gradient[:, :free], scale[:free])
+    active = F.pad(directions, (0, 0, 0, held)), weights
+    surrogate = _fit(training, kind, scale, active, seed, steps, held)
     with torch.no_grad():
         predicted = surrogate(held_out.latent, held_out.context)
     if kind == "probabilities":
@@ -182,7 +191,7 @@ def fit_surrogate(records: Records, kind: Kind, scale: Tensor, *, seed: int, ste
 
 
 def _fit(
-    records: Records, kind: Kind, scale: Tensor, active: tuple[Tensor, Tensor], seed: int, steps: int
+    records: Records, kind: Kind, scale: Tensor, active: tuple[Tensor, Tensor], seed: int, steps: int, held: int
 ) -> Surrogate:
     """Train the ensemble along the active directions; each member sees its own batches."""
     directions, weights = active
@@ -193,7 +202,8 @@ def _fit(
         centre, spread = features.mean(dim=0), features.std(dim=0) + 1e-6
     context_scale = records.context.abs().amax(dim=0).clamp(min=1e-12)
     basis = directions / scale[:, None] * weights
-    inputs = torch.cat([records.latent @ basis, records.context / context_scale], dim=1)
+    seen = records.latent[:, len(scale) - held :]
+    inputs = torch.cat([records.latent @ basis, seen, records.context / context_scale], dim=1)
     rank = len(weights)
     slopes = (records.gradient * scale) @ directions  # along the directions, per unit of the prior
     has_slope = bool(records.direction.any())
@@ -225,7 +235,8 @@ def _fit(
         loss.backward()
         optimiser.step()
         schedule.step()
-    return Surrogate(kind, directions, basis, context_scale, network.requires_grad_(False), centre, spread, math.nan)
+    network.requires_grad_(False)
+    return Surrogate(kind, directions, basis, context_scale, network, centre, spread, held, math.nan)
 
 
 def _gradients(surrogate: Surrogate, records: Records, rng: torch.Generator) -> Tensor:

@@ -37,7 +37,7 @@ from promptgen.figures import TRUSTED_FRACTION
 from promptgen.flows.chained import ChainedGenerator, base_of
 from promptgen.flows.fit import Fit, fit_statistics
 from promptgen.flows.flow import Flow, FlowConfig
-from promptgen.generators.base import Generator
+from promptgen.generators.base import Generator, held_by
 from promptgen.metrics.estimate import Vector
 from promptgen.seeding import derive, stream
 from promptgen.tracking import NullTracker, Tracker
@@ -180,7 +180,13 @@ class Trainer:
         self.fit_surrogate("explore")
         prior = self.generator.prior
         self.flow = Flow(
-            prior.dim, self.flow_config, self.condition, prior.scale.cpu(), self.seed, directions=self.flow_directions()
+            prior.dim,
+            self.flow_config,
+            self.condition,
+            prior.scale.cpu(),
+            self.seed,
+            directions=self.flow_directions(),
+            held=held_by(self.generator),
         ).to(prior.scale)
         self.proposal = Proposal(self.generator, self.seed, self.flow, self.condition)
         self.descent = Descent(self.proposal, self.start, self.energy, self.note_step)
@@ -259,7 +265,8 @@ class Trainer:
         """Fit the surrogate to all evaluations."""
         records = self.objective.records(self.evaluations, contextual=bool(self.condition))
         seed, scale = derive(self.seed, "surrogate", name), base_of(self.generator).prior.scale
-        self.surrogate: Surrogate = fit_surrogate(records, self.objective.kind, scale, seed=seed)
+        held = held_by(self.generator)
+        self.surrogate: Surrogate = fit_surrogate(records, self.objective.kind, scale, seed=seed, held=held)
         if self.landing is not None:
             self.landing.use(self.surrogate)
 
@@ -273,7 +280,9 @@ class Trainer:
             generator = generator.base
         left, singular, _ = torch.linalg.svd(torch.cat(directions, dim=1).double(), full_matrices=False)
         joint = left[:, singular > 1e-3].to(self.surrogate.directions)
-        return None if self.flow_config.parts or joint.shape[1] > DENSE * len(joint) else joint
+        free = len(joint) - held_by(self.generator)
+        joint[free:] = 0  # up to rounding, they are
+        return None if self.flow_config.parts or joint.shape[1] > DENSE * free else joint
 
     def evaluate(self, base: Tensor, context: Tensor | None, name: str, slope: Slope | None = None) -> Evaluations:
         """Return the true evaluations of base latents, with gradients if there is something to differentiate."""

@@ -90,6 +90,7 @@ def _describe(flow: Flow) -> dict[str, Any]:
     dtype = str(next(flow.parameters()).dtype).removeprefix("torch.")
     condition = [[name, *ends] for name, ends in flow.condition.ranges.items()]  # a list, since its order matters
     described = {"dim": flow.dim, "condition": condition, "dtype": dtype, "config": flow.config.model_dump()}
+    described |= {"held": flow.held} if flow.held else {}
     return described if flow.directions is None else {**described, "rank": flow.directions.shape[1]}
 
 
@@ -100,7 +101,7 @@ def _check_flow(described: Mapping[str, Any], tensors: Mapping[str, Tensor], pat
         CheckpointError: the directions, rotations and coupling networks would already need more numbers.
     """
     config = FlowConfig.model_validate(described["config"])
-    dim = int(described["dim"])
+    dim = int(described["dim"]) - int(described.get("held", 0))
     sizes = config.parts or (int(described.get("rank", dim)),)
     needed = config.blocks * sum(size * (size + config.hidden) for size in sizes)
     needed += dim * int(described.get("rank", 0))
@@ -117,4 +118,4 @@ def _rebuild(described: Mapping[str, Any]) -> Flow:
     condition = Condition({str(name): (float(low), float(high)) for name, low, high in described["condition"]})
     dim = int(described["dim"])
     directions = torch.eye(dim, int(described["rank"])) if "rank" in described else None
-    return Flow(dim, config, condition, dtype=dtype, directions=directions)
+    return Flow(dim, config, condition, dtype=dtype, directions=directions, held=int(described.get("held", 0)))

@@ -20,6 +20,7 @@ from promptgen.generators.base import (
     condition_of,
     conditioned_images,
     conditioned_truth,
+    held_by,
     truth_classes,
 )
 
@@ -68,6 +69,9 @@ class ChainedGenerator(FrozenModule):
         self.prior = GaussianPrior(torch.ones_like(base.prior.scale))
         self.condition = condition_of(base) + self.flow.condition
         self.image_shape = base.image_shape
+        self.held = held_by(base)
+        if self.flow.held != self.held:
+            raise DataError(f"the generator holds {self.held} dimensions of its latent, the flow {self.flow.held}")
         self.freeze()
 
     def forward(self, latent: Tensor, *, noise: torch.Generator | None = None, context: Tensor | None = None) -> Tensor:

@@ -44,6 +44,8 @@ class Flow(nn.Module):
             None means ones.
         directions: orthonormal columns, (D, R) with 2 <= R <= D, in units of `scale`. The flow moves its points within
             their span and leaves the rest as it is; None means all directions.
+        held: number of last dimensions, such as the one that draws a class, that the flow leaves as they are; it takes
+            them as a condition. `directions` has zeros in them, and the parts of `config` do not contain them.
         seed: seed of the rotations and the initial weights.
         dtype: floating-point type of all parameters and buffers. Casting a flow later makes its rotations less exact.
 
@@ -72,13 +74,14 @@ class Flow(nn.Module):
         seed: int = 0,
         dtype: torch.dtype = torch.float32,
         directions: Tensor | None = None,
+        held: int = 0,
     ) -> None:
         super().__init__()
-        if dim < 2:
-            raise DataError(f"a flow couples dimensions with one another, so it needs at least 2, got {dim}")
+        if dim - held < 2:
+            raise DataError(f"a flow couples dimensions with one another, so it needs at least 2, got {dim - held}")
         if scale is not None and scale.shape != (dim,):
             raise DataError(f"scale must be one number per dimension, ({dim},), got {tuple(scale.shape)}")
-        self.dim = dim
+        self.dim, self.held = dim, held
         self.config = config or FlowConfig()
         self.condition = condition or Condition()
         self.context_dim = len(self.condition)
@@ -86,13 +89,15 @@ class Flow(nn.Module):
         self.register_buffer("context_scale", torch.tensor(largest, dtype=dtype), persistent=False)
         scale = torch.ones(dim) if scale is None else scale.detach().clone()
         rng = stream(seed, "flow")
+        free, context_dim = dim - held, self.context_dim + held
         blocks: list[nn.Module]
         if directions is not None:
-            blocks = [_Subspace(dim, self.config, directions, self.context_dim, rng)]
+            blocks = [_Subspace(free, self.config, _free(directions, held), context_dim, rng)]
         elif self.config.parts is None:
-            blocks = _blocks(dim, self.config, self.context_dim, rng)
+            blocks = _blocks(free, self.config, context_dim, rng)
         else:
-            blocks = [_Parts(dim, self.config, self.config.parts, self.context_dim, rng)]
+            blocks = [_Parts(free, self.config, self.config.parts, context_dim, rng)]
+        blocks = [_Held(held, blocks)] if held else blocks
         self.transform = CompositeTransform([*blocks, PointwiseAffineTransform(scale=scale)]).to(dtype)
 
     def forward(self, eps: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -120,8 +125,9 @@ class Flow(nn.Module):
 
     @property
     def directions(self) -> Tensor | None:
-        """Directions that the flow is confined to, (D, R); None if it moves all."""
-        return next((module.directions for module in self.modules() if isinstance(module, _Subspace)), None)
+        """Directions that the flow is confined to, (D, R); None if it moves all that it does not hold."""
+        within = next((module.directions for module in self.modules() if isinstance(module, _Subspace)), None)
+        return None if within is None else F.pad(within, (0, 0, 0, self.held))
 
     def null_context(self, n: int) -> Tensor | None:
         """Return `n` null conditions, zeros (n, C); None for an unconditional flow."""
@@ -210,6 +216,36 @@ class _Parts(Transform):  # type: ignore[misc]
     def _join(results: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         outputs, log_dets = zip(*results, strict=True)
         return torch.cat(outputs, dim=1), torch.stack(log_dets).sum(dim=0)
+
+
+def _free(directions: Tensor, held: int) -> Tensor:
+    """Return directions, (D, R), without the last `held` dimensions, in which they must have zeros."""
+    cut = len(directions) - held
+    if bool(directions[cut:].any()):
+        raise DataError(f"the directions of a flow must be 0 in the last {held} dimensions, which it holds")
+    return directions[:cut]
+
+
+class _Held(Transform):  # type: ignore[misc]
+    """A flow of the first dimensions; the last ones pass unchanged and are part of its condition."""
+
+    def __init__(self, held: int, blocks: list[nn.Module]) -> None:
+        super().__init__()
+        self.held = held
+        self.flow = CompositeTransform(blocks)
+
+    def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._move(self.flow, inputs, context)
+
+    def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._move(self.flow.inverse, inputs, context)
+
+    def _move(
+        self, move: Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]], points: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        free, held = points[:, : -self.held], points[:, -self.held :]
+        moved, log_det = move(free, held if context is None else torch.cat([context, held], dim=1))
+        return torch.cat([moved, held], dim=1), log_det
 
 
 class _Subspace(Transform):  # type: ignore[misc]

@@ -134,6 +134,14 @@ def condition_of(generator: Generator) -> Condition:
     return generator.condition if isinstance(generator, Conditional) else Condition()
 
 
+def held_by(generator: Generator) -> int:
+    """Return how many last coordinates of a generator's latent flows leave as they are; most generators have none.
+
+    They draw what an image is not continuous in, such as the class of a class-conditional generator.
+    """
+    return cast(int, getattr(generator, "held", 0))
+
+
 def conditioned_images(
     generator: Generator, latent: Tensor, context: Tensor | None, *, noise: torch.Generator | None = None
 ) -> Tensor:

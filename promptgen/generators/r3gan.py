@@ -10,12 +10,11 @@ https://arxiv.org/abs/2501.05441). An independent implementation.
 from __future__ import annotations
 
 import itertools
-import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +25,7 @@ from promptgen.frozen import FrozenModule
 from promptgen.generators.base import GaussianPrior
 from promptgen.generators.classes import ClassChoice, class_coordinates, class_shares, class_vectors
 from promptgen.generators.plain import convolution, linear
-from promptgen.generators.r3gan_config import FIRST, R3GANConfig, StageConfig
+from promptgen.generators.r3gan_config import FIRST, R3GANConfig
 from promptgen.generators.recomputation import recomputed
 from promptgen.generators.stylegan2_layers import LEAK, blur_kernel
 from promptgen.loading.inspection.persistent import R3GAN as FAMILY
@@ -69,13 +68,20 @@ class BiasedActivation(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Adds to a map what a wider, grouped convolution makes of it."""
+    """Adds to a map what a wider, grouped convolution makes of it.
 
-    def __init__(self, config: StageConfig, rng: torch.Generator) -> None:
+    Args:
+        width: channels of the map.
+        groups: groups of the convolution.
+        config: shape of the network.
+        rng: stream of the initial weights.
+    """
+
+    def __init__(self, width: int, groups: int, config: R3GANConfig, rng: torch.Generator) -> None:
         super().__init__()
-        width, expanded = config.width, config.width * config.expansion
+        expanded = width * config.expansion
         self.LinearLayer1 = Convolution(width, expanded, 1, rng)
-        self.LinearLayer2 = Convolution(expanded, expanded, config.kernel, rng, groups=config.groups)
+        self.LinearLayer2 = Convolution(expanded, expanded, config.kernel, rng, groups=groups)
         self.LinearLayer3 = Convolution(expanded, width, 1, rng)
         self.NonLinearity1 = BiasedActivation(expanded)
         self.NonLinearity2 = BiasedActivation(expanded)
@@ -131,9 +137,9 @@ class UpsampleLayer(nn.Module):
 class Stage(nn.Module):
     """A first layer, which reaches the resolution, and residual blocks."""
 
-    def __init__(self, start: nn.Module, config: StageConfig, rng: torch.Generator) -> None:
+    def __init__(self, start: nn.Module, blocks: Iterable[ResidualBlock]) -> None:
         super().__init__()
-        self.Layers = nn.ModuleList([start, *(ResidualBlock(config, rng) for _ in range(config.blocks))])
+        self.Layers = nn.ModuleList([start, *blocks])
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.Layers:
@@ -151,11 +157,13 @@ class Synthesis(nn.Module):
 
     def __init__(self, config: R3GANConfig, rng: torch.Generator) -> None:
         super().__init__()
-        widths = [stage.width for stage in config.stages]
+        widths = config.widths
         embedded = config.embedding_dim if config.class_count else 0
         starts: list[nn.Module] = [Basis(config.latent_dim + embedded, widths[0], rng)]
         starts += [UpsampleLayer(*pair, rng) for pair in itertools.pairwise(widths)]
-        self.MainLayers = nn.ModuleList(map(partial(Stage, rng=rng), starts, config.stages))
+        self.MainLayers = nn.ModuleList()
+        for start, width, groups, depth in zip(starts, widths, config.groups, config.depths, strict=True):
+            self.MainLayers.append(Stage(start, [ResidualBlock(width, groups, config, rng) for _ in range(depth)]))
         self.AggregationLayer = Convolution(widths[-1], 3, 1, rng)
         self.EmbeddingLayer = linear(config.class_count, embedded, rng, bias=False) if embedded else None
 
@@ -229,13 +237,19 @@ class R3GAN(FrozenModule):
 
 
 def load_r3gan(
-    path: Path, *, size: int | None = None, class_count: int | None = None, classes: ClassChoice | None = None
+    path: Path,
+    *,
+    widths: tuple[int, ...] | None = None,
+    groups: tuple[int, ...] | None = None,
+    class_count: int | None = None,
+    classes: ClassChoice | None = None,
 ) -> R3GAN:
     """Load a published generator, whose shapes say which network it is of, and freeze it; no code in the file is run.
 
     Args:
         path: the pickle, or safetensors of the same tensors.
-        size: height and width of the images that the file must have; None accepts any.
+        widths: channels of each stage that the file must have; None accepts any.
+        groups: groups of each stage that the file must have; None accepts any.
         class_count: number of classes that the file must have; None accepts any.
         classes: see `R3GAN`.
 
@@ -248,7 +262,8 @@ def load_r3gan(
     config = _config_of(tensors, path)
     if isinstance(content, StoredModule):
         content.require(z_dim=config.latent_dim, c_dim=config.class_count, img_resolution=config.size)
-    require_shape(config, {"size": size, "class_count": class_count}, path)
+    shape = {"widths": widths and tuple(widths), "groups": groups and tuple(groups)}
+    require_shape(config, shape | {"class_count": class_count}, path)
     class_shares(classes, config.class_count, path)
     model = R3GAN(config, classes=classes)
     load_strictly(model, tensors, source=path)
@@ -285,16 +300,24 @@ def _config_of(tensors: Mapping[str, Tensor], path: Path) -> R3GANConfig:
     """
     layers = [(int(match[1]), int(match[2])) for key in tensors if (match := _LAYER.fullmatch(key))]
     blocks = [max(layer for stage, layer in layers if stage == number) for number in sorted({s for s, _ in layers})]
-    start, embed = tensors.get("Model.MainLayers.0.Layers.0.LinearLayer.weight"), tensors.get("Model.EmbeddingLayer.weight")
+    start = tensors.get("Model.MainLayers.0.Layers.0.LinearLayer.weight")
+    embed = tensors.get("Model.EmbeddingLayer.weight")
     matrices = [value for value in (start, embed) if value is not None]
     if start is None or any(value.ndim != 2 or not value.numel() for value in matrices):
-        raise ModelFileError(f"{path}: expected an R3GAN, which starts from a learned basis; is it another model's file?")
+        raise ModelFileError(
+            f"{path}: expected an R3GAN, which starts from a learned basis; is it another model's file?"
+        )
     embedded = 0 if embed is None else embed.shape[0]
-    stages: list[dict[str, int]] = []
+    stages: list[_Stage] = []
     for number, count in enumerate(blocks):
         stages.append(_stage(tensors, f"Model.MainLayers.{number}.Layers.", count, stages))
+    inside = next((stage for stage in stages if stage.expansion), _Stage(0, 1, 1, 3))
     shape = {
-        "stages": stages,
+        "widths": [stage.width for stage in stages],
+        "groups": [stage.groups for stage in stages],
+        "blocks": blocks,
+        "expansion": inside.expansion,
+        "kernel": inside.kernel,
         "latent_dim": start.shape[1] - embedded,
         "class_count": 0 if embed is None else embed.shape[1],
         **({"embedding_dim": embedded} if embedded else {}),
@@ -305,21 +328,24 @@ def _config_of(tensors: Mapping[str, Tensor], path: Path) -> R3GANConfig:
         raise ModelFileError(f"{path}: not a supported R3GAN: {error}; is it another model's file?") from error
 
 
-def _stage(tensors: Mapping[str, Tensor], prefix: str, blocks: int, below: list[dict[str, int]]) -> dict[str, int]:
+class _Stage(NamedTuple):
+    """Shape of a stage in a file; `expansion` is 0 if it has no blocks to tell it."""
+
+    width: int
+    groups: int = 1
+    expansion: int = 0
+    kernel: int = 0
+
+
+def _stage(tensors: Mapping[str, Tensor], prefix: str, blocks: int, below: list[_Stage]) -> _Stage:
     """Return the shape of a stage, whose layers have keys with a prefix; `below` are the stages before it."""
     narrow, wide, grouped = (
         tensors.get(f"{prefix}1.LinearLayer{number}.Layer.weight", torch.empty(0)) for number in (3, 1, 2)
     )
     if blocks and narrow.numel() and wide.numel() and grouped.ndim == 4 and grouped.numel():
         width, expanded = len(narrow), len(wide)
-        groups = math.gcd(expanded, expanded // grouped.shape[1]) or 1
-        return {
-            "width": width,
-            "groups": groups,
-            "blocks": blocks,
-            "expansion": expanded // width,
-            "kernel": grouped.shape[2],
-        }
+        return _Stage(width, expanded // grouped.shape[1], expanded // width, grouped.shape[2])
     changed = tensors.get(f"{prefix}0.LinearLayer.Layer.weight", tensors.get(f"{prefix}0.Basis"))
-    width = len(changed) if changed is not None and changed.ndim else below[-1]["width"] if below else 0
-    return {"width": width, "groups": 1, "blocks": blocks}
+    if changed is not None and changed.ndim:
+        return _Stage(len(changed))
+    return _Stage(below[-1].width if below else 0)

@@ -45,6 +45,7 @@ MEAN_BLOCK = 4096
 NOISES = "noises."
 """Key prefix of the noise maps."""
 
+
 class StyleGAN2(FrozenModule):
     """StyleGAN2 generator; it can be trained until `freeze()` is called.
 

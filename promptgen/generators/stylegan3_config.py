@@ -166,7 +166,9 @@ class StyleGAN3Config(Section):
         sizes, channels = (first.size, first.size), first.channels
         for layer in layers:
             if layer.in_channels != channels:
-                raise ValueError(f"{layer.name} takes {layer.in_channels} channels, and the layer before gives {channels}")
+                raise ValueError(
+                    f"{layer.name} takes {layer.in_channels} channels, and the layer before gives {channels}"
+                )
             if sizes[0] * layer.up > LARGEST_GRID:
                 raise ValueError(f"{layer.name} works on {sizes[0] * layer.up} pixels, expected at most {LARGEST_GRID}")
             sizes, channels = layer.size_after(sizes[0]), layer.out_channels

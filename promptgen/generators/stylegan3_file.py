@@ -128,7 +128,9 @@ def _layer(module: StoredModule, tensors: Mapping[str, Tensor]) -> dict[str, Any
     weight, up, down = (tensors.get(f"{module.name}.{name}") for name in ("weight", "up_filter", "down_filter"))
     if weight is None or weight.ndim != 4 or weight.shape[2] != weight.shape[3]:
         raise module.fault(f"{module.shown} has no weight of four dimensions")
-    if (up is not None and up.ndim != 1) or (down is not None and (down.ndim not in (1, 2) or len(set(down.shape)) != 1)):
+    if (up is not None and up.ndim != 1) or (
+        down is not None and (down.ndim not in (1, 2) or len(set(down.shape)) != 1)
+    ):
         raise module.fault(f"{module.shown} has filters of an unknown shape")
     return {
         "name": module.name.rpartition(".")[2],

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from promptgen.generators.stylegan2_layers import EPSILON, GAIN, LEAK, EqualLinear, blur_kernel
 
+
 class EqualConv(nn.Module):
     """Linear map of the channels; the stored weights have unit variance and are scaled at use.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from promptgen.flows.config import TrainingConfig
 from promptgen.flows.flow import Flow
 from promptgen.flows.training import train_flow
+from promptgen.generators.base import held_by
 from promptgen.tracking import Tracker
 from steps.shared.common import Pass, Result
 from steps.shared.manifest import StepFolder
@@ -16,7 +17,8 @@ def train_on_policy(run_pass: Pass, plan: Plan, folder: StepFolder, tracker: Tra
     assert isinstance(plan.training, TrainingConfig)
     params, generator = run_pass.params, run_pass.before.generator()
     energy, multipliers = plan.build()
-    flow = Flow(generator.prior.dim, params.flow, plan.condition, scale=generator.prior.scale, seed=run_pass.seed)
+    scale, held = generator.prior.scale, held_by(generator)
+    flow = Flow(len(scale), params.flow, plan.condition, scale=scale, seed=run_pass.seed, held=held)
     training = train_flow(
         generator,
         energy,

@@ -111,7 +111,7 @@ def test_parameters_are_frozen():
         ("control.energies.wish.wieght", 1.0, "control.energies.wish.wieght is unknown; did you mean weight?"),
         ("control.energies.wish.type", "cstom", "control.energies.wish.type: 'cstom' is unknown; did you mean custom?"),
         ("control.energies.wish.type", "music", "known are clip_text, classifier, moment, pose, identity,"),
-        ("generator.type", "stylegan", "generator.type: 'stylegan' is unknown; did you mean stylegan2 or"),
+        ("generator.type", "stylegan", "generator.type: 'stylegan' is unknown; did you mean stylegan3 or stylegan2"),
         ("generator.factory", "tests.tiny", "generator.factory: should match pattern"),
         ("seed", "1", 'seed: should be a valid integer, got "1"'),
         ("seed", 1.5, "seed: should be a valid integer"),

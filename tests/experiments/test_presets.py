@@ -25,6 +25,7 @@ PRESETS = read_presets(FOLDER)
 CARDS = load_cards()
 
 FFHQ, METFACES, LANDSCAPE = "stylegan2-ffhq-1024", "stylegan2-metfaces-1024", "stylegan2-landscape-256"
+FFHQ_ADA = "stylegan2-ada-ffhq-1024"
 BIGGAN, DIFFAE, STYLENERF = "biggan-deep-512", "diffae-ffhq-256", "stylenerf-ffhq-1024"
 
 TEXTS = {
@@ -33,6 +34,10 @@ TEXTS = {
     "text-boy": (FFHQ, 0.7, "a photo of a boy", 600, 1280, 8),
     "text-girl": (FFHQ, 0.7, "a photo of a girl", 600, 1280, 8),
     "text-asian-man": (FFHQ, 0.7, "a photo of an asian man", 800, 1280, 8),
+    "text-baby-ada": (FFHQ_ADA, 0.7, "a photo of a baby", 600, 1280, 8),
+    "text-boy-ada": (FFHQ_ADA, 0.7, "a photo of a boy", 600, 1280, 8),
+    "text-girl-ada": (FFHQ_ADA, 0.7, "a photo of a girl", 600, 1280, 8),
+    "text-asian-man-ada": (FFHQ_ADA, 0.7, "a photo of an asian man", 800, 1280, 8),
     "text-baby-diffae": (DIFFAE, None, "a photo of a baby", 500, 1280, 8),
     "text-baby-stylenerf": (STYLENERF, 0.7, "a photo of a baby", 600, 1280, 8),
     "text-autumn": (LANDSCAPE, 0.7, "autumn scene", 500, 1280, 8),
@@ -72,6 +77,7 @@ DEBIASED = {  # name: (generator, attribute, lambda), all 2000 x 256
     f"debias-{attribute}{suffix}-{weight}": (generator, attribute, weight)
     for generator, suffix, attributes in (
         (FFHQ, "", ("race", "age")),
+        (FFHQ_ADA, "-ffhq-ada", ("race", "age")),
         (METFACES, "-metfaces", ("race", "age", "gender")),
     )
     for attribute in attributes

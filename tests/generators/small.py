@@ -8,7 +8,9 @@ from promptgen.generators.biggan_config import BigGANConfig
 from promptgen.generators.dcgan import DCGAN, DCGANConfig
 from promptgen.generators.diffae import random_diffae
 from promptgen.generators.nvae import random_nvae
+from promptgen.generators.r3gan import random_r3gan
 from promptgen.generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from promptgen.generators.stylegan3 import random_stylegan3
 from promptgen.generators.stylenerf import random_stylenerf
 from promptgen.seeding import stream
 
@@ -62,12 +64,14 @@ STYLENERF = {
     "channel_max": 12,
     "ray_samples": 6,
 }
+STYLEGAN3 = {"size": 16, "latent_dim": 6, "style_dim": 5, "channel_base": 64, "channel_max": 8}
+R3GAN_SHAPE = {"latent_dim": 6, "widths": [12, 12, 8], "groups": [3, 3, 2], "blocks": [1, 2, 1]}
 DCGAN_SHAPE = {"latent_dim": 6, "channels": [10, 8]}
 
 
-def stylegan2(seed=0, **options):
+def stylegan2(seed=0, classes=None, **options):
     """Return a network that is not frozen yet."""
-    return StyleGAN2(StyleGAN2Config(**STYLEGAN2 | options), seed)
+    return StyleGAN2(StyleGAN2Config(**STYLEGAN2 | options), seed, classes)
 
 
 def with_noise(model):
@@ -94,6 +98,14 @@ def diffae(seed=0, **options):
 
 def stylenerf(seed=0, **options):
     return random_stylenerf(seed, **STYLENERF | options)
+
+
+def stylegan3(seed=0, **options):
+    return random_stylegan3(seed=seed, **STYLEGAN3 | options)
+
+
+def r3gan(seed=0, **options):
+    return random_r3gan(seed=seed, **R3GAN_SHAPE | options)
 
 
 def dcgan(seed=0):

@@ -210,7 +210,7 @@ LAYERS = {
 @pytest.mark.parametrize("family", LAYERS)
 @pytest.mark.parametrize("entry", ["G_ema", "G"])
 def test_generators_saved_with_their_source_text_are_told_apart(family, entry, tmp_path):
-    """By their modules; the file of one family alone has a reader here."""
+    """By their modules; those of no known family have no reader here."""
     generator = module_tree(dict.fromkeys(LAYERS[family], torch.zeros(2)))
     generator.state["img_resolution"] = 16
     with publishers_modules(), (tmp_path / "file.pkl").open("wb") as file:
@@ -218,7 +218,7 @@ def test_generators_saved_with_their_source_text_are_told_apart(family, entry, t
     result = inspect_file(tmp_path / "file.pkl", {})
     assert result.network == family
     assert result.refused == []
-    assert result.safe == family.startswith("StyleNeRF")
+    assert result.safe == family.endswith("of 16 pixels")
     assert ("by its own reader alone" if result.safe else "refused: no reader here") in result.verdict
 
 
@@ -242,14 +242,33 @@ def test_a_stylenerf_that_names_anything_else_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("module", "name", "family"),
     [
-        ("R3GAN.Networks", "Generator", "an R3GAN pickle"),
-        ("BaselineGAN.Networks", "Generator", "an R3GAN pickle with the names of its early code"),
+        ("R3GAN.Networks", "Other", "a pickle of R3GAN's classes"),
+        ("BaselineGAN.Networks", "Other", "a pickle of R3GAN's classes"),
         ("dnnlib.tflib.network", "Network", "a StyleGAN pickle for TensorFlow"),
     ],
 )
 def test_pickles_of_other_packages_are_named_and_refused(module, name, family, tmp_path):
     result = look(hostile.plain_file(b"}" + text("G_ema") + hostile.call(module, name) + b"s"), tmp_path)
     assert (result.network, result.safe, result.refused) == (family, False, [f"{module}.{name}"])
+
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "parity"
+SAMPLES = {
+    "stylenerf/layout_sample.pkl": "StyleNeRF pickle of 32 pixels",
+    "stylegan2-ada-64/layout_sample.pkl": "StyleGAN2-ADA pickle of 16 pixels",
+    "stylegan2-ada-cond-32/layout_sample.pkl": "StyleGAN2-ADA pickle of 16 pixels, 3 classes",
+    "stylegan3-t-64/layout_sample.pkl": "StyleGAN3 pickle of 16 pixels",
+    "stylegan3-r-64/layout_sample.pkl": "StyleGAN3 pickle of 16 pixels",
+    "r3gan-64/layout_sample.pkl": "R3GAN pickle of 16 pixels",
+    "r3gan-64/layout_sample_old_names.pkl": "R3GAN pickle of 16 pixels, with the names of its early code",
+}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_files_in_the_published_layouts_are_told_apart(name):
+    result = inspect_file(FIXTURES / name, {})
+    assert (result.network, result.safe, result.refused) == (SAMPLES[name], True, [])
+    assert "by its own reader alone" in result.verdict
 
 
 def test_what_a_stylenerf_may_name_is_what_its_reader_takes():

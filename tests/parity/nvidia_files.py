@@ -42,7 +42,11 @@ def fully_connected(name, module):
     rate = 0.01 if mapped else 1.0
     gain = np.float64(rate / math.sqrt(shape_of(module)[1]))
     module.class_name = "FullyConnectedLayer"
-    module.state |= {"activation": "lrelu" if mapped else "linear", "weight_gain": gain, "bias_gain": rate if mapped else 1}
+    module.state |= {
+        "activation": "lrelu" if mapped else "linear",
+        "weight_gain": gain,
+        "bias_gain": rate if mapped else 1,
+    }
 
 
 def stylegan2_tree(tensors, settings):
@@ -97,7 +101,9 @@ def stylegan3_tree(tensors, settings, layers, first):
         last = name.rpartition(".")[2]
         if not name:
             module.class_name = "Generator"
-            module.state |= {key: settings[key] for key in ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")}
+            module.state |= {
+                key: settings[key] for key in ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")
+            }
             module.state |= {"_init_args": (), "_init_kwargs": settings}
         elif name == "synthesis":
             module.class_name = "SynthesisNetwork"

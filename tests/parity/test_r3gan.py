@@ -41,10 +41,10 @@ def latents(inputs):
 def test_the_shape_follows_from_the_tensors(fixture, model):
     settings = fixture.hyper_parameters["init_kwargs"]
     assert model.image_shape == (3, settings["img_resolution"], settings["img_resolution"])
-    assert [stage.width for stage in model.config.stages] == settings["WidthPerStage"]
-    assert [stage.groups for stage in model.config.stages] == settings["CardinalityPerStage"]
-    assert [stage.blocks for stage in model.config.stages] == settings["BlocksPerStage"]
-    assert {stage.expansion for stage in model.config.stages} == {settings["ExpansionFactor"]}
+    assert list(model.config.widths) == settings["WidthPerStage"]
+    assert list(model.config.groups) == settings["CardinalityPerStage"]
+    assert list(model.config.depths) == settings["BlocksPerStage"]
+    assert model.config.expansion == settings["ExpansionFactor"]
 
 
 @fixtures

@@ -7,7 +7,9 @@ from promptgen.flows.chain_file import load_chain
 from promptgen.generators.biggan import load_biggan
 from promptgen.generators.dcgan import load_dcgan
 from promptgen.generators.nvae import load_nvae
+from promptgen.generators.r3gan import load_r3gan
 from promptgen.generators.stylegan2 import load_stylegan2
+from promptgen.generators.stylegan3 import load_stylegan3
 from promptgen.generators.stylenerf_file import read_generator
 from promptgen.loading.published import read_state, read_torch, read_training
 from promptgen.perception.arcface import load_arcface
@@ -36,6 +38,8 @@ LOADERS = {
     "clip": lambda path: load_open_clip(path, "tiny-hostile"),
     "diffae": lambda path: read_state(path, "state_dict", read_training),
     "stylenerf": read_generator,
+    "stylegan3": load_stylegan3,
+    "r3gan": load_r3gan,
     "own clip": load_open_clip,
     "chain": load_chain,
     "world network": load_network,
