@@ -108,9 +108,10 @@ class PublishedGenerator(GeneratorBase):
         return {**card.arguments, **self.arguments}
 
 
-def _latent(z: int, classes: ClassChoice | None) -> dict[str, int]:
-    """Return the parts of a latent: z, and one coordinate that draws the class if there are shares of classes."""
-    return {"z": z, **({"class": 1} if class_coordinates(classes) else {})}
+def _shape(size: int, z: int, classes: ClassChoice | None) -> Shape:
+    """Return the shape of a generator whose latent is z, and what draws its class if there are shares."""
+    drawn = class_coordinates(classes)
+    return Shape(size, {"z": z, **({"class": drawn} if drawn else {})}, held=drawn)
 
 
 class StyleGAN2Spec(PublishedGenerator):
@@ -134,7 +135,7 @@ class StyleGAN2Spec(PublishedGenerator):
     def shape(self, card: Card) -> Shape:
         config = validate(StyleGAN2Config, self.network(card))
         class_shares(self.classes, config.class_count, self.model)
-        return Shape(config.size, _latent(config.latent_dim, self.classes))
+        return _shape(config.size, config.latent_dim, self.classes)
 
 
 class StyleGAN3Spec(PublishedGenerator):
@@ -152,7 +153,7 @@ class StyleGAN3Spec(PublishedGenerator):
     def shape(self, card: Card) -> Shape:
         config = validate(StyleGAN3Config, self.network(card))
         class_shares(self.classes, config.class_count, self.model)
-        return Shape(config.size, _latent(config.latent_dim, self.classes))
+        return _shape(config.size, config.latent_dim, self.classes)
 
 
 class R3GANSpec(PublishedGenerator):
@@ -168,7 +169,7 @@ class R3GANSpec(PublishedGenerator):
     def shape(self, card: Card) -> Shape:
         config = validate(R3GANConfig, self.network(card))
         class_shares(self.classes, config.class_count, self.model)
-        return Shape(config.size, _latent(config.latent_dim, self.classes))
+        return _shape(config.size, config.latent_dim, self.classes)
 
 
 class BigGANSpec(PublishedGenerator):

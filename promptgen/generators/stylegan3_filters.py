@@ -34,7 +34,9 @@ def radial_low_pass(taps: int, cutoff: float, width: float, rate: float) -> Tens
     times = _times(taps) / rate
     radius = torch.hypot(times[:, None], times[None]).clamp(min=1e-12)
     window = _window(taps, width, rate)
-    ideal = torch.special.bessel_j1(2 * math.pi * cutoff * radius) / (math.pi * radius) * torch.outer(window, window)
+    ideal: Tensor = (
+        torch.special.bessel_j1(2 * math.pi * cutoff * radius) / (math.pi * radius) * torch.outer(window, window)
+    )
     return (ideal / ideal.sum()).float()
 
 

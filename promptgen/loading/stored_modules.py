@@ -171,8 +171,8 @@ def read_network(path: Path, family: str, entry: str = "G_ema") -> StoredModule:
     if not isinstance(record, Record):
         found = f"no {entry!r} among {visible(', '.join(sorted(map(str, items))))}" if items else type(content).__name__
         raise ModelFileError(f"{path}: expected a {family} under {entry!r}, found {found}; is it another model's file?")
-    if (found := family_of(record)) != family:
-        what = f"a {found}" if found else f"an object of the class {visible(class_of(record)) or 'unknown'}"
+    if (actual := family_of(record)) != family:
+        what = f"a {actual}" if actual else f"an object of the class {visible(class_of(record)) or 'unknown'}"
         raise ModelFileError(
             f"{path}: expected a {family} under {entry!r}, found {what}; name the type of that file, or another file"
         )
