@@ -77,7 +77,11 @@ def test_weights_are_parameters_or_else_the_numbers_that_a_graph_holds():
 
 
 def test_every_card_of_a_network_has_its_cost():
-    assert {card.kind for card in load_cards().values() if card.cost is None} == {"multipliers"}
+    """Except those of NVIDIA's later networks, which have not been measured; plans say so."""
+    unmeasured = {card.type for card in load_cards().values() if card.cost is None}
+    assert unmeasured == {"beta", "stylegan2", "stylegan3", "r3gan"}
+    stylegan2 = {card.arguments["size"] for card in load_cards().values() if card.type == "stylegan2" and not card.cost}
+    assert stylegan2 == {32, 256}  # narrower networks than that of the converted checkpoints
 
 
 def allocate(mebibytes):
