@@ -97,11 +97,8 @@ class Shape:
     Attributes:
         image_size: height and width of the images, pixels.
         latent: number of coordinates of each part of the latent, by the part's name.
-<<<<<<< HEAD
         image_width: width of the images if it differs from their height.
-=======
         held: number of the last coordinates that flows leave as they are and take as a condition.
->>>>>>> 6dfe5bc (Split the layers of R3GAN from the generator, and count the flow's parameters beside a class)
     """
 
     image_size: int
