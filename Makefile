@@ -15,7 +15,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
 .DEFAULT_GOAL := repro
-.PHONY: repro faces test lint bench world ui serve sync doctor clean
+.PHONY: repro faces test lint bench bench-scale world ui serve sync doctor clean
 
 repro: $(VENV)/run.stamp  ## run the experiment of params.yaml, or what is left of it
 	python -m dvc repro $(ARGS)
@@ -35,6 +35,9 @@ lint: $(VENV)/dev.stamp  ## check style and types
 
 bench: $(VENV)/run.stamp  ## compare the samplers on counted tasks, or do what is left of it
 	python -m benchmarks $(ARGS)
+
+bench-scale: $(VENV)/run.stamp  ## compare two workers with one
+	OMP_NUM_THREADS=1 python -m benchmarks.scale $(ARGS)
 
 world: $(VENV)/run.stamp  ## make the embedded world's models again, from nothing
 	python -m promptgen build-world $(ARGS)
@@ -66,6 +69,6 @@ $(VENV)/run.stamp: requirements.txt pyproject.toml | $(VENV)/bin/python
 	$(INSTALL) --no-deps --editable .
 	@touch $@
 
-$(VENV)/dev.stamp: requirements-dev.txt $(VENV)/run.stamp
+$(VENV)/dev.stamp: requirements-dev.txt requirements-ray.txt $(VENV)/run.stamp
 	$(INSTALL) -r requirements-dev.txt
 	@touch $@

@@ -9,6 +9,7 @@
     ├── DataError               arrays or images have a wrong shape, range or number
     │   └── TooFewSamplesError  a statistic needs more samples
     ├── InfeasibleTargetError   no tilt of the samples reaches the target moments
+    ├── EngineError             workers cannot be started, are refused, or end again and again
     ├── NonFiniteEnergyError    an energy or its gradient became NaN or infinite during training
     └── StorageError            no space, no permission, or another run holds the folder
 
@@ -56,6 +57,10 @@ class InfeasibleTargetError(PromptGenError):
 
 class NonFiniteEnergyError(PromptGenError):
     """An energy, or its gradient, became NaN or infinite during training."""
+
+
+class EngineError(PromptGenError):
+    """Workers of an engine cannot be started, are refused, or end again and again."""
 
 
 class StorageError(PromptGenError):

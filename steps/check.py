@@ -8,6 +8,7 @@ if __name__ == "__main__":  # before the imports below, so that help and wrong a
     run_as("check")
 
 import logging
+import os
 import tempfile
 from math import prod
 from pathlib import Path
@@ -15,6 +16,8 @@ from pathlib import Path
 from promptgen.config.build import build_classifier, build_embedder, build_energies, build_features
 from promptgen.config.params import Params
 from promptgen.devices import find_device
+from promptgen.engine.config import ProcessConfig, RayConfig
+from promptgen.engine.ray_cluster import import_ray
 from promptgen.experiments.limits import require_memory
 from promptgen.files import storage_error
 from promptgen.flows.config import LARGEST_DENSE
@@ -34,6 +37,7 @@ def run(project: Project) -> None:
     Raises:
         ConfigError: an attribute or label is unknown to the classifier or the judge, something cannot be built, or a
             size needs more memory than this machine has.
+        EngineError: the engine's package is missing.
         DataError: the parts of the flow do not fit the generator's latent.
         ModelFileError: a weight file is missing or damaged.
         StorageError: artifacts/ or reports/ cannot be written.
@@ -42,6 +46,7 @@ def run(project: Project) -> None:
     _check_writable(project.reports)
     params, models = project.params, project.models
     find_device(params.device)
+    _check_engine(params)
     generator = params.generator.build(models)
     require_memory(params, generator.prior.dim, prod(generator.image_shape))
     if params.moves_all_directions or generator.prior.dim <= LARGEST_DENSE:
@@ -80,6 +85,14 @@ def _same_reader(params: Params) -> str:
         "debias.judge is debias.classifier: the judge then counts the classifier's own errors as success; "
         "choose another model as the judge"
     )
+
+
+def _check_engine(params: Params) -> None:
+    """Refuse an engine whose package is missing; warn of workers that wait for each other."""
+    if isinstance(params.engine, RayConfig):
+        import_ray()
+    if isinstance(params.engine, ProcessConfig) and params.engine.workers > (cores := os.cpu_count() or 1):
+        logger.warning("engine.workers: %d processes share %d cores, and memory", params.engine.workers, cores)
 
 
 def _check_writable(folder: Path) -> None:

@@ -12,12 +12,10 @@ if __name__ == "__main__":  # before the imports below, so that help and wrong a
 
     run_as("step", "confirm")
 
-import torch
-
 from promptgen.records import Confirmation
 from promptgen.tracking import Tracker
 from steps.measuring.counting import counting_params, debias_count
-from steps.measuring.reading import Reading, reading_inputs, reading_params
+from steps.measuring.reading import ReadingRecipe, blocks, read, reading_inputs, reading_params
 from steps.shared.common import Pass, Result
 
 STREAM = "confirm"
@@ -37,11 +35,9 @@ def run(run_pass: Pass, tracker: Tracker) -> Result:
     return run_pass.step("confirm", params, inputs, lambda _: _confirm(run_pass, tracker))
 
 
-@torch.inference_mode()
 def _confirm(run_pass: Pass, tracker: Tracker) -> Result:
-    reading = Reading(run_pass, run_pass.generator(sampling=True))
-    reading.draw(STREAM, tracker)
-    count = debias_count(run_pass, reading.arrays(), reading.attributes)
+    reading = read(ReadingRecipe(run_pass), blocks(run_pass, STREAM), tracker)
+    count = debias_count(run_pass, reading.arrays, reading.attributes)
     return {
         "confirmation": Confirmation(**dict(count)).as_dict(),
         "generator_evaluations": {"forward": reading.images, "backward": 0},

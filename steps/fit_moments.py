@@ -7,10 +7,13 @@ if __name__ == "__main__":  # before the imports below, so that help and wrong a
 
     run_as("step", "fit_moments")
 
+from dataclasses import dataclass
+
 import torch
 
 from promptgen.config.build import build_classifier, identities
 from promptgen.errors import ConfigError
+from promptgen.evaluations.evaluator import Evaluator, Request
 from promptgen.evaluations.objective import classifier_reader, split_logits
 from promptgen.evaluations.proposal import Proposal
 from promptgen.files import write_json
@@ -23,6 +26,7 @@ from promptgen.tracking import Tracker
 from steps.shared.common import Pass, Result
 from steps.shared.evaluations import classifier_output, list_evaluations, log_reuse, open_store
 from steps.shared.manifest import StepFolder
+from steps.shared.recipes import PassRecipe
 
 MOMENTS_NAME = "moments.json"
 
@@ -46,6 +50,19 @@ def run(run_pass: Pass, tracker: Tracker) -> Result:
     params["reuses"] = [run_pass.params.reuses(number) for number in (run_pass.before.number, run_pass.number)]
     inputs = run_pass.before.generator_inputs() | identities([debias.classifier], run_pass.project.models)
     return run_pass.step("fit_moments", params, inputs, lambda folder: _fit(run_pass, folder, tracker))
+
+
+@dataclass(frozen=True)
+class FitRecipe(PassRecipe[Request, dict[str, torch.Tensor]]):
+    """Makes the evaluator of the samples that the multipliers are fitted on."""
+
+    def build(self) -> Evaluator:
+        """Return the generator and the classifier."""
+        params, project = self.run_pass.params, self.run_pass.project
+        classifier = project.placed(build_classifier(params.debias.classifier, project.models))
+        outputs = {classifier_output(self.run_pass): classifier_reader(classifier)}
+        generator = Pass(project, 0).generator()
+        return Evaluator(generator, outputs, seed=params.seed, batch=params.evaluation.batch)
 
 
 def _fit(run_pass: Pass, folder: StepFolder, tracker: Tracker) -> Result:
@@ -92,7 +109,9 @@ def _stored(run_pass: Pass, folder: StepFolder, classifier: Classifier, tracker:
     proposal = Proposal(generator, before.seed if shared else run_pass.seed)
     draw = proposal.draw(debias.samples, "fit" if shared else "moments")
     outputs = {output: classifier_reader(classifier)}
-    store = open_store(run_pass, generator, outputs, step="fit_moments", batch=run_pass.params.evaluation.batch)
+    batch = run_pass.params.evaluation.batch
+    recipe = FitRecipe(run_pass)
+    store = open_store(run_pass, generator, outputs, step="fit_moments", batch=batch, recipe=recipe)
     evaluations = store.evaluate(
         draw.base, draw.context, progress=lambda done: tracker.progress(done, debias.samples, "moments")
     )

@@ -10,9 +10,10 @@ if __name__ == "__main__":  # before the imports below, so that help and wrong a
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,17 +28,21 @@ from promptgen.energies.pose import PoseEnergy
 from promptgen.files import atomic_write
 from promptgen.finite import require_finite
 from promptgen.flows.sampling import condition_blocks, generate, sweep
-from promptgen.generators.base import Generator, condition_of, conditioned_images
+from promptgen.generators.base import conditioned_images
 from promptgen.metrics.features import image_features
 from promptgen.metrics.sizes import PAIRS
 from promptgen.tracking import Tracker
-from steps.measuring.reading import Reading, reading_inputs, reading_params, shown
+from steps.measuring.reading import Block, Part, Reading, blocks, read, reading_inputs, reading_params, shown
 from steps.shared.common import Pass, Result
 from steps.shared.manifest import StepFolder
+from steps.shared.recipes import PassRecipe
 
 SAMPLES_NAME = "samples.npz"
 GRID_NAME = "grid.png"
 SWEEP_NAME = "sweep.png"
+STREAM = "evaluate"
+Sheet = Literal["tiles", "sweep"]
+"""Pictures that are drawn beside the samples, by the name of their array."""
 LARGEST_TILE = 256
 """Larger pictures are shrunk to this many pixels before they go into the grid."""
 
@@ -74,48 +79,62 @@ def run(run_pass: Pass, tracker: Tracker) -> Result:
     return run_pass.step("sample", params, inputs, lambda folder: _sample(run_pass, folder, tracker))
 
 
-@torch.inference_mode()
 def _sample(run_pass: Pass, folder: StepFolder, tracker: Tracker) -> Result:
-    evaluation, generator = run_pass.params.evaluation, run_pass.generator(sampling=True)
-    reading = _Reading(run_pass, generator)
-    reading.draw("evaluate", tracker)
-    grid = measuring(run_pass.params, run_pass.number)["grid"].images
-    # The grid alone is drawn under the experiment's seed, so that each picture can be followed through the passes.
-    pictures = generate(generator, grid, seed=run_pass.params.seed, stream="grid", batch=evaluation.batch)
-    tiles = np.concatenate([tiles_of(image) for _, image in pictures])
-    arrays, images = {**reading.arrays(), "tiles": tiles}, reading.images + grid
-    sheets = {GRID_NAME: _grid(tiles)}
-    if condition_of(generator):
-        arrays["sweep"] = _sweep(run_pass, generator)
-        sheets[SWEEP_NAME] = _sheet(arrays["sweep"])
-        images += math.prod(arrays["sweep"].shape[:2])
+    draws = measuring(run_pass.params, run_pass.number)
+    sheets: list[Sheet] = ["tiles", "sweep"] if "sweep" in draws else ["tiles"]
+    reading = read(SamplingRecipe(run_pass), [*blocks(run_pass, STREAM), *sheets], tracker)
+    arrays = {name: array for name, array in reading.arrays.items() if name not in sheets}
+    if run_pass.params.condition:
+        arrays["condition"] = _conditions(run_pass, STREAM).float().numpy()
+    arrays["labels"] = np.array(json.dumps(reading.attributes))
+    arrays |= {name: reading.arrays[name] for name in sheets}
     atomic_write(folder.path / SAMPLES_NAME, _npz(arrays))
-    for name, picture in sheets.items():
-        atomic_write(folder.path / name, _png(picture))
-    return {"n": reading.n, "generator_evaluations": {"forward": images, "backward": 0}}
+    atomic_write(folder.path / GRID_NAME, _png(_grid(arrays["tiles"])))
+    if "sweep" in sheets:
+        atomic_write(folder.path / SWEEP_NAME, _png(_sheet(arrays["sweep"])))
+    return {"n": reading.n, "generator_evaluations": {"forward": reading.images, "backward": 0}}
 
 
-def _sweep(run_pass: Pass, generator: Generator) -> NDArray[np.uint8]:
-    """Return pictures, (rows, columns, H, W, 3): a latent per row, the same in every pass, a condition per column."""
-    batch = run_pass.params.evaluation.batch
-    images, _ = sweep(generator, SWEEP_ROWS, seed=run_pass.params.seed, stream="grid", steps=SWEEP_STEPS, batch=batch)
-    tiles = tiles_of(images.flatten(0, 1))
-    return tiles.reshape(*images.shape[:2], *tiles.shape[1:])
+@dataclass(frozen=True)
+class SamplingRecipe(PassRecipe[Block | Sheet, Part]):
+    """Makes what reads the samples of a pass and draws its sheets of pictures."""
+
+    def inputs(self) -> Mapping[str, str]:
+        """Return the sha256 of the flows."""
+        return self.run_pass.generator_inputs()
+
+    def build(self) -> Callable[[Block | Sheet], Part]:
+        """Return the generator and all networks that see the samples."""
+        reading = _Reading(self.run_pass)
+        return lambda shard: reading(shard) if isinstance(shard, Block) else reading.sheet(shard)
 
 
 class _Reading(Reading):
-    """What the readers say about samples that come in batches."""
+    """What the readers and the other networks say about samples that come in batches."""
 
-    def __init__(self, run_pass: Pass, generator: Generator) -> None:
-        super().__init__(run_pass, generator)
+    def __init__(self, run_pass: Pass) -> None:
+        super().__init__(run_pass)
         models, evaluation = run_pass.project.models, run_pass.params.evaluation
-        self.wanted = _conditions(run_pass, "evaluate").float()
         self.others = _conditions(run_pass, "evaluate again")
         pose = run_pass.params.control.pose if run_pass.params.control else None
         placed, names = run_pass.project.placed, run_pass.params.condition.names
         self.pose: PoseEnergy | None = placed(pose.build(models, names)) if pose else None
         self.embedder = placed(build_embedder(evaluation.identity, models)) if evaluation.identity else None
         self.features = placed(build_features(evaluation.features, models)) if evaluation.features else None
+
+    @torch.inference_mode()
+    def sheet(self, name: Sheet) -> Part:
+        """Draw the grid, or the sweep: a latent per row, the same in every pass, a condition per column."""
+        run_pass, batch = self.run_pass, self.run_pass.params.evaluation.batch
+        # Drawn under the experiment's seed, so that each picture can be followed through the passes.
+        seed, stream = run_pass.params.seed, "grid"
+        if name == "tiles":
+            grid = measuring(run_pass.params, run_pass.number)["grid"].images
+            pictures = generate(self.generator, grid, seed=seed, stream=stream, batch=batch)
+            return Part({name: np.concatenate([tiles_of(image) for _, image in pictures])}, images=grid)
+        images, _ = sweep(self.generator, SWEEP_ROWS, seed=seed, stream=stream, steps=SWEEP_STEPS, batch=batch)
+        tiles = tiles_of(images.flatten(0, 1))
+        return Part({name: tiles.reshape(*images.shape[:2], *tiles.shape[1:])}, images=len(tiles))
 
     def add(self, sample: Sample) -> None:
         """Read one batch."""
@@ -141,13 +160,6 @@ class _Reading(Reading):
         self.images += len(latent)
         others = self.others[self.n : self.n + len(latent)].to(latent)
         return shown(conditioned_images(self.generator, latent, others), self.n)
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return everything that was read, by name."""
-        arrays = super().arrays()
-        if self.wanted.shape[1]:
-            arrays["condition"] = self.wanted.numpy()
-        return {**arrays, "labels": np.array(json.dumps(self.attributes))}
 
 
 def _conditions(run_pass: Pass, stream_name: str) -> Tensor:

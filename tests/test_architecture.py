@@ -91,6 +91,17 @@ def test_the_method_imports_no_configuration(room):
         assert not any(name.startswith("promptgen.config") for name in imports(path)), path
 
 
+def test_the_engine_knows_no_other_room_and_ray_is_imported_in_one_function():
+    """What is evaluated is the business of the rooms above, and whoever has no Ray can use everything else."""
+    rooms = {path.parent.name for path in (ROOT / "promptgen").glob("*/__init__.py")} - {"engine"}
+    for path in modules("promptgen/engine"):
+        assert not {name.split(".")[1] for name in imports(path) if name.startswith("promptgen.")} & rooms, path
+    for path in [path for package in (*LAYERS, "benchmarks") for path in modules(package)]:
+        assert "ray" not in imports(path) or path.name == "ray_cluster.py", path
+        top = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import)]
+        assert "ray" not in {alias.name for node in top for alias in node.names}, path
+
+
 def test_library_runs_without_workflow_tools():
     """Every module of the library is imported in a process in which Prefect, MLflow and DVC cannot be."""
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in modules("promptgen")]
@@ -151,7 +162,7 @@ def test_stage_names_existing_parameters(stage):
 
 
 def test_debias_depends_on_every_parameter_of_the_loop():
-    elsewhere = {"schedule", "models", "world", "device"}  # when and where it runs, not what it finds
+    elsewhere = {"schedule", "models", "world", "device", "engine"}  # when and where it runs, not what it finds
     assert set(STAGES["debias"]["params"]) == set(Params.model_fields) - elsewhere
 
 

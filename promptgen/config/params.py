@@ -18,6 +18,7 @@ from promptgen.config.generators import GeneratorSpec
 from promptgen.config.models import ModelSpec, ReaderSpec
 from promptgen.config.spec import Name, Positive, Share, Spec
 from promptgen.config.workflow import Schedule, Tracking
+from promptgen.engine.config import EngineConfig, InlineConfig, RayConfig
 from promptgen.errors import ConfigError, DataError
 from promptgen.evaluations.config import AnyTraining, ReuseConfig
 from promptgen.flows.config import FlowConfig, TrainingConfig
@@ -202,6 +203,7 @@ class Params(Section):
         experiment: name of the experiment; its results are in artifacts/ under this name.
         seed: seed of every random stream.
         device: where networks run: ``cpu``, ``cuda``, ``cuda:1`` and so on, or ``auto`` for a GPU if there is one.
+        engine: where images are made and read: in this process, in several, or on a Ray cluster.
         generator: the frozen generator.
         control: what the generator should show; null de-biases the generator as it is.
         debias: which shares are the target, and how they are reached.
@@ -216,6 +218,7 @@ class Params(Section):
     experiment: Name
     seed: Annotated[int, Field(ge=0)]
     device: str = "cpu"
+    engine: EngineConfig = InlineConfig()
     generator: GeneratorSpec
     control: Control | None
     debias: Debias
@@ -225,6 +228,15 @@ class Params(Section):
     schedule: Schedule | None
     models: list[Name]
     world: WorldConfig | None = None
+
+    @model_validator(mode="after")
+    def _device_suits_the_engine(self) -> Self:
+        if isinstance(self.engine, RayConfig):
+            if self.device not in ("auto", "cpu", "cuda"):
+                raise ValueError(f"device: {self.device} names one GPU, and Ray gives each worker its own: choose auto")
+            if self.device == "cpu" and self.engine.gpus_per_worker:
+                raise ValueError("device: cpu leaves GPUs unused: set engine.gpus_per_worker to 0, or device to auto")
+        return self
 
     @property
     def roles(self) -> dict[str, Spec]:

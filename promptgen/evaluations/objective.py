@@ -14,7 +14,8 @@ from torch import Tensor
 
 from promptgen.energies.base import Energy, Sample, WeightedSum
 from promptgen.energies.moment import MomentEnergy
-from promptgen.evaluations.store import Evaluations, Outputs, Slope
+from promptgen.evaluations.evaluator import Outputs, Slope
+from promptgen.evaluations.store import Evaluations
 from promptgen.evaluations.surrogate import Kind, Records
 from promptgen.labels import features as class_features
 from promptgen.perception.base import Classifier

@@ -12,7 +12,6 @@ its result.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,34 +24,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from promptgen.energies.base import Sample
-from promptgen.errors import ConfigError, DataError, NonFiniteEnergyError
+from promptgen.engine.base import Engine, InlineEngine, Recipe
+from promptgen.errors import DataError
 from promptgen.evaluations.config import FORWARD_UNITS, GRADIENT_UNITS, IDENTITY_NAME, SHARD_SIZE
+from promptgen.evaluations.evaluator import Evaluator, Outputs, Request, Slope, output_key
 from promptgen.files import atomic_write, read_json, write_json
 from promptgen.generators.base import Generator
-from promptgen.seeding import stream
 
 logger = logging.getLogger("promptgen")
-
-Outputs = Mapping[str, Tensor]
-"""Outputs by name, each (B, J)."""
-
-
-@dataclass(frozen=True)
-class Slope:
-    """What to differentiate: ``direction . features(outputs)``, one number per record.
-
-    Attributes:
-        name: name of the features; equal names mean equal features.
-        features: maps outputs to features, (B, J).
-        direction: the combination of features that is differentiated, (N, J).
-    """
-
-    name: str
-    features: Callable[[Outputs], Tensor]
-    direction: Tensor
-
-    def __getitem__(self, part: slice) -> Slope:
-        return Slope(self.name, self.features, self.direction[part])
 
 
 @dataclass(frozen=True)
@@ -121,6 +100,8 @@ class EvaluationStore:
         user: name of the step that evaluates, to tell its own images from those of others.
         seed: seed of outputs that are random, such as augmentations.
         batch: images at a time.
+        engine: evaluates shards.
+        recipe: how workers of the engine make an equal evaluator; None suffices for the engine of this process.
 
     Raises:
         DataError: the folder belongs to another generator.
@@ -133,6 +114,8 @@ class EvaluationStore:
     user: str = ""
     seed: int = 0
     batch: int = 16
+    engine: Engine = field(default_factory=InlineEngine)
+    recipe: Recipe[Request, dict[str, Tensor]] | None = None
     spending: Spending = field(default_factory=Spending)
 
     def __post_init__(self) -> None:
@@ -170,20 +153,22 @@ class EvaluationStore:
             NonFiniteEnergyError: an output or its gradient is NaN or infinite.
             StorageError: a shard cannot be written.
         """
-        shards = []
+        requests = []
         for start in range(0, len(latent), SHARD_SIZE):
             part = slice(start, start + SHARD_SIZE)
-            request = _Request(
-                latent[part], None if context is None else context[part], None if slope is None else slope[part]
+            requests.append(
+                Request(
+                    latent[part],
+                    None if context is None else context[part],
+                    slope.name if slope else "",
+                    slope.direction[part] if slope else None,
+                ).addressed()
             )
-            shards.append(self._shard(request, request.address))
-            if progress:
-                progress(min(part.stop, len(latent)))
-        return _join(shards, latent)
+        return _join(self._shards(requests, slope, progress), latent)
 
     def measure(self, latent: Tensor, context: Tensor | None = None) -> None:
-        """Make the images of latents and read them, but keep nothing, to see how long it takes."""
-        self._make(_Request(latent, context, None), "", list(self.outputs), None)
+        """Make the images of latents and read them in this process, but keep nothing, to see how long it takes."""
+        self._evaluator(None)(Request(latent, context, names=tuple(self.outputs)))
 
     def load(self, addresses: Iterable[str], like: Tensor) -> list[Evaluations]:
         """Return shards that were written before; outputs that they lack are evaluated and added.
@@ -196,7 +181,7 @@ class EvaluationStore:
             DataError: a shard is not there.
             NonFiniteEnergyError: an output is NaN or infinite.
         """
-        loaded = []
+        requests = []
         for address in addresses:
             tensors, _ = _read(self._path(address))
             if "latent" not in tensors:
@@ -204,80 +189,66 @@ class EvaluationStore:
                     f"the evaluations {address[:12]} are missing in {self.folder}: remove the pass that made them, "
                     "and the same command makes them again"
                 )
-            context = tensors.get("context")
-            request = _Request(tensors["latent"].to(like), None if context is None else context.to(like), None)
-            loaded.append(_join([self._shard(request, address)], like))
-        return loaded
+            requests.append(Request(tensors["latent"], tensors.get("context"), address=address))
+        return [_join([shard], like) for shard in self._shards(requests, None, None)]
 
     def _path(self, address: str) -> Path | None:
         return None if self.folder is None else self.folder / f"{address}.safetensors"
 
-    def _shard(self, request: _Request, address: str) -> _Shard:
-        """Return a shard; whatever the store lacks of it is evaluated and written."""
-        path, spending, count = self._path(address), self.spending, len(request.latent)
-        tensors, about = _read(path)
-        missing = [name for name in self.outputs if _key(name) not in tensors]
-        slope = None if "gradient" in tensors else request.slope
-        complete = not missing and slope is None
-        if not complete:
-            fresh = not tensors
-            tensors |= self._make(request, address, missing, slope)
-            about = _About(self.user, slope.name if slope else "") if fresh else about.with_addition(self.user)
-            if path is not None:
-                atomic_write(
-                    path, save({name: value.contiguous() for name, value in tensors.items()}, {"about": about.text})
-                )
+    def _evaluator(self, slope: Slope | None) -> Evaluator:
+        features = {slope.name: slope.features} if slope else {}
+        return Evaluator(self.generator, self.outputs, features, self.seed, self.batch)
+
+    def _shards(
+        self, requests: Sequence[Request], slope: Slope | None, progress: Callable[[int], None] | None
+    ) -> list[_Shard]:
+        """Return shards; whatever the store lacks of them is evaluated and written, each as soon as it is done."""
+        stored = {request.address: _read(self._path(request.address)) for request in requests}
+        lacking = {
+            request.address: lack
+            for request in requests
+            if (lack := self._lack(request, stored[request.address][0])) is not None
+        }
+        done = sum(len(request) for request in requests if request.address not in lacking)
+        if progress and done:
+            progress(done)
+        todo = list(lacking.values())
+        for number, made in self.engine.map(self.recipe, todo, self._evaluator(slope)):
+            tensors, about = stored[todo[number].address]
+            about = about.with_addition(self.user) if tensors else _About(self.user, todo[number].slope)
+            stored[todo[number].address] = self._keep(todo[number].address, tensors | made, about)
+            done += len(todo[number])
+            if progress:
+                progress(done)
+        return [self._spent(request, *stored[request.address], request.address in lacking) for request in requests]
+
+    def _lack(self, request: Request, tensors: Mapping[str, Tensor]) -> Request | None:
+        """Return what has to be evaluated of a shard that the store holds as `tensors`, None if nothing has to be."""
+        names = tuple(name for name in self.outputs if output_key(name) not in tensors)
+        direction = None if "gradient" in tensors else request.direction
+        if not names and direction is None:
+            return None
+        return replace(request, names=names, direction=direction, slope=request.slope if direction is not None else "")
+
+    def _keep(self, address: str, tensors: dict[str, Tensor], about: _About) -> tuple[dict[str, Tensor], _About]:
+        """Write a shard, and return it."""
+        path = self._path(address)
+        if path is not None:
+            atomic_write(
+                path, save({name: value.contiguous() for name, value in tensors.items()}, {"about": about.text})
+            )
+        return tensors, about
+
+    def _spent(self, request: Request, tensors: dict[str, Tensor], about: _About, lacked: bool) -> _Shard:
+        """Return a shard, and count what it has cost its user."""
+        spending, count = self.spending, len(request)
         made, added = about.maker == self.user, about.added.count(self.user)
-        spending.cached += count * complete
+        spending.cached += count * (not lacked)
         spending.shared += count * (not made and not added)
         spending.forward += count * (made + added)
         spending.backward += count * (made and "gradient" in tensors)
-        outputs = {name: tensors[_key(name)] for name in self.outputs}
-        return _Shard(address, tensors, outputs, about.slope)
-
-    def _make(self, request: _Request, address: str, names: Sequence[str], slope: Slope | None) -> dict[str, Tensor]:
-        """Make the images of a shard and return what they show, on the CPU, by the names of a shard's tensors."""
-        latent, context = request.latent, request.context
-        # A stream for each output, so that it is the same whichever others are read with it.
-        chosen = {name: (self.outputs[name], stream(self.seed, "evaluations", address, name)) for name in names}
-        rows: dict[str, list[Tensor]] = {"latent": [latent.cpu()]}
-        if context is not None:
-            rows["context"] = [context.cpu()]
-        if slope is not None:
-            rows["direction"] = [slope.direction.cpu()]
-        for start in range(0, len(latent), self.batch):
-            part = slice(start, start + self.batch)
-            point = latent[part].detach().clone().requires_grad_(slope is not None)
-            with torch.set_grad_enabled(slope is not None):
-                sample = Sample(point, self.generator(point), None if context is None else context[part])
-                outputs = {name: output(replace(sample, rng=rng)) for name, (output, rng) in chosen.items()}
-                if slope is not None:
-                    value = (slope.direction[part].to(point) * slope.features(outputs)).sum()
-                    gradient = _gradient(value, point, slope.name)
-                    rows.setdefault("gradient", []).append(_finite(gradient, f"the gradient of {slope.name}"))
-            for name, output in outputs.items():
-                rows.setdefault(_key(name), []).append(_finite(output, name))
-        return {name: torch.cat(values) for name, values in rows.items()}
-
-
-@dataclass(frozen=True)
-class _Request:
-    """What is asked of a shard."""
-
-    latent: Tensor
-    context: Tensor | None
-    slope: Slope | None
-
-    @property
-    def address(self) -> str:
-        """Name of the shard: the sha256 of the request."""
-        digest = hashlib.sha256()
-        for tensor in (self.latent, self.context, self.slope.direction if self.slope else None):
-            digest.update(f"{None if tensor is None else tuple(tensor.shape)}".encode())
-            if tensor is not None:
-                digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        digest.update((self.slope.name if self.slope else "").encode())
-        return digest.hexdigest()
+        outputs = {name: tensors[output_key(name)] for name in self.outputs}
+        return _Shard(request.address, tensors, outputs, about.slope)
 
 
 @dataclass(frozen=True)
@@ -334,11 +305,6 @@ def _join(shards: Sequence[_Shard], like: Tensor) -> Evaluations:
     )
 
 
-def _key(output: str) -> str:
-    """Return the name of an output's tensor in a shard."""
-    return f"output/{output}"
-
-
 def _read(path: Path | None) -> tuple[dict[str, Tensor], _About]:
     """Return the tensors of a shard and what is known of it; nothing if it is missing or damaged."""
     if path is None:
@@ -353,19 +319,3 @@ def _read(path: Path | None) -> tuple[dict[str, Tensor], _About]:
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         logger.warning("%s is damaged (%s): its images are made again", path, error)
         return {}, _About()
-
-
-def _gradient(value: Tensor, point: Tensor, name: str) -> Tensor:
-    gradient = torch.autograd.grad(value, point, allow_unused=True)[0] if value.requires_grad else None
-    if gradient is None:
-        raise ConfigError(
-            f"{name} does not depend on the latent through anything that torch can differentiate: say "
-            "`gradient: none` for the model that reads the image"
-        )
-    return gradient
-
-
-def _finite(values: Tensor, name: str) -> Tensor:
-    if not bool(values.isfinite().all()):
-        raise NonFiniteEnergyError(f"{name} became NaN or infinite for an image: check the energy or the classifier")
-    return values.detach().cpu()

@@ -21,7 +21,9 @@ BLOCK = 256
 """Latents per block. Changing it changes every sample."""
 
 
-def latent_blocks(prior: GaussianPrior, n: int, seed: int, stream_name: str, block: int = BLOCK) -> Iterator[Tensor]:
+def latent_blocks(
+    prior: GaussianPrior, n: int, seed: int, stream_name: str, block: int = BLOCK, start: int = 0
+) -> Iterator[Tensor]:
     """Yield `n` latents of `prior` in blocks (block, D), the last one cut to the remainder.
 
     Blocks are always drawn whole, so the first samples do not depend on `n`.
@@ -32,15 +34,18 @@ def latent_blocks(prior: GaussianPrior, n: int, seed: int, stream_name: str, blo
         seed: seed of the experiment.
         stream_name: purpose of the samples, such as ``"evaluate"``; different names give independent latents.
         block: latents per block.
+        start: number of the first latent, a multiple of `block`; those before it are left out.
     """
-    for index, start in enumerate(range(0, n, block)):
-        yield prior.sample(block, seeding.stream(seed, stream_name, index))[: n - start]
+    for begin in range(start, n, block):
+        yield prior.sample(block, seeding.stream(seed, stream_name, begin // block))[: n - begin]
 
 
-def condition_blocks(condition: Condition, n: int, seed: int, stream_name: str, block: int = BLOCK) -> Iterator[Tensor]:
+def condition_blocks(
+    condition: Condition, n: int, seed: int, stream_name: str, block: int = BLOCK, start: int = 0
+) -> Iterator[Tensor]:
     """Yield `n` random conditions in blocks (block, C) float64, independent of the latents of `latent_blocks`."""
-    for index, start in enumerate(range(0, n, block)):
-        yield condition.sample(block, seeding.stream(seed, stream_name, "condition", index))[: n - start]
+    for begin in range(start, n, block):
+        yield condition.sample(block, seeding.stream(seed, stream_name, "condition", begin // block))[: n - begin]
 
 
 def draw(
@@ -51,6 +56,7 @@ def draw(
     stream: str,
     batch: int = 64,
     condition: Mapping[str, float] | None = None,
+    start: int = 0,
 ) -> Iterator[Sample]:
     """Yield `n` samples in batches, without gradients: latents, images, and conditions if the generator takes any.
 
@@ -62,6 +68,7 @@ def draw(
         batch: largest number of samples at a time; a batch never crosses the end of a block of latents.
         condition: values of named coordinates of the condition, the same for all samples. The remaining coordinates
             are drawn from their ranges.
+        start: number of the first sample, a multiple of `BLOCK`; those before it are left out.
 
     Raises:
         DataError: the generator has no coordinate of that name.
@@ -75,7 +82,11 @@ def draw(
         [(2, 3, 4, 4), (1, 3, 4, 4)]
     """
     box = condition_of(generator)
-    blocks = zip(latent_blocks(generator.prior, n, seed, stream), condition_blocks(box, n, seed, stream), strict=True)
+    blocks = zip(
+        latent_blocks(generator.prior, n, seed, stream, start=start),
+        condition_blocks(box, n, seed, stream, start=start),
+        strict=True,
+    )
     for latents, random_conditions in blocks:
         conditions = box.fix(random_conditions, condition or {}).to(latents)
         for latent, part in zip(torch.split(latents, batch), torch.split(conditions, batch), strict=True):

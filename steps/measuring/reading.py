@@ -1,27 +1,31 @@
-"""What classifier, judge, and who knows the truth say of samples that come in batches."""
+"""What classifier, judge, and who knows the truth say of the samples of a pass, which an engine reads in blocks."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from promptgen.config.build import build_classifier, identities
 from promptgen.energies.base import Sample
+from promptgen.engine.base import in_order
 from promptgen.errors import DataError
 from promptgen.finite import require_finite
-from promptgen.flows.sampling import draw
-from promptgen.generators.base import Generator, HasTruth, conditioned_truth, truth_classes
+from promptgen.flows.sampling import BLOCK, draw
+from promptgen.generators.base import HasTruth, conditioned_truth, truth_classes
 from promptgen.labels import probabilities
 from promptgen.perception.base import Classifier
 from promptgen.perception.reading import read_logits
 from promptgen.tracking import Tracker
 from steps.measuring.counting import reader_specs
 from steps.shared.common import Pass
+from steps.shared.recipes import PassRecipe
 
 
 def reading_params(run_pass: Pass) -> dict[str, Any]:
@@ -45,24 +49,90 @@ def reading_inputs(run_pass: Pass) -> dict[str, str]:
     return run_pass.generator_inputs() | identities(reader_specs(run_pass).values(), run_pass.project.models)
 
 
-class Reading:
-    """Labels and probabilities of all samples so far; the images themselves are not kept.
-
-    Args:
-        run_pass: the pass that the samples are of.
-        generator: what they are drawn from, which may know the truth.
+@dataclass(frozen=True)
+class Block:
+    """Samples of a pass that are drawn and read together.
 
     Attributes:
+        stream: name of the random stream.
+        start: number of the first one.
+        stop: number after the last one.
+    """
+
+    stream: str
+    start: int
+    stop: int
+
+
+@dataclass
+class Part:
+    """What was read of some samples; their images are not kept.
+
+    Attributes:
+        arrays: what was read, by name: `READER.ATTRIBUTE`, (N,), `probability.READER`, (N, K), and so on.
         attributes: labels of each attribute, by who reads them.
         n: samples read.
         images: images that the generator has made for that.
+    """
+
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    attributes: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    n: int = 0
+    images: int = 0
+
+
+def blocks(run_pass: Pass, stream: str) -> list[Block]:
+    """Return the blocks of as many samples as are measured of a pass, from the stream of that name."""
+    n = run_pass.params.evaluation.samples
+    return [Block(stream, start, min(start + BLOCK, n)) for start in range(0, n, BLOCK)]
+
+
+def read(recipe: PassRecipe[Any, Part], shards: list[Any], tracker: Tracker) -> Part:
+    """Return what the engine of a pass reads of shards, such as `blocks`, in their order.
+
+    Raises:
+        DataError: an image, a logit or a true class is no proper number.
+        EngineError: the engine's workers fail.
+        ModelFileError: a weight file is missing or damaged.
+    """
+    whole, n = Part(), recipe.run_pass.params.evaluation.samples
+    rows: defaultdict[str, list[NDArray[Any]]] = defaultdict(list)
+    for part in in_order(recipe.run_pass.project.engine.map(recipe, shards)):
+        for name, array in part.arrays.items():
+            rows[name].append(array)
+        whole.attributes |= part.attributes
+        whole.n += part.n
+        whole.images += part.images
+        tracker.progress(whole.n, n, "samples")
+    whole.arrays = {name: np.concatenate(arrays) for name, arrays in rows.items()}
+    return whole
+
+
+@dataclass(frozen=True)
+class ReadingRecipe(PassRecipe[Block, Part]):
+    """Makes a `Reading` of a pass."""
+
+    def inputs(self) -> Mapping[str, str]:
+        """Return the sha256 of the flows."""
+        return self.run_pass.generator_inputs()
+
+    def build(self) -> Reading:
+        """Return the generator and the readers."""
+        return Reading(self.run_pass)
+
+
+class Reading:
+    """Draws blocks of samples of a pass and reads them.
+
+    Args:
+        run_pass: the pass that the samples are of.
 
     Raises:
         ModelFileError: a weight file is missing or damaged.
     """
 
-    def __init__(self, run_pass: Pass, generator: Generator) -> None:
-        self.run_pass, self.generator = run_pass, generator
+    def __init__(self, run_pass: Pass) -> None:
+        self.run_pass, self.generator = run_pass, run_pass.generator(sampling=True)
         self.attribute = run_pass.params.debias.attribute
         project = run_pass.project
         self.readers: dict[str, Classifier] = {
@@ -76,12 +146,21 @@ class Reading:
         self.n = self.images = 0
         self._batches: defaultdict[str, list[Tensor]] = defaultdict(list)
 
-    def draw(self, stream: str, tracker: Tracker) -> None:
-        """Draw as many samples as are measured of a pass, from the stream of that name, and read them."""
-        n, batch = self.run_pass.params.evaluation.samples, self.run_pass.params.evaluation.batch
-        for sample in draw(self.generator, n, seed=self.run_pass.seed, stream=stream, batch=batch):
+    @torch.inference_mode()
+    def __call__(self, block: Block) -> Part:
+        """Draw and read a block."""
+        self.n, self.images, self._batches = block.start, 0, defaultdict(list)
+        for sample in draw(
+            self.generator,
+            block.stop,
+            seed=self.run_pass.seed,
+            stream=block.stream,
+            batch=self.run_pass.params.evaluation.batch,
+            start=block.start,
+        ):
             self.add(sample)
-            tracker.progress(self.n, n, "samples")
+        arrays = {name: torch.cat(batches).numpy() for name, batches in self._batches.items()}
+        return Part(arrays, self.attributes, self.n - block.start, self.images)
 
     def add(self, sample: Sample) -> None:
         """Read one batch.
@@ -116,10 +195,6 @@ class Reading:
         named = truth_classes(generator) or attributes
         both = [name for name in truth if name in attributes and name in named]
         return {name: list(named[name]) for name in both if set(named[name]) == set(attributes[name])}
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return everything that was read, by name: `READER.ATTRIBUTE`, (N,), and `probability.READER`, (N, K)."""
-        return {name: torch.cat(batches).numpy() for name, batches in self._batches.items()}
 
 
 def shown(image: Tensor, first: int) -> Tensor:

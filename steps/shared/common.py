@@ -16,6 +16,8 @@ import promptgen
 from promptgen.config.build import build_chain, identities
 from promptgen.config.params import Params, PassKind, load_params
 from promptgen.devices import find_device, placed
+from promptgen.engine.base import Engine
+from promptgen.engine.config import open_engine
 from promptgen.errors import DataError
 from promptgen.experiments.presets import FOLDER_NAME, find_preset
 from promptgen.files import fingerprint, folder_lock, sha256_of, storage_error
@@ -77,6 +79,11 @@ class Project:
         return placed(model, find_device(self.params.device))
 
     @property
+    def engine(self) -> Engine:
+        """What evaluates images, here or elsewhere."""
+        return open_engine(self.params.engine)
+
+    @property
     def models(self) -> Path:
         """Folder of the weight files."""
         return self.root / "models"
@@ -100,7 +107,9 @@ class Project:
     def fingerprint(self) -> str:
         """sha256 over all that the outcome of the loop depends on."""
         inputs = identities(self.params.specs, self.models) | {"code": _code_sha256()}
-        return fingerprint(self.params.model_dump(mode="json", exclude={"world", "device"}), inputs, FORMAT_VERSION)
+        return fingerprint(
+            self.params.model_dump(mode="json", exclude={"world", "device", "engine"}), inputs, FORMAT_VERSION
+        )
 
     def discard_passes_after(self, number: int) -> None:
         """Remove the passes that an earlier run with other parameters had after pass `number`.

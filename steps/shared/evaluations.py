@@ -12,8 +12,10 @@ from promptgen.config.build import identities
 from promptgen.config.params import Control
 from promptgen.config.spec import ModelBase, Spec
 from promptgen.energies.base import Sample
+from promptgen.engine.base import Recipe
 from promptgen.errors import DataError
 from promptgen.evaluations.config import FOLDER_NAME
+from promptgen.evaluations.evaluator import Request
 from promptgen.evaluations.store import Evaluations, EvaluationStore
 from promptgen.files import fingerprint, read_json, write_json
 from promptgen.flows.chained import base_of
@@ -30,7 +32,13 @@ logger = logging.getLogger("promptgen")
 
 
 def open_store(
-    run_pass: Pass, generator: Generator, outputs: Mapping[str, Callable[[Sample], Tensor]], *, step: str, batch: int
+    run_pass: Pass,
+    generator: Generator,
+    outputs: Mapping[str, Callable[[Sample], Tensor]],
+    *,
+    step: str,
+    batch: int,
+    recipe: Recipe[Request, dict[str, Tensor]],
 ) -> EvaluationStore:
     """Return the store of an experiment; generators with other weights or settings have folders of their own.
 
@@ -40,6 +48,7 @@ def open_store(
         outputs: as of `promptgen.evaluations.store.EvaluationStore`.
         step: name of the step that evaluates.
         batch: images at a time.
+        recipe: how workers make an equal evaluator.
 
     Raises:
         DataError: the folder holds evaluations of another generator.
@@ -57,6 +66,8 @@ def open_store(
         user=f"pass-{run_pass.number}/{step}",
         seed=run_pass.params.seed,
         batch=batch,
+        engine=project.engine,
+        recipe=recipe,
     )
 
 

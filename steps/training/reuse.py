@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from promptgen.config.build import build_classifier
@@ -9,6 +12,7 @@ from promptgen.energies.base import Energy, WeightedSum
 from promptgen.energies.moment import MomentEnergy
 from promptgen.evaluations.budget import budget_units
 from promptgen.evaluations.config import ReuseConfig
+from promptgen.evaluations.evaluator import Evaluator, Request
 from promptgen.evaluations.landing import Target
 from promptgen.evaluations.objective import (
     Objective,
@@ -32,7 +36,25 @@ from steps.shared.evaluations import (
     open_store,
 )
 from steps.shared.manifest import StepFolder
-from steps.training.plan import Plan, Trained
+from steps.shared.recipes import PassRecipe
+from steps.training.plan import Plan, Trained, plan_of
+
+
+@dataclass(frozen=True)
+class TrainingRecipe(PassRecipe[Request, dict[str, Tensor]]):
+    """Makes the evaluator that the flow of a pass is trained with."""
+
+    def inputs(self) -> Mapping[str, str]:
+        """Return the sha256 of the multipliers, if there are any."""
+        return plan_of(self.run_pass).inputs
+
+    def build(self) -> Evaluator:
+        """Return the generator and what reads its images."""
+        plan = plan_of(self.run_pass)
+        energy, _ = plan.build()
+        objective, outputs = _objective(self.run_pass, energy)
+        generator, features = Pass(self.run_pass.project, 0).generator(), {objective.name: objective.features}
+        return Evaluator(generator, outputs, features, self.run_pass.params.seed, plan.training.at_once)
 
 
 def train_on_evaluations(run_pass: Pass, plan: Plan, folder: StepFolder, tracker: Tracker) -> Trained:
@@ -41,7 +63,14 @@ def train_on_evaluations(run_pass: Pass, plan: Plan, folder: StepFolder, tracker
     params, generator = run_pass.params, run_pass.before.generator()
     energy, _ = plan.build()
     objective, outputs = _objective(run_pass, energy)
-    store = open_store(run_pass, generator, outputs, step="train_flow", batch=plan.training.micro_batch)
+    store = open_store(
+        run_pass,
+        generator,
+        outputs,
+        step="train_flow",
+        batch=plan.training.micro_batch,
+        recipe=TrainingRecipe(run_pass),
+    )
     like = generator.prior.scale
     trainer = Trainer(
         generator,

@@ -10,7 +10,8 @@ import torch
 
 from promptgen.errors import ConfigError, DataError, NonFiniteEnergyError, StorageError
 from promptgen.evaluations.config import SHARD_SIZE, shared_records
-from promptgen.evaluations.store import EvaluationStore, Slope, Spending
+from promptgen.evaluations.evaluator import Slope
+from promptgen.evaluations.store import EvaluationStore, Spending
 from tests.evaluations.small import Coordinates, Interrupted, normal
 from tests.faults import full_disk
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from promptgen.evaluations.config import FOLDER_NAME
-from promptgen.evaluations.store import EvaluationStore, Slope
+from promptgen.evaluations.evaluator import Slope
+from promptgen.evaluations.store import EvaluationStore
 from tests.commands import typed
 from tests.evaluations.small import Coordinates, normal
 

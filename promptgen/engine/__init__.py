@@ -1,0 +1,1 @@
+"""Where evaluations are computed: in this process, in several, or on a Ray cluster."""
