@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from promptgen.engine.config import RayConfig
@@ -171,7 +172,8 @@ def import_ray() -> Any:
     """Return the package; raise EngineError with the command that installs it if it is missing."""
     # Before the import: Ray reports nothing to anybody, starts no cluster that nobody has asked for, and does not end
     # this process when its head is away for a minute.
-    for name, value in SETTINGS.items():
+    settings = SETTINGS | ({"RAY_AUTH_MODE": "token"} if _has_token() else {})  # `ray start` uses the token, too
+    for name, value in settings.items():
         os.environ.setdefault(name, value)
     try:
         import ray
@@ -181,6 +183,12 @@ def import_ray() -> Any:
         ) from error
     logging.getLogger("ray").setLevel(logging.ERROR)  # what matters is logged here, in one line
     return ray
+
+
+def _has_token() -> bool:
+    """Return whether there is a token with which Ray clusters of this user are protected."""
+    named = any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    return named or (Path.home() / ".ray" / "auth_token").is_file()
 
 
 def _require_answer(address: str) -> None:
@@ -215,7 +223,9 @@ def _within(seconds: float, work: Callable[[], object], what: str) -> None:
     try:
         error = outcome.get(timeout=seconds)
     except queue.Empty:
-        raise EngineError(f"{what} took longer than {seconds:.0f} s: is there a Ray head of this version?") from None
+        raise EngineError(
+            f"{what} took longer than {seconds:.0f} s: is there a head of this version of Ray, with this user's token?"
+        ) from None
     if error:
         raise EngineError(f"{what} failed: {_line(error)}") from error
 

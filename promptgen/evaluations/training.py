@@ -27,11 +27,12 @@ from promptgen.conditions import Condition
 from promptgen.devices import torch_threads
 from promptgen.evaluations.config import ROUNDS, Allotment
 from promptgen.evaluations.descent import Descent
+from promptgen.evaluations.evaluator import Slope
 from promptgen.evaluations.landing import Landing, Residuals, Target
 from promptgen.evaluations.objective import Objective
 from promptgen.evaluations.polish import Polish
 from promptgen.evaluations.proposal import Draw, Proposal
-from promptgen.evaluations.store import Evaluations, EvaluationStore, Slope
+from promptgen.evaluations.store import Evaluations, EvaluationStore
 from promptgen.evaluations.surrogate import Surrogate, fit_surrogate
 from promptgen.figures import TRUSTED_FRACTION
 from promptgen.flows.chained import ChainedGenerator, base_of

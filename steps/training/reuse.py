@@ -52,7 +52,7 @@ class TrainingRecipe(PassRecipe[Request, dict[str, Tensor]]):
         """Return the generator and what reads its images."""
         plan = plan_of(self.run_pass)
         energy, _ = plan.build()
-        objective, outputs = _objective(self.run_pass, energy)
+        objective, outputs = training_objective(self.run_pass, energy)
         generator, features = Pass(self.run_pass.project, 0).generator(), {objective.name: objective.features}
         return Evaluator(generator, outputs, features, self.run_pass.params.seed, plan.training.at_once)
 
@@ -62,7 +62,7 @@ def train_on_evaluations(run_pass: Pass, plan: Plan, folder: StepFolder, tracker
     assert isinstance(plan.training, ReuseConfig)
     params, generator = run_pass.params, run_pass.before.generator()
     energy, _ = plan.build()
-    objective, outputs = _objective(run_pass, energy)
+    objective, outputs = training_objective(run_pass, energy)
     store = open_store(
         run_pass,
         generator,
@@ -107,7 +107,7 @@ def train_on_evaluations(run_pass: Pass, plan: Plan, folder: StepFolder, tracker
     return training.flow, training.history, result
 
 
-def _objective(run_pass: Pass, energy: Energy) -> tuple[Objective, dict[str, Reader]]:
+def training_objective(run_pass: Pass, energy: Energy) -> tuple[Objective, dict[str, Reader]]:
     """Return what a flow is trained for, and what is read of each image for it and for later passes."""
     params, debias, name = run_pass.params, run_pass.params.debias, classifier_output(run_pass)
     if isinstance(energy, MomentEnergy):

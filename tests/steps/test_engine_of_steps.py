@@ -10,22 +10,32 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from promptgen.engine.config import open_engine
 from promptgen.errors import NonFiniteEnergyError
+from promptgen.seeding import stream
 from promptgen.tracking import NullTracker
-from steps import confirm, sample
+from steps import confirm, fit_moments, sample, train_flow
 from steps.shared.common import Pass
+from steps.shared.evaluations import open_store
 from steps.shared.manifest import MANIFEST_NAME
+from steps.training.plan import plan_of
+from steps.training.reuse import TrainingRecipe, training_objective
 from tests import tiny
-from tests.steps.projects import project_in, run_pass
+from tests.steps.projects import project_in
 
 ROOT = Path(__file__).parents[2]
+N = 600
+"""Samples: two whole shards and a part."""
 
 
-def content(workers=0, **changes):
-    """Return params.yaml of a loop on kept evaluations, with a condition, so that every kind of shard is made."""
-    params = tiny.reuse_params(tiny.conditional_params()) | changes
+def content(workers=0):
+    """Return params.yaml with a condition, so that every kind of shard is made, and a short training of the control."""
+    params = tiny.conditional_params()
+    params["control"]["training"] |= {"steps": 20}
+    debias = tiny.reuse_params()["debias"]
+    params |= {"debias": debias | {"samples": N}, "evaluation": params["evaluation"] | {"samples": N}}
     return params | ({"engine": {"type": "process", "workers": workers}} if workers else {})
 
 
@@ -38,55 +48,69 @@ def files(project):
     }
 
 
-def passes(project):
-    results = [run_pass(project, number) for number in range(3)]
-    return [*results, confirm.run(Pass(project, 2), NullTracker())]
+def evaluate(project):
+    """Make the evaluations with gradients that a training of pass 2 would make, and return them."""
+    run_pass = Pass(project, 2)
+    plan = plan_of(run_pass)
+    objective, outputs = training_objective(run_pass, plan.build()[0])
+    generator, recipe = run_pass.before.generator(), TrainingRecipe(run_pass)
+    store = open_store(run_pass, generator, outputs, step="train_flow", batch=64, recipe=recipe)
+    rng = stream(1, "test")
+    return store.evaluate(torch.randn(N, 4, generator=rng), slope=objective.slope(N, rng))
+
+
+def run_steps(project):
+    """Run every step that evaluates, once, and return evaluations with gradients."""
+    for module, number in ((sample, 0), (train_flow, 1), (sample, 1), (fit_moments, 2), (confirm, 1)):
+        module.run(Pass(project, number), NullTracker())
+    return evaluate(project)
 
 
 @pytest.fixture(scope="module")
 def inline(tmp_path_factory):
     project = project_in(tmp_path_factory.mktemp("inline"), content())
-    passes(project)
-    return project
+    return project, run_steps(project)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_any_number_of_workers_writes_the_same_bytes(tmp_path, inline, workers):
     project = project_in(tmp_path, content(workers))
-    passes(project)
+    evaluations = run_steps(project)
     open_engine(project.params.engine).close()
-    expected = files(inline)
+    expected = files(inline[0])
     assert files(project).keys() == expected.keys()
     assert [name for name, read in files(project).items() if read != expected[name]] == []
+    assert evaluations.gradient.abs().min() > 0
+    assert torch.equal(evaluations.gradient, inline[1].gradient)
 
 
-def test_the_engine_is_no_part_of_what_a_step_depends_on(tmp_path, inline):
+def test_the_engine_is_no_part_of_what_a_step_depends_on(inline):
     """What one engine has made, another one does not make again."""
-    project = project_in(inline.root, content(workers=3))
-    assert project.fingerprint == inline.fingerprint
+    project = project_in(inline[0].root, content(workers=3))
+    assert project.fingerprint == inline[0].fingerprint
     before = sorted(path.stat().st_mtime_ns for path in project.artifacts.rglob("*.npz"))
     sample.run(Pass(project, 0), NullTracker())
     assert sorted(path.stat().st_mtime_ns for path in project.artifacts.rglob("*.npz")) == before
 
 
 def test_an_error_of_an_energy_is_the_one_of_one_process(tmp_path):
-    params = content(workers=2)
+    params = tiny.reuse_params() | {"engine": {"type": "process", "workers": 2}}
     params["control"]["energies"]["wish"]["function"] = "tests.tiny:broken_wish"
     project = project_in(tmp_path, params)
     with pytest.raises(NonFiniteEnergyError, match="wish"):
-        run_pass(project, 1)
+        train_flow.run(Pass(project, 1), NullTracker())
     open_engine(project.params.engine).close()
 
 
 @pytest.mark.slow
 @pytest.mark.faults
 def test_a_killed_driver_leaves_its_finished_shards_and_no_process(tmp_path):
-    """The second run makes the rest alone, and the same files."""
-    params = content(workers=2)
-    params["control"]["training"]["budget"]["images"] = 4096
+    """The second run makes the rest alone."""
+    params = tiny.reuse_params() | {"control": None, "engine": {"type": "process", "workers": 2}}
+    params["debias"]["samples"] = 60_000
     path = tiny.write_params(tmp_path, params)
-    command = [sys.executable, "-m", "promptgen", "step", "train_flow", "--pass", "1", "--params", str(path)]
+    command = [sys.executable, "-m", "promptgen", "step", "fit_moments", "--pass", "1", "--params", str(path)]
     driver = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
     store = tmp_path / "artifacts" / "tiny" / "evaluations"
     deadline = time.monotonic() + 200
@@ -100,6 +124,7 @@ def test_a_killed_driver_leaves_its_finished_shards_and_no_process(tmp_path):
     written = {shard: shard.stat().st_mtime_ns for shard in shards}
     assert subprocess.run(command, cwd=ROOT).returncode == 0
     assert {shard: shard.stat().st_mtime_ns for shard in shards} == written
+    assert len(list(store.glob("*/*.safetensors"))) == -(-60_000 // 256) > len(shards)
 
 
 def _wait_for_the_end_of(session):
