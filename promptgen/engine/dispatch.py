@@ -128,6 +128,7 @@ class Dispatcher:
     deadline: float = 3600.0
     seats: list[_Seat] = field(default_factory=list)
     _crew: Any = None
+    _opening: Opening | None = None
 
     def map(
         self, recipe: Recipe[S, R] | None, shards: Sequence[S], here: Callable[[S], R] | None = None
@@ -140,6 +141,9 @@ class Dispatcher:
         import torch
 
         opening = Opening(recipe, whole_identity(recipe), self.threads or torch.get_num_threads())
+        if self._opening is not None and opening == self._opening:
+            opening = self._opening  # so that seats compare it by identity
+        self._opening = opening
         self._crew = self._crew or self.crew()
         self.seats = self.seats or [_Seat(f"worker {number + 1}") for number in range(self.size)]
         for seat in self.seats:
@@ -180,8 +184,8 @@ class _Work:
     def hand_out(self) -> None:
         """Give every free worker something to do, and start workers as long as there are shards for them."""
         wanted = sum(isinstance(seat.task, int) for seat in self.seats) + len(self.queue)
-        usable = [seat for seat in self.seats if seat.refused != self.opening]
-        for seat in sorted(usable, key=lambda seat: seat.opened != self.opening)[:wanted]:
+        usable = [seat for seat in self.seats if seat.refused is not self.opening]
+        for seat in sorted(usable, key=lambda seat: seat.opened is not self.opening)[:wanted]:
             if seat.task is None:
                 self._employ(seat)
 
@@ -189,7 +193,7 @@ class _Work:
         try:
             if seat.worker is None:
                 seat.worker = self.crew.hire()
-            if seat.opened != self.opening:
+            if seat.opened is not self.opening:
                 seat.opened = None
                 seat.send(self.opening, "open", pickle.dumps(self.opening), READY_SECONDS)
             elif self.queue:
@@ -234,9 +238,9 @@ class _Work:
             seat.opened, seat.losses = opening, 0
             return
         seat.refused = opening
-        if all(other.refused == self.opening for other in self.seats):
+        if all(other.refused is self.opening for other in self.seats):
             raise value
-        if opening == self.opening:
+        if opening is self.opening:
             logger.warning("%s is refused, the others go on: %s", seat.name, value)
 
     def _note_failure(self, seat: _Seat, number: int, error: Exception) -> None:
