@@ -69,6 +69,6 @@ $(VENV)/run.stamp: requirements.txt pyproject.toml | $(VENV)/bin/python
 	$(INSTALL) --no-deps --editable .
 	@touch $@
 
-$(VENV)/dev.stamp: requirements-dev.txt requirements-ray.txt $(VENV)/run.stamp
+$(VENV)/dev.stamp: requirements-dev.txt requirements-diffusers.txt requirements-ray.txt $(VENV)/run.stamp
 	$(INSTALL) -r requirements-dev.txt
 	@touch $@

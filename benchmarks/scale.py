@@ -22,13 +22,6 @@ GOAL_RATIO, GOAL_OVERHEAD = 1.8, 0.05
 class World(Recipe[Any, Any]):
     """Makes the evaluator of the embedded world: its generator, its classifier, and CLIP for a text with a gradient."""
 
-    def prepare(self) -> None:
-        """Copy the world's weights into models/."""
-        from promptgen.model_files.store import fetch
-
-        for name in ("world-generator", "world-classifier", "world-clip"):
-            fetch(name, MODELS)
-
     def build(self) -> Callable[[Any], Any]:
         """Return the evaluator."""
         from promptgen.config.build import build_classifier, build_energies
@@ -64,7 +57,10 @@ def main(words: Sequence[str]) -> None:
     )
     arguments = parser.parse_args(words)
     from promptgen.engine.config import ProcessConfig, RayConfig, open_engine
+    from promptgen.model_files.store import fetch
 
+    for name in ("world-generator", "world-classifier", "world-clip"):
+        fetch(name, MODELS)
     seconds = {}
     for workers in (1, 2):
         config: ProcessConfig | RayConfig = ProcessConfig(type="process", workers=workers, threads=1)
