@@ -1,0 +1,80 @@
+"""A few-step pipeline as params.yaml names it: built, planned and identified by its files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+
+from promptgen.config.build import identities
+from promptgen.config.generators import generator_spec
+from promptgen.errors import ConfigError, ModelFileError
+
+pytest.importorskip("diffusers")
+
+from tests.generators import tiny_pipelines as tiny
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers and transformers warn of their own deprecations
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A project's folder with a pipeline in it, and the pipeline."""
+    root = tmp_path_factory.mktemp("project")
+    pipeline = tiny.build("sd-turbo", text=True)
+    pipeline.save_pretrained(root / "turbo")
+    save_file(tiny.embeddings("sd-turbo"), root / "prompt.safetensors")
+    return root, pipeline
+
+
+def spec(**keys):
+    return generator_spec({"type": "diffusers", "model": "./turbo", "prompt": "a cat", **keys})
+
+
+def test_its_size_is_known_before_it_is_built(project):
+    models = project[0] / "models"
+    shape = spec(height=16, width=24).own_shape(models)
+    assert (shape.image_size, shape.width, shape.dim) == (16, 24, 4 * 8 * 12)
+    generator = spec(height=16, width=24).build(models)
+    assert (generator.image_shape, generator.prior.dim) == ((3, 16, 24), shape.dim)
+
+
+def test_its_files_identify_it(project):
+    models = project[0] / "models"
+    sums = identities([spec()], models)
+    assert {"./turbo/model_index.json", "./turbo/unet/diffusion_pytorch_model.safetensors"} <= sums.keys()
+    config = project[0] / "turbo/scheduler/scheduler_config.json"
+    before = config.read_text()
+    config.write_text(json.dumps(json.loads(before) | {"beta_end": 0.011}))
+    try:
+        changed = {name for name, value in identities([spec()], models).items() if value != sums[name]}
+    finally:
+        config.write_text(before)
+    assert changed == {"./turbo/scheduler/scheduler_config.json"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"model": "stabilityai/sd-turbo"}, "a hub id needs a revision"),
+        ({"model": "./turbo", "revision": "0" * 40}, "a revision goes with a hub id"),
+        ({"model": "stabilityai/sd-turbo", "revision": "main"}, "revision"),
+        ({"prompt": None}, "either a prompt or a file of embeddings"),
+        ({"height": 17}, "multiple of 2"),
+        ({"model": "./nowhere"}, "is no folder"),
+        ({"prompt": None, "embeddings": "missing.safetensors"}, "cannot be read as safetensors"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(project, keys, words):
+    with pytest.raises((ConfigError, ModelFileError), match=words) as error:
+        spec(**keys).build(project[0] / "models")
+    assert "\n" not in str(error.value)
+
+
+def test_the_page_names_every_family():
+    page = (Path(__file__).parents[2] / "docs" / "diffusers.md").read_text()
+    from promptgen.generators.pipeline_folder import FAMILIES
+
+    assert [name for name in FAMILIES if f"`{name}`" not in page] == []
