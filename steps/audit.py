@@ -19,7 +19,7 @@ from promptgen.audit.confusion import Confusion, card_confusions, read_confusion
 from promptgen.audit.csv_file import read_csv
 from promptgen.audit.figures import audit
 from promptgen.audit.images import ImageBatch, Unread, find_files, read_batches
-from promptgen.audit.label_file import LabelFile, alike_spelled, label_file, not_counted
+from promptgen.audit.label_file import LabelFile, alike_columns, alike_spelled, label_file, not_counted
 from promptgen.audit.labelling import Labeller, Labels, label
 from promptgen.audit.page import render
 from promptgen.audit.request import Request, Targets, named_in_targets, parse_targets, reader_spec
@@ -90,6 +90,7 @@ def _audit_files(request: Request) -> AuditRun:
     """Audit files of labels; the classes are the labels that occur in a file or in a target."""
     files = _label_files(request)
     apart = [request.groups] if isinstance(request.groups, str) else []
+    files = alike_columns(files, [*request.attributes, *apart])
     columns = list(files[0].labels.attributes)
     reasons = {} if request.attributes else not_counted(files, [*apart, *named_in_targets(request.targets, columns)[0]])
     attributes = list(request.attributes or [name for name in columns if name not in apart and name not in reasons])
@@ -127,6 +128,7 @@ def _columns(files: Sequence[LabelFile], attributes: Sequence[str]) -> list[str]
 
     Raises:
         ConfigError: a file lacks one.
+        DataError: a file has no label of one.
     """
     columns = list[str]()
     for file in files:
@@ -136,6 +138,8 @@ def _columns(files: Sequence[LabelFile], attributes: Sequence[str]) -> list[str]
                 classes(own, attribute)
             except ConfigError as error:
                 raise ConfigError(f"{file.path}: {error}") from error
+            if not file.labels.counts(attribute).any():
+                raise DataError(f"{file.path}: no row has a label of {attribute}; fill it in, or name another column")
             columns += factors(own, attribute)
     return list(dict.fromkeys(columns))
 

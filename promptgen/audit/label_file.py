@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,13 @@ MOST_CLASSES = 50
 UNNAMED = re.compile(r"Unnamed: [\d.]+")
 """What pandas calls a column without a name."""
 
-NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+NUMBER = re.compile(r"[-+]?(?:(\d+)[.,]?(\d*)|[.,](\d+)|inf)(e[-+]?\d+)?\s*%?", re.IGNORECASE)
+"""A number, with a point or a comma, or a percentage."""
+
+LIST = re.compile(r"\[.*\]|\{.*\}|\w+\(\[.*\]\)", re.DOTALL)
+"""A list, or what programs write for one: ``{'a': 0.1}``, ``tensor([0.1, 0.2])``."""
+
+BETWEEN_NUMBERS = re.compile(r"[\s,;()]+")
 
 
 @dataclass(frozen=True)
@@ -118,22 +125,51 @@ def not_counted(files: Sequence[LabelFile], apart: Collection[str] = ()) -> dict
     return reasons
 
 
+def alike_columns(files: Sequence[LabelFile], attributes: Collection[str]) -> list[LabelFile]:
+    """Return the files with those attributes that are a column of one of them and a product in another as columns."""
+    own = {name for file in files for name in file.labels.attributes}
+
+    def lacks(file: LabelFile, name: str) -> bool:
+        return name in own and name not in file.labels.attributes and file.labels.knows(name)
+
+    return [
+        replace(file, labels=reduce(Labels.joined, [name for name in attributes if lacks(file, name)], file.labels))
+        for file in files
+    ]
+
+
 def _reason(files: Sequence[LabelFile], name: str) -> str | None:
     lacking = [file for file in files if name not in file.labels.attributes]
     if lacking:
         return f"no column of {lacking[0].path}"
     labels = {label for file in files for label in file.labels.attributes[name]}
+    if empty := [file for file in files if not file.labels.attributes[name]]:
+        return f"no labels in {empty[0].path}" if labels else "no labels"
     if len(labels) < 2:
-        return f"always {next(iter(labels))}" if labels else "no labels"
-    if all(label.startswith("[") and label.endswith("]") for label in labels):
+        return f"always {next(iter(labels))}"
+    if all(map(LIST.fullmatch, labels)):
         return "lists"
-    if all(map(NUMBER.fullmatch, labels)) and any(not float(label).is_integer() for label in labels):
-        return "measured numbers"
+    numbers = [_numbers(label) for label in labels]
+    if all(numbers) and not all(_is_whole(number) for each in numbers for number in each):  # (25, 32) may be an age
+        return "measured numbers" if all(len(each) == 1 for each in numbers) else "lists"
     if name not in files[0].labels.repeated():
         return DIFFERENT
     if UNNAMED.fullmatch(name):
         return "an index"
     return f"{len(labels)} labels" if len(labels) > MOST_CLASSES else None
+
+
+def _numbers(label: str) -> list[re.Match[str]]:
+    """Return the number that a label is, or its several numbers, such as scores of all classes; empty without any."""
+    found = [NUMBER.fullmatch(part) for part in BETWEEN_NUMBERS.split(label) if part]
+    whole = NUMBER.fullmatch(label)  # of which a comma may be a part
+    return [whole] if whole else [number for number in found if number] if all(found) else []
+
+
+def _is_whole(number: re.Match[str]) -> bool:
+    """Return whether a number is a whole one, such as 1, -1, 1.0 or 50%."""
+    whole, decimals, alone, exponent = number.groups()
+    return bool(whole) and not (decimals or "").strip("0") and not alone and not exponent
 
 
 DIFFERENT = "a different one in each row"

@@ -102,6 +102,26 @@ class Labels:
         }
         return self._moved(attributes, names)
 
+    def joined(self, attribute: str) -> Labels:
+        """Return the labels with a product of attributes as an attribute of its own, of the classes that occur.
+
+        Raises:
+            ConfigError: there are no labels for a factor.
+        """
+        labels, names = classes(self.attributes, attribute), factors(self.attributes, attribute)
+        table = np.stack([self.indices[name] for name in names])
+        labelled = (table != NO_LABEL).all(axis=0)
+        joint = joint_labels(list(table[:, labelled]), [len(self.attributes[name]) for name in names])
+        occurring, positions = np.unique(joint, return_inverse=True)
+        indices = np.full(self.n, NO_LABEL, dtype=np.int64)
+        indices[labelled] = positions
+        found = tuple(labels[index] for index in occurring)
+        return replace(
+            self,
+            attributes={**self.attributes, attribute: found},
+            indices={**self.indices, attribute: indices},
+        )
+
     def _moved(self, attributes: Mapping[str, tuple[str, ...]], names: Mapping[str, Mapping[str, str]]) -> Labels:
         """Return the same labels, under their new `names` if they have any, as classes of `attributes`."""
         moved = {}

@@ -275,7 +275,7 @@ def _call(function: Callable[..., Any], card: str, /, *files: Path, **arguments:
     """Return what a factory makes of the files and arguments of a card, if these are what it takes.
 
     Raises:
-        ConfigError: there are too many or too few of them, or one has another name or type.
+        ConfigError: there are too many or too few of them, one has another name or type, or a size is out of range.
     """
     problem = f"the files or arguments on the card of {card} do not fit its type"
     try:
@@ -289,7 +289,11 @@ def _call(function: Callable[..., Any], card: str, /, *files: Path, **arguments:
             except ValidationError as error:
                 fault = error.errors(include_url=False)[0]
                 raise ConfigError(f"{problem}: {name}: {fault['msg']}, got {str(fault['input'])[:80]!r}") from error
-    return function(*files, **arguments)
+    try:
+        return function(*files, **arguments)
+    except (RuntimeError, MemoryError) as error:  # of torch, about a size that no network has
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"{problem}, or memory does not suffice: {reason}") from error
 
 
 def _frozen(model: Any) -> Any:

@@ -158,6 +158,8 @@ def _built(node: Node, weights: Mapping[str, Tensor]) -> Layer:
     names = [node.name] if node.op == "Const" else node.sources[OPERATIONS[node.op].values :]
     if missing := [name for name in names if name not in weights]:
         raise ValueError(f"{node.name} reads {missing[0]}, which is no weight")
+    if node.op != "Mean" and (whole := [name for name in names if not weights[name].is_floating_point()]):
+        raise ValueError(f"the weight {whole[0]} of {node.op} has whole numbers, whose fractions were lost")
     if node.op == "Const":
         return Constant(weights[node.name])
     return OPERATIONS[node.op].build(node, [weights[name] for name in names])

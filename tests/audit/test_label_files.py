@@ -255,6 +255,56 @@ def test_columns_that_are_no_labels_are_left_out_by_name_unless_asked_for(write)
     assert asked.not_counted == {}
 
 
+@pytest.mark.parametrize(
+    ("cells", "reason"),
+    [
+        (["0.5", "1", "0"], "measured numbers"),
+        (['"0,5"', "1", '"0,25"'], "measured numbers"),
+        (["12.5%", "50 %", "3%"], "measured numbers"),
+        (["1e-3", "inf", "-inf"], "measured numbers"),
+        (["0.5 0.5", "0.1 0.9", "1 0"], "lists"),
+        (['"(0.5, 0.5)"', '"(0, 1)"', '"0.2; 0.8"'], "lists"),
+        (["tensor([0.5])", "tensor([1])", "array([2])"], "lists"),
+        (["{'a': 1}", "{}", "{'a': 2}"], "lists"),
+        (['"(0, 2)"', '"(25, 32)"', '"(4, 6)"'], None),
+        (["0.0", "1.0", "2"], None),
+        (["1", "-1", "+3"], None),
+        (["50%", "25%", "100 %"], None),
+        (["0-2", "20-29", "70+"], None),
+        (["Asian (East)", "(unknown)", "male(1)"], None),
+    ],
+)
+def test_scores_are_no_classes_however_they_are_written(write, cells, reason):
+    lines = ["gender,score", *(f"{label},{cell}" for cell in cells for label in ("Male", "Female"))]
+    found = audited(write(lines))
+    assert found.not_counted == ({} if reason is None else {"score": reason})
+    assert len(found.audits) == (2 if reason is None else 1)
+
+
+def test_a_column_that_one_side_never_fills_is_left_out_or_refused_by_name(write):
+    here = write(["gender,age", *["Male,old", "Female,young"] * 2])
+    there = write(["gender,age", *["Male,", "Female,nan"] * 2], "b.csv")
+    found = audited(here, compare=there)
+    assert found.not_counted == {"age": f"no labels in {there}"}
+    assert [each.attribute for each in found.audits] == ["gender"]
+    for attribute in ("age", "gender x age"):
+        with pytest.raises(DataError, match=rf"b\.csv: no row has a label of {attribute}"):
+            audited(here, compare=there, attributes=[attribute])
+
+
+def test_a_product_of_one_side_is_compared_with_a_column_of_the_other(write):
+    column = write(["race x gender,note", *["A x Male,"] * 3, "B x Female,"])
+    factors = write(["race,gender", *["A,Male", "B,Female"] * 2, "B,Male", "A,", ",Male"], "b.csv")
+    for here, there in ((column, factors), (factors, column)):
+        found = audited(here, compare=there, attributes=["race x gender"])
+        (audit,) = found.audits
+        assert audit.labels == ("A x Male", "B x Female", "B x Male")
+        by_file = {here: audit.bias.shares, there: audit.comparison.shares}
+        assert [share.value for share in by_file[column]] == [0.75, 0.25, 0]
+        assert [share.value for share in by_file[factors]] == [0.4, 0.4, 0.2]
+        assert found.one_sided == {"race x gender": {str(factors): ["B x Male"]}}
+
+
 def test_labels_of_one_side_are_named(write):
     here = write(["gender,age,job", *["Male,old,a", "Female,young,b"] * 4])
     there = write(["gender,job", *["Male,a", "unsure,b", "Male,b"]], "b.csv")

@@ -43,6 +43,8 @@ def test_what_holds_no_cards_is_refused(tmp_path, text):
         ({"arguments": {"attribute": "smile", "labels": [1, 2]}}, "labels: .*got '1'"),
         ({"arguments": {"attribute": "smile", "architecture": "vgg"}}, "architecture: Input should be 'resnet"),
         ({"arguments": {"attribute": "smile", "hidden": [1]}}, "hidden: .*got "),
+        ({"arguments": {"attribute": "smile", "hidden": -1}}, "do not fit its type, or memory does not suffice: "),
+        ({"arguments": {"attribute": "smile", "hidden": 10**15}}, "do not fit its type, or memory does not suffice: "),
         ({"arguments": {"card": 1, "name": 2, "function": 3}}, "missing a required argument|unexpected keyword"),
         ({"type": "biggan", "kind": "generator", "arguments": {"size": [128]}}, "size: .*got "),
         ({"type": "stylegan2", "kind": "generator", "arguments": {"size": "big"}}, "size: .*got 'big'"),

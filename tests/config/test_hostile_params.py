@@ -111,7 +111,10 @@ def test_a_schedule_that_never_comes_is_refused(tmp_path, cron):
         load_params(tiny.write_params(tmp_path, content))
 
 
-@pytest.mark.parametrize("zone", ["", "Mars/Base", "../../etc/passwd", "/etc/localtime", "Europe", "zone.tab", "é"])
+@pytest.mark.parametrize(
+    "zone",
+    ["", "Mars/Base", "../../etc/passwd", "/etc/localtime", "Europe", "zone.tab", "é", "posix/UTC", "right/UTC", "\0"],
+)
 def test_a_time_zone_that_does_not_exist_is_refused(tmp_path, zone):
     content = {**tiny.params(), "schedule": {"cron": "0 3 * * *", "timezone": zone}}
     with pytest.raises(ConfigError, match=r"schedule.timezone: should be a time zone, such as "):
