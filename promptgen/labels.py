@@ -8,6 +8,7 @@ that of a table's column, is no product. Labels of people are *perceived* labels
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from difflib import get_close_matches
 from functools import reduce
@@ -160,8 +161,25 @@ def simplices(logits: Mapping[str, Tensor], chosen: Sequence[str], kind: Feature
     return torch.cat([_outer(logits, attribute, parts) for attribute in chosen], dim=1)
 
 
+def spelled_as(labels: Sequence[str], target: Mapping[str, float]) -> dict[str, float]:
+    """Return a target whose classes are written as in `labels`, in its own order.
+
+    Names may differ in case if only one class and one share fit; others stay as they are.
+
+    Example:
+        >>> spelled_as(("short", "long"), {"Long": 0.7, "short": 0.2, "bald": 0.1})
+        {'long': 0.7, 'short': 0.2, 'bald': 0.1}
+    """
+    known, wanted = (Counter(map(str.casefold, names)) for names in (labels, target))
+    written = {label.casefold(): label for label in labels}
+    unique = {folded for folded in written if known[folded] == wanted[folded] == 1}
+    return {written[label.casefold()] if label.casefold() in unique else label: goal for label, goal in target.items()}
+
+
 def target_shares(labels: Sequence[str], target: Mapping[str, float] | None = None) -> NDArray[np.float64]:
     """Return the target share of each class, (K,), in the order of `labels`; uniform if `target` is None.
+
+    Classes are found as by `spelled_as`.
 
     Raises:
         ConfigError: `target` has an unknown class, lacks a class, has a negative share or does not sum to one.
@@ -174,6 +192,7 @@ def target_shares(labels: Sequence[str], target: Mapping[str, float] | None = No
 
     if target is None:
         return np.full(len(labels), 1 / len(labels))
+    target = spelled_as(labels, target)
     for label in target:
         _require(label, labels, "class")
     if missing := [label for label in labels if label not in target]:

@@ -75,8 +75,10 @@ def _read_text(path: Path) -> str:
     return content.decode()
 
 
-def validate(model: type[M], data: Any) -> M:
+def validate(model: type[M], data: Any, folder: Path | None = None) -> M:
     """Return plain `data` as a `model`, without converting types.
+
+    Validators get `folder`, that of the file that `data` was read from, as their context.
 
     Raises:
         ConfigError: a key is unknown or missing, or its value has a wrong type or is out of range. The message, one
@@ -93,7 +95,7 @@ def validate(model: type[M], data: Any) -> M:
     """
     try:
         # Through JSON, because strict validation of Python objects would reject a list for a tuple.
-        return model.model_validate_json(json.dumps(data, default=str), strict=True)
+        return model.model_validate_json(json.dumps(data, default=str), strict=True, context=folder)
     except ValidationError as error:
         # A misspelt key also leaves the right one missing: report the misspelling first.
         details = sorted(error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden")

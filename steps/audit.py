@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from promptgen.audit.confusion import Confusion, card_confusions, read_confusion
-from promptgen.audit.csv_file import read_csv
 from promptgen.audit.figures import audit
 from promptgen.audit.images import ImageBatch, Unread, find_files, read_batches
 from promptgen.audit.label_file import LabelFile, alike_columns, alike_spelled, label_file, not_counted
@@ -27,6 +26,7 @@ from promptgen.audit.spelling import alike
 from promptgen.audit.tables import text
 from promptgen.audit.words import AuditRun, ImageSet
 from promptgen.config.build import build_classifier
+from promptgen.csv_file import read_csv
 from promptgen.errors import ConfigError, DataError
 from promptgen.files import atomic_write, write_json
 from promptgen.labels import classes, factors, target_shares

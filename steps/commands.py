@@ -195,7 +195,7 @@ def audit(words: Sequence[str]) -> None:
         action="append",
         default=[],
         metavar="SHARES",
-        help='"Male=0.4, Female=0.6", "gender: ..." (default: uniform)',
+        help='"Male=0.4, Female=0.6", "{40::Male|60::Female}", "gender: ..." (default: uniform)',
     )
     parser.add_argument(
         "--confusion",

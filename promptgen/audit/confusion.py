@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from promptgen.audit.csv_file import read_csv
 from promptgen.audit.labelling import Indices
 from promptgen.config.models import CardModel, JointModel, ReaderSpec
+from promptgen.csv_file import read_csv
 from promptgen.errors import DataError
 from promptgen.model_files.cards import find_card
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from promptgen.audit.csv_file import CsvFile, read_csv
 from promptgen.audit.labelling import NO_LABEL, Indices, Labels
 from promptgen.audit.spelling import is_missing, one_spelling, spelling
+from promptgen.csv_file import CsvFile, read_csv
 from promptgen.errors import DataError
 
 MOST_CLASSES = 50

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from promptgen.audit.figures import SAMPLING, Sampling
 from promptgen.config.models import ReaderSpec
+from promptgen.config.targets import is_choices, shares_of_choices
 from promptgen.errors import ConfigError
 from promptgen.strict import Section, read_yaml, validate
 
@@ -79,8 +80,8 @@ def parse_targets(texts: Sequence[str], attributes: Sequence[str]) -> Targets:
     """Return target shares by attribute; attributes that are not listed have a uniform target.
 
     Args:
-        texts: ``"uniform"`` or shares such as ``"Male=0.4, Female=0.6"``, prefixed by ``"gender: "`` if there are
-            several attributes.
+        texts: ``"uniform"``, shares such as ``"Male=0.4, Female=0.6"`` or a choice such as ``"{40::Male|60::Female}"``,
+            prefixed by ``"gender: "`` if there are several attributes.
         attributes: the audited attributes.
 
     Raises:
@@ -94,7 +95,7 @@ def parse_targets(texts: Sequence[str], attributes: Sequence[str]) -> Targets:
             raise ConfigError(f"{name} has two targets; give one")
         seen.add(name)
         if shares != "uniform":
-            targets[name] = _shares(shares)
+            targets[name] = shares_of_choices(shares) if is_choices(shares) else _shares(shares)
     return targets
 
 
@@ -109,7 +110,8 @@ def named_in_targets(texts: Sequence[str], columns: Sequence[str]) -> tuple[list
     for text in texts:
         name = _prefix(text, columns)
         names += [] if name is None else [name]
-        labels |= {match[1].strip() for match in SHARE.finditer(text if name is None else _rest(text, name))}
+        shares = text if name is None else _rest(text, name)
+        labels |= set(shares_of_choices(shares) if is_choices(shares) else [m[1] for m in SHARE.finditer(shares)])
     return names, labels
 
 
@@ -123,7 +125,7 @@ def _addressed(text: str, attributes: Sequence[str]) -> tuple[str, str]:
     if name is not None:
         return name, _rest(text, name)
     head, colon, _ = text.partition(":")
-    if colon and "=" not in head:
+    if colon and "=" not in head and not is_choices(text):
         raise ConfigError(f'the target "{text}" is for {head.strip()}, but the attributes are {", ".join(attributes)}')
     if text.strip() != "uniform" and len(attributes) > 1:
         raise ConfigError(f'the target "{text}" names no attribute; write "{attributes[0]}: {text}"')

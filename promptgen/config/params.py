@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from promptgen.conditions import Condition, Range
 from promptgen.config.energies import EnergySpec, PoseSpec
 from promptgen.config.generators import GeneratorSpec
 from promptgen.config.models import ModelSpec, ReaderSpec
 from promptgen.config.spec import Name, Positive, Share, Spec
+from promptgen.config.targets import resolved, summing_to_one
 from promptgen.config.workflow import Schedule, Tracking
 from promptgen.engine.config import EngineConfig, InlineConfig, RayConfig
 from promptgen.errors import ConfigError, DataError
@@ -30,15 +31,8 @@ from promptgen.world.config import WorldConfig
 PassKind = Literal["generator", "control", "debias"]
 
 
-def _sums_to_one(target: dict[str, float]) -> dict[str, float]:
-    total = sum(target.values())
-    if abs(total - 1) > 1e-6:
-        raise ValueError(f"the shares must sum to 1, these sum to {total:g}")
-    return target
-
-
-Target = Annotated[dict[str, Positive], Field(min_length=2), AfterValidator(_sums_to_one)]
-"""Target share of each label; the shares sum to 1."""
+Target = Annotated[dict[str, Positive], Field(min_length=2), AfterValidator(summing_to_one), BeforeValidator(resolved)]
+"""Target share of each label; the shares sum to 1. A weighted choice or a CSV file becomes such a mapping."""
 
 
 class Control(Section):
@@ -335,6 +329,6 @@ def load_params(path: Path | str) -> Params:
     """
     data = read_yaml(path)
     try:
-        return validate(Params, data)
+        return validate(Params, data, Path(path).parent)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error

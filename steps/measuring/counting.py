@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from promptgen.audit.confusion import card_confusions
 from promptgen.config.models import ReaderSpec
 from promptgen.errors import DataError
-from promptgen.labels import classes, factors, knows, target_shares
+from promptgen.labels import classes, factors, knows, spelled_as, target_shares
 from promptgen.metrics.bias import DISTANCES, Bias, measure_bias, measure_soft_bias
 from promptgen.metrics.correction import corrected_shares, impossible_classes
 from promptgen.metrics.estimate import Estimate
@@ -83,7 +83,8 @@ def debias_count(run_pass: Pass, arrays: Arrays, readers: Mapping[Source, Attrib
         readers: labels of each attribute, by reader.
         soft: whether to measure mean probabilities as well, of those readers that give probabilities.
     """
-    attribute, target, options = run_pass.params.debias.attribute, run_pass.params.debias.target, resampling(run_pass)
+    attribute, options = run_pass.params.debias.attribute, resampling(run_pass)
+    target = spelled_as(classes(readers["judge"], attribute), run_pass.params.debias.target)
     chance: dict[str, float] = {}
     by: dict[Source, ReaderBias] = {}
     for reader, attributes in readers.items():

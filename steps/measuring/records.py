@@ -10,6 +10,7 @@ from typing import Any
 from promptgen.config.params import PassKind
 from promptgen.errors import DataError
 from promptgen.files import write_json
+from promptgen.labels import spelled_as
 from promptgen.records import Confirmation, Count, Measurement, Metrics, PassRecord
 from steps.shared.common import Pass, Project
 from steps.shared.manifest import StepFolder
@@ -102,7 +103,7 @@ def write_metrics(
     metrics = Metrics(
         experiment=project.params.experiment,
         attribute=debias.attribute,
-        target=debias.target,
+        target=spelled_as(list(records[0].target), debias.target),
         stopped=stopped,
         passes=list(records),
         confirmation=confirmation,

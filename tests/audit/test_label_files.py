@@ -7,12 +7,12 @@ import json
 import numpy as np
 import pytest
 
-from promptgen.audit.csv_file import read_csv
 from promptgen.audit.figures import Sampling
 from promptgen.audit.label_file import read_labels
 from promptgen.audit.request import Request
 from promptgen.audit.spelling import alike, is_missing, spelling
 from promptgen.audit.words import doubts
+from promptgen.csv_file import read_csv
 from promptgen.errors import ConfigError, DataError
 from steps.audit import run
 

@@ -59,6 +59,8 @@ def test_soft_features_are_probabilities_side_by_side(logits):
 def test_target_is_uniform_or_in_the_order_of_the_classes():
     np.testing.assert_allclose(target_shares(("a", "b", "c")), 1 / 3)
     np.testing.assert_allclose(target_shares(("a", "b"), {"b": 0.8, "a": 0.2}), [0.2, 0.8])
+    np.testing.assert_allclose(target_shares(("a", "b"), {"B": 0.8, "A": 0.2}), [0.2, 0.8])
+    np.testing.assert_allclose(target_shares(("a", "A"), {"A": 0.8, "a": 0.2}), [0.2, 0.8])
 
 
 @pytest.mark.parametrize(
@@ -74,6 +76,9 @@ def test_target_is_uniform_or_in_the_order_of_the_classes():
         ),
         (lambda: target_shares(("a", "b"), {"a": 1.0, "c": 0.0}), "unknown class 'c', expected one of a, b"),
         (lambda: target_shares(("a", "b"), {"a": 1.0}), "no share for b"),
+        (lambda: target_shares(("a", "A"), {"a": 0.5, "Ab": 0.5}), "unknown class 'Ab'"),
+        (lambda: target_shares(("bc", "BC", "d"), {"Bc": 0.5, "d": 0.5}), "unknown class 'Bc'"),
+        (lambda: target_shares(("a", "b"), {"a": 0.5, "A": 0.25, "b": 0.25}), "unknown class 'A'"),
         (lambda: target_shares(("a", "b"), {"a": 0.7, "b": 0.7}), "must sum to 1"),
         (lambda: target_shares(("a", "b"), {"a": 1.2, "b": -0.2}), "not be negative"),
     ],

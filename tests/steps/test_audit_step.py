@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from promptgen.audit.figures import Sampling
-from promptgen.audit.request import Request, parse_targets, reader_spec
+from promptgen.audit.request import Request, named_in_targets, parse_targets, reader_spec
 from promptgen.audit.tables import text
 from promptgen.config.models import CustomModel
 from promptgen.errors import ConfigError, DataError, ModelFileError
@@ -363,6 +363,9 @@ def test_targets_are_parsed():
     assert parse_targets(["a x b: 1 x 2=1"], ["hair", "a x b"]) == {"a x b": {"1 x 2": 1.0}}
     assert parse_targets(["-1=0.5, 1=.5"], ["Male"]) == {"Male": {"-1": 0.5, "1": 0.5}}
     assert parse_targets(["a, b=0.25, c=d=75e-2"], ["x"]) == {"x": {"a, b": 0.25, "c=d": 0.75}}
+    assert parse_targets(["{1::Male|3::Female}"], ["gender"]) == {"gender": {"Male": 0.25, "Female": 0.75}}
+    assert parse_targets(["age: {2::young|2::old}"], ["gender", "age"]) == {"age": {"young": 0.5, "old": 0.5}}
+    assert named_in_targets(["age: {2::young|2::none}"], ["gender", "age"]) == (["age"], {"young", "none"})
     columns = ["gender", "gender: perceived", "age=years"]
     found = parse_targets(["gender: perceived: Male=1", "age=years: 70+=1", "gender : uniform"], columns)
     assert found == {"gender: perceived": {"Male": 1.0}, "age=years": {"70+": 1.0}}

@@ -27,6 +27,12 @@ from tests.steps.projects import project_in
             {"target": {"short": 0.5, "lnog": 0.5}},
             "unknown class 'lnog', expected one of short, long; did you mean 'long'",
         ),
+        ({"target": "{1::short|1::long|1::bald}"}, "unknown class 'bald', expected one of short, long"),
+        ({"target": "{1::short|1::LONG|1::long}"}, "unknown class 'LONG', expected one of short, long"),
+        (
+            {"attribute": "hair x makeup", "target": "{short x with|short x without|Long x with}"},
+            "no share for long x without",
+        ),
     ],
 )
 def test_unknown_labels_are_refused_before_any_work(tmp_path, change, message):

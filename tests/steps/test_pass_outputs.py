@@ -15,8 +15,9 @@ from promptgen.errors import (
     ConfigError,
 )
 from promptgen.files import read_json
+from promptgen.records import Metrics
 from promptgen.tracking import NullTracker
-from steps import check, evaluate, fit_moments, sample, train_flow
+from steps import check, evaluate, fit_moments, report, sample, train_flow
 from steps.measuring.records import STEPS, SUMMARY_NAME, pass_record, write_metrics
 from steps.shared.common import Pass, Project
 from tests import tiny
@@ -135,6 +136,18 @@ def test_product_of_attributes_can_be_debiased(tmp_path):
     check.run(project)
     shares = run_pass(project, 0)["evaluate"]["result"]["by"]["judge"]["shares"]
     assert sum(share["value"] for share in shares.values()) == pytest.approx(1)
+
+
+def test_classes_of_a_choice_are_written_as_the_classifiers(tmp_path):
+    project = project_in(tmp_path, changed("debias", target="{1::LONG|3::Short}", max_passes=0) | {"control": None})
+    check.run(project)
+    run_pass(project, 0)
+    record = pass_record(Pass(project, 0))
+    assert record.target == {"long": 0.25, "short": 0.75}
+    path = write_metrics(project, [record], "only measured")
+    metrics = Metrics.parse(read_json(path), str(path))
+    assert metrics.target == record.target
+    report.run(project)  # which refuses figures of another target
 
 
 def test_without_control_the_generator_itself_is_debiased(tmp_path):
