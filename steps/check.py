@@ -10,10 +10,12 @@ if __name__ == "__main__":  # before the imports below, so that help and wrong a
 import logging
 import os
 import tempfile
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 
 from promptgen.config.build import build_classifier, build_embedder, build_energies, build_features
+from promptgen.config.models import JointModel, ReaderSpec
 from promptgen.config.params import Params
 from promptgen.devices import find_device
 from promptgen.engine.config import ProcessConfig, RayConfig
@@ -23,8 +25,9 @@ from promptgen.files import storage_error
 from promptgen.flows.config import LARGEST_DENSE
 from promptgen.flows.flow import Flow
 from promptgen.generators.base import held_by
-from promptgen.labels import agreed_classes, class_index, classes, target_shares
+from promptgen.labels import agreed_classes, class_index, classes, factors, target_shares
 from promptgen.records import TRUSTED
+from promptgen.words import listing
 from steps.list_models import unlisted, unused
 from steps.shared.common import Project
 
@@ -73,18 +76,34 @@ def run(project: Project) -> None:
                 "no energy reads control.condition: training has no reason to depend on %s",
                 ", ".join(params.condition.names),
             )
-    for warning in filter(None, (_same_reader(params), unlisted(params), unused(params))):
+    for warning in filter(None, (_same_reader(params, models), unlisted(params), unused(params))):
         logger.warning("%s", warning)
 
 
-def _same_reader(params: Params) -> str:
-    """Return a warning if the judge is the classifier; empty if it is another model."""
-    if params.debias.judge != params.debias.classifier:
+def _same_reader(params: Params, models: Path) -> str:
+    """Return a warning if the judge reads the attribute with a network of the classifier; empty if it does not."""
+    classifier, judge, attribute = params.debias.classifier, params.debias.judge, params.debias.attribute
+    shared = [part for part in _networks(judge) if part in _networks(classifier)]
+    reading = [part for part in shared if _reads(build_classifier(part, models).attributes, attribute)]
+    if judge != classifier and not reading:
         return ""
-    return (
-        "debias.judge is debias.classifier: the judge then counts the classifier's own errors as success; "
-        "choose another model as the judge"
+    names = listing([part.describe() for part in reading])
+    same = (
+        "is debias.classifier" if judge == classifier else f"reads {attribute} with {names}, as debias.classifier does"
     )
+    return (
+        f"debias.judge {same}: it then counts the classifier's own errors as success; choose another model as the judge"
+    )
+
+
+def _networks(reader: ReaderSpec) -> list[ReaderSpec]:
+    """Return the classifiers of a joint one; one that is no joint one, alone."""
+    return list(reader.classifiers) if isinstance(reader, JointModel) else [reader]
+
+
+def _reads(attributes: Mapping[str, Sequence[str]], attribute: str) -> bool:
+    """Return whether a classifier of some `attributes` reads a factor of one that may be a product."""
+    return bool({*attributes} & {*factors(attributes, attribute)})
 
 
 def _check_engine(params: Params) -> None:

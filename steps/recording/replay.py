@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
+from types import UnionType
 from typing import TYPE_CHECKING, Any
 
 import filelock
@@ -35,7 +36,27 @@ RUN_TAG = "promptgen.run"
 CALL_LIMITS = {"metrics": 1000, "params": 100, "tags": 100}  # of MLflow's log_batch
 REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
 
+CONTENT: dict[str, dict[str, type | UnionType]] = {
+    "run": {"title": str, "experiment": str, "parent": str | None},
+    "metrics": {"values": dict, "step": int},
+    "params": {"values": dict},
+    "tags": {"values": dict},
+    "artifact": {"path": str, "sha256": str, "folder": str},
+    "model": {"name": str, "checkpoint": str, "sha256": str, "weights": dict, "tags": dict},
+    "alias": {"name": str, "alias": str},
+    "status": {"status": str},
+}
+"""What an event has beside its kind, run and time."""
+
 Event = dict[str, Any]
+
+
+def _is_whole(event: Any) -> bool:
+    """Return whether a line of a journal is an event with all that its kind has."""
+    if not isinstance(event, dict) or not isinstance(event.get("kind"), str) or event["kind"] not in CONTENT:
+        return False
+    wanted = {"run": str, "time": int, **CONTENT[event["kind"]]}
+    return all(key in event and isinstance(event[key], kind) for key, kind in wanted.items())
 
 
 @contextmanager
@@ -159,10 +180,9 @@ class _Replay:
                 offset += len(line)
                 try:
                     event = json.loads(line)
-                except ValueError:
+                except (ValueError, RecursionError):
                     event = None
-                whole = isinstance(event, dict) and event.keys() >= {"kind", "run", "time"}
-                yield event if whole else {"kind": "unreadable", "run": None}, offset
+                yield event if _is_whole(event) else {"kind": "unreadable", "run": None}, offset
 
     def _open(self, event: Event) -> None:
         """Find a run again by its tag, or create it."""

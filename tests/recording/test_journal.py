@@ -61,7 +61,16 @@ def test_a_full_disk_leaves_whole_lines_and_a_restart_goes_on(root):
 
 @pytest.mark.faults
 @pytest.mark.parametrize(
-    ("damaged_kind", "damage"), [("metrics", b"\x00\xff\x00"), ("run", b'{"kind": "ru'), ("run", b"17")]
+    ("damaged_kind", "damage"),
+    [
+        ("metrics", b"\x00\xff\x00"),
+        ("metrics", b"[" * 20_000),
+        ("metrics", b'{"time": 1, "kind": "metrics", "run": "pass-0", "values": [1], "step": 1}'),
+        ("metrics", b'{"time": 1, "kind": ["metrics"], "run": {}}'),
+        ("run", b'{"time": 1, "kind": "run", "run": "pass-0"}'),
+        ("run", b'{"kind": "ru'),
+        ("run", b"17"),
+    ],
 )
 def test_an_unreadable_line_is_skipped_with_one_warning(root, caplog, monkeypatch, damage, damaged_kind):
     with monkeypatch.context() as patch:

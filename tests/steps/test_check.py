@@ -18,6 +18,24 @@ from tests import tiny
 from tests.steps.projects import project_in
 
 
+class OneAttribute:
+    """A classifier of a part of what `tests.tiny.TinyClassifier` reads, or of an age."""
+
+    def __init__(self, attribute: str) -> None:
+        self.attributes = {attribute: tiny.ATTRIBUTES.get(attribute, ("young", "old"))}
+
+    def __call__(self, image):
+        return {name: tiny.TinyClassifier()(image)["hair"] for name in self.attributes}
+
+
+def only_hair() -> OneAttribute:
+    return OneAttribute("hair")
+
+
+def only_age() -> OneAttribute:
+    return OneAttribute("age")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -173,6 +191,23 @@ def test_a_judge_that_is_the_classifier_is_told(tmp_path, caplog):
     content["debias"]["judge"] = dict(content["debias"]["classifier"])
     check.run(project_in(tmp_path, content))
     assert "debias.judge is debias.classifier" in caplog.text
+
+
+def test_a_judge_that_is_a_part_of_the_classifier_is_told_where_both_read_the_attribute(tmp_path, caplog):
+    content = tiny.params()
+    hair, other = (
+        {"type": "custom", "factory": f"tests.steps.test_check:{name}"} for name in ("only_hair", "only_age")
+    )
+    content["debias"] |= {"classifier": {"type": "joint", "classifiers": [hair, other]}, "judge": hair}
+    content["control"]["measure"] = {"hair": "short"}
+    content["evaluation"].pop("watch", None)
+    check.run(project_in(tmp_path, content))
+    assert "debias.judge reads hair with tests.steps.test_check:only_hair, as debias.classifier does" in caplog.text
+    caplog.clear()
+    sharper = {**hair, "factory": "tests.tiny:TinyClassifier"}
+    content["debias"]["judge"] = {"type": "joint", "classifiers": [sharper, other]}
+    check.run(project_in(tmp_path, content))
+    assert "as debias.classifier does" not in caplog.text
 
 
 def test_a_budget_that_cannot_fit_is_told(tmp_path):

@@ -136,6 +136,7 @@ FIRST_NUMBERS = NEW.index(torch.arange(9.0).numpy().tobytes())
         b"\x1f\x8b" + NEW,
         b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>",
         b'{"error": "quota"',
+        b'{"error": "quota"}',
         b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
         b"Not Found",
         b"\0" * 4096,
@@ -155,7 +156,7 @@ def test_a_damaged_first_download_is_not_recorded(models, content, by_hand):
     assert list(read_pins(models)) == ["mine/weights.pt"]
 
 
-@pytest.mark.parametrize("content", [NEW, OLD, WEIGHTS, saved(pickle_protocol=4), b"{}"])
+@pytest.mark.parametrize("content", [NEW, OLD, WEIGHTS, saved(pickle_protocol=4)])
 def test_whole_files_of_every_format_are_recorded(models, content):
     (models.parent / "there").write_bytes(content)
     (path,) = fetch.run("mine", models)

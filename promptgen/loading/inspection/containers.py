@@ -19,6 +19,7 @@ HEAD = 1 << 12
 MAX_HEADER = 100 << 20
 """Largest header of a safetensors file, bytes; the limit of the format's own reader."""
 
+JSON = "JSON"
 MAX_JSON = 16 << 20
 MAX_MEMBERS = 100_000
 SHOWN = 5
@@ -198,9 +199,9 @@ def _npz(file: IO[bytes]) -> Contents:
 
 def _json(file: IO[bytes], size: int) -> Contents:
     if size > MAX_JSON:
-        return Contents("JSON", faults=[f"it is JSON of more than {MAX_JSON >> 20} MB"])
+        return Contents(JSON, faults=[f"it is JSON of more than {MAX_JSON >> 20} MB"])
     try:
         content = json.loads(file.read(size))
     except (ValueError, RecursionError) as error:
         return Contents("unknown", faults=[f"it begins like JSON but is not valid JSON ({error})"])
-    return Contents("JSON", entries=list(map(str, content)) if isinstance(content, dict) else [])
+    return Contents(JSON, entries=list(map(str, content)) if isinstance(content, dict) else [])
