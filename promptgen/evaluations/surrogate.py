@@ -72,8 +72,10 @@ class Surrogate:
 
     Attributes:
         kind: what the features are.
-        directions: active directions, orthonormal columns, (D, R), in units of the prior.
-        basis: maps latents to the network's coordinates, (D, R).
+        directions: active directions, orthonormal columns, (D, R), in units of the prior; none, (D, 0), if the network
+            sees the whole latent.
+        basis: maps latents to the network's coordinates, (D, R); or a factor for each coordinate, (R,), of the whole
+            latent.
         context_scale: largest absolute value of each coordinate of the condition, (C,).
         network: the ensemble.
         centre: mean of the features, (J,); zeros for probabilities.
@@ -100,7 +102,7 @@ class Surrogate:
 
     def members(self, latent: Tensor, context: Tensor | None = None) -> Tensor:
         """Return what each member of the ensemble predicts, (M, B, J)."""
-        inputs = torch.cat([latent @ self.basis, latent[:, latent.shape[1] - self.held :]], dim=1)
+        inputs = torch.cat([_along(self.basis, latent), latent[:, latent.shape[1] - self.held :]], dim=1)
         if context is not None:
             inputs = torch.cat([inputs, context / self.context_scale], dim=1)
         outputs: Tensor = self.network(inputs.expand(self.network.members, -1, -1))
@@ -174,8 +176,7 @@ def fit_surrogate(
     held_out, training = records[order[:cut]], records[order[cut:]]
     gradient = records.gradient
     if not bool(gradient.any()):
-        everything = torch.eye(len(scale), len(scale) - held).to(scale), torch.ones_like(scale[held:])
-        rough = _fit(training, kind, scale, everything, seed, max(1, steps // 2), held)
+        rough = _fit(training, kind, scale, None, seed, max(1, steps // 2), held)
         gradient = _gradients(rough, records, stream(seed, "surrogate", "directions"))
     free = len(scale) - held
     directions, weights = active_directions(gradient[:, :free], scale[:free])
@@ -191,21 +192,26 @@ def fit_surrogate(
 
 
 def _fit(
-    records: Records, kind: Kind, scale: Tensor, active: tuple[Tensor, Tensor], seed: int, steps: int, held: int
+    records: Records, kind: Kind, scale: Tensor, active: tuple[Tensor, Tensor] | None, seed: int, steps: int, held: int
 ) -> Surrogate:
-    """Train the ensemble along the active directions; each member sees its own batches."""
-    directions, weights = active
+    """Train the ensemble along the active directions, or on the whole latent; each member sees its own batches."""
+    if active is None:  # without an identity matrix, which would take 1 GiB at 16,384 dimensions
+        free = scale[: len(scale) - held]
+        directions, weights, basis = scale.new_empty(len(scale), 0), torch.ones_like(free), 1 / free
+        slopes = records.gradient[:, : len(free)] * free
+    else:
+        directions, weights = active
+        basis = directions / scale[:, None] * weights
+        slopes = (records.gradient * scale) @ directions  # along the directions, per unit of the prior
     features = records.features
     if kind == "probabilities":
         centre, spread = torch.zeros_like(features[0]), torch.ones_like(features[0])
     else:
         centre, spread = features.mean(dim=0), features.std(dim=0) + 1e-6
     context_scale = records.context.abs().amax(dim=0).clamp(min=1e-12)
-    basis = directions / scale[:, None] * weights
     seen = records.latent[:, len(scale) - held :]
-    inputs = torch.cat([records.latent @ basis, seen, records.context / context_scale], dim=1)
+    inputs = torch.cat([_along(basis, records.latent), seen, records.context / context_scale], dim=1)
     rank = len(weights)
-    slopes = (records.gradient * scale) @ directions  # along the directions, per unit of the prior
     has_slope = bool(records.direction.any())
     size = slopes.norm(dim=1, keepdim=True) + spread.mean()
     network = Ensemble(inputs.shape[1], features.shape[1], MEMBERS, stream(seed, "surrogate", "weights")).to(inputs)
@@ -237,6 +243,11 @@ def _fit(
         schedule.step()
     network.requires_grad_(False)
     return Surrogate(kind, directions, basis, context_scale, network, centre, spread, held, math.nan)
+
+
+def _along(basis: Tensor, latent: Tensor) -> Tensor:
+    """Return the coordinates, (N, R), of latents along a basis; see `Surrogate`."""
+    return latent @ basis if basis.ndim == 2 else latent[:, : len(basis)] * basis
 
 
 def _gradients(surrogate: Surrogate, records: Records, rng: torch.Generator) -> Tensor:

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from promptgen.evaluations.surrogate import Records, active_directions, fit_surrogate
 from promptgen.seeding import stream
@@ -129,3 +130,25 @@ def test_a_flow_gets_two_directions_even_if_one_matters():
     assert directions.shape == (DIM, 2)
     assert abs(float(directions[:, 0] @ FIRST)) == pytest.approx(1.0, abs=1e-4)
     assert math.isfinite(float(directions.sum()))
+
+
+class Largest(TorchDispatchMode):
+    """Keeps the number of elements of the largest tensor that an operation returns."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, list | tuple) else [result]:
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return result
+
+
+def test_without_gradients_no_matrix_of_all_directions_is_made():
+    n, dim, zeros = 40, 2048, torch.zeros
+    latent = normal(n, dim)
+    records = Records(latent, zeros(n, 0), latent[:, :2], zeros(n, 2), zeros(n, dim))
+    with Largest() as largest:
+        fit_surrogate(records, "values", torch.ones(dim), seed=1, steps=4)
+    assert n * dim <= largest.elements < dim * dim / 2
