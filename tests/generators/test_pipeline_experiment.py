@@ -1,4 +1,4 @@
-"""A few-step pipeline as params.yaml names it: built, planned and identified by its files."""
+"""A few-step pipeline as params.yaml names it: built, planned, identified, trained on, and handed back to diffusers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from safetensors.torch import save_file
 
 from promptgen.config.build import identities
 from promptgen.config.generators import generator_spec
+from promptgen.energies.base import Term, WeightedSum
 from promptgen.errors import ConfigError, ModelFileError
+from promptgen.evaluations.objective import control_objective
+from promptgen.evaluations.store import EvaluationStore
+from promptgen.evaluations.training import Trainer
+from promptgen.flows.chain_file import load_chain, save_chain
+from promptgen.flows.flow import FlowConfig
+from promptgen.flows.latent_sampler import load_sampler
+from promptgen.seeding import stream
 
 pytest.importorskip("diffusers")
 
@@ -71,6 +79,36 @@ def test_mistakes_are_told_in_one_line(project, keys, words):
     with pytest.raises((ConfigError, ModelFileError), match=words) as error:
         spec(**keys).build(project[0] / "models")
     assert "\n" not in str(error.value)
+
+
+def test_a_flow_that_was_trained_on_it_works_in_the_pipeline(project, tmp_path):
+    """A redder corner, which the pipeline itself then makes of the latents that are handed out."""
+    root, pipeline = project
+    request = spec(height=16, width=16)
+    generator = request.build(root / "models")
+    call = {"num_inference_steps": 1, "guidance_scale": 0.0, "height": 16, "width": 16, "output_type": "pt"}
+
+    def red(image):
+        return image[:, 0, :8, :8].mean(dim=(1, 2))
+
+    def seen(latents):
+        return red(pipeline(["a cat"] * len(latents), latents=latents, **call).images)
+
+    plain = seen(generator.pipeline_latents(generator.prior.sample(256, stream(0, "plain"))))
+    weight = 2 / float(plain.std())  # so that the target is about two standard deviations away
+    energy = WeightedSum({"red": Term(lambda sample: -red(sample.image), weight)})
+    objective, outputs = control_objective(energy, {"red": "red@1"})
+    store = EvaluationStore(generator, outputs, tmp_path / "store", seed=1)
+    trainer = Trainer(generator, store, objective, FlowConfig(blocks=2, hidden=16), seed=1)
+    trained = trainer.train(256, goal=0.0, fit_samples=64)  # a single round, which takes half the time
+    assert 0 < trained.flow.directions.shape[1] < generator.prior.dim / 2
+    path = tmp_path / "chain.safetensors"
+    save_chain(path, [trained.flow], request.model_dump(), {"latents": request.latent_form(root / "models")})
+    assert generator_spec(load_chain(path).generator_spec) == request
+
+    moved = seen(load_sampler(path).latents(256, seed=1))
+    half_width = 1.96 * ((plain.var() + moved.var()) / 256).sqrt()  # of the 95 % interval of the difference
+    assert float(moved.mean() - plain.mean() - half_width) > 0.7 * float(plain.std())
 
 
 def test_the_page_names_every_family():
