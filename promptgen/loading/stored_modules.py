@@ -161,10 +161,8 @@ def read_network(path: Path, family: str, entry: str = "G_ema") -> StoredModule:
     try:
         content = read_pickle(path, CLASSES)
     except ModelFileError as error:
-        if (other := _other_container(path)) is not None:
-            raise ModelFileError(
-                f"{path}: expected a pickle of a {family}, found: {other}; is it another model's file?"
-            ) from error
+        if (other := _what_else(path)) is not None:
+            raise ModelFileError(f"{path}: expected a pickle of a {family}, {other}") from error
         raise
     items = plain_items(content)
     record = items.get(entry)
@@ -179,16 +177,18 @@ def read_network(path: Path, family: str, entry: str = "G_ema") -> StoredModule:
     return StoredModule(record, path)
 
 
-def _other_container(path: Path) -> str | None:
-    """Return what a file is that is no plain pickle; None if it is one, or cannot be looked into."""
+def _what_else(path: Path) -> str | None:
+    """Return what a file is that is no plain pickle, and how to fix it; None if it is one, or cannot be looked into."""
     if not path.is_file():
         return None
     with path.open("rb") as file:
         contents = look_into(file)
     if contents.container in (PLAIN_PICKLE, "pickle", "unknown"):
         return None
+    if contents.faults:
+        return f"but {visible('; '.join(contents.faults))}; {contents.way_out}"
     network = name_network(contents)
-    return f"{contents.container}{f' of {network}' if network else ''}"
+    return f"found: {contents.container}{f' of {network}' if network else ''}; is it another model's file?"
 
 
 def is_pickle(path: Path) -> bool:
