@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,9 @@ from promptgen.strict import validate
 
 MEAN_SAMPLES = 10_000
 """Number of latents averaged for the centre of the truncation of a network with random weights."""
+
+MAGNITUDE_SAMPLES = 2
+"""Number of styles whose maps give the magnitudes of a network with random weights."""
 
 
 class Synthesis(nn.Module):
@@ -132,6 +135,19 @@ class StyleGAN3(FrozenModule):
         latent = self.prior.sample(samples, stream(seed, "stylegan3", "mean w"))
         self.mapping.w_avg.copy_(self._untruncated(latent).mean(dim=0))
 
+    @torch.no_grad()
+    def measure_magnitudes(self, samples: int = MAGNITUDE_SAMPLES, seed: int = 0) -> None:
+        """Set the mean square of each layer's input to that of standard normal w; published files contain their own.
+
+        The filters take away a part of each map. Without this division, the image of a network with random weights is
+        all but constant. The styles are not those of the prior, so that weights do not depend on the classes drawn.
+        """
+        styles = torch.randn(samples, self.config.w_dim, generator=stream(seed, "stylegan3", "magnitudes"))
+        # A map is computed when it is asked for: each layer has its magnitude before the next map is computed.
+        for name, x in zip(self.synthesis.layer_names, self.synthesis.features(styles), strict=False):
+            layer = cast(SynthesisLayer, self.synthesis.get_submodule(name))
+            layer.magnitude_ema.copy_(x.square().mean())
+
     def _untruncated(self, latent: Tensor) -> Tensor:
         self.prior.require(latent)
         dim, count = self.config.latent_dim, self.config.class_count
@@ -178,7 +194,7 @@ def random_stylegan3(
 
     Args:
         truncation: see `StyleGAN3Config`.
-        seed: seed of the weights and of the centre of the truncation.
+        seed: seed of the weights, of the magnitudes and of the centre of the truncation.
         classes: see `StyleGAN3`.
         fields: other fields of `StyleGAN3Config`, such as `size`.
 
@@ -186,6 +202,7 @@ def random_stylegan3(
         ConfigError: a field is unknown or out of range, or `classes` does not fit the network.
     """
     model = StyleGAN3(validate(StyleGAN3Config, {"truncation": truncation, **fields}), seed, classes)
+    model.measure_magnitudes(seed=seed)
     if truncation != 1:
         model.measure_mean_w(seed=seed)
     model.freeze()
