@@ -51,10 +51,11 @@ def run(project: Project) -> None:
     find_device(params.device)
     _check_engine(params)
     generator = params.generator.build(models)
-    require_memory(params, generator.prior.dim, prod(generator.image_shape))
-    if params.moves_all_directions or generator.prior.dim <= LARGEST_DENSE:
+    dim, held = generator.prior.dim, held_by(generator)
+    require_memory(params, dim, prod(generator.image_shape), held)
+    if params.moves_all_directions or dim - held <= LARGEST_DENSE:
         # The parts of the flow may not fit the latent.
-        Flow(generator.prior.dim, params.flow, params.condition, held=held_by(generator))
+        Flow(dim, params.flow, params.condition, held=held)
     specs = {name: getattr(params.debias, name) for name in TRUSTED if name != "truth"}
     readers = {name: build_classifier(spec, models).attributes for name, spec in specs.items()}
     for reader, attributes in readers.items():

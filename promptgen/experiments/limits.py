@@ -18,7 +18,7 @@ ROW = 100
 """Bytes of a training step's row in the history, at least."""
 
 
-def require_memory(params: Params, dim: int, pixels: int) -> None:
+def require_memory(params: Params, dim: int, pixels: int, held: int = 0) -> None:
     """Check that each key that sets a size needs less memory than this machine has.
 
     Only what is certainly held at once counts, so a refused experiment cannot run; an accepted one may still be too
@@ -28,6 +28,7 @@ def require_memory(params: Params, dim: int, pixels: int) -> None:
         params: the experiment.
         dim: coordinates of the generator's latent.
         pixels: numbers in one of its images.
+        held: number of the latent's last coordinates, such as that of a class, that flows leave as they are.
 
     Raises:
         ConfigError: a key needs more; the message names all such keys.
@@ -35,19 +36,19 @@ def require_memory(params: Params, dim: int, pixels: int) -> None:
     memory = memory_bytes()
     faults = [
         f"{key} takes at least {needed / 1e9:,.0f} GB of memory, and this machine has {memory / 1e9:,.0f} GB"
-        for key, needed in _needs(params, dim, pixels)
+        for key, needed in _needs(params, dim, pixels, held)
         if needed > memory
     ]
     if faults:
         raise ConfigError(f"{'; '.join(faults)}: reduce {'it' if len(faults) == 1 else 'them'} in params.yaml")
 
 
-def _needs(params: Params, dim: int, pixels: int) -> Iterator[tuple[str, int]]:
+def _needs(params: Params, dim: int, pixels: int, held: int) -> Iterator[tuple[str, int]]:
     """Yield what the key of each size needs, bytes."""
     debias, evaluation, classes = params.debias, params.evaluation, len(params.debias.target)
     # beyond the largest dense flow, one that is confined to directions has at least two of them
-    moved = dim if dim <= LARGEST_DENSE or params.moves_all_directions else 2
-    flow = params.flow.parameters(moved, len(params.condition)) * FLOW_BYTES
+    moved = dim if dim - held <= LARGEST_DENSE or params.moves_all_directions else held + 2
+    flow = params.flow.parameters(moved, len(params.condition), held) * FLOW_BYTES
     yield f"flow with {params.flow.blocks} blocks and hidden: {params.flow.hidden}", flow
     yield f"debias.samples: {debias.samples}", debias.samples * classes * 2 * NUMBER
     yield f"debias.bootstrap: {debias.bootstrap}", debias.bootstrap * classes * 2 * NUMBER

@@ -323,9 +323,7 @@ def _flow_parameters(params: Params, shape: Shape) -> dict[PassKind, int]:
     """Return the trainable parameters of a flow by kind of pass; only the control's has a condition."""
     kinds = [params.kind_of(number) for number in range(params.last_pass + 1) if params.training_of(number)]
     return {
-        kind: params.flow.parameters(
-            shape.dim - shape.held, (len(params.condition) if kind == "control" else 0) + shape.held
-        )
+        kind: params.flow.parameters(shape.dim, len(params.condition) if kind == "control" else 0, shape.held)
         for kind in kinds
     }
 

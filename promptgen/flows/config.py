@@ -30,19 +30,20 @@ class FlowConfig(Section):
     log_scale_bound: float = Field(default=2.0, gt=0)
     parts: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=2)] | None = None
 
-    def parameters(self, dim: int, context_dim: int = 0) -> int:
+    def parameters(self, dim: int, context_dim: int = 0, held: int = 0) -> int:
         """Return how many parameters a `promptgen.flows.flow.Flow` of this size trains.
 
         Args:
             dim: coordinates of the latent.
             context_dim: coordinates of the condition.
+            held: number of the last coordinates that the flow leaves as they are and takes as a condition.
         """
 
         def block(size: int) -> int:  # a scale and a shift per coordinate, and the coupling's network
             unchanged, moved = size // 2, size - size // 2
-            return 2 * size + (unchanged + context_dim + 1) * self.hidden + (self.hidden + 1) * 2 * moved
+            return 2 * size + (unchanged + context_dim + held + 1) * self.hidden + (self.hidden + 1) * 2 * moved
 
-        return self.blocks * sum(block(size) for size in self.parts or (dim,))
+        return self.blocks * sum(block(size) for size in self.parts or (dim - held,))
 
 
 class TrainingConfig(Section):

@@ -81,13 +81,19 @@ def test_the_worlds_shape_is_that_of_its_shipped_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("dim", "fields", "names"),
-    [(8, {}, ()), (9, {"blocks": 3, "hidden": 5}, ("pitch", "yaw")), (10, {"parts": [4, 6], "hidden": 7}, ())],
+    ("dim", "fields", "names", "held"),
+    [
+        (8, {}, (), 0),
+        (9, {"blocks": 3, "hidden": 5}, ("pitch", "yaw"), 0),
+        (10, {"parts": [4, 6], "hidden": 7}, (), 0),
+        (9, {"blocks": 3, "hidden": 5}, ("pitch", "yaw"), 1),
+        (11, {"parts": [4, 6], "hidden": 7}, (), 1),
+    ],
 )
-def test_flow_parameters_are_exact(dim, fields, names):
+def test_flow_parameters_are_exact(dim, fields, names, held):
     config = validate(FlowConfig, fields)
-    flow = Flow(dim, config, Condition(dict.fromkeys(names, (-1.0, 1.0))))
-    assert config.parameters(dim, len(names)) == sum(parameter.numel() for parameter in flow.parameters())
+    flow = Flow(dim, config, Condition(dict.fromkeys(names, (-1.0, 1.0))), held=held)
+    assert config.parameters(dim, len(names), held) == sum(parameter.numel() for parameter in flow.parameters())
 
 
 def test_images_of_a_text(tmp_path):
