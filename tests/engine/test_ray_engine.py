@@ -89,8 +89,8 @@ def test_a_cluster_that_is_too_small_is_refused(engine, cluster):
 
 
 def test_a_node_that_is_gone_is_replaced_by_the_others(engine, cluster, caplog):
-    """Its shards are made again elsewhere, and another node may join."""
-    results = engine.map(Squares(seconds=0.5), NUMBERS)
+    """Its shards are made again elsewhere, and another node may join; its processes may live for some seconds."""
+    results = engine.map(Squares(seconds=2.0), NUMBERS)
     got = dict([next(results)])
     cluster.remove_node(cluster.nodes.pop(), allow_graceful=False)
     cluster.nodes.append(cluster.add_node(num_cpus=1, object_store_memory=80 << 20))
