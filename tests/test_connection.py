@@ -31,6 +31,7 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.SimpleHTTPRe
 PARENT = """
 import os, signal, sys
 from pipelines.servers import Server
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with Ctrl-C ignored
 with Server("tiny", int(sys.argv[1]), [sys.executable, "-c", sys.argv[2], sys.argv[1], sys.argv[3]], "/").running():
     os.kill(os.getpid(), getattr(signal, sys.argv[4]))
     signal.pause()

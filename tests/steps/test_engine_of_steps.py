@@ -29,6 +29,9 @@ ROOT = Path(__file__).parents[2]
 N = 600
 """Samples: two whole shards and a part."""
 
+SHARDS = "*/[!.]*.safetensors"
+"""Whole shards; one that was being written when its writer was killed begins with a dot."""
+
 
 def content(workers=0):
     """Return params.yaml with a condition, so that every kind of shard is made, and a short training of the control."""
@@ -114,7 +117,7 @@ def test_a_killed_driver_leaves_its_finished_shards_and_no_process(tmp_path):
     driver = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
     store = tmp_path / "artifacts" / "tiny" / "evaluations"
     deadline = time.monotonic() + 200
-    while not (shards := list(store.glob("*/*.safetensors"))):
+    while not (shards := list(store.glob(SHARDS))):
         assert driver.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -124,12 +127,12 @@ def test_a_killed_driver_leaves_its_finished_shards_and_no_process(tmp_path):
     written = {shard: shard.stat().st_mtime_ns for shard in shards}
     assert subprocess.run(command, cwd=ROOT).returncode == 0
     assert {shard: shard.stat().st_mtime_ns for shard in shards} == written
-    assert len(list(store.glob("*/*.safetensors"))) == -(-60_000 // 256) > len(shards)
+    assert len(list(store.glob(SHARDS))) == -(-60_000 // 256) > len(shards)
 
 
 def _wait_for_the_end_of(session):
-    """Wait until no process of a session is left."""
-    deadline = time.monotonic() + 20
+    """Wait until no process of a session is left; one that is still importing torch notices late."""
+    deadline = time.monotonic() + 120
     while members := [path.parent.name for path in Path("/proc").glob("[0-9]*/stat") if _session(path) == session]:
         assert time.monotonic() < deadline, members
         time.sleep(0.05)
