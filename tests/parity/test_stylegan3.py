@@ -85,8 +85,6 @@ def test_a_movement_of_the_image(fixture, model):
 @torch.no_grad()
 def test_sample_of_the_layout(fixture):
     """A small file of the publisher's own making gives its tensors and images, at the size and width that it says."""
-    if not (fixture.folder / "layout_sample.pkl").exists():
-        pytest.skip("this fixture has no such file")
     with np.load(fixture.folder / "layout_sample.npz") as arrays:
         known = {key: torch.from_numpy(arrays[key]) for key in arrays}
     for name, truncation in decimals_of(known, "image_trunc").items():
