@@ -8,6 +8,9 @@ INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 # `python` and `dvc` below, and `python` in dvc.yaml, are those of .venv.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
+# Bytecode is kept, whatever the environment says: each step is a process, and torch takes 5 s to import without it.
+export PYTHONDONTWRITEBYTECODE :=
+
 # No tool reports its use to anybody, unless the environment says otherwise.
 export DO_NOT_TRACK ?= true
 export DVC_NO_ANALYTICS ?= true
