@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from promptgen.command import run_command, whole_number
+from promptgen.commands.command import run_command, whole_number
 from promptgen.errors import ConfigError
 
 RESULTS, PAGE = Path("benchmarks/results.csv"), Path("docs/benchmarks.md")

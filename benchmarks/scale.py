@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from promptgen.command import run_command, whole_number
+from promptgen.commands.command import run_command, whole_number
 from promptgen.engine.base import Engine, Recipe
 
 MODELS = Path("models")

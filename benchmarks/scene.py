@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptgen.energies.base import Sample
-from promptgen.frozen import FrozenModule
 from promptgen.generators.base import GaussianPrior, Generator
+from promptgen.networks.frozen import FrozenModule
 from promptgen.seeding import stream
 
 FEATURES = 6

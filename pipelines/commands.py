@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from promptgen.command import Parser, whole_number
+from promptgen.commands.command import Parser, whole_number
 from steps.commands import add_experiment
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
 from promptgen import __version__
-from promptgen.command import WRONG, run_command
+from promptgen.commands.command import WRONG, run_command
 from promptgen.errors import PromptGenError
 
 
@@ -41,9 +41,13 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
         "audit": Command("steps.commands:audit", "measure the bias of any images, or of labels in a CSV file"),
         "fetch": Command("steps.fetch:main", "download the weight files of models"),
         "list-models": Command("steps.commands:list_models", "compare the models to fetch with those that are used"),
-        "store": Command("promptgen.commands:store", "say which evaluations of images are kept for the next training"),
-        "inspect": Command("promptgen.commands:inspect", "say what weight files contain, and run nothing in them"),
-        "cost": Command("promptgen.commands:cost", "measure the memory and time that a model needs"),
+        "store": Command(
+            "promptgen.commands.library:store", "say which evaluations of images are kept for the next training"
+        ),
+        "inspect": Command(
+            "promptgen.commands.library:inspect", "say what weight files contain, and run nothing in them"
+        ),
+        "cost": Command("promptgen.commands.library:cost", "measure the memory and time that a model needs"),
         "build-world": Command("steps.commands:build_world", "train the models of the embedded world again"),
     },
     "Servers and this machine": {
@@ -51,7 +55,9 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
         "serve": Command("pipelines.commands:serve", "run the experiment on its schedule"),
         "serve-model": Command("pipelines.commands:serve_model", "answer requests for images of a registered model"),
         "sync": Command("steps.commands:sync", "send MLflow what it has missed"),
-        "doctor": Command("promptgen.commands:doctor", "find what is wrong with this machine, and how to fix it"),
+        "doctor": Command(
+            "promptgen.commands.library:doctor", "find what is wrong with this machine, and how to fix it"
+        ),
     },
 }
 

@@ -16,7 +16,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Literal
 
 from promptgen.errors import ConfigError
-from promptgen.finite import require_finite
+from promptgen.networks.finite import require_finite
 
 if TYPE_CHECKING:  # class names are read without importing torch
     import numpy as np

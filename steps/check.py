@@ -17,7 +17,6 @@ from pathlib import Path
 from promptgen.config.build import build_classifier, build_embedder, build_energies, build_features
 from promptgen.config.models import JointModel, ReaderSpec
 from promptgen.config.params import Params
-from promptgen.devices import find_device
 from promptgen.engine.config import ProcessConfig, RayConfig
 from promptgen.engine.ray_cluster import import_ray
 from promptgen.experiments.limits import require_memory
@@ -26,6 +25,7 @@ from promptgen.flows.config import LARGEST_DENSE
 from promptgen.flows.flow import Flow
 from promptgen.generators.base import held_by
 from promptgen.labels import agreed_classes, class_index, classes, factors, target_shares
+from promptgen.networks.devices import find_device
 from promptgen.records import TRUSTED
 from promptgen.words import listing
 from steps.list_models import unlisted, unused

@@ -8,8 +8,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from promptgen.command import Parser, whole_number
-from promptgen.commands import add_device, add_models
+from promptgen.commands.command import Parser, whole_number
+from promptgen.commands.library import add_device, add_models
 
 STEPS = {
     "fit_moments": "fit the multipliers that give an attribute its target shares",

@@ -7,13 +7,18 @@ if __name__ == "__main__":  # before the imports below, so that help and wrong a
 
     run_as("step", "estimate_bias")
 
-from promptgen.decision import decide
+from promptgen.config.params import Params
 from promptgen.metrics.comparison import change_between
-from promptgen.records import Verdict
+from promptgen.records import Count, Verdict
 from promptgen.tracking import Tracker
 from steps.measuring.counting import resampling
 from steps.measuring.records import evaluation_fingerprint, measurement
 from steps.shared.common import Pass, Result
+
+REACHED = "interval contains the target"
+EXHAUSTED = "maximum of passes reached"
+MEASURED = "only measuring was asked for"
+FITTED = "only fitting the multipliers was asked for"
 
 
 def run(run_pass: Pass, tracker: Tracker) -> Result:
@@ -61,3 +66,21 @@ def _verdict(run_pass: Pass) -> Verdict:
         contains_target=record.contains_target,
         stop=decide(record, run_pass.params),
     )
+
+
+def decide(count: Count, params: Params) -> str | None:
+    """Return why the loop stops after a pass, or None to go on.
+
+    Args:
+        count: the pass, as it was counted.
+        params: the experiment; its control, `debias.max_passes` and `debias.training` tell which passes there are.
+    """
+    if count.number == 0 and params.control:
+        return None  # the control has not been trained yet
+    if params.only_fits:
+        return FITTED
+    if params.debias.max_passes == 0:
+        return MEASURED
+    if count.contains_target:
+        return REACHED
+    return EXHAUSTED if count.number >= params.last_pass else None

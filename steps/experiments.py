@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from promptgen.command import Parser
+from promptgen.commands.command import Parser
 from promptgen.errors import StorageError
 from promptgen.experiments.presets import FOLDER_NAME, Preset, find_preset, read_presets
 from promptgen.files import atomic_write, storage_error

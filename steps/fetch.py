@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from promptgen.command import Parser, run_command
+from promptgen.commands.command import Parser, run_command
 from promptgen.errors import ModelFileError, PromptGenError
 from promptgen.loading.inspection.soundness import require_sound
 from promptgen.model_files import store

@@ -26,11 +26,11 @@ from promptgen.config.draws import SWEEP_ROWS, SWEEP_STEPS, measuring
 from promptgen.energies.base import Sample
 from promptgen.energies.pose import PoseEnergy
 from promptgen.files import atomic_write
-from promptgen.finite import require_finite
 from promptgen.flows.sampling import condition_blocks, generate, sweep
 from promptgen.generators.base import conditioned_images
 from promptgen.metrics.features import image_features
 from promptgen.metrics.sizes import PAIRS
+from promptgen.networks.finite import require_finite
 from promptgen.tracking import Tracker
 from steps.measuring.reading import Block, Part, Reading, blocks, read, reading_inputs, reading_params, shown
 from steps.shared.common import Pass, Result

@@ -24,7 +24,7 @@ from promptgen.energies.augment import Draws, augment, draw
 from promptgen.energies.base import Sample
 from promptgen.energies.clip import ClipText
 from promptgen.experiments.costs import Subject, best_seconds, peak_in_fresh_process
-from promptgen.generators.stylegan2 import random_stylegan2
+from promptgen.generators.stylegan2.generator import random_stylegan2
 from promptgen.model_files.store import fetch
 from promptgen.perception.clip import ClipModel, fit
 from promptgen.seeding import stream

@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from promptgen.config.build import build_chain
-from promptgen.decision import REACHED
 from promptgen.flows.sampling import generate
 from promptgen.metrics.shares import class_counts
 from promptgen.records import Interval, PassRecord
 from promptgen.tracking import NullTracker
 from steps import check, estimate_bias, evaluate, fit_moments, sample, train_flow
+from steps.estimate_bias import REACHED
 from steps.measuring.records import pass_record
 from steps.shared.common import Pass, Project
 

@@ -12,8 +12,8 @@ from typing import get_args
 
 import pytest
 
-from promptgen.command import whole_number
 from promptgen.command_line import COMMANDS, GROUPS, load, main, page
+from promptgen.commands.command import whole_number
 from promptgen.flows.exact import Method
 from promptgen.world.config import ModelName
 from steps import commands

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from promptgen import doctor
 from promptgen.command_line import main
+from promptgen.commands import doctor
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ import torch
 
 from promptgen.energies.base import Sample
 from promptgen.errors import DataError
-from promptgen.finite import not_finite, require_finite, unclear
 from promptgen.labels import features, hard_labels, probabilities
 from promptgen.metrics.diversity import unit_vectors
 from promptgen.metrics.estimate import mean_interval
 from promptgen.metrics.features import check_features, image_features
 from promptgen.metrics.pose import euler_angles
 from promptgen.metrics.shares import check_probabilities
+from promptgen.networks.finite import not_finite, require_finite, unclear
 from promptgen.perception.reading import read_logits
 
 BAD = [math.nan, math.inf, -math.inf]

@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from promptgen.devices import find_device, placed
 from promptgen.errors import DataError, TooFewSamplesError
-from promptgen.finite import unclear
 from promptgen.labels import classes, factors, knows
 from promptgen.metrics.estimate import Vector
 from promptgen.metrics.shares import class_counts, joint_labels
+from promptgen.networks.devices import find_device, placed
+from promptgen.networks.finite import unclear
 from promptgen.perception.base import Classifier, logits_of_files
 from promptgen.perception.reading import promised
 

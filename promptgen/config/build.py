@@ -42,15 +42,15 @@ class Factory(NamedTuple):
 
 
 FACTORIES: Mapping[str, Factory] = {
-    "stylegan2": Factory("promptgen.generators.stylegan2", "load_stylegan2", "random_stylegan2"),
-    "stylegan3": Factory("promptgen.generators.stylegan3", "load_stylegan3", "random_stylegan3"),
-    "r3gan": Factory("promptgen.generators.r3gan", "load_r3gan", "random_r3gan"),
-    "biggan": Factory("promptgen.generators.biggan", "load_biggan", "random_biggan"),
-    "nvae": Factory("promptgen.generators.nvae", "load_nvae", "random_nvae"),
-    "diffae": Factory("promptgen.generators.diffae", "load_diffae", "random_diffae"),
-    "stylenerf": Factory("promptgen.generators.stylenerf", "load_stylenerf", "random_stylenerf"),
+    "stylegan2": Factory("promptgen.generators.stylegan2.generator", "load_stylegan2", "random_stylegan2"),
+    "stylegan3": Factory("promptgen.generators.stylegan3.generator", "load_stylegan3", "random_stylegan3"),
+    "r3gan": Factory("promptgen.generators.r3gan.generator", "load_r3gan", "random_r3gan"),
+    "biggan": Factory("promptgen.generators.biggan.generator", "load_biggan", "random_biggan"),
+    "nvae": Factory("promptgen.generators.nvae.generator", "load_nvae", "random_nvae"),
+    "diffae": Factory("promptgen.generators.diffae.generator", "load_diffae", "random_diffae"),
+    "stylenerf": Factory("promptgen.generators.stylenerf.generator", "load_stylenerf", "random_stylenerf"),
     "dcgan": Factory("promptgen.generators.dcgan", "load_dcgan", "random_dcgan"),
-    "diffusers": Factory("promptgen.generators.pipeline", "load_pipeline_files"),
+    "diffusers": Factory("promptgen.generators.pipeline.generator", "load_pipeline_files"),
     "open-clip": Factory("promptgen.perception.clip", "load_open_clip", "random_open_clip"),
     "fairface": Factory("promptgen.perception.fairface", "load_fairface", "random_fairface"),
     "celeba": Factory("promptgen.perception.celeba", "load_celeba", "random_celeba"),

@@ -13,11 +13,11 @@ from promptgen.config.build import GENERATOR, load_custom, load_model, random_mo
 from promptgen.config.registry import GENERATORS, union
 from promptgen.config.spec import DottedPath, GeneratorBase, Name, Positive, Shape, Share
 from promptgen.generators.classes import ClassChoice, class_coordinates, class_shares
-from promptgen.generators.diffae_config import DiffAEConfig, NoiseSchedule
-from promptgen.generators.r3gan_config import R3GANConfig
-from promptgen.generators.stylegan2_config import StyleGAN2Config
-from promptgen.generators.stylegan3_config import StyleGAN3Config
-from promptgen.generators.stylenerf_config import CameraConfig, StyleNeRFConfig
+from promptgen.generators.diffae.config import DiffAEConfig, NoiseSchedule
+from promptgen.generators.r3gan.config import R3GANConfig
+from promptgen.generators.stylegan2.config import StyleGAN2Config
+from promptgen.generators.stylegan3.config import StyleGAN3Config
+from promptgen.generators.stylenerf.config import CameraConfig, StyleNeRFConfig
 from promptgen.model_files.cards import Card
 from promptgen.strict import Section, validate
 
@@ -183,7 +183,7 @@ class BigGANSpec(PublishedGenerator):
     truncation: Annotated[float, Field(gt=0, le=1)]
 
     def shape(self, card: Card) -> Shape:
-        from promptgen.generators.biggan_config import published_config
+        from promptgen.generators.biggan.config import published_config
 
         config = published_config(self.network(card).get("size", 0))
         return Shape(config.output_dim, {"z": config.z_dim, "class embedding": config.class_embed_dim})
@@ -207,7 +207,7 @@ class NVAESpec(PublishedGenerator):
     statistics_passes: Annotated[int, Field(ge=0)] = 0
 
     def shape(self, card: Card) -> Shape:
-        from promptgen.generators.nvae_config import NVAEConfig
+        from promptgen.generators.nvae.config import NVAEConfig
 
         config = validate(NVAEConfig, {**self.network(card), "groups": self.groups})
         groups = {f"group {index}": prod(config.latent_shapes[index]) for index in config.chosen}

@@ -12,7 +12,7 @@ from promptgen.config.build import GENERATOR, load_model
 from promptgen.config.spec import GeneratorBase, Shape
 from promptgen.errors import ConfigError, ModelFileError
 from promptgen.files import sha256_of
-from promptgen.generators.pipeline_folder import PipelineFolder
+from promptgen.generators.pipeline.folder import PipelineFolder
 from promptgen.model_files.cards import find_card
 from promptgen.model_files.snapshots import snapshot
 from promptgen.model_files.store import sha256_now
@@ -77,7 +77,7 @@ class DiffusersSpec(GeneratorBase):
         return [self.card_name] if self.card_name else []
 
     def build(self, models: Path, *, sampling: bool = False) -> Generator:
-        from promptgen.generators.pipeline import load_pipeline
+        from promptgen.generators.pipeline.generator import load_pipeline
 
         if self.card_name:
             return cast("Generator", load_model(self.card_name, models, GENERATOR.kind, **self._options(models)))

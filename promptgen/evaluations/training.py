@@ -24,7 +24,6 @@ import torch
 from torch import Tensor
 
 from promptgen.conditions import Condition
-from promptgen.devices import torch_threads
 from promptgen.evaluations.config import ROUNDS, Allotment
 from promptgen.evaluations.descent import Descent
 from promptgen.evaluations.evaluator import Slope
@@ -40,6 +39,7 @@ from promptgen.flows.fit import Fit, fit_statistics
 from promptgen.flows.flow import Flow, FlowConfig
 from promptgen.generators.base import Generator, held_by
 from promptgen.metrics.estimate import Vector
+from promptgen.networks.devices import torch_threads
 from promptgen.seeding import derive, stream
 from promptgen.tracking import NullTracker, Tracker
 

@@ -32,9 +32,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from promptgen.config.build import has_random, load_model, random_model
-from promptgen.devices import find_device
 from promptgen.errors import ConfigError, DataError, PromptGenError
 from promptgen.model_files.cards import Cost, find_card
+from promptgen.networks.devices import find_device
 from promptgen.perception.networks import INPUT_SIDE
 from promptgen.seeding import stream
 
@@ -115,7 +115,7 @@ def measure(name: str, models: Path, batch: int = 1, device: str = "cpu") -> dic
         name: see `subject`.
         models: see `subject`.
         batch: see `subject`; memory is given per image.
-        device: as of `promptgen.devices.find_device`.
+        device: as of `promptgen.networks.devices.find_device`.
 
     Returns:
         `cost`, the fields of `promptgen.model_files.cards.Cost`; and `measured`, the machine, and the seconds of a

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from promptgen.config.params import Params
-from promptgen.doctor import memory_bytes
 from promptgen.errors import ConfigError
 from promptgen.evaluations.config import GRADIENT_UNITS, ReuseConfig
 from promptgen.experiments.plan import FLOW_BYTES
@@ -33,7 +33,7 @@ def require_memory(params: Params, dim: int, pixels: int, held: int = 0) -> None
     Raises:
         ConfigError: a key needs more; the message names all such keys.
     """
-    memory = memory_bytes()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     faults = [
         f"{key} takes at least {needed / 1e9:,.0f} GB of memory, and this machine has {memory / 1e9:,.0f} GB"
         for key, needed in _needs(params, dim, pixels, held)

@@ -12,7 +12,6 @@ from torch import Tensor
 from promptgen.conditions import Condition, split_context
 from promptgen.errors import DataError
 from promptgen.flows.flow import Flow
-from promptgen.frozen import FrozenModule
 from promptgen.generators.base import (
     GaussianPrior,
     Generator,
@@ -23,6 +22,7 @@ from promptgen.generators.base import (
     held_by,
     truth_classes,
 )
+from promptgen.networks.frozen import FrozenModule
 
 
 class ChainedGenerator(FrozenModule):

@@ -22,10 +22,10 @@ from torch.nn.utils import skip_init
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from promptgen.errors import ModelFileError
-from promptgen.frozen import FrozenModule
 from promptgen.generators.base import GaussianPrior
 from promptgen.loading.inspection.bounded import visible
 from promptgen.loading.published import load_strictly, read_state
+from promptgen.networks.frozen import FrozenModule
 from promptgen.seeding import stream
 from promptgen.strict import Section, validate
 

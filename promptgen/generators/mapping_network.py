@@ -7,7 +7,7 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from promptgen.generators.stylegan2_layers import EqualLinear, MappingLayer, PixelNorm
+from promptgen.generators.stylegan2.layers import EqualLinear, MappingLayer, PixelNorm
 
 MAPPING_RATE = 0.01
 """Learning-rate multiplier of the mapping layers."""

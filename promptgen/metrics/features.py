@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from promptgen.errors import DataError, TooFewSamplesError
-from promptgen.finite import require_finite
+from promptgen.networks.finite import require_finite
 
 FeatureNetwork = Callable[[Tensor], Tensor]
 """Maps images (B, 3, H, W) in [0, 1] to features (B, D)."""

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import ArrayLike
 
 from promptgen.errors import DataError, TooFewSamplesError
-from promptgen.finite import require_finite
 from promptgen.metrics.estimate import Estimate, Vector, mean_interval, quantiles, resampled_means
+from promptgen.networks.finite import require_finite
 from promptgen.rotations import EULER, euler_rotation, geodesic_angle, pose_angles
 
 

@@ -25,8 +25,8 @@ from promptgen.metrics.estimate import Estimate, student_quantile
 from promptgen.metrics.features import disjoint_parts, matching_features
 from promptgen.metrics.shares import wilson
 from promptgen.metrics.sizes import NEIGHBOURS, SUBSETS
+from promptgen.networks.torchvision_ops import import_fidelity
 from promptgen.seeding import stream
-from promptgen.torchvision_ops import import_fidelity
 
 DISTANCES = 1 << 24
 """Number of distances held in memory at a time: 64 MiB, and a few times that in all."""

@@ -29,8 +29,8 @@ from promptgen.metrics.estimate import Estimate, student_quantile
 from promptgen.metrics.features import FeatureStatistics, disjoint_parts, matching_features
 from promptgen.metrics.precision_recall import precision_recall_intervals
 from promptgen.metrics.sizes import SUBSET_SIZE, SUBSETS
+from promptgen.networks.torchvision_ops import import_fidelity
 from promptgen.seeding import stream
-from promptgen.torchvision_ops import import_fidelity
 
 
 @dataclass(frozen=True)

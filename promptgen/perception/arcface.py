@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from promptgen.frozen import FrozenModule
 from promptgen.loading.published import read_state
+from promptgen.networks.frozen import FrozenModule
 from promptgen.perception.networks import fill, initial_weights
 from promptgen.strict import Section, validate
 

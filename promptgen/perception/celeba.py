@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from promptgen.errors import ConfigError
-from promptgen.frozen import FrozenModule
 from promptgen.loading.published import read_state
+from promptgen.networks.frozen import FrozenModule
 from promptgen.perception.networks import Architecture, fill, imagenet_input, initial_weights, resnet
 
 

@@ -19,13 +19,13 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from promptgen.errors import CheckpointError, ConfigError, ModelFileError
-from promptgen.frozen import FrozenModule
 from promptgen.loading.own_files import building, fill_module, load_tensors, save_module
 from promptgen.loading.published import load_strictly, read_state
+from promptgen.networks.frozen import FrozenModule
+from promptgen.networks.torchvision_ops import import_open_clip
 from promptgen.perception.networks import initial_weights
 from promptgen.perception.tokens import Tokens
 from promptgen.strict import Section
-from promptgen.torchvision_ops import import_open_clip
 
 Colour = tuple[float, float, float]
 

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from promptgen.errors import DataError
-from promptgen.frozen import FrozenModule
 from promptgen.loading.published import read_state
+from promptgen.networks.frozen import FrozenModule
 from promptgen.perception.networks import INPUT_SIDE, Architecture, fill, initial_weights, resnet
 
 CODE: Final[Mapping[str, slice]] = MappingProxyType(

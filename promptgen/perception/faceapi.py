@@ -16,13 +16,13 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from promptgen.frozen import FrozenModule
 from promptgen.loading.published import load_strictly
 from promptgen.loading.tfjs import read_tfjs
+from promptgen.networks.frozen import FrozenModule
 from promptgen.perception.ages import EDGES, age_labels, logits_of_years
 from promptgen.perception.merging import Classes, Merging
 from promptgen.perception.networks import initial_weights
-from promptgen.perception.tensorflow_layers import convolve, max_pool, resized
+from promptgen.perception.tensorflow.layers import convolve, max_pool, resized
 
 SIDE = 112
 """Height and width of the networks' input, pixels."""

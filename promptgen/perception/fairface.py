@@ -15,8 +15,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from promptgen.frozen import FrozenModule
 from promptgen.loading.published import read_state
+from promptgen.networks.frozen import FrozenModule
 from promptgen.perception.networks import Architecture, fill, imagenet_input, initial_weights, resnet
 
 ATTRIBUTES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(

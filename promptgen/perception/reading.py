@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from promptgen.errors import DataError
-from promptgen.finite import require_finite
+from promptgen.networks.finite import require_finite
 from promptgen.perception.base import Classifier
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from promptgen.errors import ConfigError
-from promptgen.torchvision_ops import import_open_clip
+from promptgen.networks.torchvision_ops import import_open_clip
 
 
 class Tokens:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from promptgen.errors import ConfigError
-from promptgen.frozen import FrozenModule
+from promptgen.networks.frozen import FrozenModule
 from promptgen.perception.clip import ClipModel, fit
 
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from promptgen.errors import CheckpointError
-from promptgen.frozen import FrozenModule
-from promptgen.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from promptgen.generators.stylegan2_layers import GAIN, LEAK, MappingLayer
+from promptgen.generators.stylegan2.generator import StyleGAN2, StyleGAN2Config
+from promptgen.generators.stylegan2.layers import GAIN, LEAK, MappingLayer
 from promptgen.loading.own_files import building, fill_module, load_tensors, save_module
+from promptgen.networks.frozen import FrozenModule
 from promptgen.seeding import stream
 from promptgen.world.scene import ATTRIBUTES, COORDINATES, Scene, SceneConfig
 

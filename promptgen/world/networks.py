@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from promptgen.errors import CheckpointError
-from promptgen.frozen import FrozenModule
 from promptgen.loading.own_files import building, fill_module, load_tensors, save_module
+from promptgen.networks.frozen import FrozenModule
 
 
 class AttributeConfig(BaseModel):

@@ -16,10 +16,10 @@ from promptgen.config.build import build_classifier, identities
 from promptgen.energies.base import Sample
 from promptgen.engine.base import in_order
 from promptgen.errors import DataError
-from promptgen.finite import require_finite
 from promptgen.flows.sampling import BLOCK, draw
 from promptgen.generators.base import HasTruth, conditioned_truth, truth_classes
 from promptgen.labels import probabilities
+from promptgen.networks.finite import require_finite
 from promptgen.perception.base import Classifier
 from promptgen.perception.reading import read_logits
 from promptgen.tracking import Tracker

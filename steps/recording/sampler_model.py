@@ -21,9 +21,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from promptgen.config.build import build_chain
 from promptgen.errors import DataError
-from promptgen.finite import require_finite
 from promptgen.flows.sampling import generate
 from promptgen.generators.base import Generator
+from promptgen.networks.finite import require_finite
 
 
 class Request(BaseModel):

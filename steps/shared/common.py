@@ -15,7 +15,6 @@ from typing import Any
 import promptgen
 from promptgen.config.build import build_chain, identities
 from promptgen.config.params import Params, PassKind, load_params
-from promptgen.devices import find_device, placed
 from promptgen.engine.base import Engine
 from promptgen.engine.config import open_engine
 from promptgen.errors import DataError
@@ -23,16 +22,14 @@ from promptgen.experiments.presets import FOLDER_NAME, find_preset
 from promptgen.files import fingerprint, folder_lock, sha256_of, storage_error
 from promptgen.generators.base import Generator
 from promptgen.model_files.store import resolve
+from promptgen.networks.devices import find_device, placed
 from promptgen.seeding import derive
 from steps.shared.manifest import StepFolder
 
 FORMAT_VERSION = 1
 """Of the files that steps leave for each other."""
 
-UNRELATED_CODE = {
-    *("reporting", "experiments", "__main__.py", "command.py", "command_line.py", "commands.py"),
-    *("doctor.py", "progress.py"),
-}
+UNRELATED_CODE = {"reporting", "experiments", "commands", "__main__.py", "command_line.py", "progress.py"}
 """Rooms and files of the library whose code does not change what a step of a pass computes."""
 
 SHARED_CODE = ("measuring", "shared")

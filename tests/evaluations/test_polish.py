@@ -16,8 +16,8 @@ from promptgen.evaluations.polish import BATCH, Polish
 from promptgen.evaluations.proposal import Proposal
 from promptgen.evaluations.store import EvaluationStore
 from promptgen.flows.flow import Flow, FlowConfig
-from promptgen.frozen import FrozenModule
 from promptgen.generators.base import GaussianPrior
+from promptgen.networks.frozen import FrozenModule
 from promptgen.seeding import stream
 
 DIM = 48

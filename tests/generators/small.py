@@ -3,15 +3,15 @@
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from promptgen.generators.biggan import BigGAN
-from promptgen.generators.biggan_config import BigGANConfig
+from promptgen.generators.biggan.config import BigGANConfig
+from promptgen.generators.biggan.generator import BigGAN
 from promptgen.generators.dcgan import DCGAN, DCGANConfig
-from promptgen.generators.diffae import random_diffae
-from promptgen.generators.nvae import random_nvae
-from promptgen.generators.r3gan import random_r3gan
-from promptgen.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from promptgen.generators.stylegan3 import random_stylegan3
-from promptgen.generators.stylenerf import random_stylenerf
+from promptgen.generators.diffae.generator import random_diffae
+from promptgen.generators.nvae.generator import random_nvae
+from promptgen.generators.r3gan.generator import random_r3gan
+from promptgen.generators.stylegan2.generator import StyleGAN2, StyleGAN2Config
+from promptgen.generators.stylegan3.generator import random_stylegan3
+from promptgen.generators.stylenerf.generator import random_stylenerf
 from promptgen.seeding import stream
 
 STYLEGAN2 = {"size": 16, "latent_dim": 6, "mapping_layers": 2, "channels": {4: 12, 8: 10, 16: 8}}

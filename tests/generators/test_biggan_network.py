@@ -9,9 +9,9 @@ from hostile import Trap
 from pydantic import ValidationError
 
 from promptgen.errors import ConfigError, ModelFileError
-from promptgen.generators.biggan import BigGAN, load_biggan, random_biggan
-from promptgen.generators.biggan_config import PUBLISHED_LAYERS, BigGANConfig, published_config
-from promptgen.generators.biggan_layers import Attention, Block, Normalisation, Standing, fold_spectral_norm
+from promptgen.generators.biggan.config import PUBLISHED_LAYERS, BigGANConfig, published_config
+from promptgen.generators.biggan.generator import BigGAN, load_biggan, random_biggan
+from promptgen.generators.biggan.layers import Attention, Block, Normalisation, Standing, fold_spectral_norm
 from promptgen.seeding import stream
 from tests.generators import small
 

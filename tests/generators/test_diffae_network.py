@@ -8,9 +8,9 @@ from hostile import Trap
 from pydantic import ValidationError
 
 from promptgen.errors import ConfigError, DataError, ModelFileError
-from promptgen.generators.diffae import load_diffae
-from promptgen.generators.diffae_config import DiffAEConfig, NoiseSchedule
-from promptgen.generators.diffae_sampler import denoise
+from promptgen.generators.diffae.config import DiffAEConfig, NoiseSchedule
+from promptgen.generators.diffae.generator import load_diffae
+from promptgen.generators.diffae.sampler import denoise
 from promptgen.seeding import stream
 from tests.generators import small
 

@@ -8,11 +8,11 @@ from hostile import Trap
 from pydantic import ValidationError
 from torch.autograd.graph import saved_tensors_hooks
 
-from promptgen.generators import nvae
-from promptgen.generators.nvae import load_nvae
-from promptgen.generators.nvae_config import CELLS, OPTIONS, NVAEConfig
-from promptgen.generators.nvae_layers import fold_weight_norm
-from promptgen.generators.nvae_output import Mixture, mean_image
+from promptgen.generators.nvae import generator as nvae
+from promptgen.generators.nvae.config import CELLS, OPTIONS, NVAEConfig
+from promptgen.generators.nvae.generator import load_nvae
+from promptgen.generators.nvae.layers import fold_weight_norm
+from promptgen.generators.nvae.output import Mixture, mean_image
 from tests.generators import small
 
 

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save_file
 
 from promptgen.errors import ConfigError
-from promptgen.generators.r3gan import load_r3gan
-from promptgen.generators.stylegan2 import load_stylegan2
-from promptgen.generators.stylegan3 import load_stylegan3
-from promptgen.generators.stylegan3_config import StyleGAN3Config
+from promptgen.generators.r3gan.generator import load_r3gan
+from promptgen.generators.stylegan2.generator import load_stylegan2
+from promptgen.generators.stylegan3.config import StyleGAN3Config
+from promptgen.generators.stylegan3.generator import load_stylegan3
 from promptgen.loading.inspection.report import inspect_file
 from tests.generators import small
 from tests.parity.nvidia_files import (

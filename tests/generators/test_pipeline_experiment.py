@@ -113,6 +113,6 @@ def test_a_flow_that_was_trained_on_it_works_in_the_pipeline(project, tmp_path):
 
 def test_the_page_names_every_family():
     page = (Path(__file__).parents[2] / "docs" / "diffusers.md").read_text()
-    from promptgen.generators.pipeline_folder import FAMILIES
+    from promptgen.generators.pipeline.folder import FAMILIES
 
     assert [name for name in FAMILIES if f"`{name}`" not in page] == []

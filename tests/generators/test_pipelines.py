@@ -16,10 +16,10 @@ from safetensors.torch import save_file
 
 import promptgen
 from promptgen.errors import ConfigError, DataError, ModelFileError
-from promptgen.generators.pipeline import load_pipeline
-from promptgen.generators.pipeline_networks import pack, unpack
+from promptgen.generators.pipeline.generator import load_pipeline
+from promptgen.generators.pipeline.networks import pack, unpack
+from promptgen.networks.torchvision_ops import import_diffusers
 from promptgen.seeding import stream
-from promptgen.torchvision_ops import import_diffusers
 from tests.generators.small import saved_bytes
 
 pytest.importorskip("diffusers")
@@ -365,6 +365,8 @@ def test_diffusers_is_imported_whatever_torchvision_does(tmp_path):
     package = tmp_path / "torchvision"
     package.mkdir()
     (package / "__init__.py").write_text("raise ImportError('undefined symbol')")
-    code = "from promptgen.torchvision_ops import import_diffusers; import_diffusers().StableDiffusionXLPipeline"
+    code = (
+        "from promptgen.networks.torchvision_ops import import_diffusers; import_diffusers().StableDiffusionXLPipeline"
+    )
     path = os.pathsep.join([str(tmp_path), str(Path(promptgen.__file__).parents[1])])
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": path})

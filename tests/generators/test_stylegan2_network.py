@@ -9,8 +9,8 @@ from hostile import Trap
 from pydantic import ValidationError
 
 from promptgen.errors import ConfigError
-from promptgen.generators.stylegan2 import StyleGAN2Config, load_stylegan2
-from promptgen.generators.stylegan2_layers import ModulatedConv
+from promptgen.generators.stylegan2.generator import StyleGAN2Config, load_stylegan2
+from promptgen.generators.stylegan2.layers import ModulatedConv
 from promptgen.seeding import stream
 from tests.generators import small
 

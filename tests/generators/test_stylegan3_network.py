@@ -5,8 +5,8 @@ import pytest
 import scipy.signal
 import torch
 
-from promptgen.generators.stylegan3_filters import low_pass, radial_low_pass
-from promptgen.generators.stylegan3_layers import downsampled, upsampled
+from promptgen.generators.stylegan3.filters import low_pass, radial_low_pass
+from promptgen.generators.stylegan3.layers import downsampled, upsampled
 from promptgen.seeding import stream
 from tests.generators import small
 

@@ -11,8 +11,8 @@ import yaml
 from promptgen.config.generators import GeneratorSpec
 from promptgen.errors import ConfigError, ModelFileError
 from promptgen.files import sha256_of
-from promptgen.generators.stylenerf import load_stylenerf
-from promptgen.generators.stylenerf_config import CameraConfig, StyleNeRFConfig, config_from_settings
+from promptgen.generators.stylenerf.config import CameraConfig, StyleNeRFConfig, config_from_settings
+from promptgen.generators.stylenerf.generator import load_stylenerf
 from promptgen.strict import Section, validate
 from tests.generators import small
 from tests.parity.persistent import EasyDict, Persistent, persistent_file, publishers_modules, wrapped

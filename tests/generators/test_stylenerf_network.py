@@ -5,7 +5,7 @@ import torch
 from pydantic import ValidationError
 
 from promptgen.errors import ConfigError
-from promptgen.generators.stylenerf_config import StyleNeRFConfig
+from promptgen.generators.stylenerf.config import StyleNeRFConfig
 from promptgen.seeding import stream
 from tests.generators import small
 

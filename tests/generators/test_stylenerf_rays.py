@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from promptgen.generators.stylenerf_rays import background_positions, cast_rays, encode, opacity_weights, resampled
+from promptgen.generators.stylenerf.rays import background_positions, cast_rays, encode, opacity_weights, resampled
 from promptgen.seeding import stream
 from tests.generators import small
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from promptgen.torchvision_ops import import_diffusers
+from promptgen.networks.torchvision_ops import import_diffusers
 
 WIDTH, POOLED = 16, 12
 """Widths of a prompt's embedding and of the pooled one."""

@@ -7,12 +7,13 @@ import torch
 from safetensors.torch import save_file
 
 from promptgen.errors import ModelFileError
-from promptgen.generators.biggan import load_biggan
+from promptgen.generators.biggan.generator import load_biggan
 from promptgen.generators.dcgan import load_dcgan
-from promptgen.generators.diffae import load_diffae
-from promptgen.generators.nvae import load_nvae
-from promptgen.generators.stylegan2 import StyleGAN2, StyleGAN2Config, load_stylegan2
-from promptgen.generators.stylenerf import load_stylenerf
+from promptgen.generators.diffae.generator import load_diffae
+from promptgen.generators.nvae.generator import load_nvae
+from promptgen.generators.stylegan2.generator import StyleGAN2, StyleGAN2Config, load_stylegan2
+from promptgen.generators.stylenerf.generator import load_stylenerf
+from promptgen.networks.torchvision_ops import import_open_clip
 from promptgen.perception.arcface import ArcFace, ArcFaceConfig, load_arcface
 from promptgen.perception.beta import read_beta
 from promptgen.perception.celeba import CelebaAttribute, load_celeba
@@ -20,7 +21,6 @@ from promptgen.perception.clip import load_open_clip, random_open_clip
 from promptgen.perception.deca import DecaPose, load_deca
 from promptgen.perception.fairface import FairFace, load_fairface
 from promptgen.perception.inception import InceptionFeatures, load_inception
-from promptgen.torchvision_ops import import_open_clip
 from tests.generators import (
     small,
     test_biggan_network,

@@ -7,7 +7,7 @@ import torch
 from filling import assert_close, decimals_of, fixtures_of, kept_of, part
 
 from promptgen.errors import ModelFileError
-from promptgen.generators.biggan import load_biggan
+from promptgen.generators.biggan.generator import load_biggan
 
 fixtures = pytest.mark.parametrize("fixture", fixtures_of("biggan"), scope="module")
 

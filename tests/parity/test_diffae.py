@@ -5,7 +5,7 @@ import torch
 from filling import assert_close, assert_kept, fixtures_of, part
 
 from promptgen.errors import ModelFileError
-from promptgen.generators.diffae import load_diffae
+from promptgen.generators.diffae.generator import load_diffae
 
 IMAGE_TOLERANCE = 5e-4
 """After several steps of a sampler; a single evaluation of a network keeps to the usual tolerance."""

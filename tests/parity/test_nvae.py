@@ -8,8 +8,8 @@ import pytest
 import torch
 from filling import PART, assert_close, decimals_of, fixtures_of, part
 
-from promptgen.generators.nvae import load_nvae
-from promptgen.generators.nvae_output import Mixture
+from promptgen.generators.nvae.generator import load_nvae
+from promptgen.generators.nvae.output import Mixture
 
 LOW = 0.7
 """The temperature of the arrays whose name says none."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 from filling import assert_close, assert_kept, fixtures_of, part
 
-from promptgen.generators.r3gan import load_r3gan
+from promptgen.generators.r3gan.generator import load_r3gan
 from tests.parity.nvidia_files import in_class, r3gan_file
 
 fixtures = pytest.mark.parametrize("fixture", fixtures_of("r3gan"), scope="module")

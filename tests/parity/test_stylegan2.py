@@ -9,7 +9,7 @@ import torch
 from filling import assert_close, assert_kept, decimals_of, fixtures_of, part
 
 from promptgen.errors import ModelFileError
-from promptgen.generators.stylegan2 import load_stylegan2
+from promptgen.generators.stylegan2.generator import load_stylegan2
 
 fixtures = pytest.mark.parametrize("fixture", fixtures_of("stylegan2"), scope="module")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from filling import assert_close, assert_kept, decimals_of, fixtures_of, kept_of, part
 
-from promptgen.generators.stylegan2 import load_stylegan2
+from promptgen.generators.stylegan2.generator import load_stylegan2
 from tests.parity.nvidia_files import in_class, stylegan2_file
 
 fixtures = pytest.mark.parametrize("fixture", fixtures_of("stylegan2_ada"), scope="module")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from filling import assert_close, assert_kept, decimals_of, fixtures_of, part
 
-from promptgen.generators.stylegan3 import load_stylegan3, random_stylegan3
+from promptgen.generators.stylegan3.generator import load_stylegan3, random_stylegan3
 from tests.parity.nvidia_files import stylegan3_file
 
 fixtures = pytest.mark.parametrize("fixture", fixtures_of("stylegan3"), scope="module")

@@ -6,8 +6,8 @@ import torch
 from filling import assert_close, fixtures_of, part
 from persistent import persistent_file
 
-from promptgen.generators.stylenerf import load_stylenerf
-from promptgen.generators.stylenerf_rays import Camera
+from promptgen.generators.stylenerf.generator import load_stylenerf
+from promptgen.generators.stylenerf.rays import Camera
 
 fixtures = pytest.mark.parametrize("fixture", fixtures_of("stylenerf"), scope="module")
 

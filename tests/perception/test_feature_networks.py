@@ -12,9 +12,9 @@ from promptgen.flows.sampling import generate
 from promptgen.metrics.features import image_features
 from promptgen.metrics.quality import compare
 from promptgen.model_files import store
+from promptgen.networks.torchvision_ops import import_torchvision
 from promptgen.perception.inception import load_inception
 from promptgen.seeding import stream
-from promptgen.torchvision_ops import import_torchvision
 
 import_torchvision()
 import torchvision  # noqa: E402

@@ -11,8 +11,8 @@ from promptgen.errors import ModelFileError
 from promptgen.loading.tfjs import TFJSModel, read_tfjs
 from promptgen.perception import human
 from promptgen.perception.human import HumanEmotion, HumanFaceRes, load_emotion, load_faceres
-from promptgen.perception.tensorflow_graph import MAX_NODES, Graph
-from promptgen.perception.tensorflow_operations import OPERATIONS
+from promptgen.perception.tensorflow.graph import MAX_NODES, Graph
+from promptgen.perception.tensorflow.operations import OPERATIONS
 from tests.loading.tfjs_files import entry, write
 
 SIDES = (7, 6)

@@ -7,13 +7,14 @@ import sys
 
 import pytest
 
-from promptgen.command import run_command
+from promptgen.commands.command import run_command
 from promptgen.errors import DataError
 
 
 def ended(body: str, shell: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     """Return how a command whose `main` has this body ends, its output piped through `shell` if that is given."""
-    code = f"import sys\nfrom promptgen.command import run_command\nsys.exit(run_command(lambda words: {body}, []))"
+    start = "import sys\nfrom promptgen.commands.command import run_command"
+    code = f"{start}\nsys.exit(run_command(lambda words: {body}, []))"
     pipe = f'set -o pipefail; "$0" -c "$1" {shell}'
     return subprocess.run(
         ["bash", "-c", pipe, sys.executable, code], capture_output=True, text=True, check=False, env=environment

@@ -7,12 +7,12 @@ import shutil
 
 import pytest
 
-from promptgen.decision import MEASURED, REACHED
 from promptgen.errors import DataError
 from promptgen.files import read_json
 from promptgen.records import Confirmation, Metrics
 from promptgen.tracking import NullTracker
 from steps import confirm, estimate_bias
+from steps.estimate_bias import MEASURED, REACHED
 from steps.measuring.reading import Reading
 from steps.measuring.records import METRICS_NAME, SUMMARY_NAME, pass_record, write_metrics
 from steps.recording.facts import counted

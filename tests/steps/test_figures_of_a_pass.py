@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from promptgen.decision import EXHAUSTED
 from promptgen.errors import ConfigError, DataError
 from promptgen.files import read_json
 from promptgen.records import PassRecord
 from steps import check, fetch
+from steps.estimate_bias import EXHAUSTED
 from steps.measuring.records import SUMMARY_NAME, pass_record, write_metrics
 from steps.sample import load_samples
 from steps.shared.common import Pass, Project

@@ -6,11 +6,11 @@ import shutil
 
 import pytest
 
-from promptgen.decision import EXHAUSTED, FITTED, MEASURED, REACHED, decide
 from promptgen.errors import DataError
 from promptgen.records import Count
 from promptgen.tracking import NullTracker
 from steps import estimate_bias, evaluate
+from steps.estimate_bias import EXHAUSTED, FITTED, MEASURED, REACHED, decide
 from steps.measuring.records import pass_record
 from steps.shared.common import Pass
 from tests import tiny

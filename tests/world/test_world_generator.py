@@ -3,8 +3,8 @@ import torch
 
 from promptgen.errors import CheckpointError
 from promptgen.generators.base import HasTruth
-from promptgen.generators.stylegan2 import StyleGAN2
-from promptgen.generators.stylegan2_layers import GAIN, LEAK
+from promptgen.generators.stylegan2.generator import StyleGAN2
+from promptgen.generators.stylegan2.layers import GAIN, LEAK
 from promptgen.seeding import stream
 from promptgen.world.generator import FIXED_LAYERS, WorldGenerator, load_generator, save_generator, untrained
 from promptgen.world.scene import COORDINATES, Scene, SceneConfig

@@ -5,7 +5,7 @@ import json
 import hostile
 import pytest
 
-from promptgen.torchvision_ops import import_open_clip
+from promptgen.networks.torchvision_ops import import_open_clip
 
 
 @pytest.fixture(scope="session", autouse=True)

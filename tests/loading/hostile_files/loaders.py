@@ -4,13 +4,13 @@ import pytest
 
 from promptgen.errors import CheckpointError, ModelFileError
 from promptgen.flows.chain_file import load_chain
-from promptgen.generators.biggan import load_biggan
+from promptgen.generators.biggan.generator import load_biggan
 from promptgen.generators.dcgan import load_dcgan
-from promptgen.generators.nvae import load_nvae
-from promptgen.generators.r3gan import load_r3gan
-from promptgen.generators.stylegan2 import load_stylegan2
-from promptgen.generators.stylegan3 import load_stylegan3
-from promptgen.generators.stylenerf_file import read_generator
+from promptgen.generators.nvae.generator import load_nvae
+from promptgen.generators.r3gan.generator import load_r3gan
+from promptgen.generators.stylegan2.generator import load_stylegan2
+from promptgen.generators.stylegan3.generator import load_stylegan3
+from promptgen.generators.stylenerf.file import read_generator
 from promptgen.loading.published import read_state, read_torch, read_training
 from promptgen.perception.arcface import load_arcface
 from promptgen.perception.beta import read_beta

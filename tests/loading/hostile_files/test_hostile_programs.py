@@ -11,7 +11,7 @@ import torch
 from hostile import CONTAINERS, legacy_file, text, zip_file
 
 from promptgen.errors import ModelFileError
-from promptgen.generators.stylenerf_file import read_generator
+from promptgen.generators.stylenerf.file import read_generator
 from promptgen.loading.inspection.report import inspect_file, to_text
 from promptgen.loading.published import read_torch, read_training
 from tests.loading.hostile_files.loaders import LOADERS, every, refused

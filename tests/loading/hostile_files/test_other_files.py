@@ -8,7 +8,7 @@ import hostile
 import pytest
 import torch
 
-from promptgen.generators.stylegan2 import StyleGAN2, StyleGAN2Config, load_stylegan2
+from promptgen.generators.stylegan2.generator import StyleGAN2, StyleGAN2Config, load_stylegan2
 from promptgen.perception.deca import load_deca
 from tests.loading.hostile_files.loaders import LOADERS, SMALL, every, refused
 

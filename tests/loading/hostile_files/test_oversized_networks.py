@@ -6,8 +6,8 @@ import torch
 from promptgen.errors import ModelFileError
 from promptgen.flows.chain_file import load_chain, save_chain
 from promptgen.flows.flow import Flow, FlowConfig
-from promptgen.generators.biggan import load_biggan
-from promptgen.generators.nvae import load_nvae
+from promptgen.generators.biggan.generator import load_biggan
+from promptgen.generators.nvae.generator import load_nvae
 from promptgen.loading.own_files import load_tensors, save_tensors
 from promptgen.perception.clip import load_open_clip
 from promptgen.world.generator import load_generator

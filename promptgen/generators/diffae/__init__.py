@@ -1,0 +1,1 @@
+"""Diffusion autoencoders (Preechakul et al., 2022)."""

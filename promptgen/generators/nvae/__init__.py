@@ -1,0 +1,1 @@
+"""NVAE (Vahdat and Kautz, 2020)."""

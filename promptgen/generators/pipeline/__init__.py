@@ -1,0 +1,1 @@
+"""Latent diffusion pipelines of diffusers."""

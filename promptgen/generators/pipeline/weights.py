@@ -1,0 +1,138 @@
+"""Load the parts of a pipeline: fixed classes, safetensors only, every weight accounted for, no code of the folder."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from promptgen.errors import ConfigError, ModelFileError, PromptGenError
+from promptgen.generators.pipeline.folder import PipelineFolder
+from promptgen.loading.published import DAMAGE
+from promptgen.networks.torchvision_ops import import_diffusers
+
+TYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
+"""Types of numbers by their names in safetensors."""
+
+LONGEST_HEADER = 100 << 20
+"""Largest header of a safetensors file, bytes; the format has the same limit."""
+
+
+def load_part(folder: PipelineFolder, part: str) -> Any:
+    """Return a part of a pipeline, such as ``unet``, in the precision of its own file.
+
+    Raises:
+        ConfigError: its class is none that this part may have.
+        ModelFileError: it cannot be read, or weights are missing or left over.
+    """
+    if part in folder.encoders or part in folder.encoders.values():
+        return _load_text_part(folder, part)
+    part_class = getattr(import_diffusers(), str(folder.part_class(part)))
+    place = {"subfolder": part, "local_files_only": True}
+    with reading(folder.path / part):
+        if part == "scheduler":
+            return part_class.from_pretrained(folder.path, **place)
+        network, report = part_class.from_pretrained(
+            folder.path,
+            **place,
+            use_safetensors=True,
+            variant=folder.variant,
+            torch_dtype=type_of(folder.weights(part)),
+            output_loading_info=True,
+        )
+    _require_whole(folder.path / part, report)
+    return network
+
+
+def _load_text_part(folder: PipelineFolder, part: str) -> Any:
+    """Return a text encoder or a tokenizer of the library transformers."""
+    transformers, name = importlib.import_module("transformers"), str(folder.part_class(part))
+    is_encoder = part in folder.encoders
+    base = transformers.PreTrainedModel if is_encoder else transformers.PreTrainedTokenizerBase
+    part_class: Any = getattr(transformers, name, None)
+    if not _is_a(part_class, base):
+        raise ConfigError(f"{folder.path}: {part} is a {name}, expected a {base.__name__} of transformers")
+    place = {"subfolder": part, "local_files_only": True}
+    with reading(folder.path / part):
+        if not is_encoder:
+            return part_class.from_pretrained(folder.path, **place)
+        encoder, report = part_class.from_pretrained(
+            folder.path,
+            **place,
+            use_safetensors=True,
+            variant=folder.variant,
+            dtype=type_of(folder.weights(part)),
+            output_loading_info=True,
+        )
+    _require_whole(folder.path / part, report)
+    return encoder.eval()
+
+
+def type_of(files: list[Path]) -> torch.dtype:
+    """Return the type of most numbers in safetensors files.
+
+    Raises:
+        ModelFileError: a file is damaged, or has numbers of no type that weights have.
+    """
+    counts: Counter[str] = Counter()
+    for file in files:
+        for entry in _header(file).values():
+            if isinstance(entry, dict) and "data_offsets" in entry:
+                start, end = entry["data_offsets"]
+                counts[str(entry.get("dtype"))] += end - start
+    known = {name: count for name, count in counts.items() if name in TYPES}
+    if not known:
+        raise ModelFileError(
+            f"{files[0]} has no weights of type {', '.join(TYPES)}, found {', '.join(counts) or 'none'}"
+        )
+    return TYPES[max(known, key=lambda name: known[name])]
+
+
+def _header(file: Path) -> dict[str, Any]:
+    with reading(file), file.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        if length > LONGEST_HEADER:
+            raise ValueError(f"its header claims {length} bytes")
+        header: dict[str, Any] = json.loads(stream.read(length))
+        return header
+
+
+def _require_whole(path: Path, report: Any) -> None:
+    """Check that every weight of a network came from its file, and every weight in the file was used."""
+    keys = {
+        name: sorted(map(str, report.get(f"{name}_keys") or [])) for name in ("missing", "mismatched", "unexpected")
+    }
+    words = [f"{len(names)} {fault} ({names[0]})" for fault, names in keys.items() if names]
+    if errors := report.get("error_msgs"):
+        words.append(" ".join(str(errors[0]).split())[:200])
+    if words:
+        raise ModelFileError(
+            f"the weights in {path} do not fit its config: {', '.join(words)}; save the pipeline again"
+        )
+
+
+def _is_a(part_class: Any, base: type) -> bool:
+    return isinstance(part_class, type) and issubclass(part_class, base)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever diffusers and transformers raise about a file into one line.
+
+    Raises:
+        ModelFileError: something inside the block failed.
+    """
+    try:
+        yield
+    except PromptGenError:
+        raise
+    except (*DAMAGE, ImportError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelFileError(f"{path} cannot be read: {reason or type(error).__name__}") from error

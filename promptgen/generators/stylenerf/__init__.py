@@ -1,0 +1,1 @@
+"""StyleNeRF (Gu et al., 2022)."""

@@ -1,0 +1,1 @@
+"""Networks in TensorFlow.js's graph format, run as torch modules."""
