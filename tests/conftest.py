@@ -1,9 +1,14 @@
 """What tests of several folders share."""
 
 import os
+import shutil
+import subprocess
+import sys
 
 import pytest
 
+from tests.quick import COUNTS, shortened
+from tests.shared import made_once
 from tests.web import LOCAL, web_server
 
 # One thread per process, children included: tests run side by side. Set before torch and numpy are imported.
@@ -11,15 +16,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items):
-    """Move the tests that start servers to where each of two processes begins, so that no process ends with them.
+    """Move the files with servers, and then those with other slow tests, to the front.
 
-    Those of one file, which share a server, come first, and all others in the middle: the second process begins there.
+    `make test` gives a whole file to a process, so that its fixtures are made once, and the quick files come last, so
+    that no process ends long after the others.
     """
-    servers = [item for item in items if item.get_closest_marker("server")]
-    others = [item for item in items if not item.get_closest_marker("server")]
-    first = [item for item in servers if item.path == servers[0].path]
-    middle = (len(others) + len(servers)) // 2 - len(first)
-    items[:] = [*first, *others[:middle], *(item for item in servers if item not in first), *others[middle:]]
+    ranks = {}
+    for item in items:
+        rank = next((rank for rank, name in enumerate(("server", "slow")) if item.get_closest_marker(name)), 2)
+        ranks[item.path] = min(rank, ranks.get(item.path, rank))
+    items.sort(key=lambda item: ranks[item.path])
 
 
 @pytest.fixture
@@ -31,11 +37,38 @@ def web(monkeypatch):
 
 
 @pytest.fixture
-def few_steps(monkeypatch):
+def few_steps():
     """Let trainings on evaluations take few steps: for tests of what they count or keep, not of what they learn."""
-    from promptgen.evaluations import descent, landing, surrogate
+    with shortened(COUNTS):
+        yield
 
-    monkeypatch.setattr(descent, "BLOCK_STEPS", 10)
-    monkeypatch.setattr(descent, "POOL_SIZE", 1024)
-    monkeypatch.setattr(landing, "LARGE", 4096)
-    monkeypatch.setitem(surrogate.fit_surrogate.__kwdefaults__, "steps", 20)
+
+@pytest.fixture(scope="module")
+def fewer_steps():
+    """Let trainings on evaluations take as many steps as a small problem needs."""
+    with shortened():
+        yield
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory):
+    """Return an empty MLflow database to copy: making one takes seconds."""
+
+    def make(folder):
+        from steps.recording.mlflow_store import make_database
+
+        make_database(folder / "mlflow.db")
+
+    return made_once(tmp_path_factory, "mlflow", make) / "mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def prefect_home(tmp_path_factory):
+    """Return what gives a folder, as PREFECT_HOME, an empty database of Prefect: making one takes seconds."""
+
+    def make(folder):
+        command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
+        subprocess.run(command, env={**os.environ, "PREFECT_HOME": str(folder)}, check=True, stdout=subprocess.DEVNULL)
+
+    made = made_once(tmp_path_factory, "prefect-home", make)
+    return lambda folder: shutil.copytree(made, folder, dirs_exist_ok=True)

@@ -6,16 +6,6 @@ import shutil
 
 import pytest
 
-from steps.recording.mlflow_store import make_database
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory):
-    """Return an empty MLflow database to copy: making one takes seconds."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    make_database(path)
-    return path
-
 
 @pytest.fixture
 def bare_root(tmp_path, monkeypatch):

@@ -20,8 +20,9 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def write_presets(folder: Path) -> None:
-    content = tiny.params()
+def write_presets(folder: Path, content: dict | None = None) -> None:
+    """Write an experiment "mine", which has the content of `content` besides 128 samples."""
+    content = content or tiny.params()
     for derived in ("experiment", "models"):
         del content[derived]
     (folder / "experiments").mkdir()
