@@ -22,7 +22,7 @@ from promptgen.flows.flow import Flow, FlowConfig
 from promptgen.labels import features
 from tests.evaluations.small import Coordinates, Interrupted, Reader
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("fewer_steps")]
 
 SMALL = FlowConfig(blocks=3, hidden=24)
 DRAWN = 20_000
@@ -51,7 +51,7 @@ def shares_of(generator, flow, attribute="hair", condition=None):
 
 
 @pytest.fixture(scope="module")
-def trained():
+def trained(fewer_steps):
     """A quadratic energy of a linear generator: a Gaussian in closed form."""
     generator, energy = LinearGenerator().float(), Quadratic().float()
     trainer = trainer_of(generator, *control(energy))

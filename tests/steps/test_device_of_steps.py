@@ -76,8 +76,10 @@ def device(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("content", "passes"), [(small_world, 3), (conditional_world, 2)])
-def test_every_step_runs_on_the_device(tmp_path, models, device, content, passes):
+@pytest.mark.parametrize(
+    ("content", "passes", "draws"), [(small_world, 3, (None, "metropolis")), (conditional_world, 2, ("resample",))]
+)
+def test_every_step_runs_on_the_device(tmp_path, models, device, content, passes, draws):
     shutil.copytree(models, tmp_path / "models")
     project = project_in(tmp_path, content())
     for number in range(passes):
@@ -86,7 +88,7 @@ def test_every_step_runs_on_the_device(tmp_path, models, device, content, passes
     assert any(isinstance(value, Pretended) for value in last.generator().state_dict().values())
     confirm.run(last, NullTracker())
     given = dict.fromkeys(project.params.condition.ranges, 0.05)
-    for exact in (None, "resample", "metropolis"):
+    for exact in draws:
         wanted = draw.Request(2, tmp_path / str(exact), 1, exact, 10 if exact else None, given if exact else {}, True)
         assert draw.run(last, wanted, NullTracker())["n"] == 2
 
