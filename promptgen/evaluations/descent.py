@@ -1,8 +1,9 @@
 """Training a flow on a surrogate's energy, which makes no image.
 
 The reverse KL, KL(q || p*) from the flow's density q to the surrogate's density p*, is minimised with the path
-gradient. It may drop a mode that is far from the others. Weighted samples, half from the flow and half from the
-distribution that it starts from, show whether it has, and then the forward KL, KL(p* || q), is minimised on them, too.
+gradient. It hardly sees places where q is far below p*, whose few samples would have most of the weight, and it may
+drop a mode that is far from the others. So a part of the forward KL, KL(p* || q), is minimised, too, on weighted
+samples, half from the flow and half from the distribution that it starts from; all of it if they show a dropped mode.
 The result is the average of the flow's parameters over the last steps, so that its shares do not depend on the noise of
 single steps.
 
@@ -27,7 +28,7 @@ from promptgen.seeding import stream
 BATCH, CLIP = 256, 20.0
 """Samples in a step, and the largest norm of a gradient."""
 
-BLOCK_STEPS, FEW_BLOCKS, MOST_BLOCKS = 200, 2, 5
+BLOCK_STEPS, FEW_BLOCKS, MOST_BLOCKS = 200, 2, 8
 """Optimiser steps in a block, and most blocks of a quick and of a thorough descent; after each block, the learning rate
 starts again from half its first value."""
 
@@ -51,9 +52,14 @@ POOL_SIZE = 10_240
 LARGEST_RATIO = 50.0
 """Largest ``log p*/q`` that counts, so that a mode counts by its mass: how far below it the flow is hardly matters."""
 
-DROPPED, LEAST_EFFECTIVE = 4.0, 200
-"""A mode counts as dropped if the forward KL is this many times the reverse one, by a pool of at least this effective
-sample size: fewer samples would be learned by heart."""
+FORWARD_WEIGHT = 0.3
+"""Weight of the forward KL relative to the reverse one, unless a mode is dropped, when it is 1."""
+
+DROPPED = 4.0
+"""A mode counts as dropped if the forward KL is this many times the reverse one."""
+
+LEAST_EFFECTIVE = 200
+"""Least effective sample size of a pool for the forward KL: fewer samples would be learned by heart."""
 
 EnergyFunction = Callable[[Draw], Tensor]
 """Maps samples to predicted energies, nats, (B,)."""
@@ -83,18 +89,23 @@ class Pool:
         return 1 / float(self.weights.square().sum())
 
     @property
+    def informative(self) -> bool:
+        """Whether there are enough samples to tell what the flow lacks, and to learn it from."""
+        return self.effective >= LEAST_EFFECTIVE
+
+    @property
     def missing(self) -> float:
         """By how much the forward KL is larger than that of a flow without a dropped mode, nats; else 0.
 
-        It is 0 as well if the pool's effective sample size is too small to tell, or to learn the mode from.
+        It is 0 as well if the pool is not informative.
         """
         usual = DROPPED * (self.reverse + NEGLIGIBLE_GAP)
-        return max(0.0, self.forward - usual) if self.effective >= LEAST_EFFECTIVE else 0.0
+        return max(0.0, self.forward - usual) if self.informative else 0.0
 
     @property
     def gap(self) -> float:
-        """How far the flow is from the surrogate's density, nats: the reverse KL, and what is missing."""
-        return self.reverse + self.missing
+        """How far the flow is from the surrogate's density, nats: the reverse KL, and what is minimised of the forward."""
+        return self.reverse + (max(self.missing, FORWARD_WEIGHT * self.forward) if self.informative else 0.0)
 
 
 @dataclass
@@ -124,13 +135,13 @@ class Descent:
         flow = self.proposal.flow
         assert flow is not None
         most, least_gain = (MOST_BLOCKS, LEAST_GAIN) if thorough else (FEW_BLOCKS, LARGE_GAIN)
-        self.pool, best = self.new_pool(), _copy(flow)
+        self.pool, best = self.new_pool(name, "first"), _copy(flow)
         least = math.inf if fresh else self.pool.gap
         for block in range(most):
             first = fresh and block == 0
             rate = LEARNING_RATE if first else LEARNING_RATE / 2
             self.steps(BLOCK_STEPS, rate, name, block, warm_up=WARM_UP if first else 0.0)
-            self.pool, last = self.new_pool(), least
+            self.pool, last = self.new_pool(name, block), least
             if self.pool.gap < least:
                 least, best = self.pool.gap, _copy(flow)
             if self.pool.gap < NEGLIGIBLE_GAP or self.pool.gap > (1 - least_gain) * last:
@@ -146,17 +157,18 @@ class Descent:
         schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.02, count)
         average = AveragedModel(flow)
         # Under a condition, each of its values has a normalising constant of its own, which the weights ignore.
-        covers = pool.missing > 0 and not self.proposal.condition
+        dropped = pool.missing > 0 and not self.proposal.condition
+        forward_weight = (1.0 if dropped else FORWARD_WEIGHT) if pool.informative else 0.0
         rng = stream(self.proposal.seed, "pool", *names)
         for step in range(count):
             draw = self.proposal.draw(BATCH, "descent", *names, step, path=True)
             heat = min(1.0, (step + 1) / max(1.0, warm_up * count))
             divergence, energy = draw.log_q - draw.log_p, self.energy(draw)
             loss = (divergence + heat * energy).mean()
-            if covers:
+            if forward_weight:
                 chosen = torch.multinomial(pool.weights, BATCH, replacement=True, generator=rng)
                 own = None if pool.own is None else pool.own[chosen]
-                loss = loss - flow.log_prob(pool.latent[chosen], own).mean()
+                loss = loss - forward_weight * flow.log_prob(pool.latent[chosen], own).mean()
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(parameters, CLIP)
@@ -168,11 +180,11 @@ class Descent:
         flow.load_state_dict(average.module.state_dict())
 
     @torch.no_grad()
-    def new_pool(self) -> Pool:
+    def new_pool(self, *names: str | int) -> Pool:
         """Return samples of the flow and of its start, weighted to the surrogate's density."""
         flow = self.proposal.flow
         assert flow is not None
-        draws = [self.proposal.draw(POOL_SIZE, "pool"), self.start.draw(POOL_SIZE, "pool start")]
+        draws = [self.proposal.draw(POOL_SIZE, "pool", *names), self.start.draw(POOL_SIZE, "pool start", *names)]
         latent = torch.cat([draw.latent for draw in draws])
         owns = [own for draw in draws if (own := self.proposal.own(draw.context)) is not None]
         own = torch.cat(owns) if owns else None

@@ -26,8 +26,8 @@ class FlowConfig(Section):
     """
 
     blocks: int = Field(default=8, ge=1, le=1000)
-    hidden: int = Field(default=256, ge=1)
-    log_scale_bound: float = Field(default=2.0, gt=0)
+    hidden: int = Field(default=64, ge=1)
+    log_scale_bound: float = Field(default=0.5, gt=0)
     parts: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=2)] | None = None
 
     def parameters(self, dim: int, context_dim: int = 0, held: int = 0) -> int:
