@@ -114,6 +114,22 @@ class Distance(Figure):
     chance: float
 
 
+class ReferenceImages(Record):
+    """Images whose shares are the target.
+
+    Attributes:
+        folder: name of their folder.
+        n: images that were counted.
+        left_out: files that could not be read as images, or not be labelled.
+        shares: share of each label, as the classifier reads it.
+    """
+
+    folder: str
+    n: int = Field(gt=0)
+    left_out: int
+    shares: dict[str, Interval]
+
+
 class Fit(Record):
     """How well a flow follows the distribution it was trained for; see `promptgen.flows.fit`."""
 
@@ -140,6 +156,9 @@ class Reuse(Record):
         surrogate_error: error of the surrogate on evaluations that it was not fitted to.
         expected_ess: effective sample size, as a fraction, that the surrogate expects.
         polished: images whose true gradients the flow was trained on after the surrogate had proved wrong.
+        rank: directions of the latent that the flow moves; None for all of them.
+        given_away: bound on the KL, nats, between the target and the closest distribution that such a flow can reach;
+            None if the flow moves all directions, or if no gradient tells.
     """
 
     units: int
@@ -148,6 +167,8 @@ class Reuse(Record):
     surrogate_error: float
     expected_ess: float
     polished: int = 0
+    rank: int | None = None
+    given_away: Interval | None = None
 
     def trusts(self, fit: Fit) -> bool:
         """Tell whether the surrogate was right about the flow: the true effective sample size is not far below."""

@@ -6,6 +6,7 @@ the class probabilities of an attribute, with minus the multipliers as coefficie
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -71,6 +72,23 @@ class Objective:
     def energy_slope(self, n: int) -> Slope:
         """Return the energy divided by `size`, to differentiate in `n` records."""
         return Slope(self.name, self.features, (self.coefficients / self.size).expand(n, len(self.coefficients)))
+
+    @property
+    def gradient_factor(self) -> float:
+        """By what recorded gradients are multiplied so that their mean square is that of the energy's, or larger.
+
+        The energy of probabilities is ``-beta . P``, and a record has the gradient of ``d . P`` with random signs d.
+        For all a that sum to zero, ``(beta . a)^2 <= (beta' M^+ beta) (a' M a)`` with ``M = E[d d']``; with two
+        classes, both sides are equal.
+        """
+        if self.kind == "values":
+            return float(self.size)
+        classes, moments = len(self.coefficients), torch.eye(len(self.coefficients), dtype=torch.float64)
+        centred = moments - 1 / classes
+        moments[0, 1:] -= 4 / 2**classes  # a constant sign, which has no gradient, is changed in the first class
+        moments[1:, 0] -= 4 / 2**classes
+        beta = centred @ self.coefficients.double().cpu()
+        return math.sqrt(float(beta @ torch.linalg.pinv(centred @ moments @ centred, rtol=1e-9) @ beta))
 
     @property
     def size(self) -> Tensor:

@@ -1,11 +1,10 @@
 """A small network that predicts features of images from their latents, so that a flow can be trained without images.
 
 What a model sees depends on few directions of the latent. Recorded gradients show which: the eigenvectors of the mean
-outer product of normalised gradients, the *active directions*. The network sees the latent in these coordinates, each
-scaled by the root of its eigenvalue, and is trained on values and on gradients.
+outer product of normalised gradients, the *active directions* (`promptgen.evaluations.directions`). The network sees
+the latent in these coordinates, each scaled by the root of its eigenvalue, and is trained on values and on gradients.
 
-P. G. Constantine, "Active Subspaces", SIAM 2015. W. M. Czarnecki et al., "Sobolev training for neural networks",
-NeurIPS 2017, https://arxiv.org/abs/1706.04859
+W. M. Czarnecki et al., "Sobolev training for neural networks", NeurIPS 2017, https://arxiv.org/abs/1706.04859
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from promptgen.evaluations.directions import active_directions
 from promptgen.seeding import stream
 
 Kind = Literal["values", "probabilities"]
@@ -33,9 +33,6 @@ MEMBERS = 5
 STEPS, BATCH, WIDTH, LAYERS, LEARNING_RATE, WEIGHT_DECAY = 800, 128, 96, 3, 3e-3, 1e-2
 GRADIENT_WEIGHT = 0.05
 """Weight of the error of gradients relative to the error of values."""
-
-LEAST_EIGENVALUE = 2e-3
-"""Directions with a smaller eigenvalue, as a fraction of the largest one, are ignored."""
 
 HELD_OUT = 0.1
 """Fraction of the records that measures how well the network predicts."""
@@ -100,6 +97,16 @@ class Surrogate:
         """Return predicted features, (B, J), of latents, (B, D), under conditions, (B, C)."""
         return self.members(latent, context).mean(dim=0)
 
+    def along(self, directions: Tensor, scale: Tensor) -> Surrogate:
+        """Return this surrogate of coordinates along orthonormal directions, (D, S), whose span holds its own.
+
+        Args:
+            directions: the directions, in units of the prior.
+            scale: standard deviations of the latent's prior, (D,).
+        """
+        basis = directions.T @ (self.basis * scale[:, None])
+        return replace(self, directions=directions.T @ self.directions, basis=basis)
+
     def members(self, latent: Tensor, context: Tensor | None = None) -> Tensor:
         """Return what each member of the ensemble predicts, (M, B, J)."""
         inputs = torch.cat([_along(self.basis, latent), latent[:, latent.shape[1] - self.held :]], dim=1)
@@ -136,27 +143,15 @@ class Ensemble(nn.Module):
         return inputs
 
 
-def active_directions(gradient: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the active directions, orthonormal columns (D, R) in units of the prior, and their scales, (R,).
-
-    Gradients of steep features differ by orders of magnitude, so each is divided by its length plus the median length.
-
-    Args:
-        gradient: gradients with respect to the latent, (N, D); rows of zeros are ignored.
-        scale: standard deviations of the latent's prior, (D,).
-    """
-    white = (gradient * scale).double()
-    length = white.norm(dim=1, keepdim=True)
-    white, length = white[length[:, 0] > 0], length[length[:, 0] > 0]
-    unit = white / (length + length.median())
-    _, singular, directions = torch.linalg.svd(unit, full_matrices=False)
-    kept = singular.square() > LEAST_EIGENVALUE * singular[0].square()
-    kept[:2] = True  # a flow needs at least two
-    return directions[kept].T.to(gradient), (singular[kept] / singular[0]).clamp(min=1e-3).to(gradient)
-
-
 def fit_surrogate(
-    records: Records, kind: Kind, scale: Tensor, *, seed: int, steps: int = STEPS, held: int = 0
+    records: Records,
+    kind: Kind,
+    scale: Tensor,
+    *,
+    seed: int,
+    steps: int = STEPS,
+    held: int = 0,
+    rank: int | None = None,
 ) -> Surrogate:
     """Fit a surrogate.
 
@@ -170,6 +165,7 @@ def fit_surrogate(
         seed: seed of the weights, the batches and the held-out records.
         steps: optimiser steps.
         held: see `Surrogate`.
+        rank: number of active directions; None chooses it by their eigenvalues.
     """
     order = torch.randperm(len(records), generator=stream(seed, "surrogate", "held-out")).to(records.latent.device)
     cut = max(1, round(HELD_OUT * len(order)))
@@ -179,7 +175,7 @@ def fit_surrogate(
         rough = _fit(training, kind, scale, None, seed, max(1, steps // 2), held)
         gradient = _gradients(rough, records, stream(seed, "surrogate", "directions"))
     free = len(scale) - held
-    directions, weights = active_directions(gradient[:, :free], scale[:free])
+    directions, weights = active_directions(gradient[:, :free], scale[:free], rank)
     active = F.pad(directions, (0, 0, 0, held)), weights
     surrogate = _fit(training, kind, scale, active, seed, steps, held)
     with torch.no_grad():

@@ -31,14 +31,16 @@ from promptgen.evaluations.landing import Landing, Residuals, Target
 from promptgen.evaluations.objective import Objective
 from promptgen.evaluations.polish import Polish
 from promptgen.evaluations.proposal import Draw, Proposal
+from promptgen.evaluations.remainder import Remainder, has_one_target, needed_directions
+from promptgen.evaluations.span import Span, span_of_chain
 from promptgen.evaluations.store import Evaluations, EvaluationStore
 from promptgen.evaluations.surrogate import Surrogate, fit_surrogate
 from promptgen.figures import TRUSTED_FRACTION
-from promptgen.flows.chained import ChainedGenerator, base_of
+from promptgen.flows.chained import base_of
 from promptgen.flows.fit import Fit, fit_statistics
 from promptgen.flows.flow import Flow, FlowConfig
 from promptgen.generators.base import Generator, held_by
-from promptgen.metrics.estimate import Vector
+from promptgen.metrics.estimate import Estimate, Vector
 from promptgen.networks.devices import torch_threads
 from promptgen.seeding import derive, stream
 from promptgen.tracking import NullTracker, Tracker
@@ -78,6 +80,8 @@ class ReuseTraining:
         surrogate_error: see `promptgen.evaluations.surrogate.Surrogate`.
         expected_ess: effective sample size, as a fraction, that the surrogate expects; the true one is in `fit`.
         polished: images whose true gradients the flow was trained on; 0 if it was trained on the surrogate alone.
+        given_away: bound on what confining the flow to its directions costs, ``KL(p* || p*_U)``, nats; None if it
+            is not confined, or if no true gradient tells. See `promptgen.evaluations.directions`.
         seconds: duration.
     """
 
@@ -89,6 +93,7 @@ class ReuseTraining:
     surrogate_error: float
     expected_ess: float
     polished: int
+    given_away: Estimate | None
     seconds: float
 
 
@@ -125,6 +130,10 @@ class Trainer:
         self.history: list[dict[str, float]] = []
         self.step = self.polished = 0
         self.landing: Landing | None = None
+        self.span: Span | None = None
+        self.rank = self.flow_config.rank
+        self.remainder: Remainder | None = None
+        self.has_one_target = has_one_target(self.generator, self.condition)
         self.start = Proposal(self.generator, self.seed, condition=self.condition)
 
     def train(self, units: int, *, goal: float = 0.7, fit_samples: int = 1024) -> ReuseTraining:
@@ -170,6 +179,7 @@ class Trainer:
             surrogate_error=self.surrogate.error,
             expected_ess=expected_ess,
             polished=self.polished,
+            given_away=self.remainder.bound(self.objective) if self.remainder else None,
             seconds=time.perf_counter() - started,
         )
 
@@ -178,6 +188,8 @@ class Trainer:
         with torch.no_grad():
             draw = self.start.draw(n, "explore")
         self.evaluations.append(self.evaluate(draw.base, draw.context, "explore", self.slope("explore", n)))
+        if self.rank is None and self.has_one_target:
+            self.rank = needed_directions(self.generator, self.evaluations[-1], self.objective)
         self.fit_surrogate("explore")
         prior = self.generator.prior
         self.flow = Flow(
@@ -193,7 +205,7 @@ class Trainer:
         self.descent = Descent(self.proposal, self.start, self.energy, self.note_step)
         if self.target is not None:
             self.landing = Landing(self.target, self.beta, self.start, self.proposal)
-            self.landing.use(self.surrogate)
+        self.use_surrogate()
 
     def descend(self, name: str, *, fresh: bool = False, thorough: bool = False) -> None:
         """Train the flow on the surrogate; if thorough, until it has the target shares, if there are any."""
@@ -223,7 +235,11 @@ class Trainer:
         evaluations = self.evaluate(base, context, name, self.slope(name, n))
         noted = self.note_fit(draw, evaluations)
         self.evaluations.append(evaluations)
+        if self.has_one_target:
+            directions = self.flow.directions
+            self.remainder = Remainder.of(self.generator, directions, draw, evaluations, self.objective)
         self.fit_surrogate(name)
+        self.use_surrogate()
         return noted
 
     def gives_way(self, fit: Fit, expected_ess: float) -> bool:
@@ -248,7 +264,7 @@ class Trainer:
                 draw = self.proposal.draw(n // LANDINGS, name)
                 evaluations = self.evaluate(draw.base, draw.context, name)
             self.note_fit(draw, evaluations)
-            landing.learn(draw.base, self.objective.features(evaluations.outputs))
+            landing.learn(self.seen(draw).base, self.objective.features(evaluations.outputs))
             self.evaluations.append(evaluations)
             landing.aim()
         self.observe(self.flow)
@@ -267,20 +283,31 @@ class Trainer:
         records = self.objective.records(self.evaluations, contextual=bool(self.condition))
         seed, scale = derive(self.seed, "surrogate", name), base_of(self.generator).prior.scale
         held = held_by(self.generator)
-        self.surrogate: Surrogate = fit_surrogate(records, self.objective.kind, scale, seed=seed, held=held)
+        self.surrogate: Surrogate = fit_surrogate(
+            records, self.objective.kind, scale, seed=seed, held=held, rank=self.rank
+        )
+
+    def use_surrogate(self) -> None:
+        """Let descent and landing predict by the present surrogate, in few coordinates where the latent has many."""
+        start, proposal, self.predictor = self.start, self.proposal, self.surrogate
+        self.span = Span.of(proposal, self.surrogate, base_of(self.generator).prior.scale)
+        if self.span is not None:
+            start, proposal = self.span.proposal(start), self.span.proposal(proposal)
+            self.predictor = self.span.surrogate(self.surrogate)
+        self.descent.start, self.descent.proposal = start, proposal
         if self.landing is not None:
-            self.landing.use(self.surrogate)
+            self.landing.start, self.landing.proposal = start, proposal
+            self.landing.use(self.predictor)
+
+    def seen(self, draw: Draw) -> Draw:
+        """Return samples with their base latents as the surrogate of descent and landing reads them."""
+        return draw if self.span is None else self.span.coordinates(draw)
 
     def flow_directions(self) -> Tensor | None:
         """Return the directions that the flow needs: the active ones and those of the flows under it; None for all."""
-        generator, directions = self.generator, [self.surrogate.directions]
-        while isinstance(generator, ChainedGenerator):
-            if generator.flow.directions is None:
-                return None
-            directions.append(generator.flow.directions)
-            generator = generator.base
-        left, singular, _ = torch.linalg.svd(torch.cat(directions, dim=1).double(), full_matrices=False)
-        joint = left[:, singular > 1e-3].to(self.surrogate.directions)
+        joint = span_of_chain(self.generator, self.surrogate.directions)
+        if joint is None:
+            return None
         free = len(joint) - held_by(self.generator)
         joint[free:] = 0  # up to rounding, they are
         return None if self.flow_config.parts or joint.shape[1] > DENSE * free else joint
@@ -305,8 +332,8 @@ class Trainer:
         return self.evaluate(draw.base.detach(), draw.context, name, self.objective.energy_slope(len(draw)))
 
     def energy(self, draw: Draw) -> Tensor:
-        """Return the predicted energy, nats, (B,)."""
-        energies = self.objective.energy(self.surrogate.members(draw.base, draw.context if self.condition else None))
+        """Return the predicted energy, nats, (B,), of samples as `seen` returns them."""
+        energies = self.objective.energy(self.predictor.members(draw.base, draw.context if self.condition else None))
         return math.log(len(energies)) - torch.logsumexp(-energies, dim=0)
 
     def tilt(self) -> None:
@@ -336,7 +363,7 @@ class Trainer:
         """
         features = self.objective.features(evaluations.outputs)[: len(draw)]
         fit = fit_statistics(draw.log_p - self.objective.energy(features) - draw.log_q)
-        expected = fit_statistics(draw.log_p - self.energy(draw) - draw.log_q)
+        expected = fit_statistics(draw.log_p - self.energy(self.seen(draw)) - draw.log_q)
         row = {
             "validation/loss": -fit.log_z_bound,
             "validation/ess_fraction": fit.ess_fraction,
@@ -345,7 +372,7 @@ class Trainer:
             "units": float(self.store.spending.units),
         }
         if self.landing is not None:
-            residuals = Residuals.of(self.landing.difference(draw.base, features))
+            residuals = Residuals.of(self.landing.difference(self.seen(draw).base, features))
             shares = self.landing.predicted_shares() + residuals.mean
             columns = {"share": shares, "share_error": residuals.error, "beta": self.beta}
             row |= {

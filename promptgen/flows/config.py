@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from promptgen.strict import Section
 
@@ -23,12 +23,21 @@ class FlowConfig(Section):
         log_scale_bound: largest absolute log-scale of a coupling, nats per dimension.
         parts: sizes of the parts of the latent, which sum to its dimension. Each part gets an independent flow of
             `blocks` blocks. None means one flow for the whole latent.
+        rank: number of directions, besides those of the flows under it, that a flow trained with `method: reuse` moves;
+            None chooses it by what the recorded gradients tell. See `promptgen.evaluations.directions`.
     """
 
     blocks: int = Field(default=8, ge=1, le=1000)
     hidden: int = Field(default=64, ge=1)
     log_scale_bound: float = Field(default=0.5, gt=0)
     parts: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=2)] | None = None
+    rank: int | None = Field(default=None, ge=2)
+
+    @model_validator(mode="after")
+    def _rank_or_parts(self) -> Self:
+        if self.rank is not None and self.parts is not None:
+            raise ValueError("rank confines one flow to few directions, parts divides the latent: leave out one")
+        return self
 
     def parameters(self, dim: int, context_dim: int = 0, held: int = 0) -> int:
         """Return how many parameters a `promptgen.flows.flow.Flow` of this size trains.

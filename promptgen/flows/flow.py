@@ -14,6 +14,7 @@ L. Dinh, J. Sohl-Dickstein, S. Bengio, "Density estimation using Real NVP", 2017
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 
@@ -128,6 +129,23 @@ class Flow(nn.Module):
         """Directions that the flow is confined to, (D, R); None if it moves all that it does not hold."""
         within = next((module.directions for module in self.modules() if isinstance(module, _Subspace)), None)
         return None if within is None else F.pad(within, (0, 0, 0, self.held))
+
+    def along(self, directions: Tensor) -> Flow:
+        """Return this flow in coordinates along orthonormal directions, (D, S), whose span holds its own directions.
+
+        Its points are (B, S), in units of the prior. Both flows have the same parameters: to train one trains both.
+
+        Raises:
+            DataError: the flow is not confined to directions.
+        """
+        within = next((module for module in self.modules() if isinstance(module, _Subspace)), None)
+        if within is None or self.held:
+            raise DataError("a flow that moves all directions, or holds some, has no coordinates along a few of them")
+        flow, inner = copy.copy(self), copy.copy(within)
+        inner._buffers = {"directions": directions.T @ within.directions}
+        flow._modules, flow.dim = {}, directions.shape[1]
+        flow.transform = CompositeTransform([inner])
+        return flow
 
     def null_context(self, n: int) -> Tensor | None:
         """Return `n` null conditions, zeros (n, C); None for an unconditional flow."""

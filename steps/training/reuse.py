@@ -97,6 +97,8 @@ def train_on_evaluations(run_pass: Pass, plan: Plan, folder: StepFolder, tracker
             "surrogate_error": training.surrogate_error,
             "expected_ess": training.expected_ess,
             "polished": training.polished,
+            "rank": None if training.flow.directions is None else training.flow.directions.shape[1],
+            "given_away": training.given_away.as_dict() if training.given_away else None,
         },
         "seconds": training.seconds,
         "generator_evaluations": {"forward": spending.forward, "backward": spending.backward},
@@ -130,7 +132,7 @@ def _target(run_pass: Pass, energy: Energy) -> Target | None:
         return None
     debias = run_pass.params.debias
     labels = classes(energy.classifier.attributes, debias.attribute)
-    return Target(target_shares(labels, debias.target), debias.features)
+    return Target(target_shares(labels, debias.shares), debias.features)
 
 
 def _earlier(run_pass: Pass, store: EvaluationStore, like: Tensor) -> list[Evaluations]:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from promptgen.evaluations.surrogate import Records, active_directions, fit_surrogate
+from promptgen.evaluations.directions import active_directions
+from promptgen.evaluations.surrogate import Records, fit_surrogate
 from promptgen.seeding import stream
 
 DIM = 24

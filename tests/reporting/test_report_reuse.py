@@ -9,7 +9,8 @@ from promptgen.records import AttributeBias, Metrics
 from promptgen.reporting.page import render
 from promptgen.reporting.text.formats import count
 
-REUSE = {"units": 8119, "budget": 8192, "used": 4321, "surrogate_error": 0.0625, "expected_ess": 0.5, "polished": 0}
+REUSE = {"units": 8119, "budget": 8192, "used": 4321, "surrogate_error": 0.0625, "expected_ess": 0.5, "polished": 0,
+         "rank": 12, "given_away": {"value": 0.02, "low": 0.01, "high": 0.034}}  # fmt: skip
 
 
 def reused(**changes):
@@ -39,6 +40,14 @@ def test_the_page_says_where_true_gradients_replaced_the_surrogate():
     page = render(make(reused(expected_ess=0.1, polished=592)))
     assert page.count("true gradients of 592 images") == 2
     assert '<td class="text">trusted</td>' not in page
+
+
+def test_the_page_says_how_many_directions_a_flow_moves_and_what_that_gives_away():
+    page = render(make(reused()))
+    assert page.count("<td>12</td><td>at most 0.034</td>") == 2
+    whole = render(make(reused(rank=None, given_away=None)))
+    assert whole.count("<td>all</td>") == 2
+    assert "at most 0.034" not in whole
 
 
 def test_the_record_survives_its_file():

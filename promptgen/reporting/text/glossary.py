@@ -102,6 +102,8 @@ MEANINGS: Final[dict[str, str]] = {
     "Units spent": "Cost of the images made for training, in images: one with a gradient counts as three.",
     "Evaluations used": "Images that taught or checked the surrogate, those of earlier passes included.",
     "Effective samples, expected": "What the surrogate expects. The true value is lower by what the surrogate misses.",
+    "Directions": "Directions of the latent that the flow moves. Everything else stays as the generator draws it.",
+    "Given away, nats": "Most that moving no other direction costs: KL from the target, by gradients of fresh images.",
     "Surrogate": "Trusted if the true value is at least half of the expected one.",
     # multipliers
     "Share before": "Share in the previous pass, as the classifier labels it.",
