@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from promptgen.conditions import EULER
-from promptgen.config.build import build_classifier, build_embedder, build_energies, build_pose_estimator, load_model
+from promptgen.config.build import (
+    build_classifier,
+    build_embedder,
+    build_energies,
+    build_features,
+    build_pose_estimator,
+    load_model,
+)
+from promptgen.config.generators import GeneratorSpec
 from promptgen.config.models import ModelSpec, ReaderSpec
 from promptgen.config.registry import ENERGIES, union
 from promptgen.config.spec import DottedPath, EnergyBase, Gradient, Name, Positive
@@ -162,6 +170,40 @@ class IdentitySpec(EnergyBase):
 
     def asks_for(self, name: str) -> str:
         return "the same face whatever the condition"
+
+
+class DiversitySpec(EnergyBase):
+    """Images that the generator makes too seldom: a reward for diversity.
+
+    Attributes:
+        weight: between 0 and 1; the variance of Gaussian features becomes ``1 / (1 - weight)`` times as large.
+        features: the network whose features should vary more.
+        generator: the generator whose own images say what varies little: that of the experiment.
+        samples: number of its own images.
+        components: most principal components of the features that should vary more.
+    """
+
+    type: Literal["diversity"]
+    weight: Annotated[float, Field(gt=0, lt=1)]
+    features: ModelSpec
+    generator: GeneratorSpec
+    samples: Annotated[int, Field(ge=64)] = 1024
+    components: Annotated[int, Field(ge=1)] = 16
+
+    def build(self, models: Path, condition: Sequence[str]) -> Energy:
+        from promptgen.energies.diversity import DiversityEnergy
+        from promptgen.flows.sampling import generate
+
+        generator = self.generator.build(models)
+        drawn = generate(generator, self.samples, seed=0, stream="diversity", batch=16)
+        images = (image for _, image in drawn)
+        return DiversityEnergy(build_features(self.features, models), images, components=self.components)
+
+    def views(self) -> Counter[str]:
+        return Counter(self.features.names())
+
+    def asks_for(self, name: str) -> str:
+        return "more diversity"
 
 
 class CustomEnergySpec(EnergyBase):

@@ -49,6 +49,7 @@ ENERGIES = [
     "promptgen.config.energies:MomentSpec",
     "promptgen.config.energies:PoseSpec",
     "promptgen.config.energies:IdentitySpec",
+    "promptgen.config.energies:DiversitySpec",
     "promptgen.config.energies:CustomEnergySpec",
     "promptgen.config.energies:AnyOfSpec",
     "promptgen.config.energies:NotSpec",

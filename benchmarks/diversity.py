@@ -1,0 +1,100 @@
+"""How much of a collapsed generator's diversity a reward brings back: ``python -m benchmarks.diversity``.
+
+The generator is the embedded world behind a prompt whose looks vary half as much as those of the world, in all but
+hair, glasses and make-up. A flow is trained on the energy of diversity, which knows nothing of the world before that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from promptgen.commands.command import run_command, whole_number
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from promptgen.generators.base import Generator
+
+MODELS = Path("models")
+PROMPT, VARIETY, WEIGHT, FEATURES = "a person", 0.5, 0.75, "world-judge"
+UNITS, FIT, COUNTED = 8192, 256, 1024
+
+
+def main(words: Sequence[str]) -> None:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser("python -m benchmarks.diversity", description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], metavar="SEED", help="default: 1")
+    parser.add_argument("--units", type=whole_number(512), default=UNITS, metavar="N", help=f"default: {UNITS}")
+    parser.add_argument("--weight", type=float, default=WEIGHT, metavar="W", help=f"default: {WEIGHT}")
+    arguments = parser.parse_args(words)
+    from promptgen.metrics.precision_recall import precision_recall_intervals
+    from promptgen.metrics.vendi import vendi_score
+    from promptgen.world.prompted import PromptedWorld
+
+    world, collapsed = PromptedWorld(PROMPT), PromptedWorld(PROMPT, variety=VARIETY)
+    reference = features_of(world, 0, "reference")
+    scores = []
+    for name, generator in (("the world", world), ("collapsed", collapsed), *trained(collapsed, arguments)):
+        features = features_of(generator, 0, "count")
+        score = vendi_score(features)
+        _, recall = precision_recall_intervals(features, reference)
+        scores.append(score.value)
+        back = f", {(score.value - scores[1]) / (scores[0] - scores[1]):.0%} of the loss is back" if scores[2:] else ""
+        print(
+            f"{name}: Vendi score {score.value:.1f} ({score.low:.1f} to {score.high:.1f}), "
+            f"recall {recall.value:.2f} ({recall.low:.2f} to {recall.high:.2f}){back}",
+            flush=True,
+        )
+
+
+def trained(generator: Generator, arguments: argparse.Namespace) -> Sequence[tuple[str, Generator]]:
+    """Return the generator behind a flow for each seed, with what its training cost."""
+    from promptgen.config.build import build_features
+    from promptgen.config.models import CardModel
+    from promptgen.energies.base import Term, WeightedSum
+    from promptgen.energies.diversity import DiversityEnergy
+    from promptgen.evaluations.objective import control_objective
+    from promptgen.evaluations.store import EvaluationStore
+    from promptgen.evaluations.training import Trainer
+    from promptgen.flows.chained import ChainedGenerator
+    from promptgen.flows.flow import FlowConfig
+    from promptgen.flows.sampling import generate
+
+    images = (image for _, image in generate(generator, COUNTED, seed=0, stream="diversity", batch=16))
+    network = build_features(CardModel(type="card", model=FEATURES), MODELS)
+    energy = DiversityEnergy(network, images)
+    found = []
+    for seed in arguments.seeds:
+        terms = WeightedSum({"diversity": Term(energy, arguments.weight)})
+        objective, outputs = control_objective(terms, {"diversity": "diversity"})
+        store = EvaluationStore(generator, outputs, batch=16, seed=seed)
+        training = Trainer(generator, store, objective, FlowConfig(), seed).train(arguments.units, fit_samples=FIT)
+        rank = "all" if training.flow.directions is None else training.flow.directions.shape[1]
+        lost = f", at most {training.given_away.high:.2g} nats given away" if training.given_away else ""
+        cost = f"{store.spending.units:,} units, ESS {training.fit.ess_fraction:.2f}, {rank} directions{lost}"
+        found.append((f"seed {seed} ({cost}, {training.seconds:.0f} s)", ChainedGenerator(generator, training.flow)))
+    return found
+
+
+def features_of(generator: Generator, seed: int, stream: str) -> Tensor:
+    """Return the features, (`COUNTED`, F), of the generator's images."""
+    import torch
+
+    from promptgen.config.build import build_features
+    from promptgen.config.models import CardModel
+    from promptgen.flows.sampling import generate
+    from promptgen.metrics.features import image_features
+    from promptgen.model_files.store import fetch
+
+    fetch(FEATURES, MODELS)
+    network = build_features(CardModel(type="card", model=FEATURES), MODELS)
+    images = (image for _, image in generate(generator, COUNTED, seed=seed, stream=stream, batch=32))
+    return torch.cat(list(image_features(network, images)))
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, sys.argv[1:]))

@@ -1,0 +1,128 @@
+"""The embedded world behind a prompt: noise of 4,096 numbers, a text, and shares that are known exactly.
+
+Like a few-step text-to-image model, it draws from a noise image, (C, h, w), of which it ignores most, and its prompt
+decides how often hair is long. The noise is seen through 64 fixed orthonormal directions, which give the latent of the
+world; the prompt moves that latent along the direction of hair. A latent g + m r, with g ~ N(0, I) in d dimensions and
+a unit vector r, has a direction whose coordinate along r follows a noncentral t distribution, so
+
+    P(long) = P(T > a),    T ~ t(d - 1, m),    a = b sqrt((d - 1) / (1 - b^2)),    b = threshold / sqrt(d).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from promptgen.errors import ConfigError
+from promptgen.generators.base import GaussianPrior
+from promptgen.networks.frozen import FrozenModule
+from promptgen.seeding import stream
+from promptgen.world.generator import WorldGenerator, load_generator
+from promptgen.world.scene import ATTRIBUTES
+
+WEIGHTS = Path(__file__).parent / "weights" / "world-generator.safetensors"
+
+SUBJECTS: Mapping[str, float] = {"a person": 0.0, "a nurse": 0.9, "a scientist": -0.5, "a builder": -1.0}
+"""How far each subject moves the latent towards long hair, standard deviations."""
+
+WORDS: Mapping[str, float] = {"": 0.0, " with long hair": 1.6, " with short hair": -1.6}
+"""How far further words move it: a prompt is obeyed in part, and less where it contradicts its subject."""
+
+
+class PromptedWorld(FrozenModule):
+    """The world's generator behind a prompt and a noise image.
+
+    Args:
+        prompt: a subject of `SUBJECTS`, with words of `WORDS` behind it, such as "a builder with long hair".
+        noise: shape of the noise image, (C, h, w).
+        variety: standard deviation of everything but hair, glasses and make-up; below 1, images are more alike than
+            those of the world, as if the generator had collapsed.
+        seed: seed of the directions in which the noise is seen.
+        weights: file of the world's generator.
+
+    Attributes:
+        prior: N(0, I), (B, C h w).
+        image_shape: (3, 64, 64).
+        attributes: class labels of each attribute, in the order of the true indices.
+
+    Raises:
+        ConfigError: the prompt is unknown, the noise has fewer numbers than the world's latent, or the variety is not
+            positive.
+    """
+
+    attributes: Mapping[str, Sequence[str]] = ATTRIBUTES
+    directions: Tensor
+    offset: Tensor
+
+    def __init__(
+        self,
+        prompt: str,
+        *,
+        noise: Sequence[int] = (4, 32, 32),
+        variety: float = 1.0,
+        seed: int = 0,
+        weights: Path | str = WEIGHTS,
+    ) -> None:
+        super().__init__()
+        self.shift = shift_of(prompt)
+        self.world = cast(WorldGenerator, load_generator(Path(weights)))
+        self.image_shape = self.world.image_shape
+        dim, size = self.world.prior.dim, math.prod(noise)
+        if size < dim:
+            raise ConfigError(f"a noise image of {size} numbers is too small for the world, which needs {dim}")
+        if not variety > 0:
+            raise ConfigError(f"the variety of a prompted world should be greater than 0, got {variety:g}")
+        self.prior = GaussianPrior.standard(size)
+        drawn = torch.randn(size, dim, generator=stream(seed, "prompted world"), dtype=torch.float64)
+        columns, upper = torch.linalg.qr(drawn)
+        columns = columns * upper.diagonal().sign()
+        scene = self.world.scene
+        kept = scene.rotation[[scene.index[name] for name in ("hair", "glasses", "makeup")]].double()
+        narrow = variety * torch.eye(dim, dtype=torch.float64) + (1 - variety) * kept.T @ kept
+        self.register_buffer("directions", (columns @ narrow).float())
+        self.register_buffer("offset", self.shift * scene.rotation[scene.index["hair"]])
+        self.freeze()
+
+    def forward(self, latent: Tensor, *, noise: torch.Generator | None = None) -> Tensor:
+        """Return images, (B, 3, 64, 64), nominally in [0, 1], of noise (B, C h w)."""
+        image: Tensor = self.world(self.seen(latent), noise=noise)
+        return image
+
+    def truth(self, latent: Tensor) -> Mapping[str, Tensor]:
+        """Return the true class index, (B,) int64, of each attribute for noise (B, C h w)."""
+        return self.world.truth(self.seen(latent))
+
+    def seen(self, latent: Tensor) -> Tensor:
+        """Return the latent of the world, (B, d), that noise (B, C h w) and the prompt stand for."""
+        return latent @ self.directions.to(latent) + self.offset.to(latent)
+
+
+def long_hair(generator: PromptedWorld) -> float:
+    """Return the exact share of long hair under the generator's prompt, at full variety."""
+    from scipy.stats import nct, t  # slow to import
+
+    scene = generator.world.scene
+    dim = scene.config.latent_dim
+    cut = float(scene.thresholds["hair"]) / math.sqrt(dim)
+    limit = cut * math.sqrt((dim - 1) / (1 - cut**2))
+    return float(nct.sf(limit, dim - 1, generator.shift) if generator.shift else t.sf(limit, dim - 1))
+
+
+def shift_of(prompt: str) -> float:
+    """Return how far a prompt moves the latent towards long hair, standard deviations.
+
+    Raises:
+        ConfigError: the prompt is unknown.
+    """
+    for subject, shift in SUBJECTS.items():
+        if prompt.startswith(subject) and (words := prompt.removeprefix(subject)) in WORDS:
+            return shift + WORDS[words]
+    raise ConfigError(
+        f"the prompted world does not know {prompt!r}: expected one of {', '.join(SUBJECTS)}, with nothing or one of "
+        f"{', '.join(word.strip() for word in WORDS if word)} behind it"
+    )
