@@ -61,7 +61,7 @@ def show_grid(run_pass: Pass) -> None:
 def show_summary(project: Project, metrics_path: Path) -> None:
     """Show the outcome of a run as a markdown artifact, and in the log what counting once more has shown."""
     metrics = Metrics.parse(read_json(metrics_path), str(metrics_path))
-    target = spelled_as(list(metrics.target), project.params.debias.target)  # in the order of params.yaml
+    target = spelled_as(list(metrics.target), project.params.debias.shares)  # in the order of params.yaml
     metrics = metrics.model_copy(update={"target": target})
     text, key = summary(project, metrics), artifact_key(project.params.experiment, "summary")
     show(lambda: create_markdown_artifact(text, key=key))

@@ -17,6 +17,7 @@ from promptgen.figures import Figure as Figure
 from promptgen.figures import Fit as Fit
 from promptgen.figures import Interval as Interval
 from promptgen.figures import Record as Record
+from promptgen.figures import ReferenceImages as ReferenceImages
 from promptgen.figures import Reuse as Reuse
 
 Source = Literal["classifier", "judge", "truth"]
@@ -274,6 +275,7 @@ class Metrics(Record):
     stopped: str
     passes: list[PassRecord] = Field(min_length=1)
     confirmation: Confirmation | None = None
+    reference: ReferenceImages | None = None
 
     @property
     def counts(self) -> list[Count]:

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from promptgen.audit.confusion import Confusion, card_confusions, read_confusion
 from promptgen.audit.figures import audit
-from promptgen.audit.images import ImageBatch, Unread, find_files, read_batches
+from promptgen.audit.folder import files_of, read_folder
 from promptgen.audit.label_file import LabelFile, alike_columns, alike_spelled, label_file, not_counted
-from promptgen.audit.labelling import Labeller, Labels, label
+from promptgen.audit.labelling import Labeller, Labels
 from promptgen.audit.page import render
 from promptgen.audit.request import Request, Targets, named_in_targets, parse_targets, reader_spec
 from promptgen.audit.spelling import alike
@@ -30,7 +30,6 @@ from promptgen.csv_file import read_csv
 from promptgen.errors import ConfigError, DataError
 from promptgen.files import atomic_write, write_json
 from promptgen.labels import classes, factors, target_shares
-from promptgen.progress import Bar
 
 JSON_NAME = "audit.json"
 PAGE_NAME = "index.html"
@@ -70,20 +69,17 @@ def _audit_images(request: Request) -> AuditRun:
         target_shares(classes(labels, attribute), targets.get(attribute))
     confusions = _confusions(request, labels, attributes)
     folders = [folder for folder in (request.source, request.compare) if folder]
-    files = [_files(folder) for folder in folders]  # fail on an empty folder before hours of reading the other one
+    files = [files_of(folder) for folder in folders]  # fail on an empty folder before hours of reading the other one
     wanted = {factor for attribute in attributes for factor in factors(labels, attribute)}
     sets = []
     for folder, found in zip(folders, files, strict=True):
         pairs = list(zip(names, readers, strict=True))[: None if folder is request.source else 1]
         labellers = [Labeller(reader, device=request.device, name=name, wanted=wanted) for name, reader in pairs]
-        sets.append(_read(request, folder, found, labellers))
+        read = read_folder(
+            folder, found, labellers, batch=request.batch, size=request.size, groups=bool(request.groups)
+        )
+        sets.append(_Read(read.images, *read.labels))
     return _audited(request, attributes, targets, confusions, sets)
-
-
-def _files(folder: Path) -> list[str]:
-    if not (names := find_files(folder)):
-        raise DataError(f"{folder} has no files, expected images; name a folder of images")
-    return names
 
 
 def _audit_files(request: Request) -> AuditRun:
@@ -192,38 +188,6 @@ def _audited(
         judge=request.judge,
         other=other.images if other else None,
     )
-
-
-def _read(request: Request, folder: Path, names: Sequence[str], labellers: Sequence[Labeller]) -> _Read:
-    """Label the images in files below a folder."""
-    seen, unread, unlabelled = list[str](), list[Unread](), list[Unread]()
-    with Bar(str(folder)) as bar:
-        for batch in read_batches(folder, names, batch=request.batch, size=request.size, unread=unread.append):
-            left_out = _label(labellers, batch)
-            unlabelled += [Unread(batch.names[index], reason) for index, reason in left_out.items()]
-            seen += [name for index, name in enumerate(batch.names) if index not in left_out]
-            bar.progress(len(seen) + len(unread) + len(unlabelled), len(names))
-    if not seen:
-        firsts = [files[0] for files in (unread, unlabelled) if files]
-        reasons = "; ".join(f"{_printable(first.name)}: {first.reason}" for first in firsts)
-        raise DataError(f"{folder} has no readable image among {len(names)} files ({reasons}); name a folder of images")
-    groups = [_printable(name.rpartition("/")[0].partition("/")[0] or ".") for name in seen] if request.groups else []
-    labels = [replace(labeller.compute(), groups=groups) for labeller in labellers]
-    left = [[Unread(_printable(file.name), file.reason) for file in files] for files in (unread, unlabelled)]
-    return _Read(ImageSet(str(folder), len(seen), *left), labels[0], labels[1] if len(labels) > 1 else None)
-
-
-def _label(labellers: Sequence[Labeller], batch: ImageBatch) -> dict[int, str]:
-    """Label a batch of images and return which are left out, and why; an error names the first file of the batch."""
-    try:
-        return label(labellers, batch.images)
-    except DataError as error:
-        raise DataError(f"{_printable(batch.names[0])}: {error}; see --size and --batch") from error
-
-
-def _printable(name: str) -> str:
-    """Return a file name with control characters and bytes that are not UTF-8 escaped."""
-    return name if name.isprintable() else name.encode("unicode_escape").decode()
 
 
 def _confusions(

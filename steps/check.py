@@ -59,7 +59,7 @@ def run(project: Project) -> None:
     specs = {name: getattr(params.debias, name) for name in TRUSTED if name != "truth"}
     readers = {name: build_classifier(spec, models).attributes for name, spec in specs.items()}
     for reader, attributes in readers.items():
-        target_shares(classes(attributes, params.debias.attribute), params.debias.target)
+        target_shares(classes(attributes, params.debias.attribute), params.debias.shares)
         for attribute, label in (params.control.measure if params.control else {}).items():
             if attribute in attributes or reader == "classifier":
                 class_index(attributes, attribute, label)

@@ -68,7 +68,7 @@ class FitRecipe(PassRecipe[Request, dict[str, torch.Tensor]]):
 def _fit(run_pass: Pass, folder: StepFolder, tracker: Tracker) -> Result:
     debias, evaluation = run_pass.params.debias, run_pass.params.evaluation
     classifier = run_pass.project.placed(build_classifier(debias.classifier, run_pass.project.models))
-    target = target_shares(classes(classifier.attributes, debias.attribute), debias.target)
+    target = target_shares(classes(classifier.attributes, debias.attribute), debias.shares)
     read = _stored if run_pass.params.reuses(run_pass.number) else _fresh
     gamma, made = read(run_pass, folder, classifier, tracker)
     fit = fit_moments(

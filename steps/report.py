@@ -82,7 +82,7 @@ def gather(project: Project) -> Run:
 def _check_same(metrics: Metrics, params: Params, path: Path) -> None:
     """Refuse figures of another experiment: the page would show parameters that they do not come from."""
     recorded = (metrics.experiment, metrics.attribute, metrics.target)
-    wanted = (params.experiment, params.debias.attribute, spelled_as(list(metrics.target), params.debias.target))
+    wanted = (params.experiment, params.debias.attribute, spelled_as(list(metrics.target), params.debias.shares))
     for found, expected in zip(recorded, wanted, strict=True):
         if found != expected:
             raise DataError(f"{path} is of {found!r}, expected {expected!r}; run `dvc repro`, which runs the loop anew")
@@ -97,7 +97,7 @@ def _in_order(metrics: Metrics, params: Params, readers: Readers) -> Metrics:
             name: _classes_in_order(record.watched[name], name, readers) for name in names if name in record.watched
         }
         passes.append(record.model_copy(update={"watched": watched}))
-    target = spelled_as(list(metrics.target), params.debias.target)
+    target = spelled_as(list(metrics.target), params.debias.shares)
     return metrics.model_copy(update={"target": target, "passes": passes})
 
 

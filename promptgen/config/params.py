@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_serializer, field_validator, model_validator
 
 from promptgen.conditions import Condition, Range
 from promptgen.config.energies import EnergySpec, PoseSpec
@@ -126,10 +126,12 @@ class Debias(Section):
         training: how the flow of a pass is trained; null fits the multipliers on the last measured pass and stops.
         dual: how the multipliers change during training on the flow's own samples; null keeps the fitted ones.
         weight: factor of the moment energy, lambda in the paper; 1 is the exact tilt.
+        target_images: folder of images whose shares are the target in place of `target`, which may as well be written
+            ``target: {images: FOLDER}``; a relative one starts at the folder of params.yaml.
     """
 
     attribute: str
-    target: Target
+    target: Target | None
     classifier: ReaderSpec
     judge: ReaderSpec
     features: Literal["hard", "soft"]
@@ -140,6 +142,38 @@ class Debias(Section):
     training: AnyTraining | None
     dual: DualConfig | None = None
     weight: Positive = 1.0
+    target_images: Annotated[str, Field(min_length=1)] | None = Field(default=None, exclude=True)
+
+    @field_serializer("target")
+    def _folder_in_place_of_shares(self, target: dict[str, float] | None) -> dict[str, Any]:
+        return target or {"images": self.target_images}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _folder_as_target(cls, content: Any) -> Any:
+        if not isinstance(content, dict):
+            return content
+        target = content.get("target")
+        if isinstance(target, dict) and set(target) == {"images"} and isinstance(target["images"], str):
+            return {**content, "target": None, "target_images": target["images"]}
+        return {"target": None, **content} if "target_images" in content else content
+
+    @model_validator(mode="after")
+    def _one_target(self) -> Self:
+        if self.target is None and self.target_images is None:
+            raise ValueError("target: give the share of each label, or `{images: FOLDER}`")
+        return self
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Target share of each label.
+
+        Raises:
+            ConfigError: they are those of a folder of images, which has not been read.
+        """
+        if self.target is None:
+            raise ConfigError(f"the target shares are those of the images in {self.target_images}, not read yet")
+        return self.target
 
     @model_validator(mode="after")
     def _keys_suit_the_method(self) -> Self:
@@ -230,6 +264,15 @@ class Params(Section):
                 raise ValueError(f"device: {self.device} names one GPU, and Ray gives each worker its own: choose auto")
             if self.device == "cpu" and self.engine.gpus_per_worker:
                 raise ValueError("device: cpu leaves GPUs unused: set engine.gpus_per_worker to 0, or device to auto")
+        return self
+
+    @model_validator(mode="after")
+    def _rank_suits_the_method(self) -> Self:
+        if self.flow.rank is not None and self.moves_all_directions:
+            raise ValueError(
+                f"flow.rank: {self.flow.rank} confines flows to directions that recorded gradients tell, and a flow of "
+                "another method than reuse moves all of them: set it to null, or choose `method: reuse`"
+            )
         return self
 
     @property

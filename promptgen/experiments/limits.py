@@ -45,7 +45,7 @@ def require_memory(params: Params, dim: int, pixels: int, held: int = 0) -> None
 
 def _needs(params: Params, dim: int, pixels: int, held: int) -> Iterator[tuple[str, int]]:
     """Yield what the key of each size needs, bytes."""
-    debias, evaluation, classes = params.debias, params.evaluation, len(params.debias.target)
+    debias, evaluation, classes = params.debias, params.evaluation, len(params.debias.target or (0, 1))
     # beyond the largest dense flow, one that is confined to directions has at least two of them
     moved = dim if dim - held <= LARGEST_DENSE or params.moves_all_directions else held + 2
     flow = params.flow.parameters(moved, len(params.condition), held) * FLOW_BYTES

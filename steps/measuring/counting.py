@@ -84,7 +84,7 @@ def debias_count(run_pass: Pass, arrays: Arrays, readers: Mapping[Source, Attrib
         soft: whether to measure mean probabilities as well, of those readers that give probabilities.
     """
     attribute, options = run_pass.params.debias.attribute, resampling(run_pass)
-    target = spelled_as(classes(readers["judge"], attribute), run_pass.params.debias.target)
+    target = spelled_as(classes(readers["judge"], attribute), run_pass.params.debias.shares)
     chance: dict[str, float] = {}
     by: dict[Source, ReaderBias] = {}
     for reader, attributes in readers.items():

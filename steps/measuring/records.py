@@ -14,6 +14,7 @@ from promptgen.labels import spelled_as
 from promptgen.records import Confirmation, Count, Measurement, Metrics, PassRecord
 from steps.shared.common import Pass, Project
 from steps.shared.manifest import StepFolder
+from steps.shared.target import reference_of
 
 logger = logging.getLogger("promptgen")
 
@@ -103,10 +104,11 @@ def write_metrics(
     metrics = Metrics(
         experiment=project.params.experiment,
         attribute=debias.attribute,
-        target=spelled_as(list(records[0].target), debias.target),
+        target=spelled_as(list(records[0].target), debias.shares),
         stopped=stopped,
         passes=list(records),
         confirmation=confirmation,
+        reference=reference_of(project.root, project.params),
     )
     write_json(path, metrics.as_dict())
     write_json(project.reports / SUMMARY_NAME, summary(metrics))

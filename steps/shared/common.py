@@ -60,12 +60,25 @@ class Project:
         """Read params.yaml; or take the ready-made experiment called `experiment`, whose folder is the current one.
 
         Raises:
-            ConfigError: a key is unknown, missing, ill-typed or out of range, or there is no such experiment.
+            ConfigError: a key is unknown, missing, ill-typed or out of range, or there is no such experiment; or the
+                images that are its target cannot be one.
         """
         if experiment is not None:
-            return cls(Path.cwd(), find_preset(experiment, Path(FOLDER_NAME)).params())
+            return cls(Path.cwd(), find_preset(experiment, Path(FOLDER_NAME)).params()).with_target()
         path = Path(params_path).resolve()
-        return cls(path.parent, load_params(path))
+        return cls(path.parent, load_params(path)).with_target()
+
+    def with_target(self) -> Project:
+        """Return the experiment with the shares of the images that are its target, if it names such a folder."""
+        if self.params.debias.target_images is None:
+            return self
+        from steps.shared.target import reference_of  # reads images, which few experiments need
+
+        reference = reference_of(self.root, self.params)
+        assert reference is not None
+        shares = {label: share.value for label, share in reference.shares.items()}
+        debias = self.params.debias.model_copy(update={"target": shares})
+        return Project(self.root, self.params.model_copy(update={"debias": debias}))
 
     def placed(self, model: Any) -> Any:
         """Return a network on the device that the experiment runs on, what is no network as it is.

@@ -108,7 +108,7 @@ def _debias(run_pass: Pass) -> Plan:
         )
         if debias.dual is None:
             return energy, None
-        target = target_shares(classes(classifier.attributes, debias.attribute), debias.target)
+        target = target_shares(classes(classifier.attributes, debias.attribute), debias.shares)
         return energy, MomentAscent(energy, target, steps=training.steps, config=debias.dual)
 
     return Plan(

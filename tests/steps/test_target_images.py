@@ -1,0 +1,92 @@
+"""A folder of images as the target: its shares are read once, kept, and carried into the record."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from promptgen.config.params import load_params
+from promptgen.errors import ConfigError, DataError
+from promptgen.files import read_json
+from promptgen.metrics.shares import wilson
+from promptgen.records import Metrics
+from steps.measuring.records import pass_record, write_metrics
+from steps.shared import target
+from steps.shared.common import Pass
+from steps.shared.target import TARGET_NAME
+from tests import tiny
+from tests.steps.projects import changed, project_in, run_pass
+
+LONG, SHORT = 12, 28
+
+
+def folder_of(place, long=LONG, short=SHORT):
+    """Images of long hair, which is red, and of short hair."""
+    place.mkdir()
+    for number in range(long + short):
+        colour = (250, 120, 120) if number < long else (20, 120, 120)
+        Image.fromarray(np.full((4, 4, 3), colour, dtype=np.uint8)).save(place / f"{number:03}.png")
+    return place
+
+
+def content():
+    return changed("debias", target={"images": "wanted"})
+
+
+def test_the_target_is_what_the_classifier_sees(tmp_path):
+    folder_of(tmp_path / "wanted")
+    project = project_in(tmp_path, content())
+    assert project.params.debias.shares == {"short": SHORT / 40, "long": LONG / 40}
+    assert load_params(tmp_path / "params.yaml").debias.target_images == "wanted"
+
+
+def test_it_is_read_again_only_if_something_has_changed(tmp_path, monkeypatch):
+    folder, calls = folder_of(tmp_path / "wanted"), []
+    project = project_in(tmp_path, content())
+    read = target.reference_shares
+    monkeypatch.setattr(target, "reference_shares", lambda *given, **named: calls.append(1) or read(*given, **named))
+    assert project_in(tmp_path, content()).params == project.params
+    assert not calls
+    (folder / "000.png").unlink()
+    assert project_in(tmp_path, content()).params.debias.shares["long"] == (LONG - 1) / 39
+    assert len(calls) == 1
+    (project.artifacts / TARGET_NAME).write_text("{}")
+    project_in(tmp_path, content())
+    assert len(calls) == 2
+
+
+@pytest.mark.slow
+def test_a_run_reaches_it_and_reports_its_intervals(tmp_path):
+    (folder_of(tmp_path / "wanted") / "notes.txt").write_text("no image")
+    project = project_in(tmp_path, content() | {"control": None})
+    records = []
+    for number in range(2):
+        run_pass(project, number)
+        records.append(pass_record(Pass(project, number)))
+    metrics = Metrics.parse(read_json(write_metrics(project, records, "enough")), "x")
+    assert metrics.reference.n == 40
+    assert metrics.reference.left_out == 1
+    expected = wilson(LONG, 40, project.params.evaluation.confidence)
+    assert metrics.reference.shares["long"].low == pytest.approx(expected.low)
+    assert metrics.target == {"short": SHORT / 40, "long": LONG / 40}
+
+
+@pytest.mark.parametrize(("long", "short", "error"), [(0, 40, ConfigError), (10, 10, ConfigError), (0, 0, DataError)])
+def test_a_folder_that_cannot_be_a_target_is_refused(tmp_path, long, short, error):
+    folder_of(tmp_path / "wanted", long, short)
+    with pytest.raises(error) as refusal:
+        project_in(tmp_path, content())
+    assert "wanted" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    with pytest.raises(DataError, match="wanted"):
+        project_in(tmp_path, content())
+
+
+@pytest.mark.parametrize("wanted", [None, {"images": 3}, {"images": "a", "short": 0.5}, {"images": ""}])
+def test_a_target_that_is_neither_shares_nor_a_folder_is_refused(tmp_path, wanted):
+    with pytest.raises(ConfigError):
+        load_params(tiny.write_params(tmp_path, changed("debias", target=wanted)))
