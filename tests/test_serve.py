@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -30,34 +31,35 @@ EVERY_MINUTE = {"cron": "* * * * *", "timezone": "UTC"}
 SOON = """
 import sys
 from datetime import datetime, timedelta, timezone
-from prefect.schedules import Interval
 from pipelines import serve
 from promptgen.command_line import main
 
 def soon(params, schedule_of=serve.schedule_of):
+    from prefect.schedules import Interval
+
     assert schedule_of(params).cron == params.schedule.cron
-    return Interval(timedelta(minutes=1), anchor_date=datetime.now(timezone.utc) + timedelta(seconds=10))
+    return Interval(timedelta(seconds=5), anchor_date=datetime.now(timezone.utc))
 
 serve.schedule_of = soon
 sys.exit(main(["serve", *sys.argv[1:]]))
 """
-"""`pipelines.serve`, whose first run is due in ten seconds instead of at the next full minute."""
+"""`pipelines.serve`, whose runs are due every five seconds instead of at the next full minute."""
+
+QUICK = {
+    "PREFECT_RUNNER_POLL_FREQUENCY": "1",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "1",
+}
+"""How often Prefect looks for what is due, in seconds."""
 
 
 def write_experiment(folder, **changes):
-    return tiny.write_params(folder, {**tiny.params(), **changes})
-
-
-@pytest.fixture(scope="module")
-def prefect_home(tmp_path_factory):
-    """A folder for Prefect's database, which takes seconds to make."""
-    return tmp_path_factory.mktemp("prefect")
+    return tiny.write_params(folder, tiny.lean({**tiny.params(), **changes}))
 
 
 @contextmanager
-def started(folder, prefect_home, *command):
-    """Run Python in the background, with Prefect's files in the folder `prefect_home` and the output in `folder`."""
-    environment = {**os.environ, "PREFECT_HOME": str(prefect_home), "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
+def started(folder, *command):
+    """Run Python in the background, with Prefect's files and the output in `folder`."""
+    environment = {**os.environ, **QUICK, "PREFECT_HOME": str(folder / "prefect")}
     for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
         environment.pop(name, None)
     with (folder / "output.txt").open("w") as output:
@@ -104,10 +106,11 @@ def finished_runs(port):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_scheduled_run_fires_and_finishes(tmp_path, prefect_home):
-    debias = {**tiny.params()["debias"], "max_passes": 0}  # a run of two passes shows as much
-    params = write_experiment(tmp_path, schedule=EVERY_MINUTE, debias=debias)
+    debias = {**tiny.params()["debias"], "max_passes": 0}  # a run of one pass shows as much
+    params = write_experiment(tmp_path, schedule=EVERY_MINUTE, control=None, debias=debias)
+    prefect_home(tmp_path / "prefect")
     port = unused_port()
-    with started(tmp_path, prefect_home, "-c", SOON, "--params", str(params), "--prefect-port", str(port)):
+    with started(tmp_path, "-c", SOON, "--params", str(params), "--prefect-port", str(port)):
         (run, *_) = wait_for(lambda: finished_runs(port), 500, tmp_path)
     assert run["name"] == "tiny"
     metrics = json.loads((tmp_path / "reports" / "metrics.json").read_text())
@@ -118,12 +121,15 @@ def test_a_scheduled_run_fires_and_finishes(tmp_path, prefect_home):
 @pytest.mark.server
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_pages_start_and_end_together(tmp_path, prefect_home):
+def test_the_pages_start_and_end_together(tmp_path, prefect_home, empty_database):
     params = write_experiment(tmp_path)
+    prefect_home(tmp_path / "prefect")
+    (tmp_path / "mlruns").mkdir()
+    shutil.copy(empty_database, tmp_path / "mlruns" / "mlflow.db")
     mlflow, prefect = unused_port(), unused_port()
     arguments = ["--params", str(params), "--mlflow-port", str(mlflow), "--prefect-port", str(prefect)]
     output = tmp_path / "output.txt"
-    with started(tmp_path, prefect_home, "-m", "pipelines.ui", *arguments):
+    with started(tmp_path, "-m", "pipelines.ui", *arguments):
         wait_for(lambda: "Ctrl-C ends them" in output.read_text(), 500, tmp_path)
         for port in (mlflow, prefect):
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:

@@ -140,6 +140,11 @@ def params() -> dict:
     }
 
 
+def lean(content: dict) -> dict:
+    """Return the same experiment without measures of quality, whose libraries take seconds to import."""
+    return content | {"evaluation": content["evaluation"] | {"identity": None, "features": None}}
+
+
 def reuse_params(content: dict | None = None) -> dict:
     """The content of a params.yaml that trains on evaluations that are kept, otherwise like `content`."""
     content = content or params()

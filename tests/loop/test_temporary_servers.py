@@ -18,13 +18,8 @@ from tests.loop.runs import STATE, children_of, one_pass, start, two_passes
 pytestmark = [pytest.mark.slow, pytest.mark.server, pytest.mark.faults, pytest.mark.timeout(600)]
 
 
-def lean(content):
-    """Return the same experiment without measures of quality, whose networks take seconds to import."""
-    return content | {"evaluation": content["evaluation"] | {"identity": None, "features": None}}
-
-
 def test_without_a_server_the_history_is_kept_and_ctrl_c_is_quick(project_folder, prefect_home):
-    tiny.write_params(project_folder, lean(two_passes()))
+    tiny.write_params(project_folder, tiny.lean(two_passes()))
     prefect_home(project_folder / ".prefect")
     run = start(project_folder, hold=STATE)
     run.wait_for(STATE)
@@ -41,7 +36,7 @@ def test_without_a_server_the_history_is_kept_and_ctrl_c_is_quick(project_folder
 
 
 def test_a_server_that_dies_ends_no_run(project_folder, prefect_home):
-    tiny.write_params(project_folder, lean(two_passes()))
+    tiny.write_params(project_folder, tiny.lean(two_passes()))
     prefect_home(project_folder / ".prefect")
     (project_folder / "hold").touch()
     run = start(project_folder, hold=Path("hold"))
@@ -59,7 +54,7 @@ def test_a_server_that_dies_ends_no_run(project_folder, prefect_home):
 
 
 def test_a_database_of_another_version_ends_no_run(project_folder):
-    tiny.write_params(project_folder, lean(one_pass()))
+    tiny.write_params(project_folder, tiny.lean(one_pass()))
     (project_folder / ".prefect").mkdir()
     with closing(sqlite3.connect(project_folder / ".prefect/prefect.db")) as database, database:
         database.execute("create table alembic_version (version_num varchar(32) not null)")
