@@ -18,7 +18,7 @@ from tests.steps.projects import project_in, run_pass
 
 
 @pytest.fixture(scope="module")
-def reused(tmp_path_factory):
+def reused(tmp_path_factory, fewer_steps):
     """A project of which the passes 0 to 2 have been run."""
     project = project_in(tmp_path_factory.mktemp("project"), tiny.reuse_params())
     for number in range(3):
