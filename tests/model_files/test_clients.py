@@ -169,7 +169,7 @@ class TestMadeUpClients:
         started = time.monotonic()
         with pytest.raises(UnreachableError, match=r"npm was silent for 0.8 s and was stopped; try again"):
             npm.obtain("tiny", "1.0.0", tmp_path / "folder", HASTY)
-        assert time.monotonic() - started < 5.0
+        assert time.monotonic() - started < 30.0  # it would sleep for 60
         with pytest.raises(ProcessLookupError):
             os.kill(int((tmp_path / "number").read_text()), 0)
         assert list((tmp_path / "folder").iterdir()) == []
