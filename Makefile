@@ -29,7 +29,7 @@ faces: $(VENV)/run.stamp  ## run the experiment on a real generator of faces, wh
 	python -m dvc repro $(ARGS)
 
 test: $(VENV)/dev.stamp  ## run the tests, in WORKERS processes
-	python -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
+	python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/dev.stamp  ## check style and types
 	python -m ruff check .
