@@ -7,7 +7,7 @@ import torch
 from linear_gaussian import LinearGenerator, Quadratic, closed_form
 
 from promptgen.energies.base import Sample
-from promptgen.evaluations.descent import Descent
+from promptgen.evaluations.descent import Descent, Pool
 from promptgen.evaluations.proposal import Proposal
 from promptgen.flows.fit import fit_statistics
 from promptgen.flows.flow import Flow, FlowConfig
@@ -47,3 +47,19 @@ def test_every_step_is_reported(descended):
     assert first == [(step, done[0][1]) for step in range(1, done[0][1] + 1)]
     late = torch.tensor([row[0] for row in losses[-50:]])
     assert float(late.mean()) == pytest.approx(-log_z, abs=0.15)
+
+
+@pytest.mark.parametrize(("effective", "moves"), [(512, True), (100, False)])
+def test_a_flow_learns_what_it_lacks_from_enough_weighted_samples(effective, moves):
+    generator = LinearGenerator()
+    proposal = Proposal(generator, 1, Flow(4, FlowConfig(blocks=2, hidden=8), dtype=torch.float64))
+    descent = Descent(proposal, Proposal(generator, 1), lambda draw: 0 * draw.log_p, lambda *_: None)
+    lacked = torch.full((512, 4), 1.5, dtype=torch.float64)
+    weights = (torch.arange(512) < effective).double() / effective
+    descent.pool = Pool(lacked, None, weights, reverse=0.0, forward=0.0)
+    with torch.no_grad():
+        before = proposal.flow.log_prob(lacked[:1])
+    descent.steps(40, 1e-2, "steps")
+    with torch.no_grad():
+        gained = float(proposal.flow.log_prob(lacked[:1]) - before)
+    assert (gained > 0.5) == moves
