@@ -104,7 +104,7 @@ class Pool:
 
     @property
     def gap(self) -> float:
-        """How far the flow is from the surrogate's density, nats: the reverse KL, and what is minimised of the forward."""
+        """How far the flow is from the density, nats: the reverse KL, and what counts of the forward one."""
         return self.reverse + (max(self.missing, FORWARD_WEIGHT * self.forward) if self.informative else 0.0)
 
 
