@@ -4,9 +4,9 @@ Imports take ten times as long as a small run.
 """
 
 from PIL import Image
-from promptgen.torchvision_ops import import_fidelity
 
 import tests.loop.runs  # noqa: F401
+from promptgen.networks.torchvision_ops import import_fidelity
 
 import_fidelity("metric_prc")
 Image.init()
