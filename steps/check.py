@@ -26,6 +26,7 @@ from promptgen.flows.flow import Flow
 from promptgen.generators.base import held_by
 from promptgen.labels import agreed_classes, class_index, classes, factors, target_shares
 from promptgen.networks.devices import find_device
+from promptgen.networks.precision import require_precision
 from promptgen.records import TRUSTED
 from promptgen.words import listing
 from steps.list_models import unlisted, unused
@@ -48,7 +49,7 @@ def run(project: Project) -> None:
     _check_writable(project.artifacts)
     _check_writable(project.reports)
     params, models = project.params, project.models
-    find_device(params.device)
+    require_precision(params.precision, find_device(params.device))
     _check_engine(params)
     generator = params.generator.build(models)
     dim, held = generator.prior.dim, held_by(generator)

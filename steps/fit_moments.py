@@ -20,6 +20,7 @@ from promptgen.files import write_json
 from promptgen.flows.sampling import generate
 from promptgen.labels import classes, feature_names, features, target_shares
 from promptgen.moments.multipliers import fit_moments
+from promptgen.networks.micro_batches import MicroBatches
 from promptgen.perception.base import Classifier
 from promptgen.perception.reading import read_logits
 from promptgen.tracking import Tracker
@@ -62,7 +63,7 @@ class FitRecipe(PassRecipe[Request, dict[str, torch.Tensor]]):
         classifier = project.placed(build_classifier(params.debias.classifier, project.models))
         outputs = {classifier_output(self.run_pass): classifier_reader(classifier)}
         generator = Pass(project, 0).generator()
-        return Evaluator(generator, outputs, seed=params.seed, batch=params.evaluation.batch)
+        return Evaluator(generator, outputs, seed=params.seed, batches=MicroBatches(params.evaluation.batch))
 
 
 def _fit(run_pass: Pass, folder: StepFolder, tracker: Tracker) -> Result:

@@ -29,6 +29,7 @@ from promptgen.strict import Section, read_yaml, validate
 from promptgen.world.config import WorldConfig
 
 PassKind = Literal["generator", "control", "debias"]
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
 Target = Annotated[dict[str, Positive], Field(min_length=2), AfterValidator(summing_to_one), BeforeValidator(resolved)]
@@ -231,6 +232,7 @@ class Params(Section):
         experiment: name of the experiment; its results are in artifacts/ under this name.
         seed: seed of every random stream.
         device: where networks run: ``cpu``, ``cuda``, ``cuda:1`` and so on, or ``auto`` for a GPU if there is one.
+        precision: floating-point type in which the generator and the models that see its images compute.
         engine: where images are made and read: in this process, in several, or on a Ray cluster.
         generator: the frozen generator.
         control: what the generator should show; null de-biases the generator as it is.
@@ -246,6 +248,7 @@ class Params(Section):
     experiment: Name
     seed: Annotated[int, Field(ge=0)]
     device: str = "cpu"
+    precision: Precision = "float32"
     engine: EngineConfig = InlineConfig()
     generator: GeneratorSpec
     control: Control | None

@@ -43,7 +43,7 @@ class Draws:
 
 
 def draw(images: int, copies: int, side: int, rng: torch.Generator) -> Draws:
-    """Draw the random numbers for augmented copies of images.
+    """Draw the random numbers for augmented copies of images: those of each image in turn, however a batch is cut.
 
     Args:
         images: number of images B.
@@ -52,22 +52,22 @@ def draw(images: int, copies: int, side: int, rng: torch.Generator) -> Draws:
         rng: random stream; the numbers are on its device.
     """
     shift, centre = largest_shift(side), last_centre(side)
+    drawn = torch.rand(images, 1 + 7 * copies, generator=rng, device=rng.device)
+    resize = drawn[:, 0]
+    brightness, saturation, contrast, rows, columns, cutout_rows, cutout_columns = drawn[:, 1:].split(copies, dim=1)
 
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(shape, generator=rng, device=rng.device)
-
-    def integer(low: int, high: int) -> Tensor:
-        return torch.randint(low, high + 1, (images, copies), generator=rng, device=rng.device)
+    def integer(u: Tensor, low: int, high: int) -> Tensor:
+        return (low + u * (high + 1 - low)).floor().long().clamp(max=high)  # the product may round up to the bound
 
     return Draws(
-        brightness=uniform(images, copies),
-        saturation=uniform(images, copies),
-        contrast=uniform(images, copies),
-        rows=integer(-shift, shift),
-        columns=integer(-shift, shift),
-        resize=uniform(images),
-        cutout_rows=integer(0, centre),
-        cutout_columns=integer(0, centre),
+        brightness=brightness,
+        saturation=saturation,
+        contrast=contrast,
+        rows=integer(rows, -shift, shift),
+        columns=integer(columns, -shift, shift),
+        resize=resize,
+        cutout_rows=integer(cutout_rows, 0, centre),
+        cutout_columns=integer(cutout_columns, 0, centre),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from promptgen.flows.config import TrainingConfig
+from promptgen.networks.micro_batches import CPU_BATCH, MicroBatch, given
 from promptgen.strict import Section
 
 FORWARD_UNITS, GRADIENT_UNITS = 1, 3
@@ -51,18 +52,19 @@ class ReuseConfig(Section):
         method: "reuse".
         budget: what the training may cost; everything else has defaults that need no tuning.
         ess: effective sample size, as a fraction of the samples, at which the surrogate needs no more refining.
-        micro_batch: images at a time, which bounds the memory.
+        micro_batch: images at a time, which bounds the memory; "auto" for as many as fit on a GPU, and `CPU_BATCH` on a
+            CPU.
     """
 
     method: Literal["reuse"] = "reuse"
     budget: Budget = Budget(images=8192)
     ess: float = Field(default=0.7, gt=0, lt=1)
-    micro_batch: int = Field(default=16, ge=1)
+    micro_batch: MicroBatch = "auto"
 
     @property
     def at_once(self) -> int:
-        """Number of samples per pass through the generator."""
-        return self.micro_batch
+        """Number of samples per pass through the generator, if it is not as many as fit."""
+        return given(self.micro_batch) or CPU_BATCH
 
 
 def shared_records(n: int, kept: int) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor
 from promptgen.energies.base import Sample
 from promptgen.errors import ConfigError, NonFiniteEnergyError
 from promptgen.generators.base import Generator
+from promptgen.networks.micro_batches import MicroBatches
 from promptgen.seeding import stream
 
 Outputs = Mapping[str, Tensor]
@@ -87,14 +88,14 @@ class Evaluator:
         outputs: functions from a batch to an output, (B, J), by the output's name.
         features: functions from outputs to features, (B, J), by the features' name; one of them may be differentiated.
         seed: seed of outputs that are random, such as augmentations.
-        batch: images at a time.
+        batches: how many images are made at a time.
     """
 
     generator: Generator
     outputs: Mapping[str, Callable[[Sample], Tensor]]
     features: Mapping[str, Callable[[Outputs], Tensor]] = field(default_factory=dict)
     seed: int = 0
-    batch: int = 16
+    batches: MicroBatches = field(default_factory=MicroBatches)
 
     def __call__(self, request: Request) -> dict[str, Tensor]:
         """Return what a shard shows, on the CPU, by the names of its tensors.
@@ -108,13 +109,9 @@ class Evaluator:
         context = None if request.context is None else request.context.to(device)
         # A stream for each output, so that it is the same whichever others are read with it.
         rngs = {name: stream(self.seed, "evaluations", request.address, name) for name in request.names}
-        rows: dict[str, list[Tensor]] = {"latent": [latent.cpu()]}
-        if context is not None:
-            rows["context"] = [context.cpu()]
-        if direction is not None:
-            rows["direction"] = [direction.cpu()]
-        for start in range(0, len(latent), self.batch):
-            part = slice(start, start + self.batch)
+
+        def evaluate(part: slice) -> dict[str, Tensor]:
+            rows = {}
             point = latent[part].detach().clone().requires_grad_(direction is not None)
             with torch.set_grad_enabled(direction is not None):
                 sample = Sample(point, self.generator(point), None if context is None else context[part])
@@ -122,10 +119,18 @@ class Evaluator:
                 if direction is not None:
                     value = (direction[part].to(point) * self.features[request.slope](outputs)).sum()
                     gradient = _gradient(value, point, request.slope)
-                    rows.setdefault("gradient", []).append(_finite(gradient, f"the gradient of {request.slope}"))
-            for name, output in outputs.items():
-                rows.setdefault(output_key(name), []).append(_finite(output, name))
-        return {name: torch.cat(values) for name, values in rows.items()}
+                    rows["gradient"] = _finite(gradient, f"the gradient of {request.slope}")
+            return rows | {output_key(name): _finite(output, name) for name, output in outputs.items()}
+
+        def undo() -> Callable[[], None]:
+            states = {name: rng.get_state() for name, rng in rngs.items()}
+            return lambda: [rngs[name].set_state(state) for name, state in states.items()] and None
+
+        kind = "forward" if direction is None else "gradient"
+        parts = self.batches.over(len(latent), evaluate, kind, undo)
+        asked = {"latent": latent, "context": context, "direction": direction}
+        made = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        return {name: tensor.cpu() for name, tensor in asked.items() if tensor is not None} | made
 
 
 def output_key(output: str) -> str:

@@ -30,6 +30,7 @@ from promptgen.evaluations.config import FORWARD_UNITS, GRADIENT_UNITS, IDENTITY
 from promptgen.evaluations.evaluator import Evaluator, Outputs, Request, Slope, output_key
 from promptgen.files import atomic_write, read_json, write_json
 from promptgen.generators.base import Generator
+from promptgen.networks.micro_batches import MicroBatches, memory_of
 
 logger = logging.getLogger("promptgen")
 
@@ -99,7 +100,7 @@ class EvaluationStore:
         identity: what the generator is, such as the sha256 of its weights. A folder of another one is refused.
         user: name of the step that evaluates, to tell its own images from those of others.
         seed: seed of outputs that are random, such as augmentations.
-        batch: images at a time.
+        batch: images at a time; None for as many as fit on a GPU, and `CPU_BATCH` on a CPU.
         engine: evaluates shards.
         recipe: how workers of the engine make an equal evaluator; None suffices for the engine of this process.
 
@@ -113,12 +114,13 @@ class EvaluationStore:
     identity: Mapping[str, str] = field(default_factory=dict)
     user: str = ""
     seed: int = 0
-    batch: int = 16
+    batch: int | None = None
     engine: Engine = field(default_factory=InlineEngine)
     recipe: Recipe[Request, dict[str, Tensor]] | None = None
     spending: Spending = field(default_factory=Spending)
 
     def __post_init__(self) -> None:
+        self.batches = MicroBatches(self.batch, memory_of(self.generator.prior.scale.device))
         if self.folder is None:
             return
         path, expected = self.folder / IDENTITY_NAME, dict(self.identity)
@@ -197,7 +199,7 @@ class EvaluationStore:
 
     def _evaluator(self, slope: Slope | None) -> Evaluator:
         features = {slope.name: slope.features} if slope else {}
-        return Evaluator(self.generator, self.outputs, features, self.seed, self.batch)
+        return Evaluator(self.generator, self.outputs, features, self.seed, self.batches)
 
     def _shards(
         self, requests: Sequence[Request], slope: Slope | None, progress: Callable[[int], None] | None

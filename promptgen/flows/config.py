@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from promptgen.networks.micro_batches import MicroBatch, given
 from promptgen.strict import Section
 
 Estimator = Literal["path", "plain"]
@@ -68,8 +69,8 @@ class TrainingConfig(Section):
         checkpoint_every: steps between two states on disk.
         validate_every: steps between two held-out estimates of the loss.
         validation_samples: samples per held-out estimate, always from the same noise.
-        micro_batch: samples per pass through the generator; null means the whole batch. It bounds the memory
-            and changes the result by rounding only, unless an energy is stochastic.
+        micro_batch: samples per pass through the generator; null means the whole batch, and "auto" as many of it as
+            fit on a GPU. It bounds the memory and changes the result by rounding only.
     """
 
     method: Literal["on_policy", "plain"] = "on_policy"
@@ -80,7 +81,7 @@ class TrainingConfig(Section):
     checkpoint_every: int = Field(default=50, ge=1)
     validate_every: int = Field(default=50, ge=1)
     validation_samples: int = Field(default=256, ge=1)
-    micro_batch: int | None = Field(default=None, ge=1)
+    micro_batch: MicroBatch | None = None
 
     @property
     def estimator(self) -> Estimator:
@@ -89,8 +90,8 @@ class TrainingConfig(Section):
 
     @property
     def at_once(self) -> int:
-        """Number of samples per pass through the generator."""
-        return min(self.micro_batch or self.batch, self.batch)
+        """Number of samples per pass through the generator, if it is not as many as fit."""
+        return min(given(self.micro_batch) or self.batch, self.batch)
 
     def validates(self, step: int) -> bool:
         """Return whether the held-out loss is estimated after `step` optimiser steps."""

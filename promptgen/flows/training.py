@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from promptgen.flows.flow import Flow
 from promptgen.flows.objective import Loss, join, non_finite
 from promptgen.flows.training_state import TrainingProgress, load_state, save_state
 from promptgen.generators.base import Generator
+from promptgen.networks.micro_batches import largest, memory_of
 from promptgen.tracking import NullTracker, Tracker
 
 STATE_NAME = "training.pt"
@@ -54,6 +55,15 @@ class Multipliers(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume from a `state_dict`, the energy included."""
+        ...
+
+
+@runtime_checkable
+class CountsShares(Protocol):
+    """An energy that counts what it reads, as `promptgen.energies.moment.MomentEnergy` does."""
+
+    def forget_shares(self) -> None:
+        """Forget what has been counted."""
         ...
 
 
@@ -131,6 +141,8 @@ def train_flow(
         (True, True)
     """
     run = _Run(Batches(flow, generator, energy, seed, config.at_once), config, multipliers)
+    if config.micro_batch == "auto":
+        run.fit_to_memory()
     state = None if state_dir is None else state_dir / STATE_NAME
     if state is not None and state.exists():
         run.load(state)
@@ -171,6 +183,19 @@ class _Run:
         evaluations = {"forward": progress.forward, "backward": progress.backward}
         seconds = time.perf_counter() - started
         return Training(self.flow, progress.best_step, progress.history, fit, evaluations, seconds)
+
+    def fit_to_memory(self) -> None:
+        """Let as many samples pass through the generator at a time as the memory of the device holds."""
+
+        def run(count: int) -> None:
+            for loss in replace(self.batches, size=count).losses(count, "probe", estimator=self.config.estimator):
+                loss.value.backward()  # type: ignore[no-untyped-call]
+
+        device = next(self.flow.parameters()).device
+        self.batches = replace(self.batches, size=largest(self.config.batch, run, memory_of(device)))
+        self.optimiser.zero_grad()
+        if isinstance(self.batches.energy, CountsShares):
+            self.batches.energy.forget_shares()
 
     def note(self, row: dict[str, float], tracker: Tracker) -> None:
         """Add a row to the history and send it to the tracker."""

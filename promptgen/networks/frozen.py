@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import MethodType
+from typing import Any, ClassVar
+
 from torch import nn
 
 
@@ -20,6 +24,13 @@ class FrozenModule(nn.Module):
         (False, False)
     """
 
+    entries: ClassVar[tuple[str, ...]] = ("forward",)
+    """Methods from images or latents to tensors, through which callers have the network compute; the precision and the
+    compilation of params.yaml apply to them. Empty for a network that has to compute as it is written."""
+
+    precision = "float32"
+    """What its entries compute in; `promptgen.networks.precision.use_precision` sets it."""
+
     def freeze(self) -> None:
         """Disable weight gradients and switch to evaluation for good. Call at the end of construction or loading."""
         self.requires_grad_(False)
@@ -28,3 +39,20 @@ class FrozenModule(nn.Module):
     def train(self, mode: bool = True) -> FrozenModule:
         """Do nothing: a frozen network has a single mode."""
         return self
+
+    def wrap_entries(self, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        """Replace each entry of this network by what `wrap` makes of it; both take the network first."""
+        for name in self.entries:
+            bound = getattr(self, name)
+            setattr(self, name, MethodType(wrap(bound.__func__), self))
+
+
+def networks_in(model: Any) -> list[FrozenModule]:
+    """Return the frozen networks in a model, or in the one that a method belongs to; of nested ones the innermost."""
+    owner = getattr(model, "__self__", model)
+    found = [part for part in owner.modules() if isinstance(part, FrozenModule)] if isinstance(owner, nn.Module) else []
+    return [part for part in found if not any(isinstance(other, FrozenModule) for other in _inside(part))]
+
+
+def _inside(module: nn.Module) -> list[nn.Module]:
+    return [part for part in module.modules() if part is not module]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from promptgen.loading.published import read_state
 from promptgen.networks.frozen import FrozenModule
+from promptgen.networks.precision import widened
 from promptgen.perception.networks import fill, initial_weights
 from promptgen.strict import Section, validate
 
@@ -89,7 +90,7 @@ class ArcFace(FrozenModule):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return unit vectors, (B, dim), of aligned face images (B, 3, H, W) in [0, 1]; see `face`."""
-        embedding: Tensor = self.output_layer(self.body(self.input_layer(self.face(image))))
+        embedding = widened(self.output_layer(self.body(self.input_layer(self.face(image)))))
         unit: Tensor = embedding / embedding.norm(dim=1, keepdim=True)
         return unit
 

@@ -22,6 +22,7 @@ from promptgen.errors import CheckpointError, ConfigError, ModelFileError
 from promptgen.loading.own_files import building, fill_module, load_tensors, save_module
 from promptgen.loading.published import load_strictly, read_state
 from promptgen.networks.frozen import FrozenModule
+from promptgen.networks.precision import widened
 from promptgen.networks.torchvision_ops import import_open_clip
 from promptgen.perception.networks import initial_weights
 from promptgen.perception.tokens import Tokens
@@ -82,6 +83,8 @@ class ClipModel(FrozenModule):
         config: shape of a small model of this project; None for all other models.
     """
 
+    entries = ("image_features",)
+
     network: Any
     mean: Tensor
     std: Tensor
@@ -113,7 +116,7 @@ class ClipModel(FrozenModule):
         """Return unit vectors, (B, E), of images (B, 3, H, W) in [0, 1], resized by `fit` if necessary."""
         inputs = (fit(image, self.image_size) - self.mean) / self.std
         features: Tensor = self.network.encode_image(inputs)
-        return F.normalize(features, dim=1)
+        return F.normalize(widened(features), dim=1)
 
     def text_features(self, texts: Sequence[str]) -> Tensor:
         """Return unit vectors, (B, E), of texts.

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from promptgen.errors import DataError
 from promptgen.loading.published import read_state
 from promptgen.networks.frozen import FrozenModule
+from promptgen.networks.precision import exact
 from promptgen.perception.networks import INPUT_SIDE, Architecture, fill, initial_weights, resnet
 
 CODE: Final[Mapping[str, slice]] = MappingProxyType(
@@ -103,6 +104,7 @@ def split_code(code: Tensor) -> dict[str, Tensor]:
     return {**parts, "light": parts["light"].view(-1, 9, 3)}
 
 
+@exact
 def axis_angle_rotation(axis_angle: Tensor) -> Tensor:
     """Return rotations, (B, 3, 3), by Rodrigues' formula; value and gradient are exact at angle 0, too.
 

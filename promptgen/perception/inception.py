@@ -33,6 +33,8 @@ class InceptionFeatures(FrozenModule):
         seed: seed of the initial weights.
     """
 
+    entries = ()  # published distances are of features in single precision
+
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
         with initial_weights(seed, "inception"):

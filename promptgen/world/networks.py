@@ -18,6 +18,7 @@ from torch.nn import functional
 from promptgen.errors import CheckpointError
 from promptgen.loading.own_files import building, fill_module, load_tensors, save_module
 from promptgen.networks.frozen import FrozenModule
+from promptgen.networks.precision import widened
 
 
 class AttributeConfig(BaseModel):
@@ -133,6 +134,8 @@ class JudgeNet(FrozenModule):
         config: what it reads, and its width.
     """
 
+    entries = ("forward", "features")
+
     def __init__(self, config: AttributeConfig) -> None:
         super().__init__()
         self.config = config
@@ -192,7 +195,7 @@ class IdentityNet(FrozenModule):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return unit vectors, (B, dim), of images (B, 3, 64, 64) in [0, 1]."""
-        return functional.normalize(self.read(self.trunk(_centre(image))), dim=1)
+        return functional.normalize(widened(self.read(self.trunk(_centre(image)))), dim=1)
 
 
 NETWORKS: Final[Mapping[str, tuple[type[FrozenModule], type[BaseModel]]]] = {

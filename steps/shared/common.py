@@ -23,6 +23,7 @@ from promptgen.files import fingerprint, folder_lock, sha256_of, storage_error
 from promptgen.generators.base import Generator
 from promptgen.model_files.store import resolve
 from promptgen.networks.devices import find_device, placed
+from promptgen.networks.precision import use_precision
 from promptgen.seeding import derive
 from steps.shared.manifest import StepFolder
 
@@ -81,12 +82,13 @@ class Project:
         return Project(self.root, self.params.model_copy(update={"debias": debias}))
 
     def placed(self, model: Any) -> Any:
-        """Return a network on the device that the experiment runs on, what is no network as it is.
+        """Return a network on the device, and in the precision, that the experiment runs in; other things as they are.
 
         Raises:
-            ConfigError: there is no such device.
+            ConfigError: there is no such device, or torch cannot compute in that precision there.
         """
-        return placed(model, find_device(self.params.device))
+        device = find_device(self.params.device)
+        return use_precision(placed(model, device), self.params.precision, device)
 
     @property
     def engine(self) -> Engine:
@@ -245,6 +247,7 @@ class Pass:
         Raises:
             StorageError: another run holds the folder, or it cannot be written.
         """
+        params = {"precision": self.params.precision, **params}
         inputs = {**inputs, "code": _code_sha256(name)}
         folder = StepFolder(self.folder(name), fingerprint(params, inputs, FORMAT_VERSION))
         with folder_lock(folder.path):

@@ -37,7 +37,7 @@ def open_store(
     outputs: Mapping[str, Callable[[Sample], Tensor]],
     *,
     step: str,
-    batch: int,
+    batch: int | None,
     recipe: Recipe[Request, dict[str, Tensor]],
 ) -> EvaluationStore:
     """Return the store of an experiment; generators with other weights or settings have folders of their own.
@@ -47,7 +47,7 @@ def open_store(
         generator: the generator, or a chain on it.
         outputs: as of `promptgen.evaluations.store.EvaluationStore`.
         step: name of the step that evaluates.
-        batch: images at a time.
+        batch: images at a time; None for as many as fit.
         recipe: how workers make an equal evaluator.
 
     Raises:
@@ -57,6 +57,8 @@ def open_store(
     identity = {
         "generator": json.dumps(spec.model_dump(mode="json"), sort_keys=True),
         **identities([spec], project.models),
+        # Left out for the default, so that a store of an earlier version stays of use.
+        **({} if (precision := run_pass.params.precision) == "float32" else {"precision": precision}),
     }
     return EvaluationStore(
         base_of(generator),

@@ -44,7 +44,12 @@ class PassRecipe(Recipe[S, R]):
         """Return the sha256 of the code, of the models and of the files of earlier steps, by name."""
         project = self.run_pass.project
         models = identities(project.params.specs, project.models)
-        return {"version of promptgen": _code_sha256(), **models, **self.inputs()}
+        return {
+            "version of promptgen": _code_sha256(),
+            "precision": project.params.precision,
+            **models,
+            **self.inputs(),
+        }
 
 
 def _bring(name: str, models: Path) -> None:

@@ -25,6 +25,7 @@ from promptgen.evaluations.objective import (
 from promptgen.evaluations.store import Evaluations, EvaluationStore
 from promptgen.evaluations.training import Trainer
 from promptgen.labels import classes, target_shares
+from promptgen.networks.micro_batches import MicroBatches, given, memory_of
 from promptgen.tracking import Tracker
 from steps.shared.common import Pass, Result
 from steps.shared.evaluations import (
@@ -54,7 +55,8 @@ class TrainingRecipe(PassRecipe[Request, dict[str, Tensor]]):
         energy, _ = plan.build()
         objective, outputs = training_objective(self.run_pass, energy)
         generator, features = Pass(self.run_pass.project, 0).generator(), {objective.name: objective.features}
-        return Evaluator(generator, outputs, features, self.run_pass.params.seed, plan.training.at_once)
+        batches = MicroBatches(given(plan.training.micro_batch), memory_of(generator.prior.scale.device))
+        return Evaluator(generator, outputs, features, self.run_pass.params.seed, batches)
 
 
 def train_on_evaluations(run_pass: Pass, plan: Plan, folder: StepFolder, tracker: Tracker) -> Trained:
@@ -68,7 +70,7 @@ def train_on_evaluations(run_pass: Pass, plan: Plan, folder: StepFolder, tracker
         generator,
         outputs,
         step="train_flow",
-        batch=plan.training.micro_batch,
+        batch=given(plan.training.micro_batch),
         recipe=TrainingRecipe(run_pass),
     )
     like = generator.prior.scale

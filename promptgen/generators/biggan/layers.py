@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from promptgen.errors import ModelFileError
 from promptgen.generators.plain import convolution, linear
 from promptgen.loading.published import require_fractions
+from promptgen.networks.precision import exact
 
 BOTTLENECK = 4
 """Ratio of a block's channels to those of its 3 x 3 convolutions."""
@@ -129,13 +130,19 @@ class ConditionalBatchNorm(Normalisation):
         self.offset = linear(condition_dim, channels, rng, bias=False)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        return scale_and_shift(x, *self.gain_and_shift(condition))
+
+    @exact
+    def gain_and_shift(self, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the factor and the offset of each channel, (B, C), for conditions (B, condition_dim)."""
         mean, deviation = self.statistics()
         gain = (1 + self.scale(condition)) / deviation
-        return scale_and_shift(x, gain, self.offset(condition) - mean * gain)
+        return gain, self.offset(condition) - mean * gain
 
 
 def scale_and_shift(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
     """Return ``gain * x + shift`` per channel: x (B, C, H, W), the others (B, C) or (1, C)."""
+    gain, shift = gain.to(x.dtype), shift.to(x.dtype)
     return torch.addcmul(shift[:, :, None, None], x, gain[:, :, None, None])
 
 
@@ -211,7 +218,7 @@ class Attention(nn.Module):
         values = _pixels(F.max_pool2d(self.snconv1x1_g(x), 2))
         attended = torch.softmax(queries @ keys.transpose(1, 2), dim=2) @ values  # unscaled, as in training
         maps = attended.reshape(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
-        added: Tensor = self.gamma * self.snconv1x1_o_conv(maps)
+        added: Tensor = self.gamma.to(x.dtype) * self.snconv1x1_o_conv(maps)
         return x + added
 
 

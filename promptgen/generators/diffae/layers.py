@@ -23,9 +23,16 @@ SLOWEST = 10_000
 Resample = Callable[[Tensor], Tensor]
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation in single precision, whose output has the precision of its input."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002, torch's name of the argument
+        return super().forward(input).to(input.dtype)
+
+
+def group_norm(channels: int) -> GroupNorm:
     """Return the group normalisation of `channels` channels."""
-    return nn.GroupNorm(min(NORM_GROUPS, channels), channels)
+    return GroupNorm(min(NORM_GROUPS, channels), channels)
 
 
 def halve(x: Tensor) -> Tensor:

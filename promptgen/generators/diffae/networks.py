@@ -25,6 +25,7 @@ from promptgen.generators.diffae.layers import (
     waves,
 )
 from promptgen.generators.plain import convolution, linear
+from promptgen.networks.precision import exact
 
 INITIAL_REMAINDER = 0.1
 """Scale of the random part of an untrained network, which is added to the guess that its whole input is noise."""
@@ -91,6 +92,7 @@ class LatentNetwork(nn.Module):
             if config.layers - 1 in config.skips:
                 weight[:, -code_dim:].diagonal().fill_(1.0)
 
+    @exact
     def forward(self, x: Tensor, step: int) -> Tensor:
         """Return the predicted noise, (B, code_dim), in noisy codes at a time step of the full schedule."""
         embedding = self.time_embed(waves(step, self.config.time_channels, x))
@@ -180,6 +182,11 @@ class ImageNetwork(nn.Module):
         x = self.middle_block(x, embedding, code)
         for stage in self.output_blocks:
             x = stage(torch.cat([x, skips.pop()], dim=1), embedding, code)
+        return self._noise(x)
+
+    @exact
+    def _noise(self, x: Tensor) -> Tensor:
+        # What the first steps predict is divided by the little signal that is left, and its rounding with it.
         noise: Tensor = self.out(x)
         return noise
 

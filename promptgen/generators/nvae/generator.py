@@ -28,6 +28,7 @@ from promptgen.generators.plain import convolution
 from promptgen.generators.recomputation import recomputed
 from promptgen.loading.published import json_object, load_strictly, read_weights, require_numbers, state_of
 from promptgen.networks.frozen import FrozenModule
+from promptgen.networks.precision import widened
 from promptgen.seeding import stream
 from promptgen.strict import validate
 
@@ -138,7 +139,7 @@ class NVAE(FrozenModule):
             latent: noise of the chosen groups, (B, D).
             noise: stream of fresh noise for the other groups; None means their fixed noise.
         """
-        return mean_image(self.decode(self.noises(latent, noise)).output, self.config.mixtures)
+        return mean_image(widened(self.decode(self.noises(latent, noise)).output), self.config.mixtures)
 
     @torch.no_grad()
     def estimate_statistics(self, passes: int, batch: int = 16, seed: int = 0) -> None:
@@ -176,7 +177,8 @@ class NVAE(FrozenModule):
     def _distribution(self, index: int, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of a group, (B, c, h, w), computed from the features before it."""
         if index:
-            mean, log_deviation = (soft_clamp(half) for half in self.dec_sampler[index - 1](x).chunk(2, dim=1))
+            read = widened(self.dec_sampler[index - 1](x))
+            mean, log_deviation = (soft_clamp(half) for half in read.chunk(2, dim=1))
         else:
             mean = log_deviation = x.new_zeros(len(x), *self.config.latent_shapes[0])
         return mean, self.config.temperature * (log_deviation.exp() + SMALLEST_DEVIATION)

@@ -16,6 +16,7 @@ from promptgen.generators.plain import convolution, linear
 from promptgen.generators.r3gan.config import FIRST, R3GANConfig
 from promptgen.generators.recomputation import recomputed
 from promptgen.generators.stylegan2.layers import LEAK, blur_kernel
+from promptgen.networks.precision import exact
 
 
 class Convolution(nn.Module):
@@ -38,7 +39,7 @@ class BiasedActivation(nn.Module):
         self.Bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.leaky_relu(x + self.Bias[:, None, None], LEAK)
+        return F.leaky_relu(x + self.Bias[:, None, None].to(x.dtype), LEAK)
 
 
 class ResidualBlock(nn.Module):
@@ -75,6 +76,7 @@ class Basis(nn.Module):
         self.Basis = nn.Parameter(torch.randn(width, FIRST, FIRST, generator=rng))
         self.LinearLayer = linear(inputs, width, rng, bias=False)
 
+    @exact
     def forward(self, x: Tensor) -> Tensor:
         scaled: Tensor = self.Basis * self.LinearLayer(x)[:, :, None, None]
         return scaled.contiguous(memory_format=torch.channels_last)

@@ -6,6 +6,7 @@ convolution. Activations stay in `channels_last` order, which makes convolutions
 
 Source: *Analyzing and Improving the Image Quality of StyleGAN* (Karras, Laine, Aittala, Hellsten, Lehtinen, Aila,
 CVPR 2020, https://arxiv.org/abs/1912.04958). An independent implementation.
+In half precision, styles, norms and the sum of the colours stay in single precision, as in NVIDIA's code.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from promptgen.networks.precision import exact
 
 GAIN = math.sqrt(2)
 LEAK = 0.2
@@ -59,6 +62,7 @@ class EqualLinear(nn.Module):
         self.weight = nn.Parameter(torch.randn(fan_out, fan_in, generator=rng) / rate)
         self.bias = nn.Parameter(torch.full((fan_out,), bias / rate))
 
+    @exact
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight * self.scale, self.bias * self.rate)
 
@@ -93,6 +97,7 @@ class Upsample(nn.Module):
         super().__init__()
         self.register_buffer("kernel", blur_kernel())
 
+    @exact
     def forward(self, x: Tensor) -> Tensor:
         channels = x.shape[1]
         return F.conv_transpose2d(x, self.kernel.expand(channels, 1, 4, 4), stride=2, padding=1, groups=channels)
@@ -133,15 +138,20 @@ class ModulatedConv(nn.Module):
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         style = self.modulation(w) * self.scale  # (B, fan_in)
         weight = self.weight[0]
-        x = x * style[:, :, None, None]
+        x = x * style[:, :, None, None].to(x.dtype)
         if self.blur is None:
             x = F.conv2d(x, weight, padding=self.padding)
         else:
             x = self.blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2))
         if not self.demodulate:
             return x
-        norm = style.square() @ weight.square().sum(dim=(2, 3)).T  # (B, fan_out)
-        return x * torch.rsqrt(norm + EPSILON)[:, :, None, None]
+        return x * inverse_norm(style, weight)[:, :, None, None].to(x.dtype)
+
+
+@exact
+def inverse_norm(style: Tensor, weight: Tensor) -> Tensor:
+    """Return one over the norm of weights, (fan_out, fan_in, k, k), scaled by styles, (B, fan_in): (B, fan_out)."""
+    return torch.rsqrt(style.square() @ weight.square().sum(dim=(2, 3)).T + EPSILON)
 
 
 class Noise(nn.Module):
@@ -152,7 +162,7 @@ class Noise(nn.Module):
         self.weight = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
-        return x + self.weight * noise
+        return x + (self.weight * noise).to(x.dtype)
 
 
 class Activation(nn.Module):
@@ -164,7 +174,7 @@ class Activation(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return bounded(GAIN * F.leaky_relu(x + self.bias[:, None, None], LEAK), self.clamp)
+        return bounded(GAIN * F.leaky_relu(x + self.bias[:, None, None].to(x.dtype), LEAK), self.clamp)
 
 
 class StyledConv(nn.Module):

@@ -17,9 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from promptgen.generators.stylegan2.layers import EPSILON, GAIN, LEAK, EqualLinear, bounded
+from promptgen.generators.stylegan2.layers import GAIN, LEAK, EqualLinear, bounded, inverse_norm
 from promptgen.generators.stylegan3.config import InputConfig, LayerConfig
 from promptgen.generators.stylegan3.filters import low_pass, radial_low_pass
+from promptgen.networks.precision import exact
 
 TINY = 1e-20
 """Keeps the root mean square of a style of zeros from dividing by zero."""
@@ -56,6 +57,7 @@ class FourierInput(nn.Module):
         self.register_buffer("freqs", directions / directions.norm(dim=1, keepdim=True) * radii)
         self.register_buffer("phases", torch.rand(channels, generator=rng) - 0.5)
 
+    @exact
     def forward(self, w: Tensor) -> Tensor:
         """Return features, (B, C, size, size), of styles, (B, style_dim)."""
         movement = self._movement(w)
@@ -119,7 +121,8 @@ class SynthesisLayer(nn.Module):
         config = self.config
         # The gain of the leaky ReLU multiplies the map before the upsampling, which is far smaller.
         gain = 1.0 if config.colours else GAIN
-        x = self._convolved(x, self.affine(w), gain) + gain * self.bias[:, None, None]
+        x = self._convolved(x, self.affine(w), gain)
+        x = x + (gain * self.bias[:, None, None]).to(x.dtype)
         left, right, top, bottom = config.padding
         x = upsampled(x, self.up_filter, config.up, (top, bottom), (left, right))
         x = bounded(x if config.colours else F.leaky_relu(x, LEAK), config.clamp)
@@ -130,12 +133,11 @@ class SynthesisLayer(nn.Module):
         config, gain = self.config, factor * self.magnitude_ema.rsqrt()
         if config.colours:
             style = style / math.sqrt(self.weight[0].numel())
-            return F.conv2d(x * (style * gain)[:, :, None, None], self.weight, padding=config.kernel - 1)
+            return F.conv2d(x * (style * gain)[:, :, None, None].to(x.dtype), self.weight, padding=config.kernel - 1)
         weight = self.weight * self.weight.square().mean(dim=(1, 2, 3), keepdim=True).rsqrt()
         style = style * (style.square().mean(dim=1, keepdim=True) + TINY).rsqrt()
-        norm = style.square() @ weight.square().sum(dim=(2, 3)).T  # (B, out_channels)
-        x = F.conv2d(x * style[:, :, None, None], weight, padding=config.kernel - 1)
-        return x * (gain * (norm + EPSILON).rsqrt())[:, :, None, None]
+        x = F.conv2d(x * style[:, :, None, None].to(x.dtype), weight, padding=config.kernel - 1)
+        return x * (gain * inverse_norm(style, weight))[:, :, None, None].to(x.dtype)
 
 
 def upsampled(x: Tensor, taps: Tensor | None, factor: int, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:

@@ -37,6 +37,7 @@ from promptgen.generators.stylenerf.rays import (
 )
 from promptgen.loading.published import load_strictly
 from promptgen.networks.frozen import FrozenModule
+from promptgen.networks.precision import exact
 from promptgen.seeding import stream
 from promptgen.strict import validate
 
@@ -95,6 +96,7 @@ class Synthesis(nn.Module):
         for size, (fan_in, fan_out) in zip(config.block_sizes, itertools.pairwise(widths), strict=True):
             self.add_module(f"b{size}", SynthesisBlock(fan_in, fan_out, dim, rng, config.clamp))
 
+    @exact
     def render(self, w: Tensor, code: Tensor, camera: Camera) -> Rendering:
         """Render the fields for styles, (B, style_dim), and background codes, (B, background_dim)."""
         size = self.config.volume_size
