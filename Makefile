@@ -18,7 +18,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
 .DEFAULT_GOAL := repro
-.PHONY: repro faces test lint bench bench-scale world ui serve sync doctor clean
+.PHONY: repro faces test lint bench bench-scale bench-gpu world ui serve sync doctor clean
 
 repro: $(VENV)/run.stamp  ## run the experiment of params.yaml, or what is left of it
 	python -m dvc repro $(ARGS)
@@ -41,6 +41,9 @@ bench: $(VENV)/run.stamp  ## compare the samplers on counted tasks, or do what i
 
 bench-scale: $(VENV)/run.stamp  ## compare two workers with one
 	OMP_NUM_THREADS=1 python -m benchmarks.scale $(ARGS)
+
+bench-gpu: $(VENV)/run.stamp  ## measure every network, a training step and the default experiment on a GPU
+	python -m benchmarks.gpu $(ARGS)
 
 world: $(VENV)/run.stamp  ## make the embedded world's models again, from nothing
 	python -m promptgen build-world $(ARGS)

@@ -48,18 +48,29 @@ def step(words: Sequence[str]) -> None:
     parser = Parser(
         "step",
         f"Run one step of one pass, unless its result is there already. The steps, in their order:\n\n{listing}",
-        "promptgen step sample --pass 0",
+        "promptgen step sample --pass 0\ntorchrun --nproc-per-node 4 -m promptgen step train_flow --pass 1",
     )
     parser.add_argument("name", choices=STEPS, metavar="STEP", help="one of the steps above")
     add_pass(parser)
     add_experiment(parser)
     options = parser.parse_args(words)
+    from promptgen.errors import ConfigError
+    from promptgen.networks.distributed import is_first, process_group, size
     from promptgen.progress import Bar
+    from promptgen.tracking import NullTracker
     from steps.shared.common import Pass, Project
 
-    run_pass = Pass(Project.load(options.params, options.experiment), options.number)
-    with Bar() as bar:
-        result = importlib.import_module(f"steps.{options.name}").run(run_pass, bar)
+    project = Project.load(options.params, options.experiment)
+    with process_group():
+        if size() > 1 and options.name != "train_flow":
+            raise ConfigError(f"torchrun is for train_flow, which processes do together: run {options.name} without it")
+        run_pass = Pass(project, options.number)
+        run = importlib.import_module(f"steps.{options.name}").run
+        if not is_first():
+            run(run_pass, NullTracker())
+            return
+        with Bar() as bar:
+            result = run(run_pass, bar)
     print(f"{result['folder']}: {result['seconds']:.1f} s")
 
 

@@ -13,6 +13,7 @@ from promptgen.evaluations.config import ReuseConfig
 from promptgen.files import write_json
 from promptgen.flows.chain_file import load_chain, save_chain
 from promptgen.flows.latent_sampler import LATENTS_NAME
+from promptgen.networks.distributed import is_first
 from promptgen.tracking import Tracker
 from steps.shared.common import Pass, Result
 from steps.shared.manifest import StepFolder
@@ -26,7 +27,8 @@ HISTORY_NAME = "history.json"
 def run(run_pass: Pass, tracker: Tracker) -> Result:
     """Train the flow; write the chain of all flows so far and the history of the training.
 
-    A run that was killed goes on from its last state and ends with the same numbers.
+    A run that was killed goes on from its last state and ends with the same numbers. Processes of torchrun train it
+    together, and the first one writes.
 
     Raises:
         ConfigError: pass 0 is asked for, no flow is wanted, or a label is unknown to a classifier.
@@ -50,6 +52,8 @@ def _train(run_pass: Pass, plan: Plan, folder: StepFolder, tracker: Tracker) -> 
     params = run_pass.params
     train = train_on_evaluations if isinstance(plan.training, ReuseConfig) else train_on_policy
     flow, history, result = train(run_pass, plan, folder, tracker)
+    if not is_first():
+        return result
     earlier = load_chain(run_pass.before.chain).flows if run_pass.number > 1 else []
     info: dict[str, Any] = {"experiment": params.experiment, "pass": run_pass.number, "kind": run_pass.kind}
     if form := params.generator.latent_form(run_pass.project.models):

@@ -233,6 +233,7 @@ class Params(Section):
         seed: seed of every random stream.
         device: where networks run: ``cpu``, ``cuda``, ``cuda:1`` and so on, or ``auto`` for a GPU if there is one.
         precision: floating-point type in which the generator and the models that see its images compute.
+        compile: whether these networks are compiled, which takes minutes and makes them faster.
         engine: where images are made and read: in this process, in several, or on a Ray cluster.
         generator: the frozen generator.
         control: what the generator should show; null de-biases the generator as it is.
@@ -249,6 +250,7 @@ class Params(Section):
     seed: Annotated[int, Field(ge=0)]
     device: str = "cpu"
     precision: Precision = "float32"
+    compile: bool = False
     engine: EngineConfig = InlineConfig()
     generator: GeneratorSpec
     control: Control | None

@@ -53,8 +53,8 @@ def draw(images: int, copies: int, side: int, rng: torch.Generator) -> Draws:
     """
     shift, centre = largest_shift(side), last_centre(side)
     drawn = torch.rand(images, 1 + 7 * copies, generator=rng, device=rng.device)
-    resize = drawn[:, 0]
-    brightness, saturation, contrast, rows, columns, cutout_rows, cutout_columns = drawn[:, 1:].split(copies, dim=1)
+    parts = torch.split(drawn[:, 1:], copies, dim=1)
+    brightness, saturation, contrast, rows, columns, cutout_rows, cutout_columns = parts
 
     def integer(u: Tensor, low: int, high: int) -> Tensor:
         return (low + u * (high + 1 - low)).floor().long().clamp(max=high)  # the product may round up to the bound
@@ -65,7 +65,7 @@ def draw(images: int, copies: int, side: int, rng: torch.Generator) -> Draws:
         contrast=contrast,
         rows=integer(rows, -shift, shift),
         columns=integer(columns, -shift, shift),
-        resize=resize,
+        resize=drawn[:, 0],
         cutout_rows=integer(cutout_rows, 0, centre),
         cutout_columns=integer(cutout_columns, 0, centre),
     )

@@ -55,6 +55,7 @@ class ProcessConfig(Workers):
 
     Attributes:
         type: "process".
+        workers: number of workers; on a machine with several GPUs, each sees one of them, in turn.
     """
 
     type: Literal["process"]
@@ -80,28 +81,56 @@ class RayConfig(Workers):
 EngineConfig = Annotated[InlineConfig | ProcessConfig | RayConfig, Field(discriminator="type")]
 
 
-def open_engine(config: InlineConfig | ProcessConfig | RayConfig) -> Engine:
+def engine_for(
+    config: InlineConfig | ProcessConfig | RayConfig, device: str, gpus: int
+) -> InlineConfig | ProcessConfig | RayConfig:
+    """Return the engine that evaluates images: with ``device: auto``, a worker per GPU if a machine has several.
+
+    Args:
+        config: the section.
+        device: where networks run, as in params.yaml.
+        gpus: GPUs of this machine.
+
+    Example:
+        >>> engine_for(InlineConfig(), "auto", gpus=8).workers
+        8
+        >>> engine_for(InlineConfig(), "cuda:1", gpus=8)
+        InlineConfig(type='inline')
+    """
+    spread = isinstance(config, InlineConfig) and device == "auto" and gpus > 1
+    return ProcessConfig(type="process", workers=min(gpus, MOST_PROCESSES)) if spread else config
+
+
+def open_engine(config: InlineConfig | ProcessConfig | RayConfig, device: str = "cpu") -> Engine:
     """Return the engine of a section; one process has each engine once, and its workers end with the process.
 
     Workers start with the first shard.
+
+    Args:
+        config: the section.
+        device: where networks run, as in params.yaml; unless it names one of several GPUs, each process sees one.
     """
-    return InlineEngine() if isinstance(config, InlineConfig) else _with_workers(config)
+    if isinstance(config, InlineConfig):
+        return InlineEngine()
+    return _with_workers(config, device in ("auto", "cuda"))
 
 
 @functools.cache
-def _with_workers(config: ProcessConfig | RayConfig) -> Engine:
+def _with_workers(config: ProcessConfig | RayConfig, spread: bool) -> Engine:
     from promptgen.engine.dispatch import Dispatcher
 
-    engine = Dispatcher(config.workers, functools.partial(_crew, config), config.threads, config.deadline)
+    engine = Dispatcher(config.workers, functools.partial(_crew, config, spread), config.threads, config.deadline)
     atexit.register(engine.close)
     return engine
 
 
-def _crew(config: ProcessConfig | RayConfig) -> object:
+def _crew(config: ProcessConfig | RayConfig, spread: bool) -> object:
     if isinstance(config, ProcessConfig):
-        from promptgen.engine.processes import ProcessCrew
+        import torch
 
-        return ProcessCrew()
+        from promptgen.engine.processes import ProcessCrew, gpu_names
+
+        return ProcessCrew(gpu_names(torch.cuda.device_count()) if spread else ())
     from promptgen.engine.ray_cluster import RayCrew
 
     return RayCrew(config)

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
@@ -20,10 +21,19 @@ from promptgen.engine.dispatch import WorkerLostError
 END_SECONDS = 10.0
 
 
-class ProcessWorker:
-    """A process with a connection to it."""
+GPUS = "CUDA_VISIBLE_DEVICES"
+"""Variable that lists the GPUs that a process sees."""
 
-    def __init__(self) -> None:
+
+class ProcessWorker:
+    """A process with a connection to it.
+
+    Args:
+        gpu: name of the GPU that it sees, as in `GPUS`; None for all.
+    """
+
+    def __init__(self, gpu: str | None = None) -> None:
+        self.gpu = gpu
         self.connection: Connection[Any, Any]
         self.connection, theirs = Pipe()
         with theirs:
@@ -32,7 +42,7 @@ class ProcessWorker:
                 stdin=subprocess.PIPE,  # closed when this process ends, however it ends
                 stdout=2,  # what models print is not the driver's answer
                 pass_fds=[theirs.fileno()],
-                env=os.environ | {"PYTHONPATH": python_path()},
+                env=os.environ | {"PYTHONPATH": python_path()} | ({} if gpu is None else {GPUS: gpu}),
             )
 
     def send(self, kind: str, payload: bytes) -> None:
@@ -68,11 +78,23 @@ class ProcessWorker:
 
 
 class ProcessCrew:
-    """Starts processes and waits for them."""
+    """Starts processes and waits for them.
+
+    Args:
+        gpus: names of the GPUs of this machine, as in `GPUS`; each worker sees one, unless there are fewer than two.
+    """
+
+    def __init__(self, gpus: Sequence[str] = ()) -> None:
+        self.gpus = list(gpus)
+        self.workers: list[ProcessWorker] = []
 
     def hire(self) -> ProcessWorker:
-        """Return a new worker."""
-        return ProcessWorker()
+        """Return a new worker, on the GPU with the fewest workers."""
+        self.workers = [worker for worker in self.workers if worker.process.poll() is None]
+        taken = Counter(worker.gpu for worker in self.workers)
+        gpu = min(self.gpus, key=lambda name: taken[name]) if len(self.gpus) > 1 else None
+        self.workers.append(worker := ProcessWorker(gpu))
+        return worker
 
     def wait(self, workers: Sequence[ProcessWorker], seconds: float) -> list[ProcessWorker]:
         """Return the workers that have answered or ended, after at most so many seconds."""
@@ -84,6 +106,19 @@ class ProcessCrew:
 
     def close(self) -> None:
         """Do nothing: all workers have been stopped."""
+
+
+def gpu_names(count: int) -> list[str]:
+    """Return the names of the GPUs that this process sees, as in `GPUS`, if it sees `count` of them.
+
+    Example:
+        >>> import unittest.mock
+        >>> with unittest.mock.patch.dict(os.environ, {GPUS: "2,5"}):
+        ...     gpu_names(2)
+        ['2', '5']
+    """
+    named = [name.strip() for name in os.environ.get(GPUS, "").split(",") if name.strip()]
+    return named if len(named) == count else [str(number) for number in range(count)]
 
 
 def python_path() -> str:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from promptgen.evaluations.proposal import Draw, Proposal
 from promptgen.flows.flow import Flow
+from promptgen.networks.distributed import from_first, gathered, share, sum_gradients
 from promptgen.seeding import stream
 
 BATCH, CLIP = 256, 20.0
@@ -135,13 +137,13 @@ class Descent:
         flow = self.proposal.flow
         assert flow is not None
         most, least_gain = (MOST_BLOCKS, LEAST_GAIN) if thorough else (FEW_BLOCKS, LARGE_GAIN)
-        self.pool, best = self.new_pool(name, "first"), _copy(flow)
+        self.pool, best = from_first(partial(self.new_pool, name, "first")), _copy(flow)
         least = math.inf if fresh else self.pool.gap
         for block in range(most):
             first = fresh and block == 0
             rate = LEARNING_RATE if first else LEARNING_RATE / 2
             self.steps(BLOCK_STEPS, rate, name, block, warm_up=WARM_UP if first else 0.0)
-            self.pool, last = self.new_pool(name, block), least
+            self.pool, last = from_first(partial(self.new_pool, name, block)), least
             if self.pool.gap < least:
                 least, best = self.pool.gap, _copy(flow)
             if self.pool.gap < NEGLIGIBLE_GAP or self.pool.gap > (1 - least_gain) * last:
@@ -161,22 +163,23 @@ class Descent:
         forward_weight = (1.0 if dropped else FORWARD_WEIGHT) if pool.informative else 0.0
         rng = stream(self.proposal.seed, "pool", *names)
         for step in range(count):
-            draw = self.proposal.draw(BATCH, "descent", *names, step, path=True)
+            draw, own = self.proposal.draw(BATCH, "descent", *names, step, path=True, divided=True), share(BATCH)
             heat = min(1.0, (step + 1) / max(1.0, warm_up * count))
             divergence, energy = draw.log_q - draw.log_p, self.energy(draw)
             loss = (divergence + heat * energy).mean()
             if forward_weight:
-                chosen = torch.multinomial(pool.weights, BATCH, replacement=True, generator=rng)
-                own = None if pool.own is None else pool.own[chosen]
-                loss = loss - forward_weight * flow.log_prob(pool.latent[chosen], own).mean()
+                chosen = torch.multinomial(pool.weights, BATCH, replacement=True, generator=rng)[own]
+                condition = None if pool.own is None else pool.own[chosen]
+                loss = loss - forward_weight * flow.log_prob(pool.latent[chosen], condition).mean()
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            (loss * (len(draw) / BATCH)).backward()  # type: ignore[no-untyped-call]
+            sum_gradients(parameters)
             torch.nn.utils.clip_grad_norm_(parameters, CLIP)
             optimiser.step()
             schedule.step()
             if step >= (1 - TAIL) * count:
                 average.update_parameters(flow)
-            self.report(float((divergence + energy).detach().mean()), step + 1, count)
+            self.report(float(gathered((divergence + energy).detach()).mean()), step + 1, count)
         flow.load_state_dict(average.module.state_dict())
 
     @torch.no_grad()

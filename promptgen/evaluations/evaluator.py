@@ -13,6 +13,7 @@ from torch import Tensor
 from promptgen.energies.base import Sample
 from promptgen.errors import ConfigError, NonFiniteEnergyError
 from promptgen.generators.base import Generator
+from promptgen.networks.devices import fetched, sent, wait_for
 from promptgen.networks.micro_batches import MicroBatches
 from promptgen.seeding import stream
 
@@ -105,8 +106,9 @@ class Evaluator:
             NonFiniteEnergyError: an output or its gradient is NaN or infinite.
         """
         device, direction = self.generator.prior.scale.device, request.direction
-        latent = request.latent.to(device)
-        context = None if request.context is None else request.context.to(device)
+        latent = sent(request.latent, device)
+        context = None if request.context is None else sent(request.context, device)
+        slope = None if direction is None else sent(direction, device)
         # A stream for each output, so that it is the same whichever others are read with it.
         rngs = {name: stream(self.seed, "evaluations", request.address, name) for name in request.names}
 
@@ -116,20 +118,29 @@ class Evaluator:
             with torch.set_grad_enabled(direction is not None):
                 sample = Sample(point, self.generator(point), None if context is None else context[part])
                 outputs = {name: self.outputs[name](replace(sample, rng=rng)) for name, rng in rngs.items()}
-                if direction is not None:
-                    value = (direction[part].to(point) * self.features[request.slope](outputs)).sum()
+                if slope is not None:
+                    value = (slope[part].to(point) * self.features[request.slope](outputs)).sum()
                     gradient = _gradient(value, point, request.slope)
-                    rows["gradient"] = _finite(gradient, f"the gradient of {request.slope}")
-            return rows | {output_key(name): _finite(output, name) for name, output in outputs.items()}
+                    rows["gradient"] = fetched(gradient)
+            return rows | {output_key(name): fetched(output) for name, output in outputs.items()}
 
         def undo() -> Callable[[], None]:
             states = {name: rng.get_state() for name, rng in rngs.items()}
-            return lambda: [rngs[name].set_state(state) for name, state in states.items()] and None
+
+            def restore() -> None:
+                for name, state in states.items():
+                    rngs[name].set_state(state)
+
+            return restore
 
         kind = "forward" if direction is None else "gradient"
         parts = self.batches.over(len(latent), evaluate, kind, undo)
         asked = {"latent": latent, "context": context, "direction": direction}
+        wait_for(device)
         made = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        names = {output_key(name): name for name in request.names} | {"gradient": f"the gradient of {request.slope}"}
+        for name, values in made.items():
+            _require_finite(values, names[name])
         return {name: tensor.cpu() for name, tensor in asked.items() if tensor is not None} | made
 
 
@@ -148,7 +159,6 @@ def _gradient(value: Tensor, point: Tensor, name: str) -> Tensor:
     return gradient
 
 
-def _finite(values: Tensor, name: str) -> Tensor:
+def _require_finite(values: Tensor, name: str) -> None:
     if not bool(values.isfinite().all()):
         raise NonFiniteEnergyError(f"{name} became NaN or infinite for an image: check the energy or the classifier")
-    return values.detach().cpu()

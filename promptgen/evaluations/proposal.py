@@ -13,6 +13,7 @@ from promptgen.flows.flow import Flow, standard_log_prob
 from promptgen.flows.objective import path_log_prob
 from promptgen.flows.sampling import condition_blocks, latent_blocks
 from promptgen.generators.base import GaussianPrior, Generator, condition_of
+from promptgen.networks.distributed import share
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Proposal:
     flow: Flow | None = None
     condition: Condition = field(default_factory=Condition)
 
-    def draw(self, n: int, *names: str | int, path: bool = False) -> Draw:
+    def draw(self, n: int, *names: str | int, path: bool = False, divided: bool = False) -> Draw:
         """Draw `n` samples from the stream `names`.
 
         Args:
@@ -61,13 +62,15 @@ class Proposal:
             names: name of the stream; different names give independent samples.
             path: whether the log density of the flow carries the gradient of the path estimator, through the latent
                 alone; see `promptgen.flows.objective.reverse_kl`.
+            divided: whether this process draws its share of them alone; one block at most.
         """
         like = self.generator.prior.scale
         stream, box = "/".join(map(str, names)), condition_of(self.generator) + self.condition
         noise = latent_blocks(GaussianPrior.standard(len(like)), n, self.seed, stream)
         conditions = condition_blocks(box, n, self.seed, stream)
+        own = share(n) if divided else slice(None)
         parts = [
-            self._part(eps.to(like), context.to(like) if box else None, path)
+            self._part(eps[own].to(like), context[own].to(like) if box else None, path)
             for eps, context in zip(noise, conditions, strict=True)
         ]
         return parts[0] if len(parts) == 1 else _join(parts)

@@ -18,6 +18,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -42,6 +43,7 @@ from promptgen.flows.flow import Flow, FlowConfig
 from promptgen.generators.base import Generator, held_by
 from promptgen.metrics.estimate import Estimate, Vector
 from promptgen.networks.devices import torch_threads
+from promptgen.networks.distributed import from_first, keep_equal
 from promptgen.seeding import derive, stream
 from promptgen.tracking import NullTracker, Tracker
 
@@ -161,8 +163,8 @@ class Trainer:
         for number in range(ROUNDS):
             self.descend(f"round {number}", fresh=number == 0)
             fit, expected_ess = self.refine(f"round {number + 1}", allotment.refine)
-            gives_way = self.gives_way(fit, expected_ess)
-            if fit.ess_fraction >= goal or gives_way:
+            gives_way, ends = from_first(partial(self.judge, fit, expected_ess, goal))
+            if ends:
                 break
         self.descend("final", thorough=True)
         if gives_way:
@@ -213,12 +215,13 @@ class Trainer:
         self.descent.run(name, fresh=fresh, thorough=thorough)
         if self.landing is not None and thorough:
             for correction in range(CORRECTIONS):
-                if not self.landing.misses(ROUGHLY):
+                if not from_first(partial(self.landing.misses, ROUGHLY)):
                     break
                 self.landing.make_up()
                 self.use_multipliers()
                 self.descent.steps(CORRECTION_STEPS, CORRECTION_RATE, name, "correction", correction)
             self.landing.aim()
+            keep_equal(self.flow)
         self.observe(self.flow)
 
     def refine(self, name: str, n: int) -> tuple[Fit, float]:
@@ -242,6 +245,11 @@ class Trainer:
         self.use_surrogate()
         return noted
 
+    def judge(self, fit: Fit, expected_ess: float, goal: float) -> tuple[bool, bool]:
+        """Return whether the surrogate gives way to true gradients, and whether no further round follows."""
+        gives_way = self.gives_way(fit, expected_ess)
+        return gives_way, fit.ess_fraction >= goal or gives_way
+
     def gives_way(self, fit: Fit, expected_ess: float) -> bool:
         """Tell whether true gradients promise more than another refinement of the surrogate."""
         dense = self.surrogate.directions.shape[1] > DENSE * len(self.surrogate.directions)
@@ -254,6 +262,7 @@ class Trainer:
         evaluations = polish.run(n)
         self.evaluations += evaluations
         self.polished = sum(map(len, evaluations)) if polish.kept else 0
+        keep_equal(self.flow)
         self.observe(self.flow)
 
     def land(self, landing: Landing, n: int) -> None:
@@ -267,6 +276,7 @@ class Trainer:
             landing.learn(self.seen(draw).base, self.objective.features(evaluations.outputs))
             self.evaluations.append(evaluations)
             landing.aim()
+            keep_equal(self.flow)
         self.observe(self.flow)
         self.tilt()  # from here on, the fit is measured against the tilt itself, not against what makes up for the flow
 
@@ -315,13 +325,17 @@ class Trainer:
     def evaluate(self, base: Tensor, context: Tensor | None, name: str, slope: Slope | None = None) -> Evaluations:
         """Return the true evaluations of base latents, with gradients if there is something to differentiate."""
         total = len(base)
-        with torch_threads(self.threads):
+
+        def evaluate() -> Evaluations:
             return self.store.evaluate(
                 base,
                 context,
                 slope=slope,
                 progress=lambda done: self.tracker.progress(done, total, f"images, {name}"),
             )
+
+        with torch_threads(self.threads):
+            return from_first(evaluate)
 
     def slope(self, name: str, n: int) -> Slope | None:
         """Return what to differentiate in `n` records that the surrogate is fitted to."""

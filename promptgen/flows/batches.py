@@ -16,6 +16,7 @@ from promptgen.energies.base import Energy, Sample
 from promptgen.flows.flow import Flow
 from promptgen.flows.objective import Estimator, Loss, anchor_images, energy_parts, log_weight, reverse_kl
 from promptgen.generators.base import Generator, condition_of, conditioned_images
+from promptgen.networks.distributed import gathered, rank, share
 from promptgen.seeding import stream
 
 
@@ -48,7 +49,7 @@ class Batches:
         return 2 if getattr(self.energy, "needs_anchor", False) else 1
 
     def losses(self, n: int, *names: str | int, estimator: Estimator = "path") -> Iterator[Loss]:
-        """Yield the losses of `n` samples from the stream `names`, batch by batch.
+        """Yield the losses of this process's share of `n` samples from the stream `names`, batch by batch.
 
         Raises:
             NonFiniteEnergyError: an energy or the flow's density is NaN or infinite.
@@ -57,16 +58,18 @@ class Batches:
             yield reverse_kl(self.flow, self.generator, self.energy, eps, context=context, estimator=estimator, rng=rng)
 
     def log_weights(self, n: int, *names: str | int) -> Tensor:
-        """Return the log weights, nats, (n,), of samples from the stream `names`.
+        """Return the log weights, nats, (n,), of samples from the stream `names`; processes divide them among them.
 
         Raises:
             NonFiniteEnergyError: an energy or the flow's density is NaN or infinite.
         """
-        return torch.cat(
-            [
-                log_weight(self.flow, self.generator, self.energy, eps, context=context, rng=rng)
-                for eps, context, rng in self._draws(n, *names)
-            ]
+        return gathered(
+            torch.cat(
+                [
+                    log_weight(self.flow, self.generator, self.energy, eps, context=context, rng=rng)
+                    for eps, context, rng in self._draws(n, *names)
+                ]
+            )
         )
 
     def bad_gradients(self, n: int, *names: str | int) -> list[str]:
@@ -86,14 +89,16 @@ class Batches:
     def _draws(self, n: int, *names: str | int) -> Iterator[tuple[Tensor, Tensor | None, torch.Generator]]:
         """Yield noise (B, D), conditions (B, C) and the energies' random stream, batch by batch.
 
-        Noise and conditions are drawn on the CPU all at once, so they do not depend on the batch size.
+        Noise and conditions are drawn on the CPU all at once, so they depend neither on the batch size nor on the
+        number of processes, each of which gets its share. The energies of each process have a stream of their own.
         """
         like, condition = next(self.flow.parameters()), self.condition
         eps = torch.randn(n, self.flow.dim, generator=stream(self.seed, *names), dtype=like.dtype).to(like.device)
         context = condition.sample(n, stream(self.seed, *names, "context")).to(like) if condition else None
-        rng = stream(self.seed, *names, "energy")
-        for start in range(0, n, self.size):
-            part = slice(start, start + self.size)
+        rng = stream(self.seed, *names, "energy", *([rank()] if rank() else []))
+        own = share(n)
+        for start in range(own.start, own.stop, self.size):
+            part = slice(start, min(start + self.size, own.stop))
             yield eps[part], None if context is None else context[part], rng
 
 

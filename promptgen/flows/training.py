@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from promptgen.energies.base import Energy, Sample
-from promptgen.errors import NonFiniteEnergyError
+from promptgen.errors import ConfigError, NonFiniteEnergyError
 from promptgen.flows.batches import Batches
 from promptgen.flows.config import TrainingConfig as TrainingConfig
 from promptgen.flows.fit import Fit, fit_statistics
@@ -25,6 +25,7 @@ from promptgen.flows.flow import Flow
 from promptgen.flows.objective import Loss, join, non_finite
 from promptgen.flows.training_state import TrainingProgress, load_state, save_state
 from promptgen.generators.base import Generator
+from promptgen.networks.distributed import from_first, gathered, is_first, size, sum_gradients
 from promptgen.networks.micro_batches import largest, memory_of
 from promptgen.tracking import NullTracker, Tracker
 
@@ -141,10 +142,11 @@ def train_flow(
         (True, True)
     """
     run = _Run(Batches(flow, generator, energy, seed, config.at_once), config, multipliers)
+    run.require_equal_shares()
     if config.micro_batch == "auto":
         run.fit_to_memory()
     state = None if state_dir is None else state_dir / STATE_NAME
-    if state is not None and state.exists():
+    if state is not None and from_first(state.exists):
         run.load(state)
     try:
         return run.complete(state, tracker or NullTracker(), fit_samples)
@@ -183,6 +185,14 @@ class _Run:
         evaluations = {"forward": progress.forward, "backward": progress.backward}
         seconds = time.perf_counter() - started
         return Training(self.flow, progress.best_step, progress.history, fit, evaluations, seconds)
+
+    def require_equal_shares(self) -> None:
+        """Refuse a batch that processes cannot divide equally if the energy counts labels, whose mean shares count."""
+        if self.multipliers is not None and self.config.batch % size():
+            raise ConfigError(
+                f"{size()} processes cannot divide batch: {self.config.batch} equally, as the moving multipliers need: "
+                "change the batch or --nproc-per-node"
+            )
 
     def fit_to_memory(self) -> None:
         """Let as many samples pass through the generator at a time as the memory of the device holds."""
@@ -242,13 +252,19 @@ class _Run:
         return {"loss": -float(loss.log_w.mean()), "gradient_norm": norm, "learning_rate": rate, **energies, **moved}
 
     def backward(self) -> Loss:
-        """Accumulate this step's gradient in the flow's parameters and return the loss of the whole batch."""
+        """Accumulate this step's gradient in the flow's parameters and return the loss of the whole batch.
+
+        Several processes divide the batch; the sample of the loss is then this process's share alone.
+        """
         n, losses = self.config.batch, []
         self.optimiser.zero_grad()
         for loss in self.batches.losses(n, "train", self.progress.step, estimator=self.config.estimator):
             (loss.value * (len(loss.log_w) / n)).backward()  # type: ignore[no-untyped-call]
             losses.append(loss)
-        return join(losses)
+        sum_gradients(self.flow.parameters())
+        loss = join(losses)
+        parts = {name: gathered(part) for name, part in loss.parts.items()}
+        return replace(loss, log_w=gathered(loss.log_w), parts=parts)
 
     def fresh_log_weights(self, n: int, stream_name: str) -> Tensor:
         """Return the log weights, (n,), of samples from a separate stream, and count their images."""
@@ -264,7 +280,8 @@ class _Run:
 
     def save(self, path: Path) -> None:
         """Write the whole state in one file."""
-        save_state(path, self.identity, self.progress, self.flow, self.optimiser, self.multipliers)
+        if is_first():
+            save_state(path, self.identity, self.progress, self.flow, self.optimiser, self.multipliers)
 
     def load(self, path: Path) -> None:
         """Resume from a state that `save` wrote."""

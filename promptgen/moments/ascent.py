@@ -20,6 +20,7 @@ from promptgen.energies.base import Sample
 from promptgen.energies.moment import MomentEnergy
 from promptgen.errors import DataError
 from promptgen.moments.config import DualConfig
+from promptgen.networks.distributed import mean
 
 
 class MomentAscent:
@@ -89,7 +90,7 @@ class MomentAscent:
         Returns:
             The shares of the step and the multipliers, under ``share/NAME`` and ``beta/NAME``.
         """
-        shares = self.energy.take_shares()
+        shares = mean(self.energy.take_shares())
         if step >= self.first and not self.fixed:
             rate = self.config.rate * (1 - (step - self.first) / (self.end - self.first)) / self.energy.weight
             parts = torch.split(rate * (self.target - shares) / self.target, list(self.energy.sizes))

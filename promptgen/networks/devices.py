@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from promptgen.errors import ConfigError
 
@@ -44,6 +44,30 @@ def placed(model: Any, device: torch.device) -> Any:
     if isinstance(owner, nn.Module):
         owner.to(device)
     return model
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the CPU on a device; a GPU copies it from pinned memory while this process goes on."""
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def fetched(tensor: Tensor) -> Tensor:
+    """Return a tensor without its graph on the CPU; a GPU copies it into pinned memory while this process goes on.
+
+    Its numbers are there after `wait_for` the GPU.
+    """
+    if not tensor.is_cuda:
+        return tensor.detach().cpu()
+    held = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return held.copy_(tensor.detach(), non_blocking=True)
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a GPU has done what it was asked; a CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 @contextmanager

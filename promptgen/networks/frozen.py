@@ -28,6 +28,9 @@ class FrozenModule(nn.Module):
     """Methods from images or latents to tensors, through which callers have the network compute; the precision and the
     compilation of params.yaml apply to them. Empty for a network that has to compute as it is written."""
 
+    is_compiled = False
+    """Whether its entries are compiled; `promptgen.networks.compilation.compiled` sets it."""
+
     precision = "float32"
     """What its entries compute in; `promptgen.networks.precision.use_precision` sets it."""
 
@@ -52,6 +55,12 @@ def networks_in(model: Any) -> list[FrozenModule]:
     owner = getattr(model, "__self__", model)
     found = [part for part in owner.modules() if isinstance(part, FrozenModule)] if isinstance(owner, nn.Module) else []
     return [part for part in found if not any(isinstance(other, FrozenModule) for other in _inside(part))]
+
+
+def rebound(model: Any) -> Any:
+    """Return a method of a network as it is after its entries have been wrapped, and other models as they are."""
+    owner, name = getattr(model, "__self__", None), getattr(model, "__name__", "")
+    return getattr(owner, name) if isinstance(owner, FrozenModule) and name in owner.entries else model
 
 
 def _inside(module: nn.Module) -> list[nn.Module]:

@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
 from promptgen.errors import ConfigError, NonFiniteEnergyError
-from promptgen.networks.frozen import FrozenModule, networks_in
+from promptgen.networks.frozen import FrozenModule, networks_in, rebound
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -49,7 +49,7 @@ def use_precision(model: Any, precision: str, device: torch.device) -> Any:
         if network.precision != precision:
             network.wrap_entries(functools.partial(_lowered, DTYPES[precision]))
             network.precision = precision
-    return _rebound(model)
+    return rebound(model)
 
 
 def require_precision(precision: str, device: torch.device) -> None:
@@ -114,12 +114,6 @@ def _lowered_device() -> str | None:
     return next((kind for kind in ("cuda", "cpu") if torch.is_autocast_enabled(kind)), None)
 
 
-def _rebound(model: Any) -> Any:
-    """Return a method of a network as it is after its entries have been wrapped."""
-    owner, name = getattr(model, "__self__", None), getattr(model, "__name__", "")
-    return getattr(owner, name) if isinstance(owner, FrozenModule) and name in owner.entries else model
-
-
 def _lowered(dtype: torch.dtype, function: Callable[..., Any]) -> Callable[..., Any]:
     """Return an entry of a network that computes in 16 bits; tensors go in and come out in single precision."""
 
@@ -132,7 +126,8 @@ def _lowered(dtype: torch.dtype, function: Callable[..., Any]) -> Callable[..., 
         name = f"{type(network).__name__} in {str(dtype).removeprefix('torch.')}"
         scale = _Scale(name) if dtype == torch.float16 else None
         if scale is not None:
-            values = [_Enter.apply(scale, value) if isinstance(value, Tensor) else value for value in values]
+            enter: Any = _Enter.apply
+            values = [enter(scale, value) if isinstance(value, Tensor) else value for value in values]
             args, kwargs = tree_unflatten(values, form)
         with torch.autocast(tensors[0].device.type, dtype):
             outputs = function(network, *args, **kwargs)
@@ -140,7 +135,8 @@ def _lowered(dtype: torch.dtype, function: Callable[..., Any]) -> Callable[..., 
         results = [widened(value) for value in found]
         if not all(bool(result.isfinite().all()) for result in results) and _all_finite(tensors):
             raise NonFiniteEnergyError(f"{name} returned NaN or infinity: choose precision: float32 or bfloat16")
-        return tree_unflatten(results if scale is None else list(_Leave.apply(scale, *results)), form)
+        leave: Any = _Leave.apply
+        return tree_unflatten(results if scale is None else list(leave(scale, *results)), form)
 
     return run
 
@@ -166,7 +162,7 @@ class _Leave(torch.autograd.Function):
         return tuple(output.view_as(output) for output in outputs)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         largest = torch.stack([gradient.abs().amax() for gradient in gradients]).amax()
         usable = largest.isfinite() & (largest > 0)
@@ -183,7 +179,7 @@ class _Enter(torch.autograd.Function):
         return value.view_as(value)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
         if not bool(gradient.isfinite().all()):
             raise NonFiniteEnergyError(

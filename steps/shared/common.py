@@ -8,21 +8,26 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import promptgen
 from promptgen.config.build import build_chain, identities
 from promptgen.config.params import Params, PassKind, load_params
 from promptgen.engine.base import Engine
-from promptgen.engine.config import open_engine
+from promptgen.engine.config import engine_for, open_engine
 from promptgen.errors import DataError
 from promptgen.experiments.presets import FOLDER_NAME, find_preset
 from promptgen.files import fingerprint, folder_lock, sha256_of, storage_error
 from promptgen.generators.base import Generator
 from promptgen.model_files.store import resolve
+from promptgen.networks.compilation import compiled
 from promptgen.networks.devices import find_device, placed
+from promptgen.networks.distributed import from_first, is_first
 from promptgen.networks.precision import use_precision
 from promptgen.seeding import derive
 from steps.shared.manifest import StepFolder
@@ -88,12 +93,16 @@ class Project:
             ConfigError: there is no such device, or torch cannot compute in that precision there.
         """
         device = find_device(self.params.device)
-        return use_precision(placed(model, device), self.params.precision, device)
+        model = placed(model, device)
+        if self.params.compile:
+            model = compiled(model)
+        return use_precision(model, self.params.precision, device)
 
     @property
     def engine(self) -> Engine:
         """What evaluates images, here or elsewhere."""
-        return open_engine(self.params.engine)
+        device = self.params.device
+        return open_engine(engine_for(self.params.engine, device, torch.cuda.device_count()), device)
 
     @property
     def models(self) -> Path:
@@ -120,7 +129,9 @@ class Project:
         """sha256 over all that the outcome of the loop depends on."""
         inputs = identities(self.params.specs, self.models) | {"code": _code_sha256()}
         return fingerprint(
-            self.params.model_dump(mode="json", exclude={"world", "device", "engine"}), inputs, FORMAT_VERSION
+            self.params.model_dump(mode="json", exclude={"world", "device", "engine", "compile"}),
+            inputs,
+            FORMAT_VERSION,
         )
 
     def discard_passes_after(self, number: int) -> None:
@@ -250,14 +261,15 @@ class Pass:
         params = {"precision": self.params.precision, **params}
         inputs = {**inputs, "code": _code_sha256(name)}
         folder = StepFolder(self.folder(name), fingerprint(params, inputs, FORMAT_VERSION))
-        with folder_lock(folder.path):
-            if not folder.is_complete():
-                folder.begin()
+        with folder_lock(folder.path) if is_first() else nullcontext():
+            if not from_first(folder.is_complete):
+                from_first(folder.begin)
                 started = time.perf_counter()
                 result = work(folder)
                 seconds = result.pop("seconds", time.perf_counter() - started)
-                folder.finish(result, seconds, {"params": params, "inputs": inputs})
-            manifest = folder.manifest()
+                if is_first():
+                    folder.finish(result, seconds, {"params": params, "inputs": inputs})
+            manifest = from_first(folder.manifest)
         place = folder.path.relative_to(self.project.root).as_posix()
         return {"folder": place} | {key: manifest[key] for key in ("fingerprint", "seconds", "result")}
 

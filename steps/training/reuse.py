@@ -25,6 +25,7 @@ from promptgen.evaluations.objective import (
 from promptgen.evaluations.store import Evaluations, EvaluationStore
 from promptgen.evaluations.training import Trainer
 from promptgen.labels import classes, target_shares
+from promptgen.networks.distributed import from_first, is_first
 from promptgen.networks.micro_batches import MicroBatches, given, memory_of
 from promptgen.tracking import Tracker
 from steps.shared.common import Pass, Result
@@ -82,13 +83,15 @@ def train_on_evaluations(run_pass: Pass, plan: Plan, folder: StepFolder, tracker
         run_pass.seed,
         condition=plan.condition,
         target=_target(run_pass, energy),
-        earlier=_earlier(run_pass, store, like),
+        earlier=from_first(lambda: _earlier(run_pass, store, like)),
         tracker=tracker,
     )
-    units = budget_units(plan.training.budget, store, trainer.start, folder.state)
+    budget = plan.training.budget
+    units = from_first(lambda: budget_units(budget, store, trainer.start, folder.state))
     training = trainer.train(units, goal=plan.training.ess, fit_samples=params.evaluation.fit_samples)
     log_reuse(store)
-    list_evaluations(folder, training.evaluations)
+    if is_first():
+        list_evaluations(folder, training.evaluations)
     spending = store.spending
     result: Result = {
         "fit": training.fit.as_dict(params.evaluation.confidence),

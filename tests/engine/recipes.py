@@ -22,6 +22,14 @@ class OwnError(Exception):
 
 
 @dataclass(frozen=True)
+class Sight(Recipe[float, tuple[int, str]]):
+    """Sleeps for so many seconds, and tells which process it is and which GPUs it sees."""
+
+    def build(self) -> Callable[[float], tuple[int, str]]:
+        return lambda seconds: (time.sleep(seconds), (os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES", "")))[1]
+
+
+@dataclass(frozen=True)
 class Squares(Recipe[int, int]):
     """Squares a number.
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from promptgen.config.params import Params
-from promptgen.engine.config import InlineConfig, ProcessConfig, RayConfig, open_engine
+from promptgen.engine.config import InlineConfig, ProcessConfig, RayConfig, engine_for, open_engine
 from promptgen.errors import ConfigError, EngineError
 from promptgen.strict import validate
 from tests import tiny
@@ -108,3 +108,22 @@ def test_an_address_that_takes_connections_and_says_nothing_is_given_up():
 def test_an_engine_of_processes_needs_a_recipe():
     with pytest.raises(ValueError, match="recipe"):
         list(open_engine(ProcessConfig(type="process", workers=1)).map(None, [1], here=abs))
+
+
+PROCESSES = ProcessConfig(type="process", workers=3)
+
+
+@pytest.mark.parametrize(
+    ("section", "device", "gpus", "expected"),
+    [
+        (InlineConfig(), "auto", 8, ProcessConfig(type="process", workers=8)),
+        (InlineConfig(), "auto", 1, InlineConfig()),
+        (InlineConfig(), "auto", 0, InlineConfig()),
+        (InlineConfig(), "cuda", 8, InlineConfig()),
+        (InlineConfig(), "cuda:3", 8, InlineConfig()),
+        (InlineConfig(), "cpu", 8, InlineConfig()),
+        (PROCESSES, "auto", 8, PROCESSES),
+    ],
+)
+def test_several_gpus_get_a_worker_each_if_nobody_says_otherwise(section, device, gpus, expected):
+    assert engine_for(section, device, gpus) == expected

@@ -15,9 +15,9 @@ import pytest
 from promptgen.engine.base import InlineEngine, in_order
 from promptgen.engine.config import ProcessConfig, open_engine
 from promptgen.engine.dispatch import ATTEMPTS, Dispatcher
-from promptgen.engine.processes import ProcessCrew
+from promptgen.engine.processes import ProcessCrew, gpu_names
 from promptgen.errors import ConfigError, EngineError
-from tests.engine.recipes import Squares
+from tests.engine.recipes import Sight, Squares
 
 ROOT = Path(__file__).parents[2]
 NUMBERS = list(range(6))
@@ -141,3 +141,28 @@ def test_one_process_has_each_engine_once():
     config = ProcessConfig(type="process", workers=2)
     assert open_engine(config) is open_engine(ProcessConfig(type="process", workers=2))
     assert open_engine(config) is not open_engine(ProcessConfig(type="process", workers=3))
+
+
+def test_every_worker_sees_a_gpu_of_its_own_and_its_successor_the_same(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    engine = Dispatcher(2, lambda: ProcessCrew(gpu_names(2)))
+    try:
+        first = dict(seen for _, seen in engine.map(Sight(), [0.5] * 6))
+        assert sorted(first.values()) == ["3", "5"]
+        lost = next(process for process, gpu in first.items() if gpu == "3")
+        os.kill(lost, signal.SIGKILL)
+        second = dict(seen for _, seen in engine.map(Sight(), [0.5] * 6))
+        assert sorted(second.values()) == ["3", "5"]
+        assert lost not in second
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_workers_see_what_the_driver_sees_without_several_gpus(monkeypatch, gpus):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    engine = Dispatcher(1, lambda: ProcessCrew(gpu_names(gpus)))
+    try:
+        assert [gpu for _, (_, gpu) in engine.map(Sight(), [0.0])] == ["7"]
+    finally:
+        engine.close()
