@@ -28,6 +28,6 @@ def compiled(model: Any) -> Any:
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    # The last batch is smaller than the others, and shapes that are not fixed cost less than compiling twice.
-    result: Callable[..., Any] = torch.compile(function, dynamic=None)
+    # The last batch is smaller than the others: at the second size, torch compiles once more, for sizes of all kinds.
+    result: Callable[..., Any] = torch.compile(function)
     return result
