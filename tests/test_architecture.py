@@ -162,7 +162,8 @@ def test_stage_names_existing_parameters(stage):
 
 
 def test_debias_depends_on_every_parameter_of_the_loop():
-    elsewhere = {"schedule", "models", "world", "device", "engine", "compile"}  # when and where it runs, not what it finds
+    # When, where and how it runs, not what it finds.
+    elsewhere = {"schedule", "models", "world", "device", "engine", "compile"}
     assert set(STAGES["debias"]["params"]) == set(Params.model_fields) - elsewhere
 
 
