@@ -32,7 +32,7 @@ def together(*words, cwd=ROOT):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="the two processes agree, but not yet with one process", strict=False)
+@pytest.mark.xfail(reason="reuse is slow and not compared yet", strict=False)
 @pytest.mark.parametrize("method", ["on_policy", "reuse"])
 def test_two_processes_train_the_flow_that_one_trains(tmp_path, monkeypatch, method):
     status, output = together(trained_together.__file__, method, str(tmp_path))
@@ -49,7 +49,9 @@ def test_two_processes_train_the_flow_that_one_trains(tmp_path, monkeypatch, met
         assert row == pytest.approx(expected, rel=tolerance["rtol"], abs=tolerance["atol"])
     for name, value in flow.state_dict().items():
         torch.testing.assert_close(first["flow"][name], value, msg=name, **tolerance)
-    assert first["fit"] == pytest.approx(vars(fit), rel=tolerance["rtol"], abs=tolerance["atol"])
+    for name, value in vars(fit).items():
+        close = pytest.approx(value, rel=tolerance["rtol"], abs=tolerance["atol"]) if value is not None else None
+        assert first["fit"][name] == close, name
 
 
 @pytest.mark.slow
