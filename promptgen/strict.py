@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from promptgen.errors import ConfigError
 
 M = TypeVar("M", bound=BaseModel)
+K = TypeVar("K")
 
 LARGEST_FILE = 1 << 20
 """Largest YAML file that is read, bytes."""
@@ -75,8 +76,8 @@ def _read_text(path: Path) -> str:
     return content.decode()
 
 
-def validate(model: type[M], data: Any, folder: Path | None = None) -> M:
-    """Return plain `data` as a `model`, without converting types.
+def validate(model: type[M], data: Any, folder: Path | None = None, *, strict: bool = True) -> M:
+    """Return plain `data` as a `model`; types are converted only if `strict` is false.
 
     Validators get `folder`, that of the file that `data` was read from, as their context.
 
@@ -95,13 +96,21 @@ def validate(model: type[M], data: Any, folder: Path | None = None) -> M:
     """
     try:
         # Through JSON, because strict validation of Python objects would reject a list for a tuple.
-        return model.model_validate_json(json.dumps(data, default=str), strict=True, context=folder)
+        return model.model_validate_json(json.dumps(data, default=str), strict=strict, context=folder)
     except ValidationError as error:
         # A misspelt key also leaves the right one missing: report the misspelling first.
         details = sorted(error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden")
         sentences = [_sentence(model, data, detail) for detail in details[:SHOWN_MISTAKES]]
         more = [f"and {len(details) - SHOWN_MISTAKES} more mistakes"] if len(details) > SHOWN_MISTAKES else []
         raise ConfigError("; ".join([*sentences, *more])) from error
+
+
+def summing_to_one(shares: dict[K, float]) -> dict[K, float]:
+    """Return shares that sum to 1 as they are; refuse others with a ValueError."""
+    total = sum(shares.values())
+    if abs(total - 1) > 1e-6:
+        raise ValueError(f"the shares must sum to 1, these sum to {total:g}")
+    return shares
 
 
 def did_you_mean(word: str, valid_words: Iterable[str]) -> str:

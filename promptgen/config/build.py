@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -52,15 +52,15 @@ FACTORIES: Mapping[str, Factory] = {
     "dcgan": Factory("promptgen.generators.dcgan", "load_dcgan", "random_dcgan"),
     "diffusers": Factory("promptgen.generators.pipeline.generator", "load_pipeline_files"),
     "open-clip": Factory("promptgen.perception.clip", "load_open_clip", "random_open_clip"),
-    "fairface": Factory("promptgen.perception.fairface", "load_fairface", "random_fairface"),
-    "celeba": Factory("promptgen.perception.celeba", "load_celeba", "random_celeba"),
-    "faceapi_expression": Factory("promptgen.perception.faceapi", "load_expression", "random_expression"),
-    "faceapi_age_gender": Factory("promptgen.perception.faceapi", "load_age_gender", "random_age_gender"),
+    "fairface": Factory("promptgen.perception.fairface", "load_fairface", "FairFace"),
+    "celeba": Factory("promptgen.perception.celeba", "load_celeba", "CelebaAttribute"),
+    "faceapi_expression": Factory("promptgen.perception.faceapi", "load_expression", "FaceAPIExpression"),
+    "faceapi_age_gender": Factory("promptgen.perception.faceapi", "load_age_gender", "FaceAPIAgeGender"),
     "human_faceres": Factory("promptgen.perception.human", "load_faceres"),
     "human_emotion": Factory("promptgen.perception.human", "load_emotion"),
     "arcface": Factory("promptgen.perception.arcface", "load_arcface", "random_arcface"),
-    "deca": Factory("promptgen.perception.deca", "load_deca", "random_deca"),
-    "inception": Factory("promptgen.perception.inception", "load_inception", "random_inception"),
+    "deca": Factory("promptgen.perception.deca", "load_deca", "DecaPose"),
+    "inception": Factory("promptgen.perception.inception", "load_inception", "InceptionFeatures"),
     "beta": Factory("promptgen.perception.beta", "load_beta"),
     "world-generator": Factory("promptgen.world.generator", "load_generator"),
     "world-network": Factory("promptgen.world.networks", "load_network"),
@@ -278,14 +278,17 @@ def _call(function: Callable[..., Any], card: str, /, *files: Path, **arguments:
         ConfigError: there are too many or too few of them, one has another name or type, or a size is out of range.
     """
     problem = f"the files or arguments on the card of {card} do not fit its type"
+    signature = inspect.signature(function, eval_str=True)
     try:
-        bound = inspect.signature(function).bind(*files, **arguments).arguments
+        bound = signature.bind(*files, **arguments).arguments
     except TypeError as error:
         raise ConfigError(f"{problem}: {error}") from error
-    for name, hint in get_type_hints(function).items():
+    for name, parameter in signature.parameters.items():
         if name in bound:
             try:
-                TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(bound[name])
+                TypeAdapter(parameter.annotation, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(
+                    bound[name]
+                )
             except ValidationError as error:
                 fault = error.errors(include_url=False)[0]
                 raise ConfigError(f"{problem}: {name}: {fault['msg']}, got {str(fault['input'])[:80]!r}") from error
@@ -300,6 +303,10 @@ def _frozen(model: Any) -> Any:
     """Switch a network to evaluation without weight gradients; anything else is left as it is."""
     from torch import nn
 
+    from promptgen.networks.frozen import FrozenModule
+
+    if isinstance(model, FrozenModule):
+        return model.frozen()
     return model.requires_grad_(False).eval() if isinstance(model, nn.Module) else model
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import resources
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -108,18 +108,28 @@ class PublishedGenerator(GeneratorBase):
         return {**card.arguments, **self.arguments}
 
 
-def _shape(size: int, z: int, classes: ClassChoice | None) -> Shape:
-    """Return the shape of a generator whose latent is z, and what draws its class if there are shares."""
-    drawn = class_coordinates(classes)
-    return Shape(size, {"z": z, **({"class": drawn} if drawn else {})}, held=drawn)
+class ClassConditionalSpec(PublishedGenerator):
+    """Base of the generators that may have classes.
+
+    Attributes:
+        classes: one class, or the shares by which classes are drawn; for a network with classes alone, which needs it.
+    """
+
+    config: ClassVar[type[StyleGAN2Config | StyleGAN3Config | R3GANConfig]]
+    classes: ClassChoice | None = None
+
+    def shape(self, card: Card) -> Shape:
+        config = validate(self.config, self.network(card))
+        class_shares(self.classes, config.class_count, self.model)
+        drawn = class_coordinates(self.classes)
+        return Shape(config.size, {"z": config.latent_dim, **({"class": drawn} if drawn else {})}, held=drawn)
 
 
-class StyleGAN2Spec(PublishedGenerator):
+class StyleGAN2Spec(ClassConditionalSpec):
     """A StyleGAN2 that has a card.
 
     Attributes:
         truncation: truncation in w; 1 leaves the generator as it is.
-        classes: one class, or the shares by which classes are drawn; for a network with classes alone, which needs it.
 
     Example:
         >>> from promptgen.model_files.cards import find_card
@@ -128,48 +138,28 @@ class StyleGAN2Spec(PublishedGenerator):
         512
     """
 
+    config = StyleGAN2Config
     type: Literal["stylegan2"]
     truncation: Share
-    classes: ClassChoice | None = None
-
-    def shape(self, card: Card) -> Shape:
-        config = validate(StyleGAN2Config, self.network(card))
-        class_shares(self.classes, config.class_count, self.model)
-        return _shape(config.size, config.latent_dim, self.classes)
 
 
-class StyleGAN3Spec(PublishedGenerator):
+class StyleGAN3Spec(ClassConditionalSpec):
     """A StyleGAN3, of either variant, that has a card.
 
     Attributes:
         truncation: truncation in w; 1 leaves the generator as it is.
-        classes: as of `StyleGAN2Spec`.
     """
 
+    config = StyleGAN3Config
     type: Literal["stylegan3"]
     truncation: Share
-    classes: ClassChoice | None = None
-
-    def shape(self, card: Card) -> Shape:
-        config = validate(StyleGAN3Config, self.network(card))
-        class_shares(self.classes, config.class_count, self.model)
-        return _shape(config.size, config.latent_dim, self.classes)
 
 
-class R3GANSpec(PublishedGenerator):
-    """An R3GAN that has a card.
+class R3GANSpec(ClassConditionalSpec):
+    """An R3GAN that has a card."""
 
-    Attributes:
-        classes: as of `StyleGAN2Spec`.
-    """
-
+    config = R3GANConfig
     type: Literal["r3gan"]
-    classes: ClassChoice | None = None
-
-    def shape(self, card: Card) -> Shape:
-        config = validate(R3GANConfig, self.network(card))
-        class_shares(self.classes, config.class_count, self.model)
-        return _shape(config.size, config.latent_dim, self.classes)
 
 
 class BigGANSpec(PublishedGenerator):

@@ -17,7 +17,7 @@ from promptgen.config.energies import EnergySpec, PoseSpec
 from promptgen.config.generators import GeneratorSpec
 from promptgen.config.models import ModelSpec, ReaderSpec
 from promptgen.config.spec import Name, Positive, Share, Spec
-from promptgen.config.targets import resolved, summing_to_one
+from promptgen.config.targets import resolved
 from promptgen.config.workflow import Schedule, Tracking
 from promptgen.engine.config import EngineConfig, InlineConfig, RayConfig
 from promptgen.errors import ConfigError, DataError
@@ -25,7 +25,7 @@ from promptgen.evaluations.config import AnyTraining, ReuseConfig
 from promptgen.flows.config import FlowConfig, TrainingConfig
 from promptgen.metrics.sizes import LEAST_SAMPLES
 from promptgen.moments.config import DualConfig
-from promptgen.strict import Section, read_yaml, validate
+from promptgen.strict import Section, read_yaml, summing_to_one, validate
 from promptgen.world.config import WorldConfig
 
 PassKind = Literal["generator", "control", "debias"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
@@ -87,19 +88,14 @@ class DiffusersSpec(GeneratorBase):
         return self.model_dump(exclude={"type", "model"}, exclude_none=True)
 
     def own_shape(self, models: Path) -> Shape | None:
-        folder = self._known_folder(models)
-        if folder is None:
+        if (pipeline := self._pipeline(models)) is None:
             return None
-        pipeline = PipelineFolder(folder, self.variant or self._card_arguments(models).get("variant"))
         height, width = size = pipeline.size(self.height, self.width)
-        channels, rows, columns = pipeline.latent_shape(size)
-        return Shape(height, {"noise": channels * rows * columns}, width)
+        return Shape(height, {"noise": prod(pipeline.latent_shape(size))}, width)
 
     def latent_form(self, models: Path) -> dict[str, Any] | None:
-        folder = self._known_folder(models)
-        if folder is None:
+        if (pipeline := self._pipeline(models)) is None:
             return None
-        pipeline = PipelineFolder(folder, self.variant or self._card_arguments(models).get("variant"))
         shape = pipeline.latent_shape(pipeline.size(self.height, self.width))
         return {"shape": list(shape), "patch": pipeline.family.packing}
 
@@ -122,21 +118,18 @@ class DiffusersSpec(GeneratorBase):
         options = self.model_dump(exclude={"type", "model", "revision"}, exclude_none=True)
         return options | ({"embeddings": models.parent / self.embeddings} if self.embeddings else {})
 
-    def _card_arguments(self, models: Path) -> dict[str, Any]:
-        return find_card(self.card_name, models).arguments if self.card_name else {}
-
-    def _known_folder(self, models: Path) -> Path | None:
-        """Return the folder of the pipeline if it is on this machine; None for one that has not been fetched."""
+    def _pipeline(self, models: Path) -> PipelineFolder | None:
+        """Return the pipeline if it is on this machine; None for one that has not been fetched."""
+        variant, folder = self.variant, None
         if self.card_name:
-            folder = models / self.card_name
-            return (
-                folder
-                if all((folder / file.file).is_file() for file in find_card(self.card_name, models).files)
-                else None
-            )
-        return (
-            snapshot(self.model, self.revision, self.variant, offline=True) if self.revision else self._folder(models)
-        )
+            card, own = find_card(self.card_name, models), models / self.card_name
+            variant = variant or card.arguments.get("variant")
+            folder = own if all((own / file.file).is_file() for file in card.files) else None
+        elif self.revision:
+            folder = snapshot(self.model, self.revision, variant, offline=True)
+        else:
+            folder = self._folder(models)
+        return PipelineFolder(folder, variant) if folder else None
 
     def _folder(self, models: Path) -> Path:
         """Return the folder of a pipeline without a card.
@@ -146,10 +139,10 @@ class DiffusersSpec(GeneratorBase):
             ModelFileError: the hub does not have it.
         """
         if self.revision:
-            found = snapshot(self.model, self.revision, self.variant)
-            if found is None:
+            folder = snapshot(self.model, self.revision, self.variant)
+            if folder is None:
                 raise ModelFileError(f"hub:{self.model} has no whole pipeline at {self.revision[:12]}")
-            return found
+            return folder
         folder = models.parent / self.model
         if not folder.is_dir() and HUB_ID.fullmatch(self.model):
             raise ConfigError(

@@ -52,11 +52,7 @@ class Spec(Section, ABC):
         return [path for part in self.parts() for path in part.custom_code()]
 
     def digests(self, models: Path) -> dict[str, str]:
-        """Return what identifies the files that are needed beside cards and the user's code, by their names.
-
-        Args:
-            models: folder of the weight files.
-        """
+        """Return what identifies the files that are needed beside cards and the user's code, by their names."""
         return {name: value for part in self.parts() for name, value in part.digests(models).items()}
 
     @property
@@ -75,10 +71,6 @@ class ModelBase(Spec):
     @abstractmethod
     def build(self, models: Path, role: Role) -> Any:
         """Return the frozen model.
-
-        Args:
-            models: folder of the weight files.
-            role: what the model is for.
 
         Raises:
             ConfigError: there is no such card or factory, or the model is of another kind.

@@ -11,6 +11,7 @@ from pydantic import ValidationInfo
 
 from promptgen.csv_file import read_csv
 from promptgen.errors import ConfigError, DataError
+from promptgen.strict import summing_to_one
 
 EXAMPLE = '"{60::short|40::long}"'
 COLUMNS = ("label", "share")
@@ -69,14 +70,6 @@ def shares_of_table(path: Path) -> dict[str, float]:
         return summing_to_one(_collected(((row[places[0]], row[places[1]]) for row in rows), "share"))
     except (ConfigError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from error
-
-
-def summing_to_one(shares: dict[str, float]) -> dict[str, float]:
-    """Return shares that sum to 1 as they are; refuse others with a ValueError."""
-    total = sum(shares.values())
-    if abs(total - 1) > 1e-6:
-        raise ValueError(f"the shares must sum to 1, these sum to {total:g}")
-    return shares
 
 
 def resolved(value: Any, info: ValidationInfo) -> Any:

@@ -15,26 +15,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from promptgen.errors import ConfigError
+from promptgen.strict import summing_to_one
 
 if TYPE_CHECKING:  # params.yaml is read without importing torch
     from torch import Tensor
 
 UNIFORM: Literal["uniform"] = "uniform"
-TOLERANCE = 1e-6
-"""Largest difference from 1 of a sum of shares."""
-
 ClassNumber = Annotated[int, Field(ge=0)]
 
 
-def _sums_to_one(shares: dict[int, float]) -> dict[int, float]:
-    total = sum(shares.values())
-    if abs(total - 1) > TOLERANCE:
-        raise ValueError(f"the shares of the classes must sum to 1, these sum to {total:g}")
-    return shares
-
-
 ClassShares = Annotated[
-    dict[ClassNumber, Annotated[float, Field(gt=0)]], Field(min_length=1), AfterValidator(_sums_to_one)
+    dict[ClassNumber, Annotated[float, Field(gt=0)]], Field(min_length=1), AfterValidator(summing_to_one)
 ]
 """Share of images by number of the class; the shares sum to 1."""
 
@@ -73,7 +64,7 @@ def class_shares(choice: ClassChoice | None, count: int, source: object) -> Mapp
     if odd := [number for number in shares if not 0 <= number < count]:
         raise ConfigError(f"{source} has the classes 0 to {count - 1}, got the class {odd[0]}: name one of them")
     try:
-        _sums_to_one(shares)
+        summing_to_one(shares)
     except ValueError as error:
         raise ConfigError(f"{error}") from error
     return dict(sorted(shares.items()))

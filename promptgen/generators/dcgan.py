@@ -22,10 +22,10 @@ from torch.nn.utils import skip_init
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from promptgen.errors import ModelFileError
-from promptgen.generators.base import GaussianPrior
+from promptgen.generators.published import PublishedGenerator
+from promptgen.loading.checks import load_strictly
 from promptgen.loading.inspection.bounded import visible
-from promptgen.loading.published import load_strictly, read_state
-from promptgen.networks.frozen import FrozenModule
+from promptgen.loading.published import read_state
 from promptgen.seeding import stream
 from promptgen.strict import Section, validate
 
@@ -66,23 +66,11 @@ class DCGANConfig(Section):
         return FIRST << len(self.channels)
 
 
-class DCGAN(FrozenModule):
-    """DCGAN as a generator; it has the published layout until `freeze()` folds the normalisation.
-
-    Args:
-        config: shape of the network.
-        seed: seed of the initial weights.
-
-    Attributes:
-        prior: distribution of z, N(0, I), (B, latent_dim).
-        image_shape: (3, size, size).
-    """
+class DCGAN(PublishedGenerator[DCGANConfig]):
+    """DCGAN as a generator; it has the published layout until `freeze()` folds the normalisation."""
 
     def __init__(self, config: DCGANConfig, seed: int = 0) -> None:
-        super().__init__()
-        self.config = config
-        self.image_shape = (3, config.size, config.size)
-        self.prior = GaussianPrior.standard(config.latent_dim)
+        super().__init__(config, config.size, config.latent_dim)
         rng = stream(seed, "dcgan", "initial weights")
         layers: list[nn.Module] = []
         for fan_in, fan_out in itertools.pairwise((config.latent_dim, *config.channels)):
@@ -104,15 +92,7 @@ class DCGAN(FrozenModule):
         super().freeze()
 
     def forward(self, latent: Tensor, *, noise: torch.Generator | None = None) -> Tensor:
-        """Return images, (B, 3, size, size), in [0, 1]: the network ends in a tanh.
-
-        Args:
-            latent: latents z, (B, latent_dim).
-            noise: unused; the image depends on the latent alone.
-
-        Raises:
-            DataError: the latents have the wrong number of coordinates.
-        """
+        """Return images, (B, 3, size, size), in [0, 1]: the network ends in a tanh; `noise` is not used."""
         self.prior.require(latent)
         image: Tensor = self.main(latent[:, :, None, None])
         return (image + 1) / 2
@@ -146,18 +126,12 @@ def load_dcgan(path: Path, latent_dim: int | None = None, channels: tuple[int, .
 
 
 def random_dcgan(*, seed: int = 0, **fields: Any) -> DCGAN:
-    """Return a frozen network with random weights, for dry runs and benchmarks.
-
-    Args:
-        seed: seed of the weights.
-        fields: fields of `DCGANConfig`.
+    """Return a frozen network with random weights, for dry runs; `fields` are those of `DCGANConfig`.
 
     Raises:
         ConfigError: a field is unknown or out of range.
     """
-    model = DCGAN(validate(DCGANConfig, fields), seed)
-    model.freeze()
-    return model
+    return DCGAN(validate(DCGANConfig, fields), seed).frozen()
 
 
 def _convolution(
@@ -184,8 +158,8 @@ def _config_of(state: Mapping[str, Tensor], path: Path) -> DCGANConfig:
         shapes.append(tuple(weight.shape))
     wanted = "a DCGAN, whose main.0.weight has the shape (latent, channels, 4, 4)"
     if len(shapes) < 2 or any(len(shape) != 4 or min(shape) < 1 for shape in shapes):
-        found = visible(str(shapes)) if shapes else "no such key"
-        raise ModelFileError(f"{path}: expected {wanted}, found {found}; is it another model's file?")
+        got = visible(str(shapes)) if shapes else "no such key"
+        raise ModelFileError(f"{path}: expected {wanted}, found {got}; is it another model's file?")
     if len(shapes) > MAX_LEVELS + 1:
         raise ModelFileError(
             f"{path}: it has {len(shapes)} convolutions, expected at most {MAX_LEVELS + 1}; is it another model's file?"

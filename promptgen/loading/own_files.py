@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from promptgen.errors import CheckpointError, ConfigError, DataError
 from promptgen.files import atomic_write
-from promptgen.loading.published import DAMAGE, number_faults
+from promptgen.loading.checks import number_faults
+from promptgen.loading.published import DAMAGE
 
 FORMAT = "promptgen"
 VERSION = 1
@@ -71,11 +72,6 @@ def load_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def fill_module(module: nn.Module, tensors: Mapping[str, Tensor], path: Path | str) -> None:
     """Copy `tensors` into the module's parameters and buffers; names and shapes must agree, and all numbers be finite.
-
-    Args:
-        module: the module.
-        tensors: a tensor for each of its names.
-        path: source of the tensors, for errors.
 
     Raises:
         CheckpointError: a tensor is missing, unexpected, of another shape, or not finite.

@@ -10,6 +10,7 @@ import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,11 +21,14 @@ from promptgen.loading.inspection.bounded import visible
 from promptgen.loading.inspection.containers import PLAIN_PICKLE, look_into
 from promptgen.loading.inspection.networks import name_network
 from promptgen.loading.inspection.persistent import CLASSES, attributes, class_of, family_of, plain_items
-from promptgen.loading.published import HALVES
+from promptgen.loading.published import HALVES, json_object, read_weights, state_of
 from promptgen.loading.restricted import NUMBERS, STORAGE_MAGIC, read_pickle
 from promptgen.loading.stack_machine import Record, Reference
 
 T = TypeVar("T")
+
+ENTRY, SETTINGS = "G_ema", "_init_kwargs"
+"""Names of the network in a published pickle, and of its settings."""
 
 MAX_MODULES = 10_000
 MAX_DEPTH = 32
@@ -132,10 +136,10 @@ class StoredModule:
             ModelFileError: one of them is no tensor, or the modules are nested without end.
         """
         try:
-            found = dict(module_tensors(self.record))
+            tensors = dict(module_tensors(self.record))
         except ValueError as error:
             raise self.fault(f"{self.shown} is not a valid network ({error})") from error
-        return {name: value.float() if value.dtype in HALVES else value for name, value in found.items()}
+        return {name: value.float() if value.dtype in HALVES else value for name, value in tensors.items()}
 
     @property
     def shown(self) -> str:
@@ -147,7 +151,7 @@ class StoredModule:
         return ModelFileError(f"{self.path}: {visible(reason)}; is it another model's file?")
 
 
-def read_network(path: Path, family: str, entry: str = "G_ema") -> StoredModule:
+def read_network(path: Path, family: str, entry: str = ENTRY) -> StoredModule:
     """Return the network of a family in a published pickle.
 
     Args:
@@ -167,14 +171,46 @@ def read_network(path: Path, family: str, entry: str = "G_ema") -> StoredModule:
     items = plain_items(content)
     record = items.get(entry)
     if not isinstance(record, Record):
-        found = f"no {entry!r} among {visible(', '.join(sorted(map(str, items))))}" if items else type(content).__name__
-        raise ModelFileError(f"{path}: expected a {family} under {entry!r}, found {found}; is it another model's file?")
+        content_names = (
+            f"no {entry!r} among {visible(', '.join(sorted(map(str, items))))}" if items else type(content).__name__
+        )
+        raise ModelFileError(
+            f"{path}: expected a {family} under {entry!r}, found {content_names}; is it another model's file?"
+        )
     if (actual := family_of(record)) != family:
         what = f"a {actual}" if actual else f"an object of the class {visible(class_of(record)) or 'unknown'}"
         raise ModelFileError(
             f"{path}: expected a {family} under {entry!r}, found {what}; name the type of that file, or another file"
         )
     return StoredModule(record, path)
+
+
+def read_published(path: Path, family: str) -> tuple[StoredModule | None, dict[str, Tensor], Mapping[str, Any]]:
+    """Return the network of a family in a published file, or in safetensors of the same tensors.
+
+    Args:
+        path: the file.
+        family: as of `read_network`.
+
+    Returns:
+        The network of a pickle, None for safetensors; its tensors by dotted name; and the metadata of safetensors.
+
+    Raises:
+        ModelFileError: as of `read_network`.
+    """
+    content = read_weights(path, partial(read_network, family=family))
+    if isinstance(content, StoredModule):
+        return content, content.tensors(), {}
+    return None, state_of(content, ENTRY, path), content
+
+
+def settings_of(metadata: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return the settings of a network, which safetensors hold as JSON under `SETTINGS` in their metadata.
+
+    Raises:
+        ModelFileError: there are none.
+    """
+    return json_object(str(metadata.get(SETTINGS, "")), SETTINGS, path)
 
 
 def _what_else(path: Path) -> str | None:

@@ -52,8 +52,8 @@ def not_finite(values: Tensor) -> dict[int, str]:
 
 def unclear(logits: Mapping[str, Tensor]) -> dict[int, str]:
     """Return, by position in a batch, which attribute of logits (B, K) is not finite and what it is instead."""
-    found: dict[int, str] = {}
+    reasons: dict[int, str] = {}
     for name, part in logits.items():
         for index, value in not_finite(part).items():
-            found.setdefault(index, f"logits of {name} are {value}")
-    return found
+            reasons.setdefault(index, f"logits of {name} are {value}")
+    return reasons

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import MethodType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from torch import nn
 
@@ -38,6 +38,11 @@ class FrozenModule(nn.Module):
         """Disable weight gradients and switch to evaluation for good. Call at the end of construction or loading."""
         self.requires_grad_(False)
         super().train(False)
+
+    def frozen(self) -> Self:
+        """Freeze the network and return it."""
+        self.freeze()
+        return self
 
     def train(self, mode: bool = True) -> FrozenModule:
         """Do nothing: a frozen network has a single mode."""

@@ -54,12 +54,7 @@ class ArcFaceConfig(Section):
 
 
 class ArcFace(FrozenModule):
-    """Identity embedder; it can be trained until `freeze()` is called.
-
-    Args:
-        config: shape of the network.
-        seed: seed of the initial weights.
-    """
+    """Identity embedder; it can be trained until `freeze()` is called."""
 
     def __init__(self, config: ArcFaceConfig | None = None, seed: int = 0) -> None:
         super().__init__()
@@ -99,7 +94,6 @@ class Block(nn.Module):
     """Pre-normalised residual block: (B, fan_in, H, W) -> (B, channels, H / stride, W / stride).
 
     Args:
-        fan_in: input channels.
         channels: output channels.
         stride: 1, or 2 to halve height and width.
         squeeze: whether squeeze and excitation scales the residual branch.
@@ -158,23 +152,14 @@ def _blocks(config: ArcFaceConfig) -> list[Block]:
 def load_arcface(
     path: Path, depth: Depth = 50, squeeze: bool = True, *, input_side: int = 112, affine: bool = True, dim: int = 512
 ) -> ArcFace:
-    """Load a published file and freeze it.
-
-    Args:
-        path: ``torch.save`` file that holds the network's state dict.
-        depth: see `ArcFaceConfig`.
-        squeeze: see `ArcFaceConfig`.
-        input_side: see `ArcFaceConfig`.
-        affine: see `ArcFaceConfig`.
-        dim: see `ArcFaceConfig`.
+    """Load a published file of the network's state dict and freeze it; other arguments as of `ArcFaceConfig`.
 
     Raises:
         ModelFileError: the file cannot be read, or its keys or shapes differ from the network's.
     """
     model = ArcFace(ArcFaceConfig(depth=depth, squeeze=squeeze, input_side=input_side, affine=affine, dim=dim))
     fill(model, read_state(path), path)
-    model.freeze()
-    return model
+    return model.frozen()
 
 
 def random_arcface(*, seed: int = 0, **fields: Any) -> ArcFace:
@@ -187,6 +172,4 @@ def random_arcface(*, seed: int = 0, **fields: Any) -> ArcFace:
     Raises:
         ConfigError: a field is unknown or out of range.
     """
-    model = ArcFace(validate(ArcFaceConfig, fields), seed)
-    model.freeze()
-    return model
+    return ArcFace(validate(ArcFaceConfig, fields), seed).frozen()

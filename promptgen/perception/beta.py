@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from promptgen.errors import ConfigError, ModelFileError
-from promptgen.loading.published import read_state, require_fractions
+from promptgen.loading.checks import require_fractions
+from promptgen.loading.published import read_state
 
 ENTRY = "class_type2lambda."
 """Part of a key before the attribute's name; distributed training adds a further prefix."""

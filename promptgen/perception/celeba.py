@@ -27,7 +27,6 @@ class CelebaAttribute(FrozenModule):
         labels: labels of its absence and its presence, in this order; for CelebA's "Male", "female" and "male".
         architecture: the residual network.
         hidden: units of the hidden layer.
-        seed: seed of the initial weights.
 
     Raises:
         ConfigError: there are not two labels, or the architecture is unknown.
@@ -82,14 +81,7 @@ def load_celeba(
     architecture: Architecture = "resnet50",
     hidden: int = 2048,
 ) -> CelebaAttribute:
-    """Load a published file and freeze it.
-
-    Args:
-        path: ``torch.save`` file whose entry `model` is the state dict; other entries are ignored.
-        attribute: see `CelebaAttribute`.
-        labels: see `CelebaAttribute`.
-        architecture: see `CelebaAttribute`.
-        hidden: see `CelebaAttribute`.
+    """Load a published file, whose entry `model` is the state dict, and freeze it; arguments as of `CelebaAttribute`.
 
     Raises:
         ConfigError: there are not two labels, or the architecture is unknown.
@@ -97,23 +89,4 @@ def load_celeba(
     """
     model = CelebaAttribute(attribute, labels, architecture, hidden)
     fill(model, read_state(path, "model"), path)
-    model.freeze()
-    return model
-
-
-def random_celeba(
-    attribute: str,
-    labels: Sequence[str] = ("without", "with"),
-    architecture: Architecture = "resnet50",
-    hidden: int = 2048,
-    *,
-    seed: int = 0,
-) -> CelebaAttribute:
-    """Return a frozen network with random weights, for dry runs and benchmarks; arguments as in `CelebaAttribute`.
-
-    Raises:
-        ConfigError: there are not two labels, or the architecture is unknown.
-    """
-    model = CelebaAttribute(attribute, labels, architecture, hidden, seed)
-    model.freeze()
-    return model
+    return model.frozen()

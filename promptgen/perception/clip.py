@@ -19,8 +19,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from promptgen.errors import CheckpointError, ConfigError, ModelFileError
+from promptgen.loading.checks import load_strictly
 from promptgen.loading.own_files import building, fill_module, load_tensors, save_module
-from promptgen.loading.published import load_strictly, read_state
+from promptgen.loading.published import read_state
 from promptgen.networks.frozen import FrozenModule
 from promptgen.networks.precision import widened
 from promptgen.networks.torchvision_ops import import_open_clip
@@ -149,12 +150,7 @@ def fit(image: Tensor, size: int, *, antialias: bool = False) -> Tensor:
 
 
 def small_clip(config: ClipConfig, seed: int = 0) -> ClipModel:
-    """Return an untrained small model.
-
-    Args:
-        config: shape of the model.
-        seed: seed of the initial weights.
-    """
+    """Return an untrained small model."""
     tokens = Tokens(config.context_length, config.words)
     vision = {
         "image_size": config.image_size,
@@ -213,29 +209,20 @@ def load_open_clip(
             if name in state and state[name].ndim == 0:
                 del state[name]
         load_strictly(model.network, state, path)
-    model.freeze()
-    return model
+    return model.frozen()
 
 
 def random_open_clip(
     architecture: str | None = None, mean: Colour = OPENAI_MEAN, std: Colour = OPENAI_STD, *, seed: int = 0
 ) -> ClipModel:
-    """Return a frozen model with random weights, for dry runs and benchmarks.
-
-    Args:
-        architecture: open_clip's name of the architecture.
-        mean: see `ClipModel`.
-        std: see `ClipModel`.
-        seed: seed of the weights.
+    """Return a frozen model of open_clip with random weights, for dry runs; arguments as of `ClipModel`.
 
     Raises:
         ConfigError: the architecture is None or unknown, or does not use open_clip's own tokeniser.
     """
     if architecture is None:
         raise ConfigError("random weights need an architecture, such as ViT-B-32; got none")
-    model = _untrained(architecture, mean, std, seed)
-    model.freeze()
-    return model
+    return _untrained(architecture, mean, std, seed).frozen()
 
 
 def download_open_clip(architecture: str, tag: str) -> ClipModel:
@@ -252,9 +239,7 @@ def download_open_clip(architecture: str, tag: str) -> ClipModel:
         reason = str(error).splitlines()[0]
         raise ModelFileError(f"open_clip cannot load {architecture} {tag} ({reason}); load a local file") from error
     visual = network.visual
-    model = ClipModel(network, _side(visual.image_size), tokens, visual.image_mean, visual.image_std)
-    model.freeze()
-    return model
+    return ClipModel(network, _side(visual.image_size), tokens, visual.image_mean, visual.image_std).frozen()
 
 
 def _load_small(path: Path) -> ClipModel:

@@ -44,17 +44,12 @@ class DecaPose(FrozenModule):
         architecture: the residual network.
         outputs: length of the code, which must include the pose.
         hidden: units of the layer between the residual network and the code.
-        seed: seed of the initial weights.
     """
 
     encoder: Any
 
     def __init__(
-        self,
-        architecture: Architecture = "resnet50",
-        outputs: int = CODE_LENGTH,
-        hidden: int = 1024,
-        seed: int = 0,
+        self, architecture: Architecture = "resnet50", outputs: int = CODE_LENGTH, hidden: int = 1024, seed: int = 0
     ) -> None:
         super().__init__()
         with initial_weights(seed, "deca"):
@@ -106,11 +101,7 @@ def split_code(code: Tensor) -> dict[str, Tensor]:
 
 @exact
 def axis_angle_rotation(axis_angle: Tensor) -> Tensor:
-    """Return rotations, (B, 3, 3), by Rodrigues' formula; value and gradient are exact at angle 0, too.
-
-    Args:
-        axis_angle: axes times angles in radians, (B, 3).
-    """
+    """Return rotations, (B, 3, 3), by Rodrigues' formula; value and gradient are exact at angle 0, too."""
     angle = torch.linalg.vector_norm(axis_angle, dim=1)[:, None, None]
     x, y, z = axis_angle.unbind(dim=1)
     zero = torch.zeros_like(x)
@@ -123,14 +114,7 @@ def axis_angle_rotation(axis_angle: Tensor) -> Tensor:
 def load_deca(
     path: Path, architecture: Architecture = "resnet50", outputs: int = CODE_LENGTH, hidden: int = 1024
 ) -> DecaPose:
-    """Load a published file and freeze it.
-
-    Args:
-        path: ``torch.save`` file (not a tar archive) whose entry `E_flame` is the coarse encoder's state dict; other
-            entries are ignored.
-        architecture: see `DecaPose`.
-        outputs: see `DecaPose`.
-        hidden: see `DecaPose`.
+    """Load a published file, whose entry `E_flame` is the coarse encoder, and freeze it; arguments as of `DecaPose`.
 
     Raises:
         ConfigError: the architecture is unknown.
@@ -138,18 +122,4 @@ def load_deca(
     """
     model = DecaPose(architecture, outputs, hidden)
     fill(model, read_state(path, "E_flame"), path)
-    model.freeze()
-    return model
-
-
-def random_deca(
-    architecture: Architecture = "resnet50", outputs: int = CODE_LENGTH, hidden: int = 1024, *, seed: int = 0
-) -> DecaPose:
-    """Return a frozen network with random weights, for dry runs and benchmarks; arguments as in `DecaPose`.
-
-    Raises:
-        ConfigError: the architecture is unknown.
-    """
-    model = DecaPose(architecture, outputs, hidden, seed)
-    model.freeze()
-    return model
+    return model.frozen()

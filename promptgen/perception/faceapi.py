@@ -11,18 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from promptgen.loading.published import load_strictly
+from promptgen.loading.checks import load_strictly
 from promptgen.loading.tfjs import read_tfjs
 from promptgen.networks.frozen import FrozenModule
 from promptgen.perception.ages import EDGES, age_labels, logits_of_years
 from promptgen.perception.merging import Classes, Merging
 from promptgen.perception.networks import initial_weights
 from promptgen.perception.tensorflow.layers import convolve, max_pool, resized
+
+M = TypeVar("M", bound=FrozenModule)
 
 SIDE = 112
 """Height and width of the networks' input, pixels."""
@@ -103,10 +105,10 @@ class MainBlock(nn.Module):
         self.separable_conv0, self.separable_conv1, self.separable_conv2 = (Separable(width, width) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = self.separable_conv0(x.relu())
-        inner = self.separable_conv1(inner.relu())
-        inner = self.separable_conv2(inner.relu())
-        return torch.add(x, inner)
+        inner = x
+        for layer in (self.separable_conv0, self.separable_conv1, self.separable_conv2):
+            inner = layer(inner.relu())
+        return x + inner
 
 
 class ReductionBlock(nn.Module):
@@ -129,7 +131,6 @@ class FaceAPIExpression(FrozenModule):
 
     Args:
         classes: classes that `EXPRESSIONS` are merged into, see `Merging`; None keeps them.
-        seed: seed of the initial weights.
 
     Attributes:
         attributes: labels of ``expression``.
@@ -167,7 +168,6 @@ class FaceAPIAgeGender(FrozenModule):
 
     Args:
         ages: years at which a new class of age begins.
-        seed: seed of the initial weights.
 
     Attributes:
         attributes: labels of ``gender`` and ``age``.
@@ -229,9 +229,7 @@ def load_expression(manifest: Path, shard: Path, classes: Classes | None = None)
         ConfigError: the classes do not have each expression once.
         ModelFileError: a file cannot be read, or its names or shapes differ from the network's.
     """
-    model = FaceAPIExpression(classes)
-    _fill(model, manifest, shard)
-    return model
+    return _filled(FaceAPIExpression(classes), manifest, shard)
 
 
 def load_age_gender(manifest: Path, shard: Path, ages: Sequence[int] = EDGES) -> FaceAPIAgeGender:
@@ -246,33 +244,17 @@ def load_age_gender(manifest: Path, shard: Path, ages: Sequence[int] = EDGES) ->
         ConfigError: the years are not increasing.
         ModelFileError: a file cannot be read, or its names or shapes differ from the network's.
     """
-    model = FaceAPIAgeGender(ages)
-    _fill(model, manifest, shard)
-    return model
+    return _filled(FaceAPIAgeGender(ages), manifest, shard)
 
 
-def random_expression(classes: Classes | None = None, *, seed: int = 0) -> FaceAPIExpression:
-    """Return a frozen network with random weights, for dry runs and benchmarks; arguments as in `FaceAPIExpression`."""
-    model = FaceAPIExpression(classes, seed)
-    model.freeze()
-    return model
-
-
-def random_age_gender(ages: Sequence[int] = EDGES, *, seed: int = 0) -> FaceAPIAgeGender:
-    """Return a frozen network with random weights, for dry runs and benchmarks; arguments as in `FaceAPIAgeGender`."""
-    model = FaceAPIAgeGender(ages, seed)
-    model.freeze()
-    return model
-
-
-def _fill(model: FrozenModule, manifest: Path, shard: Path) -> None:
-    """Copy published weights into a network and freeze it."""
+def _filled(model: M, manifest: Path, shard: Path) -> M:
+    """Return a network with published weights, frozen."""
     keys = {key.replace(".", "/"): key for key in model.state_dict()}
     weights = read_tfjs(manifest, [shard]).weights
     # A published name with dots in it is none of the network's, although it reads like a key.
     state = {keys.get(name, name.replace(".", "/")): _torch_layout(name, value) for name, value in weights.items()}
     load_strictly(model, state, manifest, hint="is it another model's file?")
-    model.freeze()
+    return model.frozen()
 
 
 def _torch_layout(name: str, weight: Tensor) -> Tensor:

@@ -35,7 +35,6 @@ class FairFace(FrozenModule):
     Args:
         attributes: class labels by attribute, in the order of the outputs.
         architecture: the residual network.
-        seed: seed of the initial weights.
     """
 
     network: Any
@@ -73,16 +72,9 @@ class FairFace(FrozenModule):
 
 
 def load_fairface(
-    path: Path,
-    attributes: Mapping[str, Sequence[str]] = ATTRIBUTES,
-    architecture: Architecture = "resnet34",
+    path: Path, attributes: Mapping[str, Sequence[str]] = ATTRIBUTES, architecture: Architecture = "resnet34"
 ) -> FairFace:
-    """Load a published file and freeze it.
-
-    Args:
-        path: ``torch.save`` file that holds the residual network's state dict.
-        attributes: see `FairFace`.
-        architecture: see `FairFace`.
+    """Load a published file of the residual network's state dict and freeze it; arguments as of `FairFace`.
 
     Raises:
         ConfigError: the architecture is unknown.
@@ -90,18 +82,4 @@ def load_fairface(
     """
     model = FairFace(attributes, architecture)
     fill(model.network, read_state(path), path)
-    model.freeze()
-    return model
-
-
-def random_fairface(
-    attributes: Mapping[str, Sequence[str]] = ATTRIBUTES, architecture: Architecture = "resnet34", *, seed: int = 0
-) -> FairFace:
-    """Return a frozen network with random weights, for dry runs and benchmarks; arguments as in `FairFace`.
-
-    Raises:
-        ConfigError: the architecture is unknown.
-    """
-    model = FairFace(attributes, architecture, seed)
-    model.freeze()
-    return model
+    return model.frozen()

@@ -27,11 +27,7 @@ LAYER = "2048"
 
 
 class InceptionFeatures(FrozenModule):
-    """The last pooled layer of Inception-v3; images are rounded to 8 bits, so there is no gradient.
-
-    Args:
-        seed: seed of the initial weights.
-    """
+    """The last pooled layer of Inception-v3; images are rounded to 8 bits, so there is no gradient."""
 
     entries = ()  # published distances are of features in single precision
 
@@ -48,25 +44,14 @@ class InceptionFeatures(FrozenModule):
 
 
 def load_inception(path: Path) -> InceptionFeatures:
-    """Load a published file and freeze it.
-
-    Args:
-        path: ``torch.save`` file that holds the network's state dict, the classification layer included.
+    """Load a published file of the network's state dict, the classification layer included, and freeze it.
 
     Raises:
         ModelFileError: the file cannot be read, or its keys or shapes differ from the network's.
     """
     model = InceptionFeatures()
     fill(model.network, read_state(path), path)
-    model.freeze()
-    return model
-
-
-def random_inception(*, seed: int = 0) -> InceptionFeatures:
-    """Return a frozen network with random weights, for dry runs and benchmarks; arguments as in `InceptionFeatures`."""
-    model = InceptionFeatures(seed)
-    model.freeze()
-    return model
+    return model.frozen()
 
 
 def _without_weights() -> Any:

@@ -13,9 +13,6 @@ from promptgen.perception.base import Classifier, logits_of_files
 class JointClassifier(nn.Module):
     """Classifies the attributes of all its parts.
 
-    Args:
-        parts: the classifiers.
-
     Attributes:
         attributes: labels by attribute, in the order of the parts.
 

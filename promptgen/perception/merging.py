@@ -34,11 +34,11 @@ class Merging:
     """
 
     def __init__(self, labels: Sequence[str], classes: Classes | None = None) -> None:
-        given = {label: [label] for label in labels} if classes is None else classes
-        if len(given) < 2 or Counter(part for parts in given.values() for part in parts) != Counter(labels):
-            raise ConfigError(f"classes are {dict(given)}, expected two or more that have each of {list(labels)} once")
-        self.labels = tuple(given)
-        self._columns = [[labels.index(part) for part in parts] for parts in given.values()]
+        merged = {label: [label] for label in labels} if classes is None else classes
+        if len(merged) < 2 or Counter(part for parts in merged.values() for part in parts) != Counter(labels):
+            raise ConfigError(f"classes are {dict(merged)}, expected two or more that have each of {list(labels)} once")
+        self.labels = tuple(merged)
+        self._columns = [[labels.index(part) for part in parts] for parts in merged.values()]
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Return the logits, (B, K), of the merged classes, for logits (B, N) of the network's."""

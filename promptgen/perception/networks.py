@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from promptgen.errors import ConfigError
-from promptgen.loading.published import load_strictly
+from promptgen.loading.checks import load_strictly
 from promptgen.networks.torchvision_ops import import_torchvision
 from promptgen.seeding import derive
 

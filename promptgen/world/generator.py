@@ -27,10 +27,6 @@ FIXED_LAYERS = 2
 class WorldGenerator(FrozenModule):
     """A StyleGAN2 that was trained to show what the scene's latents stand for, and the truth about them.
 
-    Args:
-        network: the generator.
-        scene: the world it was trained on.
-
     Attributes:
         prior: N(0, I), (B, D).
         image_shape: (3, 64, 64).
@@ -87,9 +83,7 @@ def load_generator(path: Path, truncation: float = 1.0) -> WorldGenerator | Styl
     network.freeze()
     if truncation != 1:
         return network
-    generator = WorldGenerator(network, Scene(scene))
-    generator.freeze()
-    return generator
+    return WorldGenerator(network, Scene(scene)).frozen()
 
 
 def untrained(scene: Scene, seed: int = 0, channels: dict[int, int] | None = None) -> StyleGAN2:

@@ -15,14 +15,7 @@ from promptgen.perception.clip import ClipConfig, ClipModel, small_clip
 from promptgen.seeding import derive
 from promptgen.world.config import ModelName, Split, WorldConfig
 from promptgen.world.generator import untrained
-from promptgen.world.lessons import (
-    Loss,
-    attribute_lesson,
-    clip_lesson,
-    generator_lesson,
-    identity_lesson,
-    pose_lesson,
-)
+from promptgen.world.lessons import Loss, attribute_lesson, clip_lesson, generator_lesson, identity_lesson, pose_lesson
 from promptgen.world.networks import AttributeConfig, AttributeNet, EmbeddingConfig, IdentityNet, JudgeNet, PoseNet
 from promptgen.world.renders import Renders
 from promptgen.world.reporter import WORDS, Reporter

@@ -55,11 +55,7 @@ def _centre(image: Tensor) -> Tensor:
 
 
 class StridedTrunk(nn.Sequential):
-    """Plain convolutions that halve the picture four times: (B, 3, 64, 64) -> (B, 6 width, 4, 4).
-
-    Args:
-        width: channels after the first convolution.
-    """
+    """Plain convolutions that halve the picture four times: (B, 3, 64, 64) -> (B, 6 width, 4, 4)."""
 
     def __init__(self, width: int) -> None:
         shape = [(3, width, 2), (width, 2 * width, 2), (2 * width, 3 * width, 1), (3 * width, 4 * width, 2)]
@@ -72,12 +68,7 @@ class StridedTrunk(nn.Sequential):
 
 
 class Heads(nn.ModuleDict):
-    """Logits for every attribute from one vector of features.
-
-    Args:
-        features: length of the vector.
-        attributes: class labels by attribute.
-    """
+    """Logits for every attribute from one vector of features."""
 
     def __init__(self, features: int, attributes: Mapping[str, tuple[str, ...]]) -> None:
         super().__init__({name: nn.Linear(features, len(labels)) for name, labels in attributes.items()})
@@ -88,11 +79,7 @@ class Heads(nn.ModuleDict):
 
 
 class AttributeNet(FrozenModule):
-    """Classifier of the world's attributes: strided convolutions and a hidden layer.
-
-    Args:
-        config: what it reads, and its width.
-    """
+    """Classifier of the world's attributes: strided convolutions and a hidden layer."""
 
     def __init__(self, config: AttributeConfig) -> None:
         super().__init__()
@@ -109,11 +96,7 @@ class AttributeNet(FrozenModule):
 
 
 class DepthwiseBlock(nn.Module):
-    """Residual block: wide depthwise convolution, then two pointwise layers.
-
-    Args:
-        channels: channels in and out.
-    """
+    """Residual block: wide depthwise convolution, then two pointwise layers."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -128,11 +111,7 @@ class DepthwiseBlock(nn.Module):
 
 
 class JudgeNet(FrozenModule):
-    """Judge of the world's attributes: patches, residual depthwise blocks, mean over places.
-
-    Args:
-        config: what it reads, and its width.
-    """
+    """Judge of the world's attributes: patches, residual depthwise blocks, mean over places."""
 
     entries = ("forward", "features")
 
@@ -161,41 +140,35 @@ class JudgeNet(FrozenModule):
         return logits
 
 
-class PoseNet(FrozenModule):
-    """Yaw and pitch of a head.
-
-    Args:
-        config: its width; `dim` is 2.
-    """
+class VectorNet(FrozenModule):
+    """A vector, (B, dim), from strided convolutions and a hidden layer."""
 
     def __init__(self, config: EmbeddingConfig) -> None:
         super().__init__()
         self.config = config
         self.trunk = StridedTrunk(config.width)
         self.read = nn.Sequential(nn.Linear(self.trunk.features, 64), nn.SiLU(), nn.Linear(64, config.dim))
+
+    def vector(self, image: Tensor) -> Tensor:
+        """Return the vectors, (B, dim), of images (B, 3, 64, 64) in [0, 1]."""
+        vector: Tensor = self.read(self.trunk(_centre(image)))
+        return vector
+
+
+class PoseNet(VectorNet):
+    """Yaw and pitch of a head."""
 
     def forward(self, image: Tensor) -> Tensor:
         """Return yaw and pitch, (B, 2), radians, of images (B, 3, 64, 64) in [0, 1]."""
-        angles: Tensor = 0.2 * self.read(self.trunk(_centre(image)))  # poses of the world are about that large
-        return angles
+        return 0.2 * self.vector(image)  # poses of the world are about that large
 
 
-class IdentityNet(FrozenModule):
-    """Embedding of a head's shape and colours, whatever it wears and wherever it looks.
-
-    Args:
-        config: its width and the length of the embedding.
-    """
-
-    def __init__(self, config: EmbeddingConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.trunk = StridedTrunk(config.width)
-        self.read = nn.Sequential(nn.Linear(self.trunk.features, 64), nn.SiLU(), nn.Linear(64, config.dim))
+class IdentityNet(VectorNet):
+    """Embedding of a head's shape and colours, whatever it wears and wherever it looks."""
 
     def forward(self, image: Tensor) -> Tensor:
         """Return unit vectors, (B, dim), of images (B, 3, 64, 64) in [0, 1]."""
-        return functional.normalize(widened(self.read(self.trunk(_centre(image)))), dim=1)
+        return functional.normalize(widened(self.vector(image)), dim=1)
 
 
 NETWORKS: Final[Mapping[str, tuple[type[FrozenModule], type[BaseModel]]]] = {
@@ -226,5 +199,4 @@ def load_network(path: Path) -> FrozenModule:
     with building(tensors, config.get("network"), path):
         network = network_type(config_type.model_validate(config["network"]))
     fill_module(network, tensors, path)
-    network.freeze()
-    return network
+    return network.frozen()

@@ -70,13 +70,13 @@ def confusion(read_labels: Tensor, truth: Tensor, classes: int) -> list[list[int
 @torch.no_grad()
 def classifier_quality(network: Classifier, scene: Scene, latents: Tensor, images: Tensor) -> dict[str, object]:
     """Return, by attribute, the accuracy and the confusion counts of a classifier on renders."""
-    found, truth = read(network, images), scene.truth(latents)
+    labels, truth = read(network, images), scene.truth(latents)
     return {
         name: {
-            "accuracy": _share(found[name] == truth[name]),
-            "confusion": confusion(found[name], truth[name], len(labels)),
+            "accuracy": _share(labels[name] == truth[name]),
+            "confusion": confusion(labels[name], truth[name], len(classes)),
         }
-        for name, labels in ATTRIBUTES.items()
+        for name, classes in ATTRIBUTES.items()
     }
 
 
@@ -90,8 +90,8 @@ def generator_quality(
     error = (pictures - images.float() / 255).square().mean()
     quality: dict[str, object] = {"psnr_decibel": round(float(-10 * error.log10()), 2), "samples": len(latents)}
     for reader, network in readers.items():
-        found = read(network, (pictures * 255).round().to(torch.uint8))
-        quality[reader] = {name: _share(found[name] == truth[name]) for name in ATTRIBUTES}
+        labels = read(network, (pictures * 255).round().to(torch.uint8))
+        quality[reader] = {name: _share(labels[name] == truth[name]) for name in ATTRIBUTES}
     return quality
 
 
@@ -122,8 +122,8 @@ def clip_quality(model: ClipModel, scene: Scene, latents: Tensor, images: Tensor
 def pose_quality(network: nn.Module, scene: Scene, latents: Tensor, images: Tensor) -> dict[str, object]:
     """Return the root mean square error of yaw and pitch, degrees."""
     looks = scene.looks(latents)
-    found = torch.cat([network(part.float() / 255) for part in torch.split(images, BATCH)])
-    error = found - torch.stack([looks["yaw"], looks["pitch"]], dim=1)
+    angles = torch.cat([network(part.float() / 255) for part in torch.split(images, BATCH)])
+    error = angles - torch.stack([looks["yaw"], looks["pitch"]], dim=1)
     yaw, pitch = error.square().mean(dim=0).sqrt().rad2deg().tolist()
     return {"yaw_error_degrees": round(yaw, 2), "pitch_error_degrees": round(pitch, 2)}
 
@@ -133,9 +133,9 @@ def identity_quality(network: nn.Module, scene: Scene, latents: Tensor, images: 
     """Return the correlation between the embeddings' cosines and those of the true shape numbers, over all pairs."""
     looks = scene.looks(latents)
     shape = nn.functional.normalize(torch.stack([looks[name] for name in IDENTITY], dim=1), dim=1)
-    found = torch.cat([network(part.float() / 255) for part in torch.split(images, BATCH)])
+    embeddings = torch.cat([network(part.float() / 255) for part in torch.split(images, BATCH)])
     above = torch.triu_indices(len(latents), len(latents), offset=1)
-    cosines = torch.stack([(vectors @ vectors.T)[above[0], above[1]] for vectors in (found, shape)])
+    cosines = torch.stack([(vectors @ vectors.T)[above[0], above[1]] for vectors in (embeddings, shape)])
     return {"cosine_correlation": round(float(torch.corrcoef(cosines)[0, 1]), 4)}
 
 

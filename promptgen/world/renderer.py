@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import torch
@@ -108,8 +109,8 @@ class _Head:
             self._hair_back,
             self._face,
             self._nose,
-            self._left_ear,
-            self._right_ear,
+            partial(self._ear, x=-self.radius_x),
+            partial(self._ear, x=self.radius_x),
             self._hair_front,
         ):
             depth, colour = _nearest(depth, colour, part(grid))
@@ -179,12 +180,6 @@ class _Head:
         size = 0.075 + 0.016 * self.look["nose"]
         hit = self._meet(grid, self.rotation, (0.0, -0.06, 0.50), (size, 0.13, 0.13))
         return hit.depth, self._shade(hit.normal, self.skin * 1.06)
-
-    def _left_ear(self, grid: Tensor) -> tuple[Tensor, Tensor]:
-        return self._ear(grid, -self.radius_x)
-
-    def _right_ear(self, grid: Tensor) -> tuple[Tensor, Tensor]:
-        return self._ear(grid, self.radius_x)
 
     def _ear(self, grid: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         hit = self._meet(grid, self.rotation, (x, 0.02, -0.04), (0.08, 0.14, 0.09))

@@ -27,11 +27,7 @@ WORDS: Final = (
 
 
 class Reporter:
-    """Writes captions.
-
-    Args:
-        config: what is mentioned how often.
-    """
+    """Writes captions."""
 
     def __init__(self, config: ReporterConfig) -> None:
         self.config = config

@@ -27,11 +27,7 @@ from promptgen.world.config import SceneConfig as SceneConfig
 
 
 class Scene:
-    """The map from latents to looks and to true attributes.
-
-    Args:
-        config: the joint distribution.
-    """
+    """The map from latents to looks and to true attributes."""
 
     def __init__(self, config: SceneConfig) -> None:
         self.config = config

@@ -53,10 +53,7 @@ def optimise(
     named = [(key, value) for key, value in model.named_parameters() if value.requires_grad]
     groups = [{"params": [value], "lr": recipe.learning_rate * rates(key)} for key, value in named]
     optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser,
-        lambda step: min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / recipe.steps))),
-    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, recipe.steps))
     parts = {"model": model, "average": average, "optimiser": optimiser, "schedule": schedule}
     start = _restore(parts, state)
     begun, running = time.monotonic(), 0.0
@@ -71,14 +68,8 @@ def optimise(
         running += float(value.detach())
         if (step + 1) % REPORT_EVERY == 0:
             speed = (step + 1 - start) / (time.monotonic() - begun)
-            logger.info(
-                "%s: step %d of %d, loss %.5f, %.2f steps/s",
-                name,
-                step + 1,
-                recipe.steps,
-                running / REPORT_EVERY,
-                speed,
-            )
+            loss_now, line = running / REPORT_EVERY, "%s: step %d of %d, loss %.5f, %.2f steps/s"
+            logger.info(line, name, step + 1, recipe.steps, loss_now, speed)
             running = 0.0
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == recipe.steps:
             _save(parts, state, step + 1)

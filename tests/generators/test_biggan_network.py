@@ -203,7 +203,7 @@ def test_half_precision_is_read_as_single_before_a_norm_is_computed(tmp_path):
         (changed("generator.odd", torch.ones(9)), small.BIGGAN, "unexpected: generator.odd"),
         (None, None, "expected the network's config.json"),
         (None, [1], "expected a JSON object, got list"),
-        (None, small.BIGGAN | {"layers": 3}, "layers: Input should be"),
+        (None, small.BIGGAN | {"layers": 3}, "layers: should be"),
         (None, small.BIGGAN | {"output_dim": 32}, "16 pixels.*output_dim = 32"),
         (None, small.BIGGAN | {"num_classes": 8}, "of another shape: embeddings.weight"),
     ],

@@ -173,7 +173,7 @@ def without(entry, key):
         (lambda content: delattr(content["args"], "use_se"), "the options lack use_se"),
         (lambda content: setattr(content["args"], "arch_instance", "odd"), "architecture must be one of"),
         (lambda content: setattr(content["args"], "num_channels_dec", 1024), "prior_ftr0 has .* 4096 channels"),
-        (lambda content: setattr(content["args"], "num_channels_dec", 10**9), "channels: Input should be less"),
+        (lambda content: setattr(content["args"], "num_channels_dec", 10**9), "channels: should be less"),
         (lambda content: setattr(content["args"], "num_cell_per_cond_dec", 2), "missing: dec_tower"),
         (lambda content: setattr(content["args"], "num_mixture_dec", 3), "of another shape: image_conditional"),
         (lambda content: content.update(state_dict={"prior_ftr0": 1}), "a dict of tensors under 'state_dict'"),

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from promptgen.errors import ModelFileError
-from promptgen.loading.published import load_strictly, read_state
+from promptgen.loading.checks import load_strictly
+from promptgen.loading.published import read_state
 
 FORMS = {
     "a plain dict": dict,

@@ -15,13 +15,11 @@ from promptgen.perception.faceapi import (
     FaceAPIExpression,
     load_age_gender,
     load_expression,
-    random_age_gender,
-    random_expression,
 )
 from promptgen.seeding import stream
 from tests.loading.tfjs_files import entry, write
 
-NETWORKS = {"expression": (random_expression, load_expression), "age and gender": (random_age_gender, load_age_gender)}
+NETWORKS = {"expression": (FaceAPIExpression, load_expression), "age and gender": (FaceAPIAgeGender, load_age_gender)}
 each = pytest.mark.parametrize("name", NETWORKS)
 
 
@@ -137,7 +135,7 @@ SMILE = {"smiling": ["happy"], "other": [label for label in EXPRESSIONS if label
 
 
 def test_expressions_are_merged_by_their_probabilities(tmp_path):
-    model = random_expression(SMILE, seed=3)
+    model = FaceAPIExpression(SMILE, seed=3)
     assert model.attributes == {"expression": ("smiling", "other")}
     happy = model.logits(faces()).softmax(1)[:, EXPRESSIONS.index("happy")]
     expected = torch.stack([happy, 1 - happy], dim=1)
@@ -160,19 +158,19 @@ def test_expressions_are_merged_by_their_probabilities(tmp_path):
 )
 def test_classes_that_leave_out_or_repeat_an_expression_are_refused(wrong):
     with pytest.raises(ConfigError, match="expected two or more that have each of"):
-        random_expression(wrong)
+        FaceAPIExpression(wrong)
 
 
 def test_labels_of_ages():
     assert age_labels([18]) == ("0-17", "18+")
-    assert random_age_gender(ages=[18, 65]).attributes["age"] == ("0-17", "18-64", "65+")
+    assert FaceAPIAgeGender(ages=[18, 65]).attributes["age"] == ("0-17", "18-64", "65+")
     for wrong in ([], [0], [30, 20], [20, 20], [100], [-5]):
         with pytest.raises(ConfigError, match="expected increasing years"):
             age_labels(wrong)
 
 
 def test_the_manifest_of_another_network_is_refused(tmp_path):
-    manifest, (shard,) = write(tmp_path, published(random_expression()))
+    manifest, (shard,) = write(tmp_path, published(FaceAPIExpression()))
     with pytest.raises(ModelFileError, match="missing: entry_flow"):
         load_age_gender(manifest, shard)
     content = json.loads(manifest.read_text())

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from promptgen.errors import ConfigError, DataError, ModelFileError
 from promptgen.files import read_json
+from promptgen.loading.settings import supported_config
 from promptgen.strict import Section
 
 Layer = tuple[bool, int, int]
@@ -104,9 +105,4 @@ def read_config(path: Path, truncation: float) -> BigGANConfig:
     if not isinstance(content, Mapping):
         raise ModelFileError(f"{path}: expected a JSON object, got {type(content).__name__}; fetch it again")
     shape = {key: value for key, value in content.items() if key in BigGANConfig.model_fields}
-    try:
-        return BigGANConfig.model_validate(shape | {"truncation": truncation})
-    except ValidationError as error:
-        reason = error.errors(include_url=False)[0]
-        where = ".".join(map(str, reason["loc"])) or "the file"
-        raise ModelFileError(f"{path} does not describe a BigGAN-deep: {where}: {reason['msg']}") from error
+    return supported_config(BigGANConfig, shape | {"truncation": truncation}, path, "BigGAN-deep", strict=False)

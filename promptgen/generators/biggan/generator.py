@@ -29,7 +29,8 @@ from promptgen.generators.biggan.layers import (
     fold_spectral_norm,
 )
 from promptgen.generators.plain import convolution, linear
-from promptgen.loading.published import load_strictly, read_state
+from promptgen.loading.checks import load_strictly
+from promptgen.loading.published import read_state
 from promptgen.networks.frozen import FrozenModule
 from promptgen.seeding import stream
 from promptgen.strict import validate
@@ -42,12 +43,7 @@ CLAMP = 2.0
 
 
 class Synthesis(nn.Module):
-    """Map the condition (z, y) to the image.
-
-    Args:
-        config: shape of the network.
-        rng: stream of the initial weights.
-    """
+    """Map the condition (z, y) to the image."""
 
     def __init__(self, config: BigGANConfig, rng: torch.Generator) -> None:
         super().__init__()
@@ -83,7 +79,6 @@ class BigGAN(FrozenModule):
 
     Args:
         config: shape of the network and truncation.
-        seed: seed of the initial weights.
 
     Attributes:
         prior: distribution of (z, y), (B, z_dim + class_embed_dim). The standard deviation is 1 for z; for y it is the
@@ -127,12 +122,7 @@ class BigGAN(FrozenModule):
         return torch.cat([self.truncate(z), y], dim=1)
 
     def forward(self, latent: Tensor, *, noise: torch.Generator | None = None) -> Tensor:
-        """Return images, (B, 3, output_dim, output_dim), in [0, 1]: the network ends in a tanh.
-
-        Args:
-            latent: latents (z, y), (B, z_dim + class_embed_dim), before truncation.
-            noise: unused; the image depends on the latent alone.
-        """
+        """Return images, (B, 3, output_dim, output_dim), in [0, 1]: the network ends in a tanh; `noise` is not used."""
         image: Tensor = self.generator(self.conditioned(latent))
         return (image + 1) / 2
 
@@ -172,8 +162,7 @@ def load_biggan(
         )
     model = BigGAN(_with_embeddings_of(state, config))
     load_strictly(model, fold_spectral_norm(state, path), source=path)
-    model.freeze()
-    return model
+    return model.frozen()
 
 
 def random_biggan(size: int | None = None, truncation: float = 1.0, *, seed: int = 0, **fields: Any) -> BigGAN:
@@ -196,8 +185,7 @@ def random_biggan(size: int | None = None, truncation: float = 1.0, *, seed: int
                 module.scale.weight.mul_(RANDOM_GAIN)  # keeps activations near the unmeasured statistics
         # Every block adds about the same variance; this factor keeps the tanh from saturating.
         model.generator.conv_to_rgb.weight.mul_(len(model.generator.layers) ** -0.5)
-    model.freeze()
-    return model
+    return model.frozen()
 
 
 def _with_embeddings_of(state: Mapping[str, Tensor], config: BigGANConfig) -> BigGANConfig:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from promptgen.errors import ModelFileError
 from promptgen.generators.plain import convolution, linear
-from promptgen.loading.published import require_fractions
+from promptgen.loading.checks import require_fractions
 from promptgen.networks.precision import exact
 
 BOTTLENECK = 4
@@ -67,12 +67,7 @@ class Standing:
 
 
 class Normalisation(nn.Module):
-    """Stored statistics of one layer's activations.
-
-    Args:
-        channels: number of channels C.
-        standing: layout of the statistics, and the truncation in use.
-    """
+    """Stored statistics of one layer's activations."""
 
     running_means: Tensor
     running_vars: Tensor
@@ -115,14 +110,7 @@ class BatchNorm(Normalisation):
 
 
 class ConditionalBatchNorm(Normalisation):
-    """Batch normalisation with standing statistics, whose scales and offsets are linear in the condition.
-
-    Args:
-        channels: number of channels C.
-        condition_dim: coordinates of the condition.
-        standing: layout of the statistics, and the truncation in use.
-        rng: stream of the initial weights.
-    """
+    """Batch normalisation with standing statistics, whose scales and offsets are linear in the condition."""
 
     def __init__(self, channels: int, condition_dim: int, standing: Standing, rng: torch.Generator) -> None:
         super().__init__(channels, standing)
@@ -152,23 +140,14 @@ class Block(nn.Module):
     The shortcut keeps the first `fan_out` channels; it has no weights of its own.
 
     Args:
-        fan_in: input channels.
         fan_out: output channels, at most `fan_in`.
         condition_dim: coordinates of the condition.
         standing: layout of the statistics, and the truncation in use.
-        rng: stream of the initial weights.
         upsample: whether height and width are doubled.
     """
 
     def __init__(
-        self,
-        fan_in: int,
-        fan_out: int,
-        condition_dim: int,
-        standing: Standing,
-        rng: torch.Generator,
-        *,
-        upsample: bool,
+        self, fan_in: int, fan_out: int, condition_dim: int, standing: Standing, rng: torch.Generator, *, upsample: bool
     ) -> None:
         super().__init__()
         self.fan_out = fan_out
@@ -200,7 +179,6 @@ class Attention(nn.Module):
 
     Args:
         channels: number of channels, divisible by 8.
-        rng: stream of the initial weights.
     """
 
     def __init__(self, channels: int, rng: torch.Generator) -> None:

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from promptgen.errors import DataError, ModelFileError
-from promptgen.generators.base import GaussianPrior
 from promptgen.generators.diffae.config import DiffAEConfig
 from promptgen.generators.diffae.networks import ImageNetwork
 from promptgen.generators.diffae.sampler import denoise
-from promptgen.loading.published import load_strictly, read_state, read_training, read_weights, require_fractions, under
-from promptgen.networks.frozen import FrozenModule
+from promptgen.generators.published import PublishedGenerator, noise_of
+from promptgen.loading.checks import load_strictly, require_fractions
+from promptgen.loading.published import read_state, read_training, read_weights, under
 from promptgen.seeding import stream
 from promptgen.strict import validate
 
@@ -30,7 +30,7 @@ WEIGHTS = "ema_model."
 """Prefix of the averaged weights, which are used for sampling."""
 
 
-class DiffAE(FrozenModule):
+class DiffAE(PublishedGenerator[DiffAEConfig]):
     """A diffusion autoencoder as a generator.
 
     Args:
@@ -39,7 +39,6 @@ class DiffAE(FrozenModule):
 
     Attributes:
         prior: N(0, I) over the noise of the code, followed by that of the image with ``latent: code_and_noise``.
-        image_shape: (3, image_size, image_size).
         code_mean: mean of the codes of the data, (1, style_channels).
         code_std: their standard deviation, (1, style_channels).
         fixed_noise: image noise used when neither the latent nor a random stream provides it, (1, 3, H, W).
@@ -50,10 +49,7 @@ class DiffAE(FrozenModule):
     fixed_noise: Tensor
 
     def __init__(self, config: DiffAEConfig, seed: int = 0) -> None:
-        super().__init__()
-        self.config = config
-        self.image_shape = (3, config.image_size, config.image_size)
-        self.prior = GaussianPrior.standard(config.latent_dim)
+        super().__init__(config, config.image_size, config.latent_dim)
         self.network = ImageNetwork(config, stream(seed, "diffae", "initial weights"))
         self.register_buffer("code_mean", torch.zeros(1, config.style_channels))
         self.register_buffer("code_std", torch.ones(1, config.style_channels))
@@ -73,7 +69,7 @@ class DiffAE(FrozenModule):
         self.prior.require(latent)
         code_noise, image_noise = latent.tensor_split([self.config.style_channels], dim=1)
         if self.config.latent == "code":
-            image_noise = self._noise(len(latent), noise)
+            image_noise = noise_of(self.fixed_noise, len(latent), noise)
         return self.decode(self.code(code_noise), image_noise.reshape(len(latent), *self.image_shape))
 
     def code(self, code_noise: Tensor) -> Tensor:
@@ -123,12 +119,6 @@ class DiffAE(FrozenModule):
         code: Tensor = self.network.encoder(2 * image - 1)
         return code
 
-    def _noise(self, batch: int, rng: torch.Generator | None) -> Tensor:
-        if rng is None:
-            return self.fixed_noise.expand(batch, -1, -1, -1)
-        drawn = torch.randn(batch, *self.image_shape, generator=rng, device=rng.device, dtype=self.fixed_noise.dtype)
-        return drawn.to(self.fixed_noise.device)
-
 
 def load_diffae(checkpoint: Path, latent: Path, /, **arguments: Any) -> DiffAE:
     """Load the two published files of an autoencoder and freeze it.
@@ -149,8 +139,7 @@ def load_diffae(checkpoint: Path, latent: Path, /, **arguments: Any) -> DiffAE:
     load_strictly(model.network, under(WEIGHTS, state), source=checkpoint)
     model.code_mean.copy_(_statistic(latent, "conds_mean", model.code_mean))
     model.code_std.copy_(_statistic(latent, "conds_std", model.code_std))
-    model.freeze()
-    return model
+    return model.frozen()
 
 
 def random_diffae(seed: int = 0, **arguments: Any) -> DiffAE:
@@ -166,9 +155,7 @@ def random_diffae(seed: int = 0, **arguments: Any) -> DiffAE:
     Raises:
         ConfigError: an argument is unknown or out of range.
     """
-    model = DiffAE(validate(DiffAEConfig, arguments), seed)
-    model.freeze()
-    return model
+    return DiffAE(validate(DiffAEConfig, arguments), seed).frozen()
 
 
 def _statistic(path: Path, name: str, like: Tensor) -> Tensor:

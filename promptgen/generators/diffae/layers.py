@@ -60,13 +60,7 @@ def waves(step: int, channels: int, like: Tensor) -> Tensor:
 
 
 class TimeEmbedding(nn.Module):
-    """Embedding of a time step; nested one level deeper than needed, to match the published names.
-
-    Args:
-        channels: channels of the sinusoidal encoding.
-        embedding: coordinates of the embedding.
-        rng: stream of the initial weights.
-    """
+    """Embedding of a time step; nested one level deeper than needed, to match the published names."""
 
     def __init__(self, channels: int, embedding: int, rng: torch.Generator) -> None:
         super().__init__()
@@ -83,9 +77,6 @@ class ResidualBlock(nn.Module):
     """Residual block of the encoder: normalisation, activation and convolution, added to the input.
 
     Args:
-        fan_in: input channels.
-        fan_out: output channels.
-        rng: stream of the initial weights.
         resample: function that changes the height and width of both branches; None keeps them.
     """
 
@@ -112,11 +103,8 @@ class ConditionedBlock(ResidualBlock):
     """Residual block whose features are scaled and shifted by the time step and scaled by the semantic code.
 
     Args:
-        fan_in: input channels.
-        fan_out: output channels.
         embedding: coordinates of the time step's embedding.
         style: coordinates of the semantic code.
-        rng: stream of the initial weights.
         resample: see `ResidualBlock`.
     """
 
@@ -154,12 +142,7 @@ class ConditionedBlock(ResidualBlock):
 
 
 class Attention(nn.Module):
-    """Single-head self-attention over all pixels, added to the features.
-
-    Args:
-        channels: channels of the features.
-        rng: stream of the initial weights.
-    """
+    """Single-head self-attention over all pixels, added to the features."""
 
     def __init__(self, channels: int, rng: torch.Generator) -> None:
         super().__init__()

@@ -32,14 +32,7 @@ INITIAL_REMAINDER = 0.1
 
 
 class LatentLayer(nn.Module):
-    """Linear layer whose outputs are scaled by the time step, then normalisation and activation.
-
-    Args:
-        fan_in: input features.
-        code_dim: coordinates of the time step's embedding.
-        config: shape of the network.
-        rng: stream of the initial weights.
-    """
+    """Linear layer whose outputs are scaled by the time step, then normalisation and activation."""
 
     def __init__(self, fan_in: int, code_dim: int, config: LatentNetworkConfig, rng: torch.Generator) -> None:
         super().__init__()
@@ -69,13 +62,7 @@ class LastLatentLayer(nn.Module):
 
 
 class LatentNetwork(nn.Module):
-    """Predict the noise in a noisy, standardised code.
-
-    Args:
-        config: shape of the network.
-        code_dim: coordinates of a code.
-        rng: stream of the initial weights.
-    """
+    """Predict the noise in a noisy, standardised code."""
 
     def __init__(self, config: LatentNetworkConfig, code_dim: int, rng: torch.Generator) -> None:
         super().__init__()
@@ -104,12 +91,7 @@ class LatentNetwork(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Map an image to its semantic code.
-
-    Args:
-        config: shape of the autoencoder.
-        rng: stream of the initial weights.
-    """
+    """Map an image to its semantic code."""
 
     def __init__(self, config: DiffAEConfig, rng: torch.Generator) -> None:
         super().__init__()
@@ -146,10 +128,6 @@ class ImageNetwork(nn.Module):
     """U-net that predicts the noise in a noisy image, conditioned on the semantic code.
 
     The encoder and the latent network are submodules, as in the published state dict.
-
-    Args:
-        config: shape of the autoencoder.
-        rng: stream of the initial weights.
     """
 
     def __init__(self, config: DiffAEConfig, rng: torch.Generator) -> None:

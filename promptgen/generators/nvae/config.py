@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from promptgen.errors import ModelFileError
 from promptgen.generators.nvae.layers import Operations, activated, inverted
+from promptgen.loading.settings import supported_config
 from promptgen.strict import Section
 
 _INVERTED = (inverted(6, 5), inverted(3, 5))
@@ -165,12 +166,7 @@ def config_from_options(options: Any, top_shape: tuple[int, ...], source: Path, 
     if missing := sorted(OPTIONS.keys() - values.keys()):
         raise ModelFileError(f"{source}: the options lack {', '.join(missing)}; is it another model's file?")
     shape = {OPTIONS[name]: value for name, value in values.items()}
-    try:
-        config = NVAEConfig.model_validate(shape | {"top_size": top_shape[-1]} | control)
-    except ValidationError as error:
-        reason = error.errors(include_url=False)[0]
-        where = ".".join(map(str, reason["loc"])) or "the options"
-        raise ModelFileError(f"{source}: not a supported NVAE: {where}: {reason['msg']}") from error
+    config = supported_config(NVAEConfig, shape | {"top_size": top_shape[-1]} | control, source, "NVAE", strict=False)
     if top_shape != (config.top_channels, config.top_size, config.top_size):
         raise ModelFileError(
             f"{source}: prior_ftr0 has the shape {top_shape}, but the options give {config.top_channels} channels; "

@@ -20,14 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from promptgen.errors import ModelFileError
-from promptgen.generators.base import GaussianPrior
 from promptgen.generators.nvae.config import CELLS, Groups, NVAEConfig, config_from_options
 from promptgen.generators.nvae.layers import Cell, Combiner, fold_weight_norm
 from promptgen.generators.nvae.output import mean_image, soft_clamp
 from promptgen.generators.plain import convolution
+from promptgen.generators.published import PublishedGenerator, noise_of
 from promptgen.generators.recomputation import recomputed
-from promptgen.loading.published import json_object, load_strictly, read_weights, require_numbers, state_of
-from promptgen.networks.frozen import FrozenModule
+from promptgen.loading.checks import load_strictly, require_numbers
+from promptgen.loading.published import json_object, read_weights, state_of
 from promptgen.networks.precision import widened
 from promptgen.seeding import stream
 from promptgen.strict import validate
@@ -57,26 +57,19 @@ class Decoded:
     deviations: list[Tensor]
 
 
-class NVAE(FrozenModule):
+class NVAE(PublishedGenerator[NVAEConfig]):
     """NVAE's decoder as a generator; the image is the mean of the decoder's pixel distribution.
 
     Args:
         config: shape of the network, chosen groups and temperature.
         seed: seed of the initial weights and of the fixed noise of the groups that are not chosen.
 
-    Attributes:
-        prior: N(0, I) over the flattened and concatenated noise of the chosen groups.
-        image_shape: (3, image_size, image_size).
+    The latent is the flattened and concatenated noise of the chosen groups.
     """
 
     def __init__(self, config: NVAEConfig, seed: int = 0) -> None:
-        super().__init__()
-        self.config = config
-        self.image_shape = (3, config.image_size, config.image_size)
         shapes = [torch.Size(shape) for shape in config.latent_shapes]
-        self.prior = GaussianPrior.standard(sum(shapes[index].numel() for index in config.chosen))
-        # Constants stay out of the state dict, which then has exactly the published layout.
-        self.prior.register_buffer("scale", self.prior.scale, persistent=False)
+        super().__init__(config, config.image_size, sum(shapes[index].numel() for index in config.chosen))
         noise_rng = stream(seed, "nvae", "fixed noise")
         self.fixed = nn.Module()
         for index, shape in enumerate(shapes):
@@ -185,11 +178,8 @@ class NVAE(FrozenModule):
 
     def _default_noise(self, index: int, latent: Tensor, rng: torch.Generator | None) -> Tensor:
         """Return fixed or fresh noise for a group; a chosen group gets its fixed noise, which the latent replaces."""
-        stored = self.fixed.get_buffer(f"noise_{index}")
-        shape = (len(latent), *stored.shape[1:])
-        if rng is None or index in self.config.chosen:
-            return stored.expand(shape)
-        return torch.randn(shape, generator=rng, device=rng.device, dtype=stored.dtype).to(stored.device)
+        drawn = None if index in self.config.chosen else rng
+        return noise_of(self.fixed.get_buffer(f"noise_{index}"), len(latent), drawn)
 
     def _build_tower(self, rng: torch.Generator) -> int:
         """Add the cells and combiners of all groups; return the number of output channels."""
@@ -251,12 +241,7 @@ def load_nvae(path: Path, temperature: float = 1.0, groups: Groups = (0,), *, st
 
 
 def random_nvae(*, seed: int = 0, statistics_passes: int = 0, **fields: Any) -> NVAE:
-    """Return a frozen network with random weights, for dry runs and benchmarks.
-
-    Args:
-        seed: seed of the weights.
-        statistics_passes: see `load_nvae`.
-        fields: fields of `NVAEConfig`; the defaults are the shape published for FFHQ 256.
+    """Return a frozen network with random weights, for dry runs; `fields` are those of `NVAEConfig`.
 
     Raises:
         ConfigError: a field is unknown or out of range.

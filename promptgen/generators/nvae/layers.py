@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from promptgen.errors import ModelFileError
 from promptgen.generators.plain import convolution, linear
-from promptgen.loading.published import require_fractions
+from promptgen.loading.checks import require_fractions
 
 MOMENTUM = 0.05
 """Momentum of the running statistics while they are re-estimated."""
@@ -90,11 +90,8 @@ class InvertedResidual(nn.Module):
     """Inverted bottleneck: 1 x 1 convolution to more channels, depthwise or grouped convolution, 1 x 1 back.
 
     Args:
-        fan_in: input channels.
-        fan_out: output channels.
         expansion: ratio of the inner channels to `fan_in`.
         kernel: height and width of the middle convolution's kernel.
-        rng: stream of the initial weights.
         upsample: whether height and width are doubled first.
         groups: groups of the middle convolution, a divisor of the inner channels; None means depthwise.
     """
@@ -132,9 +129,6 @@ class ActivatedConv(nn.Module):
 
     Args:
         kind: the activation: ``elu``, or ``bnelu`` or ``bnswish`` after batch normalisation.
-        fan_in: input channels.
-        fan_out: output channels.
-        rng: stream of the initial weights.
         upsample: whether height and width are doubled.
     """
 
@@ -175,12 +169,7 @@ def activated(kind: str) -> Operations:
 
 
 class SqueezeExcitation(nn.Module):
-    """Scales each channel by a weight in [0, 1] computed from the means of all channels.
-
-    Args:
-        channels: number of channels.
-        rng: stream of the initial weights.
-    """
+    """Scales each channel by a weight in [0, 1] computed from the means of all channels."""
 
     def __init__(self, channels: int, rng: torch.Generator) -> None:
         super().__init__()
@@ -196,10 +185,7 @@ class Cell(nn.Module):
     """Residual cell: adds a tenth of its layers' output to its input.
 
     Args:
-        fan_in: input channels.
-        fan_out: output channels.
         operations: builder of the layers.
-        rng: stream of the initial weights.
         squeeze: whether the channels are weighted at the end.
         upsample: whether height and width are doubled.
     """
@@ -222,13 +208,7 @@ class Cell(nn.Module):
 
 
 class Combiner(nn.Module):
-    """Combines the features with the latent of a group.
-
-    Args:
-        channels: channels of the features.
-        latent_channels: channels of the latent.
-        rng: stream of the initial weights.
-    """
+    """Combines the features with the latent of a group."""
 
     def __init__(self, channels: int, latent_channels: int, rng: torch.Generator) -> None:
         super().__init__()

@@ -155,10 +155,10 @@ def load_pipeline(
     """
     folder = PipelineFolder(Path(path), variant)
     size = folder.size(height, width)
-    scale = default_guidance(folder) if guidance is None else guidance
+    scale = folder.family.guidance if guidance is None else guidance
     is_guided = DENOISERS[folder.pipeline_class] is UNetDenoiser and guided(scale, folder.config(folder.family.network))
-    found = _embeddings(folder, prompt, negative_prompt, embeddings, guided=is_guided)
-    require_fit(found, folder, str(embeddings or folder.path))
+    prompts = _embeddings(folder, prompt, negative_prompt, embeddings, guided=is_guided)
+    require_fit(prompts, folder, str(embeddings or folder.path))
     network, decoder = (_recomputing(load_part(folder, part)) for part in (folder.family.network, "vae"))
     if precision:
         network, decoder = (part.to(getattr(torch, precision)) for part in (network, decoder))
@@ -167,7 +167,7 @@ def load_pipeline(
     options: dict[str, Any] = {"recompute": steps > 1 or not _recomputes(network)}
     if DENOISERS[folder.pipeline_class] is UNetDenoiser:
         options["size"] = size
-    denoiser = DENOISERS[folder.pipeline_class](network, found, scale, **options)
+    denoiser = DENOISERS[folder.pipeline_class](network, prompts, scale, **options)
     _, rows, columns = folder.latent_shape(size)
     plan = steps_of(load_part(folder, "scheduler"), steps, rows * columns // folder.family.packing**2)
     for warning in _doubts(folder, steps, negative_prompt, is_guided=is_guided):
@@ -178,11 +178,6 @@ def load_pipeline(
 def load_pipeline_files(index: Path, /, *others: Any, **arguments: Any) -> PipelineGenerator:
     """Load a pipeline whose files are on a card, the index first; arguments and errors as of `load_pipeline`."""
     return load_pipeline(index.parent, **arguments)
-
-
-def default_guidance(folder: PipelineFolder) -> float:
-    """Return the guidance of the published model of a family."""
-    return folder.family.guidance
 
 
 def _embeddings(

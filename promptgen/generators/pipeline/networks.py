@@ -88,12 +88,7 @@ class UNetDenoiser(Denoiser):
             condition = guidance_embedding(self.guidance, width).to(x).expand(batch, -1)
         prompt = self.rows(f"{sign}prompt_embeds", batch)
         output: Tensor = self.network(
-            x,
-            time,
-            encoder_hidden_states=prompt,
-            timestep_cond=condition,
-            added_cond_kwargs=added,
-            return_dict=False,
+            x, time, encoder_hidden_states=prompt, timestep_cond=condition, added_cond_kwargs=added, return_dict=False
         )[0]
         return output
 

@@ -32,47 +32,28 @@ def load_part(folder: PipelineFolder, part: str) -> Any:
         ConfigError: its class is none that this part may have.
         ModelFileError: it cannot be read, or weights are missing or left over.
     """
-    if part in folder.encoders or part in folder.encoders.values():
-        return _load_text_part(folder, part)
-    part_class = getattr(import_diffusers(), str(folder.part_class(part)))
+    is_text = part in folder.encoders or part in folder.encoders.values()
+    part_class = _text_class(folder, part) if is_text else getattr(import_diffusers(), str(folder.part_class(part)))
     place = {"subfolder": part, "local_files_only": True}
     with reading(folder.path / part):
-        if part == "scheduler":
+        if part == "scheduler" or part in folder.encoders.values():
             return part_class.from_pretrained(folder.path, **place)
+        number_type = {"dtype" if is_text else "torch_dtype": type_of(folder.weights(part))}
         network, report = part_class.from_pretrained(
-            folder.path,
-            **place,
-            use_safetensors=True,
-            variant=folder.variant,
-            torch_dtype=type_of(folder.weights(part)),
-            output_loading_info=True,
+            folder.path, **place, **number_type, use_safetensors=True, variant=folder.variant, output_loading_info=True
         )
     _require_whole(folder.path / part, report)
-    return network
+    return network.eval()
 
 
-def _load_text_part(folder: PipelineFolder, part: str) -> Any:
-    """Return a text encoder or a tokenizer of the library transformers."""
+def _text_class(folder: PipelineFolder, part: str) -> Any:
+    """Return the class of a text encoder or a tokenizer, which is one of the library transformers."""
     transformers, name = importlib.import_module("transformers"), str(folder.part_class(part))
-    is_encoder = part in folder.encoders
-    base = transformers.PreTrainedModel if is_encoder else transformers.PreTrainedTokenizerBase
-    part_class: Any = getattr(transformers, name, None)
-    if not _is_a(part_class, base):
+    base = transformers.PreTrainedModel if part in folder.encoders else transformers.PreTrainedTokenizerBase
+    part_class = getattr(transformers, name, None)
+    if not (isinstance(part_class, type) and issubclass(part_class, base)):
         raise ConfigError(f"{folder.path}: {part} is a {name}, expected a {base.__name__} of transformers")
-    place = {"subfolder": part, "local_files_only": True}
-    with reading(folder.path / part):
-        if not is_encoder:
-            return part_class.from_pretrained(folder.path, **place)
-        encoder, report = part_class.from_pretrained(
-            folder.path,
-            **place,
-            use_safetensors=True,
-            variant=folder.variant,
-            dtype=type_of(folder.weights(part)),
-            output_loading_info=True,
-        )
-    _require_whole(folder.path / part, report)
-    return encoder.eval()
+    return part_class
 
 
 def type_of(files: list[Path]) -> torch.dtype:
@@ -87,12 +68,12 @@ def type_of(files: list[Path]) -> torch.dtype:
             if isinstance(entry, dict) and "data_offsets" in entry:
                 start, end = entry["data_offsets"]
                 counts[str(entry.get("dtype"))] += end - start
-    known = {name: count for name, count in counts.items() if name in TYPES}
-    if not known:
+    named = {name: count for name, count in counts.items() if name in TYPES}
+    if not named:
         raise ModelFileError(
             f"{files[0]} has no weights of type {', '.join(TYPES)}, found {', '.join(counts) or 'none'}"
         )
-    return TYPES[max(known, key=lambda name: known[name])]
+    return TYPES[max(named, key=lambda name: named[name])]
 
 
 def _header(file: Path) -> dict[str, Any]:
@@ -116,10 +97,6 @@ def _require_whole(path: Path, report: Any) -> None:
         raise ModelFileError(
             f"the weights in {path} do not fit its config: {', '.join(words)}; save the pipeline again"
         )
-
-
-def _is_a(part_class: Any, base: type) -> bool:
-    return isinstance(part_class, type) and issubclass(part_class, base)
 
 
 @contextmanager

@@ -12,27 +12,25 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from promptgen.errors import ConfigError, ModelFileError
-from promptgen.generators.base import GaussianPrior
-from promptgen.generators.classes import ClassChoice, class_coordinates, class_shares, class_vectors
+from promptgen.errors import ModelFileError
+from promptgen.generators.classes import ClassChoice, class_shares
 from promptgen.generators.plain import linear
+from promptgen.generators.published import ClassConditional
 from promptgen.generators.r3gan.config import R3GANConfig
 from promptgen.generators.r3gan.layers import Basis, Convolution, ResidualBlock, Stage, UpsampleLayer
+from promptgen.loading.checks import load_strictly, require_shape
 from promptgen.loading.inspection.persistent import R3GAN as FAMILY
-from promptgen.loading.published import load_strictly, read_weights, require_shape, state_of
-from promptgen.loading.stored_modules import StoredModule, read_network
-from promptgen.networks.frozen import FrozenModule
+from promptgen.loading.settings import supported_config
+from promptgen.loading.stored_modules import read_published
 from promptgen.seeding import stream
 from promptgen.strict import validate
 
-ENTRY = "G_ema"
 RANDOM_RESIDUAL = 0.3
 """Standard deviation of what a random block adds to its input."""
 
@@ -43,12 +41,7 @@ _LAYER = re.compile(r"Model\.MainLayers\.(\d+)\.Layers\.(\d+)\..*")
 
 
 class Synthesis(nn.Module):
-    """Map the latent and the class to the image.
-
-    Args:
-        config: shape of the network.
-        rng: stream of the initial weights.
-    """
+    """Map the latent and the class to the image."""
 
     def __init__(self, config: R3GANConfig, rng: torch.Generator) -> None:
         super().__init__()
@@ -77,32 +70,11 @@ class Synthesis(nn.Module):
         return image
 
 
-class R3GAN(FrozenModule):
-    """R3GAN as a generator.
-
-    Args:
-        config: shape of the network.
-        seed: seed of the initial weights.
-        classes: the class of the images, or the shares by which classes are drawn, if the network has classes.
-
-    Attributes:
-        prior: N(0, I) over the latent, (B, D): z, then one coordinate that draws the class if there are shares.
-        held: trailing coordinates of the latent that draw the class; flows leave them as they are.
-        image_shape: (3, size, size).
-
-    Raises:
-        ConfigError: `classes` does not fit the network.
-    """
+class R3GAN(ClassConditional[R3GANConfig]):
+    """R3GAN as a generator; arguments as of `promptgen.generators.published.ClassConditional`."""
 
     def __init__(self, config: R3GANConfig, seed: int = 0, classes: ClassChoice | None = None) -> None:
-        super().__init__()
-        self.config = config
-        self.image_shape = (3, config.size, config.size)
-        self.shares = class_shares(classes, config.class_count, "the network")
-        self.held = class_coordinates(classes)
-        self.prior = GaussianPrior.standard(config.latent_dim + self.held)
-        # A constant: left out of the state dict, which then is exactly the published layout.
-        self.prior.register_buffer("scale", self.prior.scale, persistent=False)
+        super().__init__(config, config.size, config.latent_dim, config.class_count, classes)
         self.Model = Synthesis(config, stream(seed, "r3gan", "initial weights"))
 
     def freeze(self) -> None:
@@ -110,23 +82,8 @@ class R3GAN(FrozenModule):
         super().freeze()
         self.Model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def inputs(self, latent: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return z, (B, latent_dim), and class vectors, (B, class_count), or None, of latents, (B, D).
-
-        Raises:
-            DataError: the latents have the wrong number of coordinates.
-        """
-        self.prior.require(latent)
-        dim, count = self.config.latent_dim, self.config.class_count
-        return latent[:, :dim], class_vectors(latent, dim, self.shares, count) if count else None
-
     def forward(self, latent: Tensor, *, noise: torch.Generator | None = None) -> Tensor:
-        """Return images, (B, 3, size, size), nominally in [0, 1] and not clamped.
-
-        Args:
-            latent: latents, (B, D).
-            noise: unused; the image depends on the latent alone.
-        """
+        """Return images, (B, 3, size, size), nominally in [0, 1] and not clamped; `noise` is not used."""
         image: Tensor = self.Model(*self.inputs(latent))
         return (image + 1) / 2
 
@@ -152,27 +109,20 @@ def load_r3gan(
         ConfigError: `classes` does not fit the file.
         ModelFileError: the file cannot be read, is not an R3GAN, or its keys or shapes do not fit together.
     """
-    content = read_weights(path, partial(read_network, family=FAMILY, entry=ENTRY))
-    tensors = content.tensors() if isinstance(content, StoredModule) else state_of(content, ENTRY, path)
+    network, tensors, _ = read_published(path, FAMILY)
     config = _config_of(tensors, path)
-    if isinstance(content, StoredModule):
-        content.require(z_dim=config.latent_dim, c_dim=config.class_count, img_resolution=config.size)
+    if network:
+        network.require(z_dim=config.latent_dim, c_dim=config.class_count, img_resolution=config.size)
     shape = {"widths": widths and tuple(widths), "groups": groups and tuple(groups)}
     require_shape(config, shape | {"class_count": class_count}, path)
     class_shares(classes, config.class_count, path)
     model = R3GAN(config, classes=classes)
     load_strictly(model, tensors, source=path)
-    model.freeze()
-    return model
+    return model.frozen()
 
 
 def random_r3gan(*, seed: int = 0, classes: ClassChoice | None = None, **fields: Any) -> R3GAN:
-    """Return a frozen network with random weights, for dry runs and benchmarks.
-
-    Args:
-        seed: seed of the weights.
-        classes: see `R3GAN`.
-        fields: fields of `R3GANConfig`.
+    """Return a frozen network with random weights, for dry runs; `fields` are those of `R3GANConfig`.
 
     Raises:
         ConfigError: a field is unknown or out of range, or `classes` does not fit the network.
@@ -183,8 +133,7 @@ def random_r3gan(*, seed: int = 0, classes: ClassChoice | None = None, **fields:
             if isinstance(module, ResidualBlock):
                 module.LinearLayer3.Layer.weight.mul_(RANDOM_RESIDUAL)
         model.Model.AggregationLayer.Layer.weight.mul_(RANDOM_COLOURS)
-    model.freeze()
-    return model
+    return model.frozen()
 
 
 def _config_of(tensors: Mapping[str, Tensor], path: Path) -> R3GANConfig:
@@ -217,10 +166,7 @@ def _config_of(tensors: Mapping[str, Tensor], path: Path) -> R3GANConfig:
         "class_count": 0 if embed is None else embed.shape[1],
         **({"embedding_dim": embedded} if embedded else {}),
     }
-    try:
-        return validate(R3GANConfig, shape)
-    except ConfigError as error:
-        raise ModelFileError(f"{path}: not a supported R3GAN: {error}; is it another model's file?") from error
+    return supported_config(R3GANConfig, shape, path, FAMILY)
 
 
 class _Stage(NamedTuple):

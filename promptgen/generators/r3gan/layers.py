@@ -43,14 +43,7 @@ class BiasedActivation(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Adds to a map what a wider, grouped convolution makes of it.
-
-    Args:
-        width: channels of the map.
-        groups: groups of the convolution.
-        config: shape of the network.
-        rng: stream of the initial weights.
-    """
+    """Adds to a map what a wider, grouped convolution makes of it."""
 
     def __init__(self, width: int, groups: int, config: R3GANConfig, rng: torch.Generator) -> None:
         super().__init__()

@@ -16,18 +16,15 @@ from typing import Any
 
 from torch import Tensor
 
-from promptgen.errors import ConfigError, ModelFileError
+from promptgen.errors import ModelFileError
+from promptgen.generators.mapping.file import LAYER, mapping_rate, mapping_shape
 from promptgen.generators.stylegan2.config import StyleGAN2Config
 from promptgen.generators.stylegan2.layers import GAIN
+from promptgen.loading.checks import require_fractions
 from promptgen.loading.inspection.containers import is_safetensors, look_into
 from promptgen.loading.inspection.persistent import STYLEGAN2
-from promptgen.loading.published import json_object, read_safetensors, read_weights, require_fractions, state_of
-from promptgen.loading.stored_modules import StoredModule, is_pickle, read_network
-from promptgen.strict import validate
-
-ENTRY = "G_ema"
-SETTINGS = "_init_kwargs"
-"""Name of the settings in the metadata of a safetensors file."""
+from promptgen.loading.settings import supported_config
+from promptgen.loading.stored_modules import SETTINGS, StoredModule, is_pickle, read_published, settings_of
 
 START = "synthesis.b4.const"
 """Key that all these networks have, and no converted checkpoint."""
@@ -37,7 +34,6 @@ LARGEST = 2048
 
 _CONV = re.compile(r"synthesis\.b(\d+)\.conv([01])\.([\w.]+)")
 _BLOCK = re.compile(r"synthesis\.b(\d+)\.(torgb\.[\w.]+|resample_filter)")
-_MAPPING = re.compile(r"mapping\.fc(\d+)\.(weight|bias)")
 _CONV_NAMES = {
     "weight": "conv.weight",
     "affine.weight": "conv.modulation.weight",
@@ -87,24 +83,20 @@ def read_stylegan2(path: Path) -> PublishedStyleGAN2:
     """Read the network of a published file.
 
     Args:
-        path: the pickle, or safetensors of the same tensors with the settings as JSON under `SETTINGS` in the metadata.
+        path: the pickle, or safetensors of the same tensors, with the settings as `settings_of` reads them.
 
     Raises:
         ModelFileError: the file cannot be read, is of another network, or asks for something that is not supported.
     """
-    if is_pickle(path):
-        network = read_network(path, STYLEGAN2, ENTRY)
-        tensors = network.tensors()
+    network, tensors, metadata = read_published(path, STYLEGAN2)
+    if network:
+        rate = mapping_rate(network)
         _require_supported(network)
-        facts = {"clamp": _clamp(network), "mapping_rate": network.child("mapping.fc0").number("bias_gain", float)}
-        size = network.number("img_resolution", int)
+        facts = {"mapping_rate": rate, "clamp": _clamp(network), "size": network.number("img_resolution", int)}
     else:
-        content = read_weights(path, read_safetensors)
-        tensors = state_of(content, ENTRY, path)
-        settings = json_object(str(content.get(SETTINGS, "")), SETTINGS, path)
-        facts, size = _facts_of_settings(settings, path), settings.get("img_resolution", 0)
+        facts = _facts_of_settings(settings_of(metadata, path), path)
     require_fractions(tensors, path)
-    config = _config(tensors, facts, size, path)
+    config = _config(tensors, facts, path)
     state = dict(_renamed(tensors, config))
     mean_w = state.pop("mean_w", None)
     if mean_w is not None and (mean_w.shape != (config.w_dim,) or not bool(mean_w.isfinite().all())):
@@ -119,7 +111,7 @@ def _facts_of_settings(settings: Mapping[str, Any], path: Path) -> dict[str, Any
     if "conv_clamp" not in merged:
         raise ModelFileError(f"{path}: {SETTINGS} lacks conv_clamp, a number or null; add it to the metadata")
     rate = mapping.get("lr_multiplier", 0.01) if isinstance(mapping, dict) else 0.01
-    return {"clamp": merged["conv_clamp"], "mapping_rate": rate}
+    return {"mapping_rate": rate, "clamp": merged["conv_clamp"], "size": settings.get("img_resolution", 0)}
 
 
 def _require_supported(network: StoredModule) -> None:
@@ -128,9 +120,6 @@ def _require_supported(network: StoredModule) -> None:
     Raises:
         ModelFileError: it does.
     """
-    network.require(img_channels=3)
-    for name, layer in network.child("mapping").children().items():
-        layer.require(activation="linear" if name == "embed" else "lrelu")
     for block in network.child("synthesis").children().values():
         block.require(architecture="skip", num_torgb=1)
         for name, layer in block.children().items():
@@ -154,49 +143,30 @@ def _clamp(network: StoredModule) -> float | None:
     return bounds.pop()
 
 
-def _config(tensors: Mapping[str, Tensor], facts: Mapping[str, Any], size: Any, path: Path) -> StyleGAN2Config:
+def _config(tensors: Mapping[str, Tensor], facts: Mapping[str, Any], path: Path) -> StyleGAN2Config:
     """Return the configuration that shapes and attributes describe.
 
     Raises:
         ModelFileError: they describe none.
     """
     blocks = {int(match[1]) for key in tensors if (match := _CONV.fullmatch(key))}
-    layers = len({match[1] for key in tensors if (match := _MAPPING.fullmatch(key))})
     widths = {r: tensors.get(f"synthesis.b{r}.conv1.weight") for r in sorted(blocks)}
-    first, last = tensors.get("mapping.fc0.weight"), tensors.get(f"mapping.fc{layers - 1}.weight")
-    embed = tensors.get("mapping.embed.weight")
-    matrices = [value for value in (first, last, embed) if value is not None]
+    mapping = mapping_shape(tensors, path)
     sizes = [2**power for power in range(2, len(blocks) + 2)]
-    if first is None or last is None or any(value.ndim != 2 or not value.numel() for value in matrices):
-        raise ModelFileError(f"{path}: expected a mapping network of layers fc0, fc1, ...; is it another model's file?")
-    if sorted(blocks) != sizes or sizes[-1] != size or sizes[-1] > LARGEST:
-        found = ", ".join(map(str, sorted(blocks)[:12]))
+    if sorted(blocks) != sizes or sizes[-1:] != [size := facts["size"]] or size > LARGEST:
+        sides = ", ".join(map(str, sorted(blocks)[:12]))
         raise ModelFileError(
-            f"{path}: expected blocks of 4, 8, ... pixels up to the image's {size}, found {found}; fetch it again"
+            f"{path}: expected blocks of 4, 8, ... pixels up to the image's {size}, found {sides}; fetch it again"
         )
-    embedded = 0 if embed is None else embed.shape[0]
-    shape = {
-        "size": size,
-        "latent_dim": first.shape[1] - embedded,
-        "style_dim": last.shape[0],
-        "mapping_layers": layers,
-        "mapping_width": first.shape[0],
-        "class_count": 0 if embed is None else embed.shape[1],
-        "embedding_dim": embedded or None,
-        "channels": {r: 0 if weight is None else len(weight) for r, weight in widths.items()},
-        **facts,
-    }
-    try:
-        return validate(StyleGAN2Config, shape)
-    except ConfigError as error:
-        raise ModelFileError(f"{path}: not a supported StyleGAN2: {error}; is it another model's file?") from error
+    channels = {r: 0 if weight is None else len(weight) for r, weight in widths.items()}
+    return supported_config(StyleGAN2Config, {**mapping, **facts, "channels": channels}, path, STYLEGAN2)
 
 
 def _renamed(tensors: Mapping[str, Tensor], config: StyleGAN2Config) -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors under this library's names; those that it does not know keep their own."""
     silent = not any(key.endswith(".noise_strength") for key in tensors)
     for key, value in tensors.items():
-        if match := _MAPPING.fullmatch(key):
+        if match := LAYER.fullmatch(key):
             yield f"style.{int(match[1]) + 1}.{match[2]}", value
         elif match := _CONV.fullmatch(key):
             yield from _renamed_conv(int(match[1]), int(match[2]), match[3], key, value)
@@ -205,8 +175,8 @@ def _renamed(tensors: Mapping[str, Tensor], config: StyleGAN2Config) -> Iterator
         elif key.startswith("mapping.embed."):
             yield key.removeprefix("mapping."), value
         else:
-            known = {START: ("input.input", value[None]), "mapping.w_avg": ("mean_w", value)}
-            yield known.get(key, (key, value))
+            names = {START: ("input.input", value[None]), "mapping.w_avg": ("mean_w", value)}
+            yield names.get(key, (key, value))
     if silent:  # a network that was trained without noise has neither maps nor strengths
         some = tensors[START]
         for index, resolution in enumerate(r for r in config.resolutions for _ in range(1 if r == 4 else 2)):

@@ -19,21 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from promptgen.errors import ConfigError, ModelFileError
-from promptgen.generators.base import GaussianPrior
-from promptgen.generators.classes import ClassChoice, class_coordinates, class_shares, class_vectors
+from promptgen.generators.classes import ClassChoice, class_shares
+from promptgen.generators.published import ClassConditional, noise_of
 from promptgen.generators.stylegan2.config import PUBLISHED_CHANNELS
 from promptgen.generators.stylegan2.config import StyleGAN2Config as StyleGAN2Config
 from promptgen.generators.stylegan2.file import is_published, read_stylegan2
-from promptgen.generators.stylegan2.layers import (
-    ConstantInput,
-    EqualLinear,
-    MappingLayer,
-    PixelNorm,
-    StyledConv,
-    ToRGB,
-)
-from promptgen.loading.published import load_strictly, read_state, require_shape
-from promptgen.networks.frozen import FrozenModule
+from promptgen.generators.stylegan2.layers import ConstantInput, EqualLinear, MappingLayer, PixelNorm, StyledConv, ToRGB
+from promptgen.loading.checks import load_strictly, require_shape
+from promptgen.loading.published import read_state
 from promptgen.seeding import stream
 from promptgen.strict import validate
 
@@ -46,39 +39,25 @@ NOISES = "noises."
 """Key prefix of the noise maps."""
 
 
-class StyleGAN2(FrozenModule):
+class StyleGAN2(ClassConditional[StyleGAN2Config]):
     """StyleGAN2 generator; it can be trained until `freeze()` is called.
 
     Args:
         config: shape of the network and truncation.
         seed: seed of the initial weights and of the stored noise maps.
-        classes: the class of the images, or the shares by which classes are drawn, if the network has classes.
+        classes: as of `promptgen.generators.published.ClassConditional`.
 
     Attributes:
-        prior: N(0, I) over the latent, (B, D): z, then one coordinate that draws the class if there are shares.
-        held: trailing coordinates of the latent that draw the class; flows leave them as they are.
-        image_shape: (3, size, size).
         mean_w: centre of the truncation, (w_dim,); None until `set_mean_w` or, if truncation needs it, `freeze`.
-
-    Raises:
-        ConfigError: `classes` does not fit the network.
     """
 
     mean_w: Tensor | None
 
     def __init__(self, config: StyleGAN2Config, seed: int = 0, classes: ClassChoice | None = None) -> None:
-        super().__init__()
-        self.config = config
-        self.shares = class_shares(classes, config.class_count, "the network")
-        self.held = class_coordinates(classes)
-        self.prior = GaussianPrior.standard(config.latent_dim + self.held)
-        # A constant: left out of the state dict, which then is exactly the published layout.
-        self.prior.register_buffer("scale", self.prior.scale, persistent=False)
-        self.image_shape = (3, config.size, config.size)
+        super().__init__(config, config.size, config.latent_dim, config.class_count, classes)
         self.register_buffer("mean_w", None, persistent=False)
         rng = stream(seed, "stylegan2", "initial weights")
-        dim, clamp, hidden = config.w_dim, config.clamp, config.mapping_width or config.w_dim
-        widths = [config.latent_dim + config.embedded, *[hidden] * (config.mapping_layers - 1), dim]
+        dim, clamp, widths = config.w_dim, config.clamp, config.mapping_widths
         layers = [MappingLayer(*pair, rng, rate=config.mapping_rate) for pair in itertools.pairwise(widths)]
         self.style = nn.Sequential(PixelNorm(), *layers)
         if config.class_count:
@@ -106,12 +85,10 @@ class StyleGAN2(FrozenModule):
         Raises:
             DataError: the latents have the wrong number of coordinates.
         """
-        self.prior.require(latent)
-        normalise, count = self.style[0], self.config.class_count
-        x = normalise(latent[:, : self.config.latent_dim])
-        if count:
-            chosen = class_vectors(latent, self.config.latent_dim, self.shares, count)
-            x = torch.cat([x, normalise(self.embed(chosen))], dim=1)
+        (z, vectors), normalise = self.inputs(latent), self.style[0]
+        x = normalise(z)
+        if vectors is not None:
+            x = torch.cat([x, normalise(self.embed(vectors))], dim=1)
         w: Tensor = self.style[1:](x)
         return w
 
@@ -186,11 +163,7 @@ class StyleGAN2(FrozenModule):
             self.set_mean_w()
 
     def _noise(self, index: int, batch: int, rng: torch.Generator | None) -> Tensor:
-        stored: Tensor = self.noises.get_buffer(f"noise_{index}")
-        if rng is None:
-            return stored
-        shape = (batch, *stored.shape[1:])
-        return torch.randn(shape, generator=rng, device=rng.device, dtype=stored.dtype).to(stored.device)
+        return noise_of(self.noises.get_buffer(f"noise_{index}"), batch, rng)
 
 
 def load_stylegan2(
@@ -225,11 +198,11 @@ def load_stylegan2(
         ModelFileError: the file cannot be read, or its keys or shapes differ from the configured network's.
     """
     if is_published(path):
-        found = read_stylegan2(path)
+        file = read_stylegan2(path)
         expected = {"size": size, "latent_dim": latent_dim, "mapping_layers": mapping_layers}
-        require_shape(found.config, expected | {"class_count": class_count}, path)
-        config, state, hint = found.config.model_copy(update={"truncation": truncation}), found.state, ""
-        mean_w = found.mean_w if mean_w is None else mean_w
+        require_shape(file.config, expected | {"class_count": class_count}, path)
+        config, state, hint = file.config.model_copy(update={"truncation": truncation}), file.state, ""
+        mean_w = file.mean_w if mean_w is None else mean_w
     else:
         config, state = _state_dict_of(path, size, truncation, latent_dim, mapping_layers, channel_multiplier)
         require_shape(config, {"class_count": class_count}, path)
@@ -242,8 +215,7 @@ def load_stylegan2(
     load_strictly(model, state, path, hint=hint)
     if mean_w is not None:
         model.set_mean_w(mean_w)
-    model.freeze()
-    return model
+    return model.frozen()
 
 
 def _state_dict_of(
@@ -258,8 +230,8 @@ def _state_dict_of(
     state = read_state(path, "g_ema")
     if size is None:
         raise ModelFileError(f"{path}: a state dict needs the size of its images; write it on the card")
-    given = {"latent_dim": latent_dim, "mapping_layers": mapping_layers, "channel_multiplier": channel_multiplier}
-    fields = {name: value for name, value in given.items() if value is not None}
+    shape = {"latent_dim": latent_dim, "mapping_layers": mapping_layers, "channel_multiplier": channel_multiplier}
+    fields = {name: value for name, value in shape.items() if value is not None}
     return validate(StyleGAN2Config, {"size": size, "truncation": truncation, **fields}), state
 
 
@@ -282,22 +254,14 @@ def _described(state: Mapping[str, Tensor]) -> str:
 def random_stylegan2(
     size: int, truncation: float = 1.0, *, seed: int = 0, classes: ClassChoice | None = None, **fields: Any
 ) -> StyleGAN2:
-    """Return a frozen network with random weights, for dry runs and benchmarks.
-
-    Args:
-        size: height and width of the images.
-        truncation: see `StyleGAN2Config`.
-        seed: seed of the weights and of the noise maps.
-        classes: see `StyleGAN2`.
-        fields: other fields of `StyleGAN2Config`.
+    """Return a frozen network with random weights, for dry runs; `fields` are those of `StyleGAN2Config`.
 
     Raises:
-        ConfigError: a field is unknown or out of range.
+        ConfigError: a field is unknown or out of range, or `classes` does not fit the network.
     """
     model = StyleGAN2(validate(StyleGAN2Config, {"size": size, "truncation": truncation, **fields}), seed, classes)
     colours = [model.to_rgb1, *model.to_rgbs]
     with torch.no_grad():
         for to_rgb in colours:  # the image is their sum; aim at a standard deviation of about 0.25
             to_rgb.conv.weight.mul_(0.5 * len(colours) ** -0.5)
-    model.freeze()
-    return model
+    return model.frozen()

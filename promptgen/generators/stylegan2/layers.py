@@ -46,9 +46,6 @@ class EqualLinear(nn.Module):
     """Linear layer with an equalised learning rate: stored weights have unit variance and are scaled at use.
 
     Args:
-        fan_in: input features.
-        fan_out: output features.
-        rng: stream of the initial weights.
         rate: learning-rate multiplier of weight and bias.
         bias: initial value of the effective bias.
     """
@@ -74,44 +71,42 @@ class MappingLayer(EqualLinear):
         return GAIN * F.leaky_relu(super().forward(x), LEAK)
 
 
-class Blur(nn.Module):
-    """Low-pass filter after a stride-2 transposed convolution: (B, C, 2h + 1, 2w + 1) -> (B, C, 2h, 2w)."""
+class LowPass(nn.Module):
+    """A low-pass filter of each channel on its own."""
 
     kernel: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("kernel", blur_kernel())
+
+    def weight(self, channels: int) -> Tensor:
+        """Return the kernel for each channel, (channels, 1, 4, 4)."""
+        return self.kernel.expand(channels, 1, 4, 4)
+
+
+class Blur(LowPass):
+    """Low-pass filter after a stride-2 transposed convolution: (B, C, 2h + 1, 2w + 1) -> (B, C, 2h, 2w)."""
 
     def forward(self, x: Tensor) -> Tensor:
         channels = x.shape[1]
-        return F.conv2d(x, self.kernel.expand(channels, 1, 4, 4), padding=1, groups=channels)
+        return F.conv2d(x, self.weight(channels), padding=1, groups=channels)
 
 
-class Upsample(nn.Module):
+class Upsample(LowPass):
     """Doubles the resolution of an image: inserts zeros between pixels, then applies the low-pass filter."""
-
-    kernel: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("kernel", blur_kernel())
 
     @exact
     def forward(self, x: Tensor) -> Tensor:
         channels = x.shape[1]
-        return F.conv_transpose2d(x, self.kernel.expand(channels, 1, 4, 4), stride=2, padding=1, groups=channels)
+        return F.conv_transpose2d(x, self.weight(channels), stride=2, padding=1, groups=channels)
 
 
 class ModulatedConv(nn.Module):
     """Convolution whose input channels are scaled by a style and whose output is rescaled to unit variance.
 
     Args:
-        fan_in: input channels.
-        fan_out: output channels.
         kernel: size of the kernel, 1 or 3.
-        style_dim: coordinates of w.
-        rng: stream of the initial weights.
         demodulate: whether to divide by the norm of the modulated weights.
         upsample: whether to double the resolution.
     """
@@ -181,10 +176,6 @@ class StyledConv(nn.Module):
     """Modulated convolution, noise, activation.
 
     Args:
-        fan_in: input channels.
-        fan_out: output channels.
-        style_dim: coordinates of w.
-        rng: stream of the initial weights.
         upsample: whether to double the resolution.
         clamp: largest absolute activation; None means no bound.
     """
@@ -213,13 +204,7 @@ class ToRGB(nn.Module):
     """Maps features to colours, bounds them, and adds them to the upsampled image of the previous resolution."""
 
     def __init__(
-        self,
-        fan_in: int,
-        style_dim: int,
-        rng: torch.Generator,
-        *,
-        upsample: bool = True,
-        clamp: float | None = None,
+        self, fan_in: int, style_dim: int, rng: torch.Generator, *, upsample: bool = True, clamp: float | None = None
     ) -> None:
         super().__init__()
         self.clamp = clamp

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from promptgen.generators.mapping.config import MappingConfig, Width
 from promptgen.strict import Section
 
 LAYERS, CRITICAL = 14, 2
@@ -34,7 +35,6 @@ LARGEST = 2048
 LARGEST_GRID = 8 * LARGEST
 """Largest height and width of a grid."""
 
-Count = Annotated[int, Field(gt=0, le=8192)]
 Padding = tuple[int, int, int, int]
 
 
@@ -48,7 +48,7 @@ class InputConfig(Section):
         bandwidth: frequency, periods per height of the image, below which features keep their full amplitude.
     """
 
-    channels: Count
+    channels: Width
     size: Annotated[int, Field(gt=0, le=LARGEST_GRID)]
     sampling_rate: float = Field(gt=0.0)
     bandwidth: float = Field(gt=0.0)
@@ -80,8 +80,8 @@ class LayerConfig(Section):
     """
 
     name: Annotated[str, Field(pattern=r"^L\d{1,4}_\d{1,5}_\d{1,5}$")]
-    in_channels: Count
-    out_channels: Count
+    in_channels: Width
+    out_channels: Width
     kernel: Annotated[int, Field(gt=0, le=7)]
     up: Annotated[int, Field(gt=0, le=16)]
     up_taps: Annotated[int, Field(gt=0, le=256)]
@@ -118,43 +118,28 @@ class FilterDesign(Section):
     out_width: float
 
 
-class StyleGAN3Config(Section):
+class StyleGAN3Config(MappingConfig):
     """Shape and sampling of a StyleGAN3.
 
     Attributes:
         size: height and width of the image.
         variant: ``t`` is equivariant to translation, ``r`` also to rotation (1 x 1 convolutions, radial filters).
-        latent_dim: coordinates of z.
-        style_dim: coordinates of w; None means `latent_dim`.
-        mapping_layers: linear layers from z to w.
-        mapping_width: features between these layers; None means `style_dim`.
-        mapping_rate: learning-rate multiplier of these layers.
-        class_count: number of classes; 0 for an unconditional network.
-        embedding_dim: coordinates of the embedding of a class; None means `style_dim`.
         channel_base: twice the product of a layer's channels and its cutoff, before the bound applies; None means that
             published for `variant` and `size`.
         channel_max: largest number of channels; None means the published one.
         input: the Fourier features; None means the published ones.
         layers: the layers, the last one that of the colours; None means the published ones.
         output_scale: factor of the image.
-        truncation: factor in ``mean + truncation * (w - mean)``, which replaces w; 1 leaves w unchanged.
     """
 
     size: Annotated[int, Field(ge=16, le=LARGEST)]
     variant: Literal["t", "r"] = "t"
-    latent_dim: Count = 512
-    style_dim: Count | None = None
     mapping_layers: Annotated[int, Field(gt=0, le=64)] = 2
-    mapping_width: Count | None = None
-    mapping_rate: float = Field(default=0.01, gt=0.0)
-    class_count: Annotated[int, Field(ge=0, le=100_000)] = 0
-    embedding_dim: Count | None = None
     channel_base: Annotated[int, Field(gt=0)] | None = None
-    channel_max: Count | None = None
+    channel_max: Width | None = None
     input: InputConfig | None = None
     layers: Annotated[tuple[LayerConfig, ...], Field(min_length=1, max_length=64)] | None = None
     output_scale: float = 0.25
-    truncation: float = Field(default=1.0, ge=0.0, le=1.0)
 
     @model_validator(mode="after")
     def _check(self) -> StyleGAN3Config:
@@ -177,11 +162,6 @@ class StyleGAN3Config(Section):
         if sizes[0] != self.size or channels != 3 or not layers[-1].colours:
             raise ValueError(f"the layers give {channels} channels of {sizes[0]} pixels, expected 3 of {self.size}")
         return self
-
-    @property
-    def w_dim(self) -> int:
-        """Coordinates of w."""
-        return self.style_dim or self.latent_dim
 
     @property
     def geometry(self) -> tuple[InputConfig, tuple[LayerConfig, ...]]:

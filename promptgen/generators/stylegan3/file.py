@@ -6,24 +6,18 @@ filters follow from the tensors.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from promptgen.errors import ConfigError, ModelFileError
+from promptgen.errors import ModelFileError
+from promptgen.generators.mapping.file import mapping_rate, mapping_shape
 from promptgen.generators.stylegan3.config import StyleGAN3Config
 from promptgen.loading.inspection.persistent import STYLEGAN3
-from promptgen.loading.published import json_object, read_weights, state_of
-from promptgen.loading.stored_modules import StoredModule, read_network
-from promptgen.strict import validate
-
-ENTRY = "G_ema"
-SETTINGS = "_init_kwargs"
-"""Name of the settings in the metadata of a safetensors file."""
+from promptgen.loading.settings import supported_config
+from promptgen.loading.stored_modules import StoredModule, read_published, settings_of
 
 KNOWN_SETTINGS = (
     *("channel_base", "channel_max", "conv_kernel", "use_radial_filters", "magnitude_ema_beta", "num_fp16_res"),
@@ -31,49 +25,19 @@ KNOWN_SETTINGS = (
 )
 """Settings from which the layers of a safetensors file can be computed; others would change them."""
 
-_MAPPING = re.compile(r"mapping\.fc(\d+)\.weight")
-
 
 def read_stylegan3(path: Path) -> tuple[StyleGAN3Config, dict[str, Tensor]]:
     """Return the shape of a published network, and its tensors by dotted name.
 
     Args:
-        path: the pickle, or safetensors of the same tensors with the settings as JSON under `SETTINGS` in the metadata.
+        path: the pickle, or safetensors of the same tensors, with the settings as `settings_of` reads them.
 
     Raises:
         ModelFileError: the file cannot be read, is of another network, or asks for something that is not supported.
     """
-    content = read_weights(path, partial(read_network, family=STYLEGAN3, entry=ENTRY))
-    if isinstance(content, StoredModule):
-        tensors = content.tensors()
-        shape = _mapping_shape(tensors, path) | _attributes(content, tensors)
-    else:
-        tensors = state_of(content, ENTRY, path)
-        settings = json_object(str(content.get(SETTINGS, "")), SETTINGS, path)
-        shape = _mapping_shape(tensors, path) | _settings(settings, path)
-    try:
-        return validate(StyleGAN3Config, shape), tensors
-    except ConfigError as error:
-        raise ModelFileError(f"{path}: not a supported StyleGAN3: {error}; is it another model's file?") from error
-
-
-def _mapping_shape(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
-    """Return the fields of the configuration that the shapes of the mapping network tell."""
-    layers = len([key for key in tensors if _MAPPING.fullmatch(key)])
-    first, last = tensors.get("mapping.fc0.weight"), tensors.get(f"mapping.fc{layers - 1}.weight")
-    embed = tensors.get("mapping.embed.weight")
-    matrices = [value for value in (first, last, embed) if value is not None]
-    if first is None or last is None or any(value.ndim != 2 or not value.numel() for value in matrices):
-        raise ModelFileError(f"{path}: expected a mapping network of layers fc0, fc1, ...; is it another model's file?")
-    embedded = 0 if embed is None else embed.shape[0]
-    return {
-        "latent_dim": first.shape[1] - embedded,
-        "style_dim": last.shape[0],
-        "mapping_layers": layers,
-        "mapping_width": first.shape[0],
-        "class_count": 0 if embed is None else embed.shape[1],
-        "embedding_dim": embedded or None,
-    }
+    network, tensors, metadata = read_published(path, STYLEGAN3)
+    facts = _attributes(network, tensors) if network else _settings(settings_of(metadata, path), path)
+    return supported_config(StyleGAN3Config, mapping_shape(tensors, path) | facts, path, STYLEGAN3), tensors
 
 
 def _settings(settings: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -93,9 +57,7 @@ def _settings(settings: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 def _attributes(network: StoredModule, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """Return the fields of the configuration that the attributes of the stored objects tell."""
-    network.require(img_channels=3)
-    for name, layer in network.child("mapping").children().items():
-        layer.require(activation="linear" if name == "embed" else "lrelu")
+    rate = mapping_rate(network)
     synthesis = network.child("synthesis")
     names = synthesis.attributes.get("layer_names")
     if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
@@ -104,7 +66,7 @@ def _attributes(network: StoredModule, tensors: Mapping[str, Tensor]) -> dict[st
     return {
         "size": network.number("img_resolution", int),
         "variant": "r" if any(layer["radial"] for layer in layers) else "t",
-        "mapping_rate": network.child("mapping.fc0").number("bias_gain", float),
+        "mapping_rate": rate,
         "input": _input(synthesis.child("input")),
         "layers": layers,
         "output_scale": synthesis.number("output_scale", float),
@@ -116,12 +78,7 @@ def _input(module: StoredModule) -> dict[str, Any]:
     if width != height:
         raise module.fault(f"{module.shown} has {width} x {height} pixels, expected a square")
     rate, bandwidth = module.number("sampling_rate", float), module.number("bandwidth", float)
-    return {
-        "channels": module.number("channels", int),
-        "size": width,
-        "sampling_rate": rate,
-        "bandwidth": bandwidth,
-    }
+    return {"channels": module.number("channels", int), "size": width, "sampling_rate": rate, "bandwidth": bandwidth}
 
 
 def _layer(module: StoredModule, tensors: Mapping[str, Tensor]) -> dict[str, Any]:

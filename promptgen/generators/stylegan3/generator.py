@@ -16,32 +16,23 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from promptgen.generators.base import GaussianPrior
-from promptgen.generators.classes import ClassChoice, class_coordinates, class_shares, class_vectors
-from promptgen.generators.mapping_network import MappingNetwork
+from promptgen.generators.classes import ClassChoice, class_shares
+from promptgen.generators.mapping.network import MappingNetwork
+from promptgen.generators.published import StyledGenerator
 from promptgen.generators.recomputation import recomputed
 from promptgen.generators.stylegan3.config import StyleGAN3Config
 from promptgen.generators.stylegan3.file import read_stylegan3
 from promptgen.generators.stylegan3.layers import FourierInput, SynthesisLayer
-from promptgen.loading.published import load_strictly, require_shape
-from promptgen.networks.frozen import FrozenModule
+from promptgen.loading.checks import load_strictly, require_shape
 from promptgen.seeding import stream
 from promptgen.strict import validate
-
-MEAN_SAMPLES = 10_000
-"""Number of latents averaged for the centre of the truncation of a network with random weights."""
 
 MAGNITUDE_SAMPLES = 2
 """Number of styles whose maps give the magnitudes of a network with random weights."""
 
 
 class Synthesis(nn.Module):
-    """Map styles to the image.
-
-    Args:
-        config: shape of the network.
-        rng: stream of the initial weights.
-    """
+    """Map styles to the image."""
 
     def __init__(self, config: StyleGAN3Config, rng: torch.Generator) -> None:
         super().__init__()
@@ -71,69 +62,21 @@ class Synthesis(nn.Module):
         return x * self.output_scale
 
 
-class StyleGAN3(FrozenModule):
-    """StyleGAN3 as a generator.
+class StyleGAN3(StyledGenerator[StyleGAN3Config]):
+    """StyleGAN3 as a generator; arguments as of `promptgen.generators.published.ClassConditional`."""
 
-    Args:
-        config: shape of the network and truncation.
-        seed: seed of the initial weights.
-        classes: the class of the images, or the shares by which classes are drawn, if the network has classes.
-
-    Attributes:
-        prior: N(0, I) over the latent, (B, D): z, then one coordinate that draws the class if there are shares.
-        held: trailing coordinates of the latent that draw the class; flows leave them as they are.
-        image_shape: (3, size, size).
-
-    Raises:
-        ConfigError: `classes` does not fit the network.
-    """
+    family = "stylegan3"
 
     def __init__(self, config: StyleGAN3Config, seed: int = 0, classes: ClassChoice | None = None) -> None:
-        super().__init__()
-        self.config = config
-        self.image_shape = (3, config.size, config.size)
-        self.shares = class_shares(classes, config.class_count, "the network")
-        self.held = class_coordinates(classes)
-        self.prior = GaussianPrior.standard(config.latent_dim + self.held)
-        # A constant: left out of the state dict, which then is exactly the published layout.
-        self.prior.register_buffer("scale", self.prior.scale, persistent=False)
+        super().__init__(config, config.size, config.latent_dim, config.class_count, classes)
         rng = stream(seed, "stylegan3", "initial weights")
-        self.mapping = MappingNetwork(
-            config.latent_dim,
-            config.w_dim,
-            config.mapping_layers,
-            rng,
-            width=config.mapping_width,
-            rate=config.mapping_rate,
-            class_count=config.class_count,
-            embedding_dim=config.embedding_dim,
-        )
+        self.mapping = MappingNetwork(config, rng)
         self.synthesis = Synthesis(config, rng)
 
-    def styles(self, latent: Tensor) -> Tensor:
-        """Return styles w, (B, w_dim), of latents, (B, D), with the configured truncation.
-
-        Raises:
-            DataError: the latents have the wrong number of coordinates.
-        """
-        w = self._untruncated(latent)
-        return w if self.config.truncation == 1 else torch.lerp(self.mapping.w_avg, w, self.config.truncation)
-
     def forward(self, latent: Tensor, *, noise: torch.Generator | None = None) -> Tensor:
-        """Return images, (B, 3, size, size), nominally in [0, 1] and not clamped.
-
-        Args:
-            latent: latents, (B, D).
-            noise: unused; the image depends on the latent alone.
-        """
+        """Return images, (B, 3, size, size), nominally in [0, 1] and not clamped; `noise` is not used."""
         image: Tensor = self.synthesis(self.styles(latent))
         return (image + 1) / 2
-
-    @torch.no_grad()
-    def measure_mean_w(self, samples: int = MEAN_SAMPLES, seed: int = 0) -> None:
-        """Set the centre of the truncation to the mean w over the prior; published files contain their own centre."""
-        latent = self.prior.sample(samples, stream(seed, "stylegan3", "mean w"))
-        self.mapping.w_avg.copy_(self._untruncated(latent).mean(dim=0))
 
     @torch.no_grad()
     def measure_magnitudes(self, samples: int = MAGNITUDE_SAMPLES, seed: int = 0) -> None:
@@ -147,12 +90,6 @@ class StyleGAN3(FrozenModule):
         for name, x in zip(self.synthesis.layer_names, self.synthesis.features(styles), strict=False):
             layer = cast(SynthesisLayer, self.synthesis.get_submodule(name))
             layer.magnitude_ema.copy_(x.square().mean())
-
-    def _untruncated(self, latent: Tensor) -> Tensor:
-        self.prior.require(latent)
-        dim, count = self.config.latent_dim, self.config.class_count
-        w: Tensor = self.mapping(latent[:, :dim], class_vectors(latent, dim, self.shares, count) if count else None)
-        return w
 
 
 def load_stylegan3(
@@ -183,20 +120,13 @@ def load_stylegan3(
     class_shares(classes, config.class_count, path)
     model = StyleGAN3(config.model_copy(update={"truncation": truncation}), classes=classes)
     load_strictly(model, tensors, source=path)
-    model.freeze()
-    return model
+    return model.frozen()
 
 
 def random_stylegan3(
     truncation: float = 1.0, *, seed: int = 0, classes: ClassChoice | None = None, **fields: Any
 ) -> StyleGAN3:
-    """Return a frozen network with random weights, for dry runs and benchmarks.
-
-    Args:
-        truncation: see `StyleGAN3Config`.
-        seed: seed of the weights, of the magnitudes and of the centre of the truncation.
-        classes: see `StyleGAN3`.
-        fields: other fields of `StyleGAN3Config`, such as `size`.
+    """Return a frozen network with random weights, for dry runs; `fields` are those of `StyleGAN3Config`.
 
     Raises:
         ConfigError: a field is unknown or out of range, or `classes` does not fit the network.
@@ -205,5 +135,4 @@ def random_stylegan3(
     model.measure_magnitudes(seed=seed)
     if truncation != 1:
         model.measure_mean_w(seed=seed)
-    model.freeze()
-    return model
+    return model.frozen()

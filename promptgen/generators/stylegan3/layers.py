@@ -29,11 +29,6 @@ TINY = 1e-20
 class FourierInput(nn.Module):
     """Waves of fixed frequencies on a grid, moved by a rotation and a translation that depend on the style.
 
-    Args:
-        config: grid and frequencies.
-        style_dim: coordinates of w.
-        rng: stream of the initial weights.
-
     Attributes:
         transform: further movement of the image, (3, 3), the inverse of the one that is seen; the identity at first.
     """
@@ -90,11 +85,6 @@ class FourierInput(nn.Module):
 
 class SynthesisLayer(nn.Module):
     """Modulated convolution, bias, and a leaky ReLU between two changes of the sampling rate.
-
-    Args:
-        config: its shape.
-        style_dim: coordinates of w.
-        rng: stream of the initial weights.
 
     Attributes:
         magnitude_ema: mean square of the inputs in training, a number, by whose root they are divided.

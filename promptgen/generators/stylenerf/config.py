@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from promptgen.errors import ModelFileError
+from promptgen.generators.mapping.config import TruncatedConfig
+from promptgen.loading.settings import supported_config
 from promptgen.strict import Section
 
 Count = Annotated[int, Field(gt=0, le=1024)]
@@ -54,7 +56,7 @@ class FieldConfig(Section):
     scale: float = Field(default=1.0, gt=0.0)
 
 
-class StyleNeRFConfig(Section):
+class StyleNeRFConfig(TruncatedConfig):
     """Shape, sampling and camera of a StyleNeRF; the defaults are those published for faces.
 
     Attributes:
@@ -80,7 +82,6 @@ class StyleNeRFConfig(Section):
         polar_range: training range of the angle from the vertical axis, radians.
         gaussian: whether the ranges span one standard deviation on each side, instead of being bounds.
         radius: distance of the camera from the origin.
-        truncation: factor in ``mean + truncation * (w - mean)``, which replaces w; 1 leaves w unchanged.
         camera: default position of the camera.
     """
 
@@ -106,7 +107,6 @@ class StyleNeRFConfig(Section):
     polar_range: Interval = (math.pi / 2 - 0.155, math.pi / 2 + 0.155)
     gaussian: bool = True
     radius: float = Field(default=1.0, gt=0.0)
-    truncation: float = Field(default=1.0, ge=0.0, le=1.0)
     camera: CameraConfig = CameraConfig()
 
     @model_validator(mode="after")
@@ -215,7 +215,7 @@ def config_from_settings(settings: Mapping[str, Any], alpha: float, source: Path
         settings: constructor arguments of the file's network, as plain values.
         alpha: the file's ``synthesis.alpha``: 1 after progressive growing has ended, -1 before it begins.
         source: the file, named in errors.
-        control: `truncation`, `camera` and `resample`; None leaves a value to the file or the default.
+        control: `truncation`, `camera` and `resample`, plain; None leaves a value to the file or the default.
 
     Raises:
         ModelFileError: the settings do not describe a StyleNeRF, or ask for an unsupported feature.
@@ -227,16 +227,12 @@ def config_from_settings(settings: Mapping[str, Any], alpha: float, source: Path
     radii = _setting(settings, f"{_CAMERA}.range_radius", (2.732, 2.732))
     if alpha == -1:
         shape["ray_samples"] = UNFINISHED_SAMPLES
-    overrides = {key: value for key, value in control.items() if value is not None}
     try:
         shape["radius"] = sum(radii) / len(radii)
-        return StyleNeRFConfig.model_validate(shape | overrides)
-    except ValidationError as error:
-        reason = error.errors(include_url=False)[0]
-        where = ".".join(map(str, reason["loc"])) or "the settings"
-        raise ModelFileError(f"{source}: not a supported StyleNeRF: {where}: {reason['msg']}") from error
     except (TypeError, ZeroDivisionError) as error:
         raise ModelFileError(f"{source}: not a supported StyleNeRF: range_radius is {radii!r:.80}") from error
+    overrides = {key: value for key, value in control.items() if value is not None}
+    return supported_config(StyleNeRFConfig, shape | overrides, source, "StyleNeRF", strict=False)
 
 
 def _require_supported(settings: Mapping[str, Any], alpha: float, source: Path) -> None:
@@ -244,10 +240,10 @@ def _require_supported(settings: Mapping[str, Any], alpha: float, source: Path) 
         raise ModelFileError(
             f"{source}: synthesis.alpha is {alpha:g}, a network that still grows; expected 1, or -1 before it grows"
         )
-    for path, (supported, default) in COMPUTED.items():
+    for path, (expected, default) in COMPUTED.items():
         value = _setting(settings, path, default)
-        if value != supported:
-            raise ModelFileError(f"{source}: {path} is {value!r:.80}; only {supported!r} is supported")
+        if value != expected:
+            raise ModelFileError(f"{source}: {path} is {value!r:.80}; only {expected!r} is supported")
     for path in SWITCHES:
         value = _setting(settings, path, None)
         if value and value not in ("None", "none", {"output_mode": "none"}):

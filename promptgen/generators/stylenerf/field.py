@@ -20,14 +20,7 @@ from promptgen.generators.stylenerf.rays import encode
 
 
 class ForegroundField(nn.Module):
-    """The field of the head, modulated by w.
-
-    Args:
-        config: shape of the field.
-        style_dim: coordinates of w.
-        features: number of features besides the colours.
-        rng: stream of the initial weights.
-    """
+    """The field of the head, modulated by w."""
 
     def __init__(self, config: FieldConfig, style_dim: int, features: int, rng: torch.Generator) -> None:
         super().__init__()
@@ -59,14 +52,7 @@ class ForegroundField(nn.Module):
 
 
 class BackgroundField(nn.Module):
-    """The field of the background, modulated by a random code instead of w.
-
-    Args:
-        config: shape of the field.
-        code_dim: coordinates of the code.
-        features: number of features besides the colours.
-        rng: stream of the initial weights.
-    """
+    """The field of the background, modulated by a random code instead of w."""
 
     def __init__(self, config: FieldConfig, code_dim: int, features: int, rng: torch.Generator) -> None:
         super().__init__()

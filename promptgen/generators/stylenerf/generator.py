@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from promptgen.errors import ModelFileError
-from promptgen.generators.base import GaussianPrior
-from promptgen.generators.mapping_network import MappingNetwork
+from promptgen.generators.mapping.config import MappingConfig
+from promptgen.generators.mapping.network import MappingNetwork
+from promptgen.generators.published import StyledGenerator, noise_of
 from promptgen.generators.recomputation import recomputed
 from promptgen.generators.stylenerf.config import CameraConfig, StyleNeRFConfig, config_from_settings
 from promptgen.generators.stylenerf.field import BackgroundField, ForegroundField
@@ -35,8 +36,7 @@ from promptgen.generators.stylenerf.rays import (
     opacity_weights,
     resampled,
 )
-from promptgen.loading.published import load_strictly
-from promptgen.networks.frozen import FrozenModule
+from promptgen.loading.checks import load_strictly
 from promptgen.networks.precision import exact
 from promptgen.seeding import stream
 from promptgen.strict import validate
@@ -52,9 +52,6 @@ RANDOM_DENSITY = 200.0
 
 RANDOM_COLOURS = 0.3
 """Factor of the random weights of the colour layers."""
-
-MEAN_SAMPLES = 10_000
-"""Number of latents averaged for the centre of the truncation of a network with random weights."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +76,7 @@ class Rendering:
 
 
 class Synthesis(nn.Module):
-    """Map style, background code and camera to the image.
-
-    Args:
-        config: shape of the network.
-        rng: stream of the initial weights.
-    """
+    """Map style, background code and camera to the image."""
 
     def __init__(self, config: StyleNeRFConfig, rng: torch.Generator) -> None:
         super().__init__()
@@ -161,50 +153,29 @@ class Synthesis(nn.Module):
         return opacity_weights(density, distances, last=0.0)
 
 
-class StyleNeRF(FrozenModule):
+class StyleNeRF(StyledGenerator[StyleNeRFConfig]):
     """StyleNeRF as a generator.
 
     Args:
         config: shape of the network, truncation and camera.
         seed: seed of the initial weights and of the fixed background.
-
-    Attributes:
-        prior: N(0, I) over z, (B, latent_dim).
-        image_shape: (3, image_size, image_size).
     """
 
+    family = "stylenerf"
     fixed_code: Tensor
 
     def __init__(self, config: StyleNeRFConfig, seed: int = 0) -> None:
-        super().__init__()
-        self.config = config
-        self.image_shape = (3, config.image_size, config.image_size)
-        self.prior = GaussianPrior.standard(config.latent_dim)
-        # Constants stay out of the state dict, which then has exactly the published layout.
-        self.prior.register_buffer("scale", self.prior.scale, persistent=False)
+        super().__init__(config, config.image_size, config.latent_dim, 0, None)
         code = torch.randn(1, config.background_dim, generator=stream(seed, "stylenerf", "background"))
         self.register_buffer("fixed_code", code, persistent=False)
         rng = stream(seed, "stylenerf", "initial weights")
-        self.mapping = MappingNetwork(config.latent_dim, config.style_dim, config.mapping_layers, rng)
+        mapping = config.model_dump(include={"latent_dim", "style_dim", "mapping_layers"})
+        self.mapping = MappingNetwork(MappingConfig(**mapping), rng)
         self.synthesis = Synthesis(config, rng)
-
-    def styles(self, latent: Tensor) -> Tensor:
-        """Return styles w, (B, style_dim), of latents z, (B, latent_dim), with the configured truncation.
-
-        Raises:
-            DataError: the latents have the wrong number of coordinates.
-        """
-        self.prior.require(latent)
-        w: Tensor = self.mapping(latent)
-        return w if self.config.truncation == 1 else torch.lerp(self.mapping.w_avg, w, self.config.truncation)
 
     def backgrounds(self, n: int, noise: torch.Generator | None = None) -> Tensor:
         """Return `n` background codes, (n, background_dim): drawn from `noise`, or the fixed code if it is None."""
-        if noise is None:
-            return self.fixed_code.expand(n, -1)
-        shape = (n, self.config.background_dim)
-        fresh = torch.randn(shape, generator=noise, device=noise.device, dtype=self.fixed_code.dtype)
-        return fresh.to(self.fixed_code.device)
+        return noise_of(self.fixed_code, n, noise)
 
     def camera(self, yaw: Tensor | float, pitch: Tensor | float) -> Camera:
         """Return cameras that look at the head.
@@ -244,12 +215,6 @@ class StyleNeRF(FrozenModule):
         image: Tensor = self.synthesis(w, self.backgrounds(len(w), noise), camera)
         return (image + 1) / 2
 
-    @torch.no_grad()
-    def measure_mean_w(self, samples: int = MEAN_SAMPLES, seed: int = 0) -> None:
-        """Set the centre of the truncation to the mean w over the prior; published files contain their own centre."""
-        latent = self.prior.sample(samples, stream(seed, "stylenerf", "mean w"))
-        self.mapping.w_avg.copy_(self.mapping(latent).mean(dim=0))
-
 
 def load_stylenerf(
     path: Path,
@@ -275,21 +240,17 @@ def load_stylenerf(
     alpha = tensors.pop(ALPHA, None)
     if alpha is None or alpha.numel() != 1:
         raise ModelFileError(f"{path}: expected one number under {ALPHA!r}; is it another model's file?")
+    camera = camera.model_dump() if isinstance(camera, CameraConfig) else camera
     config = config_from_settings(settings, float(alpha), path, truncation=truncation, camera=camera, resample=resample)
     model = StyleNeRF(config)
     keys = model.state_dict().keys()
     state = {key: value for key, value in tensors.items() if key in keys or not key.endswith(FILTER)}
     load_strictly(model, state, source=path)
-    model.freeze()
-    return model
+    return model.frozen()
 
 
 def random_stylenerf(seed: int = 0, **arguments: Any) -> StyleNeRF:
-    """Return a frozen network with random weights, for dry runs and benchmarks.
-
-    Args:
-        seed: seed of the weights, of the fixed background, and of the centre of the truncation.
-        arguments: fields of `StyleNeRFConfig`; the defaults are the shape published for faces at 1024 pixels.
+    """Return a frozen network with random weights, for dry runs; `arguments` are those of `StyleNeRFConfig`.
 
     Raises:
         ConfigError: a field is unknown or out of range.
@@ -298,8 +259,7 @@ def random_stylenerf(seed: int = 0, **arguments: Any) -> StyleNeRF:
     _temper(model.synthesis)
     if model.config.truncation != 1:
         model.measure_mean_w(seed=seed)
-    model.freeze()
-    return model
+    return model.frozen()
 
 
 @torch.no_grad()

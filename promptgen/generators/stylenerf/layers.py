@@ -21,13 +21,7 @@ from promptgen.generators.stylegan2.layers import EPSILON, GAIN, LEAK, EqualLine
 
 
 class EqualConv(nn.Module):
-    """Linear map of the channels; the stored weights have unit variance and are scaled at use.
-
-    Args:
-        fan_in: input channels.
-        fan_out: output channels.
-        rng: stream of the initial weights.
-    """
+    """Linear map of the channels; the stored weights have unit variance and are scaled at use."""
 
     def __init__(self, fan_in: int, fan_out: int, rng: torch.Generator) -> None:
         super().__init__()
@@ -43,10 +37,6 @@ class ModulatedConv(nn.Module):
     """Linear map of the channels, whose inputs are first scaled by a style.
 
     Args:
-        fan_in: input channels.
-        fan_out: output channels.
-        style_dim: coordinates of w.
-        rng: stream of the initial weights.
         demodulate: whether to divide by the norm of the modulated weights instead of the square root of `fan_in`.
     """
 
@@ -79,10 +69,6 @@ class ReadOut(ModulatedConv):
     """Output layer: modulated map and bias, without demodulation or activation.
 
     Args:
-        fan_in: input channels.
-        fan_out: output channels.
-        style_dim: coordinates of w.
-        rng: stream of the initial weights.
         clamp: largest absolute output; None means no bound.
     """
 
@@ -100,10 +86,6 @@ class SynthesisLayer(ModulatedConv):
     """Layer of an upsampling block: magnitude normalisation, modulated map, bias, activation.
 
     Args:
-        fan_in: input channels.
-        fan_out: output channels.
-        style_dim: coordinates of w.
-        rng: stream of the initial weights.
         clamp: largest absolute output; None means no bound.
 
     Attributes:
@@ -159,15 +141,7 @@ class UpsamplingLayer(SynthesisLayer):
 
 
 class SynthesisBlock(nn.Module):
-    """Upsampling block: doubles the resolution of features and image.
-
-    Args:
-        fan_in: input channels.
-        fan_out: output channels.
-        style_dim: coordinates of w.
-        rng: stream of the initial weights.
-        clamp: see `SynthesisLayer`.
-    """
+    """Upsampling block: doubles the resolution of features and image."""
 
     resample_filter: Tensor
 

@@ -32,16 +32,14 @@ def name_network(contents: Contents) -> str | None:
         return _own(contents.metadata[FORMAT])
     if contents.scan and (family := name_pickle(contents.scan)):
         return family
-    shapes = {_inner_key(tensor.key): tensor.shape for tensor in contents.tensors}
+    shapes = {
+        ".".join(itertools.dropwhile(ENTRIES.__contains__, tensor.key.split("."))): tensor.shape  # without wrappers
+        for tensor in contents.tensors
+    }
     for name, keys in KEYS.items():
         if all(key in shapes or (key[-1] == "." and any(k.startswith(key) for k in shapes)) for key in keys):
             return name
     return _sized(shapes)
-
-
-def _inner_key(key: str) -> str:
-    """Return a tensor's key without leading entries and wrappers."""
-    return ".".join(itertools.dropwhile(ENTRIES.__contains__, key.split(".")))
 
 
 def _sized(shapes: Mapping[str, tuple[int, ...]]) -> str | None:

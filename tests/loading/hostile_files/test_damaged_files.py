@@ -10,9 +10,10 @@ from torch import nn
 from promptgen.errors import CheckpointError, ModelFileError
 from promptgen.flows.chain_file import load_chain, save_chain
 from promptgen.flows.flow import Flow, FlowConfig
+from promptgen.loading.checks import load_strictly
 from promptgen.loading.inspection.report import inspect_file, to_text
 from promptgen.loading.own_files import fill_module, save_module, save_tensors
-from promptgen.loading.published import load_strictly, read_safetensors, read_state
+from promptgen.loading.published import read_safetensors, read_state
 
 
 def network():

@@ -72,5 +72,5 @@ def test_a_published_network_larger_than_its_file_is_not_built(path, tmp_path):
     torch.save({"embeddings.weight": torch.zeros(2, 2)}, path)
     config = tmp_path / "config.json"
     config.write_text('{"num_classes": 1000000000}')
-    with pytest.raises(ModelFileError, match="num_classes: Input should be less than or equal to 100000"):
+    with pytest.raises(ModelFileError, match="num_classes: should be less than or equal to 100000"):
         load_biggan(path, config_path=config)

@@ -1,0 +1,1 @@
+"""The mapping network of the StyleGAN families, from the latent z and a class to the style w."""
