@@ -29,7 +29,7 @@ from promptgen.perception.human import HumanEmotion
 from promptgen.seeding import stream
 from promptgen.tracking import NullTracker
 from tests.generators import small
-from tests.perception.test_tensorflow_graph import emotion_graph
+from tests.perception.made_graphs import emotion_graph
 from tests.pretended_device import DEVICE, Pretended, move, pretended_device
 
 GENERATORS = {
