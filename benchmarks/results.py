@@ -23,11 +23,7 @@ Key = tuple[str, str, int]
 
 
 class Results:
-    """The measurements of all runs.
-
-    Args:
-        path: the file, which need not exist yet.
-    """
+    """The measurements of all runs."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -62,9 +62,6 @@ class CountedGenerator:
 
     An image forward is one unit. One with gradient is three: the two more are counted when the gradient is taken.
 
-    Args:
-        generator: the generator.
-
     Attributes:
         forward: images generated.
         backward: gradients of images taken.
@@ -147,11 +144,7 @@ class Reader(FrozenModule):
 
 
 class Likeness(FrozenModule):
-    """A steep energy like that of a text: ``weight (1 - cos)`` of the angle between an embedding and a wanted one.
-
-    Args:
-        weight: the factor, nats.
-    """
+    """A steep energy like that of a text: ``weight (1 - cos)`` of the angle between an embedding and a wanted one."""
 
     def __init__(self, weight: float) -> None:
         super().__init__()

@@ -113,10 +113,10 @@ def _summary(
     values: Iterable[float | None], written: Callable[[float], str], worst: Callable[[list[float]], float] = max
 ) -> str:
     """Return the median of what is known and, in brackets, the worst."""
-    known = [value for value in values if value is not None]
-    if not known:
+    measured = [value for value in values if value is not None]
+    if not measured:
         return "–"
-    middle, end = written(median(known)), written(worst(known))
+    middle, end = written(median(measured)), written(worst(measured))
     return middle if middle == end else f"{middle} ({end})"
 
 

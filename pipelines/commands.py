@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from promptgen.commands.command import Parser, whole_number
+from promptgen.commands.library import add_params
 from steps.commands import add_experiment
 
 
@@ -26,7 +27,7 @@ def run(words: Sequence[str]) -> None:
 def ui(words: Sequence[str]) -> None:
     """Run `promptgen ui`."""
     parser = Parser("ui", "Start the pages of MLflow and Prefect on this machine, until Ctrl-C.", "promptgen ui")
-    _add_params(parser)
+    add_params(parser)
     _add_port(parser, "MLflow", 5000)
     _add_port(parser, "Prefect", 4200)
     options = parser.parse_args(words)
@@ -38,7 +39,7 @@ def ui(words: Sequence[str]) -> None:
 def serve(words: Sequence[str]) -> None:
     """Run `promptgen serve`."""
     parser = Parser("serve", "Run the experiment whenever the schedule of params.yaml says so, until Ctrl-C.")
-    _add_params(parser)
+    add_params(parser)
     _add_port(parser, "Prefect", 4200)
     options = parser.parse_args(words)
     from pipelines import serve
@@ -54,7 +55,7 @@ def serve_model(words: Sequence[str]) -> None:
         "least biased version of the model that tracking.registered_model names.",
         "promptgen serve-model\npromptgen serve-model --model models:/world-no-makeup/3 --port 8000",
     )
-    _add_params(parser)
+    add_params(parser)
     parser.add_argument("--model", metavar="ADDRESS", help="MLflow's address of a model, or its folder")
     parser.add_argument(
         "--port", type=whole_number(1, 65535), default=5001, metavar="PORT", help="port of the model (default: 5001)"
@@ -66,12 +67,6 @@ def serve_model(words: Sequence[str]) -> None:
     from pipelines import serve_model
 
     serve_model.run(options.params, options.model, options.port, options.workers)
-
-
-def _add_params(parser: Parser) -> None:
-    parser.add_argument(
-        "--params", default="params.yaml", metavar="FILE", help="file of the experiment (default: params.yaml)"
-    )
 
 
 def _add_port(parser: Parser, server: str, port: int) -> None:

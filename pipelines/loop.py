@@ -38,11 +38,7 @@ class PassRun:
 
 
 class Loop:
-    """One run of an experiment. It locks its folder while the loop is open.
-
-    Args:
-        project: the experiment.
-    """
+    """One run of an experiment. It locks its folder while the loop is open."""
 
     def __init__(self, project: Project) -> None:
         self.project = project

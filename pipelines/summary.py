@@ -16,7 +16,7 @@ from prefect.context import FlowRunContext
 
 from promptgen.files import read_json
 from promptgen.labels import spelled_as
-from promptgen.records import Confirmation, Count, Metrics, PassRecord
+from promptgen.records import Confirmation, Count, Metrics
 from promptgen.reporting.sections.answer import answer
 from promptgen.reporting.settings import Settings
 from promptgen.reporting.text.formats import duration, number_range, percent, percent_range
@@ -74,7 +74,10 @@ def summary(project: Project, metrics: Metrics) -> str:
     outcome = answer(metrics, Settings.of(project.params))
     labels = list(metrics.target)
     head = ["pass", "kind", *(f"{metrics.attribute} {label}" for label in labels), "KL (nats)", "time"]
-    rows = [[str(record.number), record.kind, *_figures(record, labels), _time(record)] for record in metrics.passes]
+    rows = [
+        [str(record.number), record.kind, *_figures(record, labels), duration(sum(record.seconds.values()))]
+        for record in metrics.passes
+    ]
     lines = [head, ["---"] * len(head), *rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     text = f"{outcome}\n\nStopped: {metrics.stopped}. Shares and KL as the judge counts them.\n\n{table}\n"
@@ -90,10 +93,6 @@ def confirmation_line(metrics: Metrics, confirmation: Confirmation) -> str:
     whether = "every" if confirmation.contains_target else "not every"
     count = f"pass {confirmation.number} counted again on {confirmation.n} fresh samples: {figures}"
     return f"{count}, KL {kl} nats; {whether} interval contains its target"
-
-
-def _time(record: PassRecord) -> str:
-    return duration(sum(record.seconds.values()))
 
 
 def artifact_key(*words: str) -> str:

@@ -56,8 +56,8 @@ class StepTracker(Bar):
             artifact = show(lambda: create_progress_artifact(percent, key=self._key, description=self.title))
             self._artifact = artifact if isinstance(artifact, UUID) else None
         else:
-            known = self._artifact
-            show(lambda: update_progress_artifact(known, percent))
+            artifact_id = self._artifact
+            show(lambda: update_progress_artifact(artifact_id, percent))
 
 
 def as_task(name: str, step: Callable[[Pass, Tracker], Result]) -> Callable[[Pass, PassRun], Result]:

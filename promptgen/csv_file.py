@@ -67,8 +67,8 @@ def read_csv(path: Path) -> CsvFile:
             a row of another length.
     """
     text = _text(path)
-    if told := TOLD.match(text):
-        return _file(path, text[told.end() :], told[1], first=2)
+    if separator := TOLD.match(text):
+        return _file(path, text[separator.end() :], separator[1], first=2)
     if count := COUNT.match(text):
         rest = text[count.end() :]
         mark = _separator(path, rest) or (BLANKS if _may_be_blanks(rest) else "")

@@ -38,10 +38,6 @@ class Record(BaseModel):
     def parse(cls, content: Any, origin: str) -> Self:
         """Return the record that a JSON file holds.
 
-        Args:
-            content: decoded JSON.
-            origin: name of the file, for errors.
-
         Raises:
             DataError: a key is missing, unknown or ill-typed, or the parts contradict each other.
         """

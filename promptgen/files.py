@@ -41,10 +41,6 @@ def storage_error(path: Path, error: OSError) -> StorageError:
 def require_space(path: Path, count: int) -> None:
     """Check, before writing, that the disk has room for a file.
 
-    Args:
-        path: the file, in an existing folder.
-        count: size of the file, bytes.
-
     Raises:
         StorageError: fewer than `count` bytes are free.
     """

@@ -170,9 +170,9 @@ def spelled_as(labels: Sequence[str], target: Mapping[str, float]) -> dict[str, 
         >>> spelled_as(("short", "long"), {"Long": 0.7, "short": 0.2, "bald": 0.1})
         {'long': 0.7, 'short': 0.2, 'bald': 0.1}
     """
-    known, wanted = (Counter(map(str.casefold, names)) for names in (labels, target))
+    spellings, shares = (Counter(map(str.casefold, names)) for names in (labels, target))
     written = {label.casefold(): label for label in labels}
-    unique = {folded for folded in written if known[folded] == wanted[folded] == 1}
+    unique = {folded for folded in written if spellings[folded] == shares[folded] == 1}
     return {written[label.casefold()] if label.casefold() in unique else label: goal for label, goal in target.items()}
 
 

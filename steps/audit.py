@@ -72,11 +72,11 @@ def _audit_images(request: Request) -> AuditRun:
     files = [files_of(folder) for folder in folders]  # fail on an empty folder before hours of reading the other one
     wanted = {factor for attribute in attributes for factor in factors(labels, attribute)}
     sets = []
-    for folder, found in zip(folders, files, strict=True):
+    for folder, images in zip(folders, files, strict=True):
         pairs = list(zip(names, readers, strict=True))[: None if folder is request.source else 1]
         labellers = [Labeller(reader, device=request.device, name=name, wanted=wanted) for name, reader in pairs]
         read = read_folder(
-            folder, found, labellers, batch=request.batch, size=request.size, groups=bool(request.groups)
+            folder, images, labellers, batch=request.batch, size=request.size, groups=bool(request.groups)
         )
         sets.append(_Read(read.images, *read.labels))
     return _audited(request, attributes, targets, confusions, sets)
@@ -91,8 +91,8 @@ def _audit_files(request: Request) -> AuditRun:
     reasons = {} if request.attributes else not_counted(files, [*apart, *named_in_targets(request.targets, columns)[0]])
     attributes = list(request.attributes or [name for name in columns if name not in apart and name not in reasons])
     if not attributes:
-        found = ", ".join(f"{name} ({reason})" for name, reason in reasons.items()) or "groups alone"
-        raise DataError(f"{files[0].path} has no column to count: {found}; name a column with --attribute")
+        left_out = ", ".join(f"{name} ({reason})" for name, reason in reasons.items()) or "groups alone"
+        raise DataError(f"{files[0].path} has no column to count: {left_out}; name a column with --attribute")
     targets = parse_targets(request.targets, attributes)
     sets = [file.labels for file in files]
     counted = _columns(files, [*attributes, *apart])
@@ -114,8 +114,8 @@ def _audit_files(request: Request) -> AuditRun:
 def _label_files(request: Request) -> list[LabelFile]:
     paths = [path for path in (request.source, request.compare) if path]
     tables = [read_csv(path) for path in paths]
-    _, known = named_in_targets(request.targets, tables[0].names)
-    files = [label_file(path, table, known) for path, table in zip(paths, tables, strict=True)]
+    _, labels = named_in_targets(request.targets, tables[0].names)
+    files = [label_file(path, table, labels) for path, table in zip(paths, tables, strict=True)]
     return alike_spelled(files) if request.normalise else files
 
 
@@ -150,15 +150,15 @@ def _one_sided(files: Sequence[LabelFile], columns: Sequence[str]) -> dict[str, 
     if len(files) < 2:
         return {}
     here, there = (file.labels.attributes for file in files)
-    found = {
+    own_labels = {
         name: {
             str(file.path): sorted({*own[name]} - {*other[name]})
             for file, own, other in ((files[0], here, there), (files[1], there, here))
         }
         for name in columns
     }
-    only = {name: {file: labels for file, labels in each.items() if labels} for name, each in found.items()}
-    return {name: each for name, each in only.items() if each}
+    sides = {name: {file: labels for file, labels in side.items() if labels} for name, side in own_labels.items()}
+    return {name: side for name, side in sides.items() if side}
 
 
 def _audited(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from promptgen.commands.command import Parser, whole_number
-from promptgen.commands.library import add_device, add_models
+from promptgen.commands.library import add_device, add_models, add_params
 
 STEPS = {
     "fit_moments": "fit the multipliers that give an attribute its target shares",
@@ -28,9 +28,7 @@ WORLD_MODELS = ("generator", "classifier", "judge", "clip", "pose", "identity")
 def add_experiment(parser: argparse.ArgumentParser) -> None:
     """Add `--params FILE` and `--experiment NAME`, which exclude each other."""
     either = parser.add_mutually_exclusive_group()
-    either.add_argument(
-        "--params", default="params.yaml", metavar="FILE", help="file of the experiment (default: params.yaml)"
-    )
+    add_params(either)
     either.add_argument("--experiment", metavar="NAME", help="a ready-made experiment; `promptgen experiments list`")
 
 
@@ -104,14 +102,8 @@ def list_models(words: Sequence[str]) -> None:
         "Compare `models` in a params.yaml, which are fetched, with the models that the experiment uses.\n"
         "Writes the licences of the latter to models/used.json.",
     )
-    parser.add_argument(
-        "--params",
-        default=Path("params.yaml"),
-        type=Path,
-        metavar="FILE",
-        help="file of the experiment (default: params.yaml)",
-    )
-    path = parser.parse_args(words).params
+    add_params(parser)
+    path = Path(parser.parse_args(words).params)
     from promptgen.config.params import load_params
     from steps import list_models
 
@@ -126,9 +118,7 @@ def build_world(words: Sequence[str]) -> None:
         "cards. Takes hours on a few cores; a training that was interrupted continues.",
         "promptgen build-world --only classifier judge",
     )
-    parser.add_argument(
-        "--params", default="params.yaml", metavar="FILE", help="where the world is described (default: params.yaml)"
-    )
+    add_params(parser)
     parser.add_argument(
         "--only", nargs="+", choices=WORLD_MODELS, default=WORLD_MODELS, metavar="MODEL", help="models (default: all)"
     )
@@ -184,6 +174,48 @@ def draw(words: Sequence[str]) -> None:
 
 def audit(words: Sequence[str]) -> None:
     """Run `promptgen audit`."""
+    options = _audit_options(words)
+    from promptgen.audit.figures import Sampling
+    from promptgen.audit.request import Request
+    from steps import audit
+
+    request = Request(
+        source=options.images or options.labels,
+        classifier=options.classifier,
+        judge=options.judge,
+        compare=options.compare,
+        attributes=options.attribute,
+        targets=options.target,
+        confusions=options.confusion,
+        size=options.size,
+        batch=options.batch,
+        device=options.device,
+        models=options.models,
+        sampling=Sampling(options.confidence, options.resamples, options.seed),
+        groups=options.groups,
+        normalise=options.normalise,
+    )
+    audit.run_and_print(request, options.out)
+
+
+def _audit_options(words: Sequence[str]) -> argparse.Namespace:
+    """Return the arguments of `promptgen audit`, which fit together."""
+    parser = _audit_parser()
+    options = parser.parse_args(_joined(words, "--target"))
+    if options.images and not options.classifier:
+        parser.error("--images needs a --classifier, such as fairface")
+    if options.labels and (options.classifier or options.judge):
+        parser.error("--labels has labels already: leave --classifier and --judge out")
+    if options.groups is not False and isinstance(options.groups, str) != bool(options.labels):
+        parser.error("--groups takes a column with --labels, and nothing with --images")
+    if options.normalise and not options.labels:
+        parser.error("--normalise is for --labels: the classes of a classifier have one spelling each")
+    if not 0 < options.confidence < 1:
+        parser.error(f"--confidence: expected a number between 0 and 1, such as 0.95, got {options.confidence:g}")
+    return options
+
+
+def _audit_parser() -> Parser:
     parser = Parser(
         "audit",
         "Measure the bias of images, or of labels in a CSV file: a table, JSON and an HTML page.\n"
@@ -241,38 +273,7 @@ def audit(words: Sequence[str]) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("reports/audit"), metavar="DIR", help="folder (default: reports/audit)"
     )
-    options = parser.parse_args(_joined(words, "--target"))
-    if options.images and not options.classifier:
-        parser.error("--images needs a --classifier, such as fairface")
-    if options.labels and (options.classifier or options.judge):
-        parser.error("--labels has labels already: leave --classifier and --judge out")
-    if options.groups is not False and isinstance(options.groups, str) != bool(options.labels):
-        parser.error("--groups takes a column with --labels, and nothing with --images")
-    if options.normalise and not options.labels:
-        parser.error("--normalise is for --labels: the classes of a classifier have one spelling each")
-    if not 0 < options.confidence < 1:
-        parser.error(f"--confidence: expected a number between 0 and 1, such as 0.95, got {options.confidence:g}")
-    from promptgen.audit.figures import Sampling
-    from promptgen.audit.request import Request
-    from steps import audit
-
-    request = Request(
-        source=options.images or options.labels,
-        classifier=options.classifier,
-        judge=options.judge,
-        compare=options.compare,
-        attributes=options.attribute,
-        targets=options.target,
-        confusions=options.confusion,
-        size=options.size,
-        batch=options.batch,
-        device=options.device,
-        models=options.models,
-        sampling=Sampling(options.confidence, options.resamples, options.seed),
-        groups=options.groups,
-        normalise=options.normalise,
-    )
-    audit.run_and_print(request, options.out)
+    return parser
 
 
 def sync(words: Sequence[str]) -> int:

@@ -82,10 +82,10 @@ def gather(project: Project) -> Run:
 def _check_same(metrics: Metrics, params: Params, path: Path) -> None:
     """Refuse figures of another experiment: the page would show parameters that they do not come from."""
     recorded = (metrics.experiment, metrics.attribute, metrics.target)
-    wanted = (params.experiment, params.debias.attribute, spelled_as(list(metrics.target), params.debias.shares))
-    for found, expected in zip(recorded, wanted, strict=True):
-        if found != expected:
-            raise DataError(f"{path} is of {found!r}, expected {expected!r}; run `dvc repro`, which runs the loop anew")
+    expected = (params.experiment, params.debias.attribute, spelled_as(list(metrics.target), params.debias.shares))
+    for got, own in zip(recorded, expected, strict=True):
+        if got != own:
+            raise DataError(f"{path} is of {got!r}, expected {own!r}; run `dvc repro`, which runs the loop anew")
 
 
 def _in_order(metrics: Metrics, params: Params, readers: Readers) -> Metrics:
@@ -116,7 +116,9 @@ def _material(run_pass: Pass) -> PassMaterial:
         folder = run_pass.folder("sample")
         raise DataError(f"the samples in {folder} cannot be read ({error}); run `promptgen run`") from error
     trained = run_pass.folder("train_flow")
-    fitted = run_pass if run_pass.kind == "debias" else run_pass.after if _is_last_before_fit(run_pass) else None
+    params = run_pass.params  # multipliers that are only fitted are what the loop ends with
+    is_last = params.only_fits and run_pass.number == params.last_measured_pass
+    fitted = run_pass if run_pass.kind == "debias" else run_pass.after if is_last else None
     return PassMaterial(
         tiles=tiles,
         sweep=arrays.get("sweep"),
@@ -124,11 +126,6 @@ def _material(run_pass: Pass) -> PassMaterial:
         moments=read_json(fitted.folder("fit_moments") / MOMENTS_NAME) if fitted else None,
         beta=StepFolder(trained, "").result().get("beta", {}) if run_pass.kind == "debias" else {},
     )
-
-
-def _is_last_before_fit(run_pass: Pass) -> bool:
-    """Tell whether the multipliers fitted on the samples of this pass are what the loop ended with."""
-    return run_pass.params.only_fits and run_pass.number == run_pass.params.last_measured_pass
 
 
 def run_and_attach(project: Project) -> None:

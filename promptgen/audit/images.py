@@ -97,12 +97,7 @@ def read_image(path: Path, size: int | None = None) -> Pixels:
 
 
 def read_batches(
-    folder: Path,
-    names: Sequence[str],
-    *,
-    batch: int,
-    size: int | None = None,
-    unread: Callable[[Unread], None],
+    folder: Path, names: Sequence[str], *, batch: int, size: int | None = None, unread: Callable[[Unread], None]
 ) -> Iterator[ImageBatch]:
     """Yield batches of images in the order of `names`; memory use does not grow with their number.
 

@@ -75,9 +75,9 @@ def label_file(path: Path, table: CsvFile, known: Collection[str] = ()) -> Label
     _check_names(path, table.names, columns)
     read = {name: _column(cells, known) for name, cells in zip(table.names, columns, strict=True) if name}
     labels = Labels(
-        {name: found for name, (found, _) in read.items()}, {name: indices for name, (_, indices) in read.items()}
+        {name: classes for name, (classes, _) in read.items()}, {name: indices for name, (_, indices) in read.items()}
     )
-    headless = [name for name, found in labels.attributes.items() if spelling(name) in map(spelling, found)]
+    headless = [name for name, classes in labels.attributes.items() if spelling(name) in map(spelling, classes)]
     return LabelFile(path, labels, table.lines, headless)
 
 
@@ -95,9 +95,9 @@ def _check_names(path: Path, names: Sequence[str], columns: Sequence[Sequence[st
 def _column(cells: Sequence[str], known: Collection[str]) -> tuple[tuple[str, ...], Indices]:
     """Return the labels in a column, sorted, and the index of each cell's label, (N,)."""
     present = [None if is_missing(cell) and cell not in known else cell for cell in cells]
-    found = tuple(sorted({cell for cell in present if cell is not None}))
-    position = {label: index for index, label in enumerate(found)}
-    return found, np.array([NO_LABEL if cell is None else position[cell] for cell in present], dtype=np.int64)
+    labels = tuple(sorted({cell for cell in present if cell is not None}))
+    position = {label: index for index, label in enumerate(labels)}
+    return labels, np.array([NO_LABEL if cell is None else position[cell] for cell in present], dtype=np.int64)
 
 
 def alike_spelled(files: Sequence[LabelFile]) -> list[LabelFile]:
@@ -150,8 +150,8 @@ def _reason(files: Sequence[LabelFile], name: str) -> str | None:
     if all(map(LIST.fullmatch, labels)):
         return "lists"
     numbers = [_numbers(label) for label in labels]
-    if all(numbers) and not all(_is_whole(number) for each in numbers for number in each):  # (25, 32) may be an age
-        return "measured numbers" if all(len(each) == 1 for each in numbers) else "lists"
+    if all(numbers) and not all(_is_whole(number) for row in numbers for number in row):  # (25, 32) may be an age
+        return "measured numbers" if all(len(row) == 1 for row in numbers) else "lists"
     if name not in files[0].labels.repeated():
         return DIFFERENT
     if UNNAMED.fullmatch(name):
@@ -161,9 +161,9 @@ def _reason(files: Sequence[LabelFile], name: str) -> str | None:
 
 def _numbers(label: str) -> list[re.Match[str]]:
     """Return the number that a label is, or its several numbers, such as scores of all classes; empty without any."""
-    found = [NUMBER.fullmatch(part) for part in BETWEEN_NUMBERS.split(label) if part]
+    parts = [NUMBER.fullmatch(part) for part in BETWEEN_NUMBERS.split(label) if part]
     whole = NUMBER.fullmatch(label)  # of which a comma may be a part
-    return [whole] if whole else [number for number in found if number] if all(found) else []
+    return [whole] if whole else [number for number in parts if number] if all(parts) else []
 
 
 def _is_whole(number: re.Match[str]) -> bool:

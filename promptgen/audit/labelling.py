@@ -115,12 +115,8 @@ class Labels:
         occurring, positions = np.unique(joint, return_inverse=True)
         indices = np.full(self.n, NO_LABEL, dtype=np.int64)
         indices[labelled] = positions
-        found = tuple(labels[index] for index in occurring)
-        return replace(
-            self,
-            attributes={**self.attributes, attribute: found},
-            indices={**self.indices, attribute: indices},
-        )
+        attributes = {**self.attributes, attribute: tuple(labels[index] for index in occurring)}
+        return replace(self, attributes=attributes, indices={**self.indices, attribute: indices})
 
     def _moved(self, attributes: Mapping[str, tuple[str, ...]], names: Mapping[str, Mapping[str, str]]) -> Labels:
         """Return the same labels, under their new `names` if they have any, as classes of `attributes`."""

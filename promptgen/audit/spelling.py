@@ -59,9 +59,6 @@ def alike(labels: Iterable[str]) -> list[tuple[str, ...]]:
 def one_spelling(counts: Mapping[str, int]) -> dict[str, str]:
     """Return the most frequent spelling of each label, by label.
 
-    Args:
-        counts: number of times that each label occurs.
-
     Example:
         >>> one_spelling({"Male": 3, "male": 5, "Female": 1})
         {'Male': 'male', 'male': 'male', 'Female': 'Female'}
@@ -74,11 +71,11 @@ def one_spelling(counts: Mapping[str, int]) -> dict[str, str]:
 
 def visible(label: str) -> str:
     """Return a label with characters that cannot be seen escaped."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in label)
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in label)
 
 
 def _seen(label: str) -> str:
     """Return a label in compatible letters, without invisible characters and with single blanks."""
     letters = unicodedata.normalize("NFKC", label)
-    kept = (each for each in letters if each.isspace() or unicodedata.category(each) not in ("Cf", "Cc"))
-    return " ".join("".join(kept).split())
+    shown = (letter for letter in letters if letter.isspace() or unicodedata.category(letter) not in ("Cf", "Cc"))
+    return " ".join("".join(shown).split())

@@ -23,10 +23,7 @@ from promptgen.reporting.text.formats import (
 )
 
 MEASURES = {
-    "kl": (
-        "KL to the target, nats",
-        "How much an image surprises someone who expects the target, on average.",
-    ),
+    "kl": ("KL to the target, nats", "How much an image surprises someone who expects the target, on average."),
     "total_variation": (
         "Total variation",
         "Fraction of the images that would have to change class to meet the target.",
@@ -126,7 +123,8 @@ def _comparison(run: AuditRun, audit: Audit, comparison: Comparison) -> Table:
     for name, difference in comparison.distances.items():
         value: Estimate = getattr(audit.bias, name)
         ends = (Cell(number(value.value, 4)), Cell(number(value.value - difference.value, 4)))
-        rows.append([Cell(MEASURES[name][0]), *ends, _change(difference), Cell(p_number(difference.p_value))])
+        change = Cell(number(difference.value, 4), f"{number(difference.low, 4)} to {number(difference.high, 4)}")
+        rows.append([Cell(MEASURES[name][0]), *ends, change, Cell(p_number(difference.p_value))])
     rows.append([Cell("All shares together"), *[Cell("")] * 3, Cell(p_number(comparison.p_value))])
     meanings = [
         "Difference: first set minus second set; for shares, in percentage points.",
@@ -173,10 +171,6 @@ def _plain(value: Estimate) -> Cell:
 
 def _points(difference: Difference) -> Cell:
     return Cell(points(difference.value), f"{points(difference.low)} to {points(difference.high)}")
-
-
-def _change(difference: Difference) -> Cell:
-    return Cell(number(difference.value, 4), f"{number(difference.low, 4)} to {number(difference.high, 4)}")
 
 
 def text(run: AuditRun) -> str:

@@ -47,7 +47,7 @@ class ImageSet:
     def as_dict(self) -> dict[str, Any]:
         """Return all figures as plain dicts."""
         left_out = {"unread": self.unread, "unlabelled": self.unlabelled}
-        files = {name: {file.name: file.reason for file in found} for name, found in left_out.items()}
+        files = {name: {file.name: file.reason for file in images} for name, images in left_out.items()}
         missing = {name: list(lines) for name, lines in self.missing.items()}
         return {"name": self.name, "n": self.n, **files, "missing": missing, "headless": list(self.headless)}
 
@@ -179,8 +179,8 @@ def _of_labels(run: AuditRun) -> Iterator[str]:
             yield f"The labels {labels} of {name} may be spellings of one class: write them alike, or add --normalise."
     for name, files in run.one_sided.items():
         for file, only in files.items():
-            found = f"{'label' if len(only) == 1 else 'labels'} {_first([*only])}"
-            yield f"Only {file} has the {found} of {name}, which the shares and a uniform target of both sets include."
+            labels = f"{'label' if len(only) == 1 else 'labels'} {_first([*only])}"
+            yield f"Only {file} has the {labels} of {name}, which the shares and a uniform target of both sets include."
     for audit in run.audits:
         if audit.groups and audit.groups.empty:
             yield f"No image of {_first([*audit.groups.empty])} has a label of {audit.attribute}: no group there."

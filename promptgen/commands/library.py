@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -76,6 +77,13 @@ def cost(words: Sequence[str]) -> int:
     from promptgen.experiments import costs
 
     return costs.main(options.model, options.models, options.batch, options.device)
+
+
+def add_params(parser: argparse._ActionsContainer) -> None:
+    """Add `--params FILE`."""
+    parser.add_argument(
+        "--params", default="params.yaml", metavar="FILE", help="file of the experiment (default: params.yaml)"
+    )
 
 
 def add_models(parser: Parser) -> None:

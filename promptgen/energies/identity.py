@@ -12,9 +12,6 @@ from promptgen.perception.base import Embedder
 class IdentityEnergy(nn.Module):
     """``E = 1 - cos(e(G(f(eps; c))), e(G(f(eps; 0))))``: distance from the image of the same eps at the null condition.
 
-    Args:
-        embedder: maps images to unit vectors of identity.
-
     Example:
         >>> import torch
         >>> def colour(image):

@@ -38,12 +38,7 @@ INSTALL = "pip install -r requirements-ray.txt"
 
 
 class RayWorker:
-    """An actor and what it was asked last.
-
-    Args:
-        ray: the package.
-        actor: a handle of a `Bench`.
-    """
+    """An actor and what it was asked last."""
 
     def __init__(self, ray: Any, actor: Any) -> None:
         self.ray, self.actor = ray, actor

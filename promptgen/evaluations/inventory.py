@@ -56,13 +56,13 @@ def find_stores(artifacts: Path, experiment: str | None = None) -> list[StoreCon
     Raises:
         DataError: the experiment has no store, or the description of a store is damaged.
     """
-    found = {path.parent for path in artifacts.glob(f"*/{FOLDER_NAME}/*/{IDENTITY_NAME}")}
-    names = sorted({folder.parents[1].name for folder in found})
+    folders = {path.parent for path in artifacts.glob(f"*/{FOLDER_NAME}/*/{IDENTITY_NAME}")}
+    names = sorted({folder.parents[1].name for folder in folders})
     if experiment is not None and experiment not in names:
         raise DataError(
             f"{experiment} has no store of evaluations in {artifacts}, expected one of {', '.join(names) or 'none'}"
         )
-    return [content_of(folder) for folder in sorted(found) if experiment in (None, folder.parents[1].name)]
+    return [content_of(folder) for folder in sorted(folders) if experiment in (None, folder.parents[1].name)]
 
 
 def content_of(folder: Path) -> StoreContent:

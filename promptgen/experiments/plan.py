@@ -187,7 +187,7 @@ def plan_of(params: Params, models: Path, about: str = "", number: int | None = 
     cards = {name: find_card(name, models) for name in dict.fromkeys([*named, *params.cards])}
     shape = (params.generator.shape(cards[name]) if name in cards else None) or params.generator.own_shape(models)
     numbers = range(params.last_pass + 1) if number is None else [number]
-    passes = tuple(_pass(params, each, cards, shape) for each in numbers)
+    passes = tuple(_pass(params, number, cards, shape) for number in numbers)
     return Plan(
         params=params,
         about=about,

@@ -45,9 +45,9 @@ def _generator(plan: Plan) -> Iterator[str]:
     yield ", ".join([params.generator.name, size, f"latent of {latent} numbers", *settings])
     for kind, parameters in (plan.flow_parameters or {}).items():
         flow, condition = params.flow, list(params.condition.names) if kind == "control" else []
-        each = f", one each for {' + '.join(map(str, flow.parts))} numbers" if flow.parts else ""
-        given = f", given {listing(condition)}" if condition else ""
-        yield f"flow of a {kind} pass: {flow.blocks} blocks{each}{given}: {parameters:,} parameters"
+        parts = f", one each for {' + '.join(map(str, flow.parts))} numbers" if flow.parts else ""
+        context = f", given {listing(condition)}" if condition else ""
+        yield f"flow of a {kind} pass: {flow.blocks} blocks{parts}{context}: {parameters:,} parameters"
 
 
 def _model(model: PlannedModel) -> Iterator[str]:

@@ -51,8 +51,13 @@ def registry(name: str) -> str:
     Raises:
         ModelFileError: it is not an http or https address, or has a password.
     """
-    given = {key.lower().removeprefix("npm_config_"): value for key, value in os.environ.items() if _is_setting(key)}
-    settings = _npmrc(Path(given.get("userconfig") or "~/.npmrc").expanduser()) | given
+    start = "npm_config_"
+    environment = {
+        key.lower().removeprefix(start): value
+        for key, value in os.environ.items()
+        if key.lower().startswith(start) and value
+    }
+    settings = _npmrc(Path(environment.get("userconfig") or "~/.npmrc").expanduser()) | environment
     url = settings.get(f"{name.partition('/')[0]}:registry") or settings.get("registry") or PUBLIC_REGISTRY
     address = urlsplit(url)
     if address.scheme not in ("http", "https") or not address.hostname or "@" in address.netloc:
@@ -61,10 +66,6 @@ def registry(name: str) -> str:
             "npm_config_registry, or install npm"
         )
     return url.rstrip("/")
-
-
-def _is_setting(key: str) -> bool:
-    return key.lower().startswith("npm_config_") and bool(os.environ[key])
 
 
 def _npmrc(path: Path) -> dict[str, str]:
@@ -171,9 +172,9 @@ def _versions(listing: Path) -> Mapping[str, Any]:
 def _has_integrity(archive: Path, integrity: str) -> bool:
     """Return whether an archive has one of the checksums that were stated, if any of a known kind was."""
     stated = [word.partition("-") for word in integrity.split()]
-    known = {kind: digest.partition("?")[0] for kind, _, digest in stated if kind in _HASHES}
-    if not known:
+    digests = {kind: digest.partition("?")[0] for kind, _, digest in stated if kind in _HASHES}
+    if not digests:
         return True
-    strongest = next(kind for kind in _HASHES if kind in known)
+    strongest = next(kind for kind in _HASHES if kind in digests)
     with archive.open("rb") as file:
-        return base64.b64encode(hashlib.file_digest(file, strongest).digest()).decode() == known[strongest]
+        return base64.b64encode(hashlib.file_digest(file, strongest).digest()).decode() == digests[strongest]

@@ -50,8 +50,8 @@ def _fault(name: str, version: str, outcome: Outcome) -> ModelFileError:
             "version, or put the file there by hand"
         )
     if versions := re.search(r"\(from versions: (.*?)\)", log):
-        known = versions[1].split(", ")[-_SHOWN:]
-        rest = "has no such package" if known == ["none"] else f"has the versions {', '.join(known)}"
+        listed = versions[1].split(", ")[-_SHOWN:]
+        rest = "has no such package" if listed == ["none"] else f"has the versions {', '.join(listed)}"
         return ModelFileError(f"{what} is not there: the index {rest}; correct the card")
     errors = re.findall(r"ERROR: (.*)", log) or [f"it left {'no wheel' if not outcome.status else 'no message'}"]
     return ModelFileError(f"{what}: pip ended with status {outcome.status} ({plain(errors[-1])})")

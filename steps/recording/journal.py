@@ -50,9 +50,6 @@ class Journal:
 
     A loop that is started again with the same fingerprint continues the same journal, and so the same runs.
 
-    Args:
-        project: the experiment.
-
     Raises:
         StorageError: the file cannot be written; of every method, too.
     """

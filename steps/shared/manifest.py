@@ -77,8 +77,9 @@ class StepFolder:
             DataError: `result` or `made_from` is not plain.
             StorageError: the manifest cannot be written.
         """
-        files = sorted(path for path in self.path.rglob("*") if path.is_file() and not self._is_private(path))
-        sums = {path.relative_to(self.path).as_posix(): sha256_of(path) for path in files}
+        names = sorted(path.relative_to(self.path) for path in self.path.rglob("*") if path.is_file())
+        private = {MANIFEST_NAME, LOCK_NAME, STATE_NAME}
+        sums = {name.as_posix(): sha256_of(self.path / name) for name in names if name.parts[0] not in private}
         manifest = {"fingerprint": self.fingerprint, "files": sums, "result": dict(result), "seconds": seconds}
         write_json(self.path / MANIFEST_NAME, {**manifest, "made_from": dict(made_from or {})})
         if self.state.exists():
@@ -105,10 +106,6 @@ class StepFolder:
         """
         result: dict[str, Any] = self.manifest()["result"]
         return result
-
-    def _is_private(self, path: Path) -> bool:
-        """Say whether `path` is the manifest, the lock or in `state/`, which are no output."""
-        return path.relative_to(self.path).parts[0] in {MANIFEST_NAME, LOCK_NAME, STATE_NAME}
 
 
 def _remove(entry: Path) -> None:

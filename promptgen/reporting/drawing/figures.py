@@ -171,7 +171,11 @@ def _written(passes: Sequence[tuple[str, str]]) -> set[int]:
 
 def _points(axes: Axes, mark: Mark, intervals: Sequence[Interval | None]) -> None:
     """Draw the marks of one source, with whiskers and a thin line through them."""
-    points = [(i + mark.shift, each.value, each.low, each.high) for i, each in enumerate(intervals) if each]
+    points = [
+        (i + mark.shift, interval.value, interval.low, interval.high)
+        for i, interval in enumerate(intervals)
+        if interval
+    ]
     if not points:
         return
     x, y, low, high = zip(*points, strict=True)
@@ -182,16 +186,19 @@ def _points(axes: Axes, mark: Mark, intervals: Sequence[Interval | None]) -> Non
 
 def _tops(series: Series) -> list[float]:
     """Return the upper end of the highest whisker of each pass."""
-    return [max((each.high for each in column if each), default=0.0) for column in zip(*series.values(), strict=True)]
+    return [
+        max((interval.high for interval in column if interval), default=0.0)
+        for column in zip(*series.values(), strict=True)
+    ]
 
 
 def _values(
     axes: Axes, intervals: Sequence[Interval | None], tops: Sequence[float], written: Callable[[float], str]
 ) -> None:
     """Write the numbers above all whiskers of their pass."""
-    for i, (each, top) in enumerate(zip(intervals, tops, strict=True)):
-        if each:
-            text = written(each.value)
+    for i, (interval, top) in enumerate(zip(intervals, tops, strict=True)):
+        if interval:
+            text = written(interval.value)
             axes.annotate(text, (i, top), (0, 5), textcoords="offset points", ha="center", fontsize=11)
 
 

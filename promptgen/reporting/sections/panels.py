@@ -148,14 +148,7 @@ def _keys(tables: Sequence[Mapping[Any, Any]]) -> list[Any]:
     return list(dict.fromkeys(key for table in tables for key in table))
 
 
-def _pass_panel(
-    metrics: Metrics,
-    name: str,
-    title: str,
-    meaning: str,
-    series: figures.Series,
-    **options: Any,
-) -> Panel:
+def _pass_panel(metrics: Metrics, name: str, title: str, meaning: str, series: figures.Series, **options: Any) -> Panel:
     ticks = [(str(record.number), words.pass_kind(record)) for record in metrics.passes]
     svg = figures.pass_panel(name, ticks, series, **options)
     return Panel(title, meaning, svg, f"{title}, by pass; the numbers are in the tables.")

@@ -81,7 +81,11 @@ def few_samples_warning(metrics: Metrics) -> Iterator[str]:
 
 def cost(metrics: Metrics) -> list[str]:
     """Return whether the control or de-biasing cost quality or variety, in sentences."""
-    pairs = [pair for pair in pairwise(metrics.passes) if _comparable(*pair)]
+    pairs = [
+        (before, after)
+        for before, after in pairwise(metrics.passes)
+        if (before.quality and after.quality) or all(DIVERSITY in record.control for record in (before, after))
+    ]
     controlled = [fall for before, after in pairs if after.kind == "control" for fall in falls(before, after)]
     narrowed = [str(fall) for fall in controlled if fall.figure != "precision"]
     debiased = [pair for pair in pairs if pair[1].kind == "debias"]
@@ -93,10 +97,6 @@ def cost(metrics: Metrics) -> list[str]:
     elif debiased:
         sentences.append("De-biasing cost neither, by these figures: none fell beyond the intervals.")
     return sentences
-
-
-def _comparable(before: PassRecord, after: PassRecord) -> bool:
-    return bool(before.quality and after.quality) or all(DIVERSITY in record.control for record in (before, after))
 
 
 def quality_sentence(quality: Quality) -> str:
