@@ -13,6 +13,7 @@ from benchmarks.run import Watch
 from benchmarks.scene import CountedGenerator
 from benchmarks.tasks import Task
 from promptgen.energies.moment import MomentEnergy
+from promptgen.flows.flow import FlowConfig
 from promptgen.flows.sampling import latent_blocks
 from promptgen.flows.training import TrainingConfig
 from promptgen.labels import features
@@ -21,6 +22,7 @@ from promptgen.metrics.estimate import Vector
 MOMENT_STEPS, MOMENT_BATCH, MOMENT_RATE = 500, 1024, 0.05
 FACTOR = 2.0
 CLIP = 1.0
+FLOW = FlowConfig(blocks=8, hidden=256, log_scale_bound=2.0)
 CONTROL = TrainingConfig(steps=1280, batch=8, learning_rate=1e-3, clip=CLIP, method="plain", validate_every=1280)
 DEBIAS = TrainingConfig(steps=2000, batch=256, learning_rate=1e-3, clip=CLIP, method="plain", validate_every=2000)
 
@@ -28,11 +30,11 @@ DEBIAS = TrainingConfig(steps=2000, batch=256, learning_rate=1e-3, clip=CLIP, me
 def train_as_published(task: Task, generator: CountedGenerator, seed: int, watch: Watch) -> None:
     """Fit multipliers, if shares are asked for, and train a flow."""
     if task.energy is not None:
-        train_watched(task, generator, task.energy, CONTROL, seed, watch)
+        train_watched(task, generator, task.energy, CONTROL, seed, watch, flow_config=FLOW)
         return
     beta = soft_multipliers(task, generator, seed)
     energy = MomentEnergy(task.classifier, task.attribute, beta, weight=FACTOR, kind="soft")
-    train_watched(task, generator, energy, DEBIAS, seed, watch)
+    train_watched(task, generator, energy, DEBIAS, seed, watch, flow_config=FLOW)
 
 
 def soft_multipliers(task: Task, generator: CountedGenerator, seed: int) -> Vector:

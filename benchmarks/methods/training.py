@@ -17,9 +17,9 @@ LARGE = 1024
 """Above this number of dimensions, a flow has two blocks instead of eight: its rotations are full matrices."""
 
 
-def new_flow(task: Task, seed: int) -> Flow:
+def new_flow(task: Task, config: FlowConfig, seed: int) -> Flow:
     """Return an untrained flow for the latents of a task."""
-    return Flow(task.dim, FlowConfig(blocks=2) if task.dim > LARGE else FlowConfig(), seed=seed)
+    return Flow(task.dim, config.model_copy(update={"blocks": 2}) if task.dim > LARGE else config, seed=seed)
 
 
 def train_watched(
@@ -30,9 +30,10 @@ def train_watched(
     seed: int,
     watch: Watch,
     multipliers: Multipliers | None = None,
+    flow_config: FlowConfig | None = None,
 ) -> None:
     """Train a new flow as the library does, and show it to `watch` after every step and at the end."""
-    flow = new_flow(task, seed)
+    flow = new_flow(task, flow_config or FlowConfig(), seed)
     # The fit is measured by `watch`; the library's own would cost images.
     train_flow(
         generator,

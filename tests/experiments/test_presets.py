@@ -105,7 +105,7 @@ def test_every_preset_is_an_experiment(name):
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
 def test_flow_and_evaluation_are_the_published_ones(name):
     params = PRESETS[name].params()
-    assert (params.flow.blocks, params.flow.hidden, params.flow.log_scale_bound) == (8, 64, 0.5)
+    assert (params.flow.blocks, params.flow.hidden, params.flow.log_scale_bound) == (8, 256, 2)
     assert params.evaluation.samples == 4096
 
 
