@@ -160,6 +160,7 @@ def content(kinds=("generator", "control", "debias"), long=None, stopped="interv
         "experiment": "made-up",
         "attribute": "hair",
         "target": dict(zip(labels, target, strict=True)),
+        "reference": None,
         "stopped": stopped,
         "passes": passes,
         "confirmation": count(passes[-1]["pass"], shares[-1], **options) if kinds[-1] == "debias" else None,

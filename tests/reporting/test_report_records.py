@@ -56,6 +56,7 @@ def test_the_schema_is_the_promised_one():
         "attribute": str,
         "target": {"short": float, "long": float},
         "stopped": str,
+        "reference": type(None),
         "confirmation": {**COUNT, "by": readers},
     }
     glasses = written["passes"][1]["watched"].pop("glasses")
