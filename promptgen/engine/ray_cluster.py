@@ -32,6 +32,7 @@ SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_AUTO_CONNECT": "0",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "3600",
+    "RAY_TQDM_PATCH_PRINT": "0",
 }
 
 INSTALL = "pip install -r requirements-ray.txt"
@@ -165,8 +166,8 @@ def _lost_connection() -> Any:
 
 def import_ray() -> Any:
     """Return the package; raise EngineError with the command that installs it if it is missing."""
-    # Before the import: Ray reports nothing to anybody, starts no cluster that nobody has asked for, and does not end
-    # this process when its head is away for a minute.
+    # Before the import: Ray reports nothing to anybody, starts no cluster that nobody has asked for, does not end this
+    # process when its head is away for a minute, and leaves the print of this process alone.
     settings = SETTINGS | ({"RAY_AUTH_MODE": "token"} if _has_token() else {})  # `ray start` uses the token, too
     for name, value in settings.items():
         os.environ.setdefault(name, value)

@@ -62,6 +62,14 @@ def test_a_cluster_gives_the_results_of_one_process(engine):
     assert dict(engine.map(Squares(seconds=0.2), NUMBERS)) == dict(enumerate(EXPECTED))
 
 
+def test_the_print_of_this_process_stays_its_own(engine):
+    """Ray's progress bars, which its driver starts with the first line of a worker, would replace it."""
+    from ray.experimental import tqdm_ray
+
+    tqdm_ray.instance()
+    assert type(print).__name__ == "builtin_function_or_method"
+
+
 @pytest.mark.parametrize("fault", ["kill", "hang"])
 def test_a_shard_whose_worker_fails_is_made_again(engine, monkeypatch, tmp_path, caplog, fault):
     if fault == "hang":
