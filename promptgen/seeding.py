@@ -8,8 +8,10 @@ never those that evaluate it, and a restarted run draws the same numbers as an u
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:  # seeds are derived without importing torch
+    import torch
 
 
 def derive(seed: int, *names: str | int) -> int:
@@ -27,4 +29,6 @@ def stream(seed: int, *names: str | int, device: torch.device | str = "cpu") -> 
         >>> torch.equal(numbers, torch.rand(3, generator=again)), torch.equal(numbers, torch.rand(3, generator=other))
         (True, False)
     """
+    import torch
+
     return torch.Generator(device=device).manual_seed(derive(seed, *names))

@@ -11,25 +11,31 @@ if __name__ == "__main__":  # before the imports below, so that help and argumen
 
     run_as("audit")
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from promptgen.audit.confusion import Confusion, card_confusions, read_confusion
 from promptgen.audit.figures import audit
-from promptgen.audit.folder import files_of, read_folder
+from promptgen.audit.images import Unread
 from promptgen.audit.label_file import LabelFile, alike_columns, alike_spelled, label_file, not_counted
-from promptgen.audit.labelling import Labeller, Labels
+from promptgen.audit.labels import Labels
 from promptgen.audit.page import render
 from promptgen.audit.request import Request, Targets, named_in_targets, parse_targets, reader_spec
-from promptgen.audit.spelling import alike
+from promptgen.audit.spelling import alike, visible
 from promptgen.audit.tables import text
 from promptgen.audit.words import AuditRun, ImageSet
-from promptgen.config.build import build_classifier
 from promptgen.csv_file import read_csv
+from promptgen.engine.base import in_order
+from promptgen.engine.config import open_engine
 from promptgen.errors import ConfigError, DataError
 from promptgen.files import atomic_write, write_json
 from promptgen.labels import classes, factors, target_shares
+from promptgen.progress import Bar
+
+if TYPE_CHECKING:  # files of labels need no torch
+    from steps.auditing.labelling import LabelledFiles
 
 JSON_NAME = "audit.json"
 PAGE_NAME = "index.html"
@@ -60,8 +66,13 @@ def run(request: Request, out: Path) -> AuditRun:
 
 
 def _audit_images(request: Request) -> AuditRun:
+    from promptgen.audit.folder import files_of
+    from promptgen.config.build import build_classifier
+    from steps.auditing.labelling import LabellingRecipe, shards
+
     names = [name for name in (request.classifier, request.judge) if name]
-    readers = [build_classifier(reader_spec(name), request.models) for name in names]
+    specs = [(name, reader_spec(name)) for name in names]
+    readers = [build_classifier(spec, request.models) for _, spec in specs]
     labels = readers[0].attributes
     attributes = list(request.attributes or labels)
     targets = parse_targets(request.targets, attributes)
@@ -72,13 +83,18 @@ def _audit_images(request: Request) -> AuditRun:
     files = [files_of(folder) for folder in folders]  # fail on an empty folder before hours of reading the other one
     wanted = {factor for attribute in attributes for factor in factors(labels, attribute)}
     sets = []
-    for folder, images in zip(folders, files, strict=True):
-        pairs = list(zip(names, readers, strict=True))[: None if folder is request.source else 1]
-        labellers = [Labeller(reader, device=request.device, name=name, wanted=wanted) for name, reader in pairs]
-        read = read_folder(
-            folder, images, labellers, batch=request.batch, size=request.size, groups=bool(request.groups)
+    for folder, found in zip(folders, files, strict=True):
+        recipe = LabellingRecipe(
+            folder.absolute(),
+            tuple(specs if folder is request.source else specs[:1]),
+            frozenset(wanted),
+            request.models.absolute(),
+            device=request.device,
+            batch=request.batch,
+            size=request.size,
         )
-        sets.append(_Read(read.images, *read.labels))
+        results = open_engine(request.engine).map(recipe, shards(found), recipe.labelling(readers))
+        sets.append(_read(request, folder, found, results))
     return _audited(request, attributes, targets, confusions, sets)
 
 
@@ -91,8 +107,8 @@ def _audit_files(request: Request) -> AuditRun:
     reasons = {} if request.attributes else not_counted(files, [*apart, *named_in_targets(request.targets, columns)[0]])
     attributes = list(request.attributes or [name for name in columns if name not in apart and name not in reasons])
     if not attributes:
-        left_out = ", ".join(f"{name} ({reason})" for name, reason in reasons.items()) or "groups alone"
-        raise DataError(f"{files[0].path} has no column to count: {left_out}; name a column with --attribute")
+        found = ", ".join(f"{name} ({reason})" for name, reason in reasons.items()) or "groups alone"
+        raise DataError(f"{files[0].path} has no column to count: {found}; name a column with --attribute")
     targets = parse_targets(request.targets, attributes)
     sets = [file.labels for file in files]
     counted = _columns(files, [*attributes, *apart])
@@ -114,8 +130,8 @@ def _audit_files(request: Request) -> AuditRun:
 def _label_files(request: Request) -> list[LabelFile]:
     paths = [path for path in (request.source, request.compare) if path]
     tables = [read_csv(path) for path in paths]
-    _, labels = named_in_targets(request.targets, tables[0].names)
-    files = [label_file(path, table, labels) for path, table in zip(paths, tables, strict=True)]
+    _, known = named_in_targets(request.targets, tables[0].names)
+    files = [label_file(path, table, known) for path, table in zip(paths, tables, strict=True)]
     return alike_spelled(files) if request.normalise else files
 
 
@@ -130,6 +146,8 @@ def _columns(files: Sequence[LabelFile], attributes: Sequence[str]) -> list[str]
     for file in files:
         own = file.labels.attributes
         for attribute in attributes:
+            for name in factors([*own, *file.uncountable], attribute):
+                file.require_countable(name)
             try:
                 classes(own, attribute)
             except ConfigError as error:
@@ -142,7 +160,7 @@ def _columns(files: Sequence[LabelFile], attributes: Sequence[str]) -> list[str]
 
 def _image_set(file: LabelFile, columns: Sequence[str]) -> ImageSet:
     missing = {name: lines for name in columns if (lines := file.missing(name))}
-    return ImageSet(str(file.path), file.labels.n, missing=missing, headless=file.headless)
+    return ImageSet(str(file.path), len(file.lines), missing=missing, headless=file.headless)
 
 
 def _one_sided(files: Sequence[LabelFile], columns: Sequence[str]) -> dict[str, dict[str, list[str]]]:
@@ -150,15 +168,15 @@ def _one_sided(files: Sequence[LabelFile], columns: Sequence[str]) -> dict[str, 
     if len(files) < 2:
         return {}
     here, there = (file.labels.attributes for file in files)
-    own_labels = {
+    found = {
         name: {
             str(file.path): sorted({*own[name]} - {*other[name]})
             for file, own, other in ((files[0], here, there), (files[1], there, here))
         }
         for name in columns
     }
-    sides = {name: {file: labels for file, labels in side.items() if labels} for name, side in own_labels.items()}
-    return {name: side for name, side in sides.items() if side}
+    only = {name: {file: labels for file, labels in each.items() if labels} for name, each in found.items()}
+    return {name: each for name, each in only.items() if each}
 
 
 def _audited(
@@ -188,6 +206,27 @@ def _audited(
         judge=request.judge,
         other=other.images if other else None,
     )
+
+
+def _read(request: Request, folder: Path, names: Sequence[str], results: Iterator[tuple[int, LabelledFiles]]) -> _Read:
+    """Put together what an engine has read of the files below a folder."""
+    parts, done = list[LabelledFiles](), 0
+    with Bar(str(folder)) as bar:
+        for part in in_order(results):
+            parts.append(part)
+            done += len(part.seen) + len(part.unread) + len(part.unlabelled)
+            bar.progress(done, len(names))
+    seen, unread, unlabelled = (
+        [each for part in parts for each in getattr(part, field)] for field in ("seen", "unread", "unlabelled")
+    )
+    if not seen:
+        firsts = [files[0] for files in (unread, unlabelled) if files]
+        reasons = "; ".join(f"{visible(first.name)}: {first.reason}" for first in firsts)
+        raise DataError(f"{folder} has no readable image among {len(names)} files ({reasons}); name a folder of images")
+    groups = [visible(name.rpartition("/")[0].partition("/")[0] or ".") for name in seen] if request.groups else []
+    labels = [Labels.of_parts(each, groups) for each in zip(*(part.labels for part in parts if part.seen), strict=True)]
+    left = [[Unread(visible(file.name), file.reason) for file in files] for files in (unread, unlabelled)]
+    return _Read(ImageSet(str(folder), len(seen), *left), labels[0], labels[1] if len(labels) > 1 else None)
 
 
 def _confusions(

@@ -177,7 +177,14 @@ def audit(words: Sequence[str]) -> None:
     options = _audit_options(words)
     from promptgen.audit.figures import Sampling
     from promptgen.audit.request import Request
+    from promptgen.engine.config import InlineConfig
     from steps import audit
+
+    engine = InlineConfig()
+    if options.params:
+        from promptgen.config.params import load_params
+
+        engine = load_params(options.params).engine
 
     request = Request(
         source=options.images or options.labels,
@@ -194,6 +201,7 @@ def audit(words: Sequence[str]) -> None:
         sampling=Sampling(options.confidence, options.resamples, options.seed),
         groups=options.groups,
         normalise=options.normalise,
+        engine=engine,
     )
     audit.run_and_print(request, options.out)
 
@@ -210,6 +218,8 @@ def _audit_options(words: Sequence[str]) -> argparse.Namespace:
         parser.error("--groups takes a column with --labels, and nothing with --images")
     if options.normalise and not options.labels:
         parser.error("--normalise is for --labels: the classes of a classifier have one spelling each")
+    if options.params and not options.images:
+        parser.error("--params is for --images: labels need no engine")
     if not 0 < options.confidence < 1:
         parser.error(f"--confidence: expected a number between 0 and 1, such as 0.95, got {options.confidence:g}")
     return options
@@ -264,6 +274,9 @@ def _audit_parser() -> Parser:
     )
     parser.add_argument("--batch", type=whole_number(1), default=32, metavar="N", help="images at a time (default: 32)")
     add_device(parser)
+    parser.add_argument(
+        "--params", type=Path, metavar="FILE", help="of --images: a params.yaml, whose engine classifies them"
+    )
     add_models(parser)
     parser.add_argument("--confidence", type=float, default=0.95, help="of every interval (default: 0.95)")
     parser.add_argument(

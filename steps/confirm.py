@@ -17,6 +17,7 @@ from promptgen.tracking import Tracker
 from steps.measuring.counting import counting_params, debias_count
 from steps.measuring.reading import ReadingRecipe, blocks, read, reading_inputs, reading_params
 from steps.shared.common import Pass, Result
+from steps.shared.manifest import StepFolder
 
 STREAM = "confirm"
 
@@ -32,13 +33,13 @@ def run(run_pass: Pass, tracker: Tracker) -> Result:
         ModelFileError: a weight file is missing or damaged.
     """
     params, inputs = reading_params(run_pass) | counting_params(run_pass), reading_inputs(run_pass)
-    return run_pass.step("confirm", params, inputs, lambda _: _confirm(run_pass, tracker))
+    return run_pass.step("confirm", params, inputs, lambda folder: _confirm(run_pass, folder, tracker))
 
 
-def _confirm(run_pass: Pass, tracker: Tracker) -> Result:
-    reading = read(ReadingRecipe(run_pass), blocks(run_pass, STREAM), tracker)
-    count = debias_count(run_pass, reading.arrays, reading.attributes)
+def _confirm(run_pass: Pass, folder: StepFolder, tracker: Tracker) -> Result:
+    samples, images = read(ReadingRecipe(run_pass), blocks(run_pass, STREAM), folder.path, tracker)
+    count = debias_count(run_pass, samples)
     return {
         "confirmation": Confirmation(**dict(count)).as_dict(),
-        "generator_evaluations": {"forward": reading.images, "backward": 0},
+        "generator_evaluations": {"forward": images, "backward": 0},
     }

@@ -8,7 +8,7 @@ if __name__ == "__main__":  # before the imports below, so that help and wrong a
     run_as("draw")
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,26 +16,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from promptgen.config.build import build_classifier
-from promptgen.energies.base import Sample
+from promptgen.engine.base import in_order
 from promptgen.errors import ConfigError
-from promptgen.flows.chained import ChainedGenerator
-from promptgen.flows.exact import Correction, Method, chain_log_weights, correct
-from promptgen.flows.sampling import draw, latent_blocks
-from promptgen.generators.base import Generator, condition_of, conditioned_images
-from promptgen.labels import hard_labels
-from promptgen.perception.base import Classifier
-from promptgen.perception.reading import read_logits
+from promptgen.flows.exact import Correction, Method, correct
+from promptgen.generators.base import Generator, condition_of
 from promptgen.progress import Bar
 from promptgen.seeding import stream
 from promptgen.tracking import Tracker
 from steps.drawing.gallery import Gallery
+from steps.drawing.pictures import STREAM, Drawing, DrawingRecipe, Drawn, chosen, plain, proposals
 from steps.drawing.purpose import check_purpose
-from steps.measuring.reading import shown
 from steps.shared.common import Pass
-from steps.training.plan import trained_energy
 
-STREAM = "draw"
 LEAST_PROPOSALS, PROPOSALS_PER_SAMPLE = 1000, 10
 """Default number of proposals of exact sampling: so many per image, and at least that many."""
 
@@ -66,15 +58,6 @@ class Request:
     labels: bool = False
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """Images, with the position of each in the stream of noise and its log weight if one was computed."""
-
-    sample: Sample
-    indices: list[int]
-    log_weights: list[float] | None = None
-
-
 def run(run_pass: Pass, request: Request, tracker: Tracker) -> dict[str, Any]:
     """Write images as NUMBER.png, then summary.json and samples.csv, which has a row per image; return the summary.
 
@@ -93,19 +76,18 @@ def run(run_pass: Pass, request: Request, tracker: Tracker) -> dict[str, Any]:
     _check(run_pass, request)
     run_pass.generator_inputs()  # raises if the flow is not trained yet
     doubts = check_purpose(run_pass) if request.exact else []
-    generator = run_pass.generator(sampling=True)
-    _check_condition(generator, request)
-    readers = _readers(run_pass) if request.labels else {}
+    recipe = DrawingRecipe(run_pass, request.seed, dict(request.condition), bool(request.exact), request.labels)
+    drawing, batch = recipe.build(), run_pass.params.evaluation.batch
+    _check_condition(drawing.generator, request)
     gallery = Gallery(request.out, request.n)
-    if request.exact is None:
-        batches, correction = _plain(run_pass, generator, request), None
-    else:
-        batches, correction = _exact(run_pass, generator, request, request.exact, tracker)
-    for batch in batches:
-        done = len(gallery.rows)
-        image = shown(batch.sample.image, done)
-        columns = _columns(batch, request.seed, condition_of(generator).names)
-        gallery.add(image, columns | _labels(image, readers, done))
+    correction, shards = None, plain(request.n, batch)
+    if request.exact:
+        log_weights = _log_weights(recipe, drawing, request, tracker)
+        correction = correct(log_weights, request.n, request.exact, stream(request.seed, STREAM, request.exact))
+        shards = chosen(correction.chosen, log_weights, batch)
+    for number, drawn in run_pass.project.engine.map(recipe, shards, here=drawing):
+        assert isinstance(drawn, Drawn)
+        gallery.add(shards[number].first, drawn.files, drawn.columns)
         tracker.progress(len(gallery.rows), request.n, "images")
     summary = _summary(run_pass, request, correction, doubts)
     gallery.finish(summary)
@@ -138,75 +120,16 @@ def _check_condition(generator: Generator, request: Request) -> None:
             logger.warning("%s = %g is outside %g to %g, for which the flow was trained", name, value, low, high)
 
 
-def _readers(run_pass: Pass) -> dict[str, Classifier]:
-    debias, models = run_pass.params.debias, run_pass.project.models
-    placed = run_pass.project.placed
-    return {name: placed(build_classifier(getattr(debias, name), models)) for name in ("classifier", "judge")}
-
-
-def _plain(run_pass: Pass, generator: Generator, request: Request) -> Iterator[_Batch]:
-    """Yield samples as the flow gives them."""
-    batch, done = run_pass.params.evaluation.batch, 0
-    for sample in draw(
-        generator, request.n, seed=request.seed, stream=STREAM, batch=batch, condition=request.condition
-    ):
-        yield _Batch(sample, list(range(done, done + len(sample.latent))))
-        done += len(sample.latent)
-
-
-def _exact(
-    run_pass: Pass, generator: Generator, request: Request, method: Method, tracker: Tracker
-) -> tuple[Iterator[_Batch], Correction]:
-    """Return samples chosen from proposals, the samples that `_plain` would yield, and how they were chosen."""
-    assert isinstance(generator, ChainedGenerator)  # every pass but the first ends with a flow
+def _log_weights(recipe: DrawingRecipe, drawing: Drawing, request: Request, tracker: Tracker) -> Tensor:
+    """Return the log weights, nats, (M,), of the proposals that exact samples are chosen from."""
     m = request.proposals or max(LEAST_PROPOSALS, PROPOSALS_PER_SAMPLE * request.n)
-    latents = torch.cat(list(latent_blocks(generator.prior, m, request.seed, STREAM)))
-    condition = condition_of(generator)
-    context = condition.fix(torch.zeros(m, len(condition)), request.condition).to(latents) if condition else None
-    batch = run_pass.params.evaluation.batch
-    log_weights = chain_log_weights(
-        generator,
-        trained_energy(run_pass),
-        latents,
-        context,
-        seed=request.seed,
-        batch=batch,
-        progress=lambda done: tracker.progress(done, m, "proposals"),
-    )
-    correction = correct(log_weights, request.n, method, stream(request.seed, STREAM, method))
-    return _chosen(generator, latents, context, log_weights, torch.split(correction.chosen, batch)), correction
-
-
-def _chosen(
-    generator: Generator, latents: Tensor, context: Tensor | None, log_weights: Tensor, parts: tuple[Tensor, ...]
-) -> Iterator[_Batch]:
-    for part in parts:
-        chosen_context = None if context is None else context[part]
-        with torch.inference_mode():
-            image = conditioned_images(generator, latents[part], chosen_context)
-        yield _Batch(Sample(latents[part], image, chosen_context), part.tolist(), log_weights[part].tolist())
-
-
-def _columns(batch: _Batch, seed: int, names: tuple[str, ...]) -> dict[str, list[Any]]:
-    """Return the columns of the table for a batch, without its labels."""
-    columns: dict[str, list[Any]] = {"seed": [seed] * len(batch.indices), "index": batch.indices}
-    if batch.sample.context is not None:
-        for name, values in zip(names, batch.sample.context.T.tolist(), strict=True):
-            columns[f"condition.{name}"] = [f"{value:.6g}" for value in values]
-    if batch.log_weights is not None:
-        columns["log_weight"] = [f"{value:.9g}" for value in batch.log_weights]
-    return columns
-
-
-def _labels(image: Tensor, readers: Mapping[str, Classifier], first: int) -> dict[str, list[str]]:
-    """Return the label of each image by `READER.ATTRIBUTE`; `first` is the number of the first image."""
-    labels = {}
-    for reader, classifier in readers.items():
-        with torch.inference_mode():
-            logits = read_logits(classifier, image, f"the {reader}", first)
-        for name, words in classifier.attributes.items():
-            labels[f"{reader}.{name}"] = [words[index] for index in hard_labels(logits, name).tolist()]
-    return labels
+    parts, done = list[Tensor](), 0
+    for part in in_order(recipe.run_pass.project.engine.map(recipe, proposals(m), here=drawing)):
+        assert isinstance(part, Tensor)
+        parts.append(part)
+        done += len(part)
+        tracker.progress(done, m, "proposals")
+    return torch.cat(parts)
 
 
 def _summary(run_pass: Pass, request: Request, correction: Correction | None, doubts: list[str]) -> dict[str, Any]:

@@ -7,22 +7,17 @@ if __name__ == "__main__":  # before the imports below, so that help and wrong a
 
     run_as("step", "evaluate")
 
-from collections.abc import Mapping
-
-import torch
-
 from promptgen.labels import agreed_classes, class_index
 from promptgen.metrics.diversity import pairwise_distance
-from promptgen.metrics.identity import PAIRS, identity_between, identity_within
+from promptgen.metrics.identity import identity_between, identity_within
 from promptgen.metrics.pose import pose_error, pose_slopes
 from promptgen.metrics.quality import compare
 from promptgen.metrics.shares import wilson
+from promptgen.metrics.sizes import PAIRS
 from promptgen.metrics.vendi import vendi_score
-from promptgen.records import TRUSTED, AttributeBias, Distance, Interval, Measurement, Quality, Source
+from promptgen.records import TRUSTED, AttributeBias, Distance, Interval, Measurement, Quality
 from promptgen.tracking import Tracker
 from steps.measuring.counting import (
-    Arrays,
-    Attributes,
     bias_of_counts,
     counting_params,
     debias_count,
@@ -30,7 +25,7 @@ from steps.measuring.counting import (
     reader_record,
     resampling,
 )
-from steps.sample import SAMPLES_NAME, load_samples
+from steps.measuring.samples import SAMPLES_NAME, Samples
 from steps.shared.common import Pass, Result
 
 
@@ -61,22 +56,22 @@ def run(run_pass: Pass, tracker: Tracker) -> Result:
 
 
 def _evaluate(run_pass: Pass) -> Measurement:
-    arrays, readers = load_samples(run_pass.folder("sample"))
+    samples = Samples(run_pass.folder("sample"))
     return Measurement(
-        **dict(debias_count(run_pass, arrays, readers, soft=True)),
+        **dict(debias_count(run_pass, samples, soft=True)),
         kind=run_pass.kind,
-        watched=_watched(run_pass, arrays, readers),
-        quality=_quality(run_pass, arrays),
-        control=_requested(run_pass, arrays, readers) | _diversity(run_pass, arrays) | _condition(run_pass, arrays),
+        watched=_watched(run_pass, samples),
+        quality=_quality(run_pass, samples),
+        control=_requested(run_pass, samples) | _diversity(run_pass, samples) | _condition(run_pass, samples),
     )
 
 
-def _watched(run_pass: Pass, arrays: Arrays, readers: Mapping[Source, Attributes]) -> dict[str, AttributeBias]:
+def _watched(run_pass: Pass, samples: Samples) -> dict[str, AttributeBias]:
     """Return what is only watched, by those readers who see the same classes in it."""
-    watched = {}
+    watched, readers = {}, samples.labels
     for attribute, wanted in run_pass.params.evaluation.watch.items():
         agreed = agreed_classes({source: readers[source] for source in TRUSTED if source in readers}, attribute)
-        counts = {source: label_counts(arrays, source, readers[source], attribute) for source in agreed}
+        counts = {source: label_counts(samples, source, readers[source], attribute) for source in agreed}
         biases = {source: bias_of_counts(counts[source], wanted, resampling(run_pass)) for source in agreed}
         labels, bias = next(zip(agreed.values(), biases.values(), strict=True))
         watched[attribute] = AttributeBias(
@@ -87,18 +82,17 @@ def _watched(run_pass: Pass, arrays: Arrays, readers: Mapping[Source, Attributes
     return watched
 
 
-def _quality(run_pass: Pass, arrays: Arrays) -> Quality | None:
+def _quality(run_pass: Pass, samples: Samples) -> Quality | None:
     """Return how the samples look against the generator's own, if a network looked at them."""
     network, confidence = run_pass.params.evaluation.features, run_pass.params.evaluation.confidence
     if network is None:
         return None
-    features = torch.from_numpy(arrays["features"])
+    features = samples["features"]
     if run_pass.number == 0:
-        features, reference = features[0::2], features[1::2]
+        pair = features.part(0, 2), features.part(1, 2)
     else:
-        alone, _ = load_samples(Pass(run_pass.project, 0).folder("sample"))
-        reference = torch.from_numpy(alone["features"])
-    figures = compare(features, reference, confidence=confidence, seed=run_pass.seed)
+        pair = features, Samples(Pass(run_pass.project, 0).folder("sample"))["features"]
+    figures = compare(*pair, confidence=confidence, seed=run_pass.seed)
     return Quality(
         reference="the generator" if run_pass.number else "its other half",
         features=" and ".join(network.names()),
@@ -109,42 +103,43 @@ def _quality(run_pass: Pass, arrays: Arrays) -> Quality | None:
         recall=Interval.of(figures.recall),
         frechet=Distance(value=figures.frechet.value, chance=figures.frechet.floor),
         kernel=Interval.of(figures.kernel.interval(confidence)),
-        vendi=Interval.of(vendi_score(torch.from_numpy(arrays["features"]), confidence=confidence)),
+        vendi=Interval.of(vendi_score(features, confidence=confidence, seed=run_pass.seed)),
     )
 
 
-def _requested(run_pass: Pass, arrays: Arrays, readers: Mapping[Source, Attributes]) -> dict[str, Interval]:
+def _requested(run_pass: Pass, samples: Samples) -> dict[str, Interval]:
     """Return the share of each label that the control asks for, by `ATTRIBUTE.LABEL.READER`."""
     shares = {}
     measure = run_pass.params.control.measure if run_pass.params.control else {}
     for attribute, label in measure.items():
-        for reader, attributes in readers.items():
-            if counts := label_counts(arrays, reader, attributes, attribute):
+        for reader, attributes in samples.labels.items():
+            if counts := label_counts(samples, reader, attributes, attribute):
                 class_index(attributes, attribute, label)  # raises if there is no such label
                 share = wilson(counts[label], sum(counts.values()), run_pass.params.evaluation.confidence)
                 shares[f"{attribute}.{label}.{reader}"] = Interval.of(share)
     return shares
 
 
-def _diversity(run_pass: Pass, arrays: Arrays) -> dict[str, Interval]:
+def _diversity(run_pass: Pass, samples: Samples) -> dict[str, Interval]:
     """Return how far the identities of two samples lie apart on average, if they were told apart."""
-    if "identity" not in arrays:
+    if "identity" not in samples:
         return {}
-    return {"identity.diversity": Interval.of(pairwise_distance(arrays["identity"], **resampling(run_pass)))}
+    return {"identity.diversity": Interval.of(pairwise_distance(samples["identity"], **resampling(run_pass)))}
 
 
-def _condition(run_pass: Pass, arrays: Arrays) -> dict[str, Interval]:
+def _condition(run_pass: Pass, samples: Samples) -> dict[str, Interval]:
     """Return how well the condition is followed, and whether it leaves identities alone, as far as it was looked at."""
-    if "condition" not in arrays:
+    if "condition" not in samples:
         return {}
     names, options = run_pass.params.condition.names, resampling(run_pass)
     estimates = {}
-    if "pose" in arrays:
-        estimates["pose.error"] = pose_error(arrays["pose"], arrays["condition"], names, **options)
-        slopes = pose_slopes(arrays["pose"], arrays["condition"], names, **options)
+    if "pose" in samples:
+        poses = samples["pose"], samples["condition"]
+        estimates["pose.error"] = pose_error(*poses, names, **options)
+        slopes = pose_slopes(*poses, names, **options)
         estimates |= {f"pose.{name}.slope": slope for name, slope in slopes.items()}
-    if "identity" in arrays:
-        views = [arrays[name][:PAIRS] for name in ("identity", "identity_again") if name in arrays]
+    if "identity" in samples:
+        views = [samples[name][:PAIRS] for name in ("identity", "identity_again") if name in samples]
         estimates["identity.between"] = identity_between(*views, **options)
         if len(views) == 2:
             estimates["identity.within"] = identity_within(*views, **options)

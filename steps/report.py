@@ -7,7 +7,6 @@ if __name__ == "__main__":  # before the imports below, so that help and wrong a
 
     run_as("report")
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -24,8 +23,8 @@ from promptgen.reporting.run import PassMaterial, Run
 from promptgen.reporting.settings import Settings
 from steps.fit_moments import MOMENTS_NAME
 from steps.measuring.records import METRICS_NAME
+from steps.measuring.samples import Samples
 from steps.recording.replay import attach, runs_in_mlflow
-from steps.sample import load_samples
 from steps.shared.common import Pass, Project
 from steps.shared.manifest import StepFolder
 from steps.train_flow import HISTORY_NAME
@@ -69,7 +68,7 @@ def gather(project: Project) -> Run:
     metrics = Metrics.parse(read_json(path), str(path))
     _check_same(metrics, project.params, path)
     material = [_material(Pass(project, record.number)) for record in metrics.passes]
-    readers = load_samples(Pass(project, metrics.passes[0].number).folder("sample"))[1]
+    readers = Samples(Pass(project, metrics.passes[0].number).folder("sample")).labels
     return Run(
         metrics=_in_order(metrics, project.params, readers),
         material=material,
@@ -109,19 +108,14 @@ def _classes_in_order(bias: AttributeBias, attribute: str, readers: Readers) -> 
 
 
 def _material(run_pass: Pass) -> PassMaterial:
-    try:
-        arrays = load_samples(run_pass.folder("sample"))[0]
-        tiles = arrays["tiles"]
-    except (OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
-        folder = run_pass.folder("sample")
-        raise DataError(f"the samples in {folder} cannot be read ({error}); run `promptgen run`") from error
+    pictures = Samples(run_pass.folder("sample")).pictures()
     trained = run_pass.folder("train_flow")
     params = run_pass.params  # multipliers that are only fitted are what the loop ends with
     is_last = params.only_fits and run_pass.number == params.last_measured_pass
     fitted = run_pass if run_pass.kind == "debias" else run_pass.after if is_last else None
     return PassMaterial(
-        tiles=tiles,
-        sweep=arrays.get("sweep"),
+        tiles=pictures["tiles"],
+        sweep=pictures.get("sweep"),
         history=read_json(trained / HISTORY_NAME) if run_pass.kind != "generator" else [],
         moments=read_json(fitted.folder("fit_moments") / MOMENTS_NAME) if fitted else None,
         beta=StepFolder(trained, "").result().get("beta", {}) if run_pass.kind == "debias" else {},

@@ -8,12 +8,10 @@ if __name__ == "__main__":  # before the imports below, so that help and wrong a
     run_as("step", "sample")
 
 import io
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -37,7 +35,6 @@ from steps.shared.common import Pass, Result
 from steps.shared.manifest import StepFolder
 from steps.shared.recipes import PassRecipe
 
-SAMPLES_NAME = "samples.npz"
 GRID_NAME = "grid.png"
 SWEEP_NAME = "sweep.png"
 STREAM = "evaluate"
@@ -48,17 +45,17 @@ LARGEST_TILE = 256
 
 
 def run(run_pass: Pass, tracker: Tracker) -> Result:
-    """Write samples.npz (labels, probabilities, embeddings: no pictures) and grid.png (the same noise in every pass).
+    """Write samples (labels, probabilities, embeddings: no pictures) and grid.png (the same noise in every pass).
 
-    samples.npz holds, for N samples: `READER.ATTRIBUTE`, class indices (N,), for each reader (classifier, judge, and
-    truth where the generator knows it); `probability.READER`, the probabilities of the attribute to de-bias by
-    classifier and judge, (N, K); `identity`, unit embeddings (N, E), if the experiment has an identity network;
-    `features`, (N, D), if it has a feature network; `tiles`, the pictures of the grid, (n, H, W, 3); and `labels`,
-    which labels each reader's attributes have, as JSON.
+    The columns of the `Samples`, for N of them, are `READER.ATTRIBUTE`, class indices (N,), for each reader
+    (classifier, judge, and truth where the generator knows it); `probability.READER`, the probabilities of the
+    attribute to de-bias by classifier and judge, (N, K); `identity`, unit embeddings (N, E), if the experiment has an
+    identity network; and `features`, (N, D), if it has a feature network. A picture besides is `tiles`, those of the
+    grid, (n, H, W, 3).
 
-    Of an experiment with a condition it also holds `condition`, what is asked of each sample, (N, C), which the
-    generator alone does not hear; `pose`, the rotations seen, (N, 3, 3), if an energy sees poses; and of a generator
-    that hears it `identity_again`, embeddings of the first samples' latents under other conditions, and `sweep`, some
+    An experiment with a condition also has `condition`, what is asked of each sample, (N, C), which the generator alone
+    does not hear; `pose`, the rotations seen, (N, 3, 3), if an energy sees poses; and of a generator that hears it
+    `identity_again`, embeddings of the first samples' latents under other conditions, and as a picture `sweep`, some
     latents under conditions that run over their ranges, (rows, columns, H, W, 3), which is sweep.png.
 
     Raises:
@@ -82,17 +79,12 @@ def run(run_pass: Pass, tracker: Tracker) -> Result:
 def _sample(run_pass: Pass, folder: StepFolder, tracker: Tracker) -> Result:
     draws = measuring(run_pass.params, run_pass.number)
     sheets: list[Sheet] = ["tiles", "sweep"] if "sweep" in draws else ["tiles"]
-    reading = read(SamplingRecipe(run_pass), [*blocks(run_pass, STREAM), *sheets], tracker)
-    arrays = {name: array for name, array in reading.arrays.items() if name not in sheets}
-    if run_pass.params.condition:
-        arrays["condition"] = _conditions(run_pass, STREAM).float().numpy()
-    arrays["labels"] = np.array(json.dumps(reading.attributes))
-    arrays |= {name: reading.arrays[name] for name in sheets}
-    atomic_write(folder.path / SAMPLES_NAME, _npz(arrays))
-    atomic_write(folder.path / GRID_NAME, _png(_grid(arrays["tiles"])))
+    samples, images = read(SamplingRecipe(run_pass), [*blocks(run_pass, STREAM), *sheets], folder.path, tracker)
+    pictures = samples.pictures()
+    atomic_write(folder.path / GRID_NAME, _png(_grid(pictures["tiles"])))
     if "sweep" in sheets:
-        atomic_write(folder.path / SWEEP_NAME, _png(_sheet(arrays["sweep"])))
-    return {"n": reading.n, "generator_evaluations": {"forward": reading.images, "backward": 0}}
+        atomic_write(folder.path / SWEEP_NAME, _png(_sheet(pictures["sweep"])))
+    return {"n": len(samples), "generator_evaluations": {"forward": images, "backward": 0}}
 
 
 @dataclass(frozen=True)
@@ -115,12 +107,19 @@ class _Reading(Reading):
     def __init__(self, run_pass: Pass) -> None:
         super().__init__(run_pass)
         models, evaluation = run_pass.project.models, run_pass.params.evaluation
-        self.others = _conditions(run_pass, "evaluate again")
+        self.others = _conditions(run_pass, "evaluate again", 0, min(PAIRS, evaluation.samples))
         pose = run_pass.params.control.pose if run_pass.params.control else None
         placed, names = run_pass.project.placed, run_pass.params.condition.names
         self.pose: PoseEnergy | None = placed(pose.build(models, names)) if pose else None
         self.embedder = placed(build_embedder(evaluation.identity, models)) if evaluation.identity else None
         self.features = placed(build_features(evaluation.features, models)) if evaluation.features else None
+
+    def __call__(self, block: Block) -> Part:
+        """Draw and read a block."""
+        part = super().__call__(block)
+        if self.run_pass.params.condition:
+            part.arrays["condition"] = _conditions(self.run_pass, STREAM, block.start, block.stop).float().numpy()
+        return part
 
     @torch.inference_mode()
     def sheet(self, name: Sheet) -> Part:
@@ -162,17 +161,9 @@ class _Reading(Reading):
         return shown(conditioned_images(self.generator, latent, others), self.n)
 
 
-def _conditions(run_pass: Pass, stream_name: str) -> Tensor:
-    """Return a condition, (N, C), for each sample: what a conditional generator hears in the stream of that name."""
-    condition, n = run_pass.params.condition, run_pass.params.evaluation.samples
-    return torch.cat(list(condition_blocks(condition, n, run_pass.seed, stream_name)))
-
-
-def load_samples(folder: Path) -> tuple[dict[str, NDArray[Any]], dict[str, dict[str, list[str]]]]:
-    """Return the arrays of a folder that this step has written, and the labels of each attribute by reader."""
-    with np.load(folder / SAMPLES_NAME, allow_pickle=False) as archive:
-        arrays = dict(archive)
-    return arrays, json.loads(str(arrays.pop("labels")))
+def _conditions(run_pass: Pass, stream_name: str, start: int, stop: int) -> Tensor:
+    """Return a condition, (N, C), for each of these samples: what a conditional generator hears in that stream."""
+    return torch.cat(list(condition_blocks(run_pass.params.condition, stop, run_pass.seed, stream_name, start=start)))
 
 
 def tiles_of(image: Tensor) -> NDArray[np.uint8]:
@@ -186,12 +177,6 @@ def tiles_of(image: Tensor) -> NDArray[np.uint8]:
     if shrink > 1:
         image = torch.nn.functional.interpolate(image, scale_factor=1 / shrink, mode="area")
     return (image * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-
-
-def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    return buffer.getvalue()
 
 
 def _grid(tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:

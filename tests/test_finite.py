@@ -14,7 +14,7 @@ from promptgen.metrics.diversity import unit_vectors
 from promptgen.metrics.estimate import mean_interval
 from promptgen.metrics.features import check_features, image_features
 from promptgen.metrics.pose import euler_angles
-from promptgen.metrics.shares import check_probabilities
+from promptgen.metrics.probabilities import check_probabilities
 from promptgen.networks.finite import not_finite, require_finite, unclear
 from promptgen.perception.reading import read_logits
 

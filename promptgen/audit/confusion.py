@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from promptgen.audit.labelling import Indices
+from promptgen.audit.labels import Indices
 from promptgen.config.models import CardModel, JointModel, ReaderSpec
 from promptgen.csv_file import read_csv
 from promptgen.errors import DataError

@@ -15,7 +15,7 @@ from typing import Any
 
 from promptgen.audit.confusion import Confusion
 from promptgen.audit.groups import Groups, grouped
-from promptgen.audit.labelling import Indices, Labels
+from promptgen.audit.labels import Indices, Labels
 from promptgen.errors import DataError
 from promptgen.labels import classes, target_shares
 from promptgen.metrics.bias import DISTANCES, Bias, measure_bias, measure_soft_bias

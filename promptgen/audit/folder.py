@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from promptgen.audit.images import ImageBatch, Unread, find_files, read_batches
-from promptgen.audit.labelling import Labeller, Labels, label
+from promptgen.audit.labelling import Labeller, label
+from promptgen.audit.labels import Labels
 from promptgen.audit.words import ImageSet
 from promptgen.errors import DataError
 from promptgen.progress import Bar

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from promptgen.audit.labelling import Indices, Labels
+from promptgen.audit.labels import Indices, Labels
 from promptgen.errors import TooFewSamplesError
 from promptgen.metrics.estimate import Estimate, Vector, by_label
 from promptgen.metrics.reference import Reference, compare_to_reference, spread, spread_by_chance

@@ -11,15 +11,17 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from promptgen.audit.decoding import decode
 from promptgen.errors import DataError
+
+if TYPE_CHECKING:  # file names are found without importing torch
+    from torch import Tensor
 
 Pixels = NDArray[np.uint8]
 
@@ -126,6 +128,8 @@ def read_batches(
 
 
 def _batch(held: dict[str, Pixels]) -> ImageBatch:
+    import torch
+
     stacked = torch.from_numpy(np.stack(list(held.values())))
     return ImageBatch(tuple(held), stacked.permute(0, 3, 1, 2).contiguous().float() / 255)
 

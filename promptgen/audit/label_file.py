@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
 
 import numpy as np
 
-from promptgen.audit.labelling import NO_LABEL, Indices, Labels
+from promptgen.audit.labels import NO_LABEL, Indices, Labels, small_indices
 from promptgen.audit.spelling import is_missing, one_spelling, spelling
+from promptgen.csv_column import MOST_LABELS, Column
 from promptgen.csv_file import CsvFile, read_csv
 from promptgen.errors import DataError
 
@@ -40,17 +41,30 @@ class LabelFile:
         labels: its labels; rows without a label of an attribute have none there.
         lines: number of the line of each row in the file, (N,).
         headless: names of the columns that are themselves labels of their columns, as in a file without a header.
+        uncountable: columns by name that have more different labels than are kept, such as one of file names.
     """
 
     path: Path
     labels: Labels
     lines: Sequence[int]
     headless: Sequence[str] = ()
+    uncountable: Mapping[str, Column] = field(default_factory=dict)
 
     def missing(self, attribute: str) -> list[int]:
         """Return the lines without a label of an attribute."""
-        indices = self.labels.indices[attribute]
-        return [line for line, index in zip(self.lines, indices.tolist(), strict=True) if index == NO_LABEL]
+        return [self.lines[row] for row in np.flatnonzero(self.labels.indices[attribute] == NO_LABEL).tolist()]
+
+    def require_countable(self, attribute: str) -> None:
+        """Check that a column has not too many different labels to count.
+
+        Raises:
+            DataError: it has.
+        """
+        if column := self.uncountable.get(attribute):
+            raise DataError(
+                f"{self.path}: {attribute} has {column.different} different labels, expected at most {MOST_LABELS}; "
+                "name another column"
+            )
 
 
 def read_labels(path: Path, known: Collection[str] = ()) -> LabelFile:
@@ -71,33 +85,34 @@ def read_labels(path: Path, known: Collection[str] = ()) -> LabelFile:
 
 def label_file(path: Path, table: CsvFile, known: Collection[str] = ()) -> LabelFile:
     """Return the labels in the content of a file; see `read_labels`."""
-    columns = [[row[i] for row in table.rows] for i in range(len(table.names))]
-    _check_names(path, table.names, columns)
-    read = {name: _column(cells, known) for name, cells in zip(table.names, columns, strict=True) if name}
-    labels = Labels(
-        {name: classes for name, (classes, _) in read.items()}, {name: indices for name, (_, indices) in read.items()}
-    )
-    headless = [name for name, classes in labels.attributes.items() if spelling(name) in map(spelling, classes)]
-    return LabelFile(path, labels, table.lines, headless)
+    _check_names(path, table)
+    columns = {name: column for name, column in zip(table.names, table.columns, strict=True) if name}
+    uncountable = {name: column for name, column in columns.items() if not column.is_kept}
+    read = {name: _labels(column, known) for name, column in columns.items() if column.is_kept}
+    attributes = {name: found for name, (found, _) in read.items()}
+    labels = Labels(attributes, {name: indices for name, (_, indices) in read.items()})
+    headless = [name for name, found in attributes.items() if spelling(name) in map(spelling, found)]
+    return LabelFile(path, labels, table.lines, headless, uncountable)
 
 
-def _check_names(path: Path, names: Sequence[str], columns: Sequence[Sequence[str]]) -> None:
+def _check_names(path: Path, table: CsvFile) -> None:
     """Refuse columns of equal names, and columns without a name that are neither empty nor an index at the front."""
+    names, n = table.names, len(table.lines)
     named = [name for name in names if name]
     if len(set(named)) < len(named) or not named:
         raise DataError(f"{path}: the columns are {', '.join(names)}; give each a name of its own")
-    for i, (name, cells) in enumerate(zip(names, columns, strict=True)):
-        index = i == 0 and (len(set(cells)) == len(cells) or all(map(str.isdecimal, cells)))
-        if not name and any(cells) and not index:
+    for i, (name, column) in enumerate(zip(names, table.columns, strict=True)):
+        index = i == 0 and (column.different == n or all(map(str.isdecimal, column.cells)))
+        if not name and any(column.cells) and not index:
             raise DataError(f"{path}: column {i + 1} of {len(names)} has no name; write one in the first line")
 
 
-def _column(cells: Sequence[str], known: Collection[str]) -> tuple[tuple[str, ...], Indices]:
-    """Return the labels in a column, sorted, and the index of each cell's label, (N,)."""
-    present = [None if is_missing(cell) and cell not in known else cell for cell in cells]
-    labels = tuple(sorted({cell for cell in present if cell is not None}))
-    position = {label: index for index, label in enumerate(labels)}
-    return labels, np.array([NO_LABEL if cell is None else position[cell] for cell in present], dtype=np.int64)
+def _labels(column: Column, known: Collection[str]) -> tuple[tuple[str, ...], Indices]:
+    """Return the labels in a column, sorted, and the index of each row's label, (N,)."""
+    found = tuple(sorted(cell for cell in column.cells if cell in known or not is_missing(cell)))
+    position = {label: index for index, label in enumerate(found)}
+    indices = small_indices([position.get(cell, NO_LABEL) for cell in column.cells], len(found))
+    return found, indices[np.asarray(column.codes)]
 
 
 def alike_spelled(files: Sequence[LabelFile]) -> list[LabelFile]:
@@ -119,7 +134,7 @@ def not_counted(files: Sequence[LabelFile], apart: Collection[str] = ()) -> dict
         apart: columns that are left out of the answer.
     """
     reasons = {}
-    for name in files[0].labels.attributes:
+    for name in [*files[0].labels.attributes, *files[0].uncountable]:
         if name not in apart and (reason := _reason(files, name)):
             reasons[name] = reason
     return reasons
@@ -139,19 +154,20 @@ def alike_columns(files: Sequence[LabelFile], attributes: Collection[str]) -> li
 
 
 def _reason(files: Sequence[LabelFile], name: str) -> str | None:
-    lacking = [file for file in files if name not in file.labels.attributes]
+    lacking = [file for file in files if name not in {*file.labels.attributes, *file.uncountable}]
     if lacking:
         return f"no column of {lacking[0].path}"
+    for file in files:
+        if column := file.uncountable.get(name):
+            more = DIFFERENT if column.different == len(file.lines) else f"{column.different} labels"
+            return _no_classes(column.cells) or more
     labels = {label for file in files for label in file.labels.attributes[name]}
     if empty := [file for file in files if not file.labels.attributes[name]]:
         return f"no labels in {empty[0].path}" if labels else "no labels"
     if len(labels) < 2:
         return f"always {next(iter(labels))}"
-    if all(map(LIST.fullmatch, labels)):
-        return "lists"
-    numbers = [_numbers(label) for label in labels]
-    if all(numbers) and not all(_is_whole(number) for row in numbers for number in row):  # (25, 32) may be an age
-        return "measured numbers" if all(len(row) == 1 for row in numbers) else "lists"
+    if reason := _no_classes(labels):
+        return reason
     if name not in files[0].labels.repeated():
         return DIFFERENT
     if UNNAMED.fullmatch(name):
@@ -159,11 +175,21 @@ def _reason(files: Sequence[LabelFile], name: str) -> str | None:
     return f"{len(labels)} labels" if len(labels) > MOST_CLASSES else None
 
 
+def _no_classes(labels: Collection[str]) -> str | None:
+    """Return what labels are instead of classes, if they are lists or measured numbers."""
+    if all(map(LIST.fullmatch, labels)):
+        return "lists"
+    numbers = [_numbers(label) for label in labels]
+    if all(numbers) and not all(_is_whole(number) for each in numbers for number in each):  # (25, 32) may be an age
+        return "measured numbers" if all(len(each) == 1 for each in numbers) else "lists"
+    return None
+
+
 def _numbers(label: str) -> list[re.Match[str]]:
     """Return the number that a label is, or its several numbers, such as scores of all classes; empty without any."""
-    parts = [NUMBER.fullmatch(part) for part in BETWEEN_NUMBERS.split(label) if part]
+    found = [NUMBER.fullmatch(part) for part in BETWEEN_NUMBERS.split(label) if part]
     whole = NUMBER.fullmatch(label)  # of which a comma may be a part
-    return [whole] if whole else [number for number in parts if number] if all(parts) else []
+    return [whole] if whole else [number for number in found if number] if all(found) else []
 
 
 def _is_whole(number: re.Match[str]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from promptgen.audit import words as audit_words
 from promptgen.audit.tables import tables
 from promptgen.audit.words import AuditRun
-from promptgen.reporting.page import environment
+from promptgen.reporting.text.environment import environment
 
 
 def render(run: AuditRun) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from promptgen.audit.figures import SAMPLING, Sampling
 from promptgen.config.models import ReaderSpec
 from promptgen.config.targets import is_choices, shares_of_choices
+from promptgen.engine.config import InlineConfig, ProcessConfig, RayConfig
 from promptgen.errors import ConfigError
 from promptgen.strict import Section, read_yaml, validate
 
@@ -34,6 +35,7 @@ class Request:
         device: device on which the classifiers run.
         models: folder of the weight files.
         sampling: settings of intervals and tests.
+        engine: where images are classified.
         normalise: whether labels in a file that differ only in spelling are one class.
         groups: whether each direct sub-folder is a group; for labels, the name of the column with the groups.
     """
@@ -52,6 +54,7 @@ class Request:
     sampling: Sampling = SAMPLING
     groups: bool | str = False
     normalise: bool = False
+    engine: InlineConfig | ProcessConfig | RayConfig = field(default_factory=InlineConfig)
 
 
 class _HasReader(Section):

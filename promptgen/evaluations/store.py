@@ -12,15 +12,11 @@ its result.
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from promptgen.energies.base import Sample
@@ -28,11 +24,10 @@ from promptgen.engine.base import Engine, InlineEngine, Recipe
 from promptgen.errors import DataError
 from promptgen.evaluations.config import FORWARD_UNITS, GRADIENT_UNITS, IDENTITY_NAME, SHARD_SIZE
 from promptgen.evaluations.evaluator import Evaluator, Outputs, Request, Slope, output_key
-from promptgen.files import atomic_write, read_json, write_json
+from promptgen.evaluations.shard import About, read_shard, write_shard
+from promptgen.files import read_json, write_json
 from promptgen.generators.base import Generator
 from promptgen.networks.micro_batches import MicroBatches, memory_of
-
-logger = logging.getLogger("promptgen")
 
 
 @dataclass(frozen=True)
@@ -185,7 +180,7 @@ class EvaluationStore:
         """
         requests = []
         for address in addresses:
-            tensors, _ = _read(self._path(address))
+            tensors, _ = read_shard(self._path(address))
             if "latent" not in tensors:
                 raise DataError(
                     f"the evaluations {address[:12]} are missing in {self.folder}: remove the pass that made them, "
@@ -205,7 +200,7 @@ class EvaluationStore:
         self, requests: Sequence[Request], slope: Slope | None, progress: Callable[[int], None] | None
     ) -> list[_Shard]:
         """Return shards; whatever the store lacks of them is evaluated and written, each as soon as it is done."""
-        stored = {request.address: _read(self._path(request.address)) for request in requests}
+        stored = {request.address: read_shard(self._path(request.address)) for request in requests}
         lacking = {
             request.address: lack
             for request in requests
@@ -217,7 +212,7 @@ class EvaluationStore:
         todo = list(lacking.values())
         for number, made in self.engine.map(self.recipe, todo, self._evaluator(slope)):
             tensors, about = stored[todo[number].address]
-            about = about.with_addition(self.user) if tensors else _About(self.user, todo[number].slope)
+            about = about.with_addition(self.user) if tensors else About(self.user, todo[number].slope)
             stored[todo[number].address] = self._keep(todo[number].address, tensors | made, about)
             done += len(todo[number])
             if progress:
@@ -232,16 +227,13 @@ class EvaluationStore:
             return None
         return replace(request, names=names, direction=direction, slope=request.slope if direction is not None else "")
 
-    def _keep(self, address: str, tensors: dict[str, Tensor], about: _About) -> tuple[dict[str, Tensor], _About]:
+    def _keep(self, address: str, tensors: dict[str, Tensor], about: About) -> tuple[dict[str, Tensor], About]:
         """Write a shard, and return it."""
-        path = self._path(address)
-        if path is not None:
-            atomic_write(
-                path, save({name: value.contiguous() for name, value in tensors.items()}, {"about": about.text})
-            )
+        if (path := self._path(address)) is not None:
+            write_shard(path, tensors, about)
         return tensors, about
 
-    def _spent(self, request: Request, tensors: dict[str, Tensor], about: _About, lacked: bool) -> _Shard:
+    def _spent(self, request: Request, tensors: dict[str, Tensor], about: About, lacked: bool) -> _Shard:
         """Return a shard, and count what it has cost its user."""
         spending, count = self.spending, len(request)
         made, added = about.maker == self.user, about.added.count(self.user)
@@ -251,29 +243,6 @@ class EvaluationStore:
         spending.backward += count * (made and "gradient" in tensors)
         outputs = {name: tensors[output_key(name)] for name in self.outputs}
         return _Shard(request.address, tensors, outputs, about.slope)
-
-
-@dataclass(frozen=True)
-class _About:
-    """What is known of a shard besides its tensors.
-
-    Attributes:
-        maker: who made its images first.
-        slope: name of the features whose combination was differentiated; empty without gradients.
-        added: who made its images again, each time, to read outputs that it lacked.
-    """
-
-    maker: str = ""
-    slope: str = ""
-    added: tuple[str, ...] = ()
-
-    def with_addition(self, user: str) -> _About:
-        return replace(self, added=(*self.added, user))
-
-    @property
-    def text(self) -> str:
-        """One string, since safetensors writes the keys of its metadata in a random order."""
-        return json.dumps(asdict(self))
 
 
 @dataclass(frozen=True)
@@ -305,19 +274,3 @@ def _join(shards: Sequence[_Shard], like: Tensor) -> Evaluations:
         direction=column("direction"),
         gradient=column("gradient"),
     )
-
-
-def _read(path: Path | None) -> tuple[dict[str, Tensor], _About]:
-    """Return the tensors of a shard and what is known of it; nothing if it is missing or damaged."""
-    if path is None:
-        return {}, _About()
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
-            about = json.loads(file.metadata()["about"])
-            return tensors, _About(about["maker"], about["slope"], tuple(about.get("added", ())))
-    except FileNotFoundError:
-        return {}, _About()
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        logger.warning("%s is damaged (%s): its images are made again", path, error)
-        return {}, _About()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from promptgen.config.params import Params
 from promptgen.errors import ConfigError
-from promptgen.evaluations.config import GRADIENT_UNITS, ReuseConfig
+from promptgen.evaluations.config import GRADIENT_UNITS, SHARD_SIZE, ReuseConfig
 from promptgen.experiments.plan import FLOW_BYTES
 from promptgen.flows.config import LARGEST_DENSE, TrainingConfig
 
@@ -15,7 +15,7 @@ NUMBER = 4
 """Bytes of a number in single precision."""
 
 ROW = 100
-"""Bytes of a training step's row in the history, at least."""
+"""Bytes of a training step's row in the history, or of a block of samples in a list of them, at least."""
 
 
 def require_memory(params: Params, dim: int, pixels: int, held: int = 0) -> None:
@@ -52,7 +52,7 @@ def _needs(params: Params, dim: int, pixels: int, held: int) -> Iterator[tuple[s
     yield f"flow with {params.flow.blocks} blocks and hidden: {params.flow.hidden}", flow
     yield f"debias.samples: {debias.samples}", debias.samples * classes * 2 * NUMBER
     yield f"debias.bootstrap: {debias.bootstrap}", debias.bootstrap * classes * 2 * NUMBER
-    yield f"evaluation.samples: {evaluation.samples}", evaluation.samples * 2 * classes * NUMBER  # two readers
+    yield f"evaluation.samples: {evaluation.samples}", evaluation.samples // SHARD_SIZE * ROW  # a list of blocks
     yield f"evaluation.bootstrap: {evaluation.bootstrap}", evaluation.bootstrap * classes * 2 * NUMBER
     yield f"evaluation.fit_samples: {evaluation.fit_samples}", evaluation.fit_samples * NUMBER
     largest = max(evaluation.samples, debias.samples, evaluation.grid)

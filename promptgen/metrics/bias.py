@@ -21,8 +21,9 @@ from promptgen.metrics.distances import (
     total_variation,
 )
 from promptgen.metrics.estimate import Estimate, Vector, check_counts
+from promptgen.metrics.probabilities import MeanProbabilities
+from promptgen.metrics.rows import Rows
 from promptgen.metrics.shares import (
-    check_probabilities,
     class_counts,
     share_estimates,
     soft_share_estimates,
@@ -92,13 +93,18 @@ def measure_bias(
 
 
 def measure_soft_bias(
-    probabilities: ArrayLike, target: ArrayLike, *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
+    probabilities: MeanProbabilities | Rows | ArrayLike,
+    target: ArrayLike,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> Bias:
     """Return all bias metrics for mean probabilities, from probability vectors (N, K); see `measure_bias`."""
-    rows, mu = check_probabilities(probabilities), check_target(target)
+    moments, mu = MeanProbabilities.of(probabilities), check_target(target)
     options: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
-    distances = {name: soft_distance_interval(rows, mu, distance, **options) for name, distance in DISTANCES.items()}
-    return _bias(len(rows), soft_share_estimates(rows, confidence), mu, distances, resamples, seed)
+    distances = {name: soft_distance_interval(moments, mu, distance, **options) for name, distance in DISTANCES.items()}
+    return _bias(moments.n, soft_share_estimates(moments, confidence), mu, distances, resamples, seed)
 
 
 class BiasCounter:

@@ -31,7 +31,8 @@ from promptgen.metrics.estimate import (
     random_stream,
     resample_shares,
 )
-from promptgen.metrics.shares import check_probabilities
+from promptgen.metrics.probabilities import MeanProbabilities
+from promptgen.metrics.rows import Rows
 
 Distance = Callable[[ArrayLike, ArrayLike], Vector]
 """Maps shares (..., K) and a target (K,) to their distance (...), zero if they agree."""
@@ -115,7 +116,7 @@ def distance_interval(
 
 
 def soft_distance_interval(
-    probabilities: ArrayLike,
+    probabilities: MeanProbabilities | Rows | ArrayLike,
     target: ArrayLike,
     distance: Distance = kl_to_target,
     *,
@@ -128,18 +129,17 @@ def soft_distance_interval(
     The mean of the N vectors is assumed to be normal, with their sample covariance. See `distance_interval` for the
     other arguments and the errors.
     """
-    rows, mu = check_probabilities(probabilities), check_target(target)
-    n, mean = len(rows), rows.mean(axis=0)
-    if n < 2:
-        raise TooFewSamplesError(f"a mean probability needs at least 2 samples, got {n}")
-    values, axes = np.linalg.eigh(np.cov(rows, rowvar=False, bias=True) / n)
+    moments, mu = MeanProbabilities.of(probabilities), check_target(target)
+    if moments.n < 2:
+        raise TooFewSamplesError(f"a mean probability needs at least 2 samples, got {moments.n}")
+    values, axes = np.linalg.eigh(moments.covariance / moments.n)
     root = axes * np.sqrt(np.maximum(values, 0))
 
     def draw(shares: Vector, rng: np.random.Generator) -> Vector:
         moved = np.maximum(shares + rng.standard_normal((resamples, len(mu))) @ root.T, 0)
         return np.asarray(moved / moved.sum(axis=1, keepdims=True))
 
-    return _inverted(mean, n, mu, distance, draw, confidence, seed)
+    return _inverted(moments.mean, moments.n, mu, distance, draw, confidence, seed)
 
 
 def distance_difference(

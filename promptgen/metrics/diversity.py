@@ -14,6 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from promptgen.errors import DataError, TooFewSamplesError
 from promptgen.metrics.estimate import Estimate, Vector, quantiles, random_stream
+from promptgen.metrics.rows import Rows, chunks
+
+DRAWS = 128
+"""Samples whose bootstrap weights are drawn at a time."""
 
 
 class PairwiseDistance:
@@ -56,10 +60,11 @@ class PairwiseDistance:
         elif unit.shape[1] != self._sums.shape[1]:
             raise DataError(f"embeddings have {unit.shape[1]} numbers, earlier ones had {self._sums.shape[1]}")
         weights = np.ones((len(unit), len(self._weights)))
-        weights[:, 1:] = self._rng.poisson(1.0, size=(len(unit), len(self._weights) - 1))
+        for part in np.array_split(weights[:, 1:], max(len(unit) // DRAWS, 1)):  # less to hold than all at once
+            part[:] = self._rng.poisson(1.0, size=part.shape)
         self.n += len(unit)
         self._weights += weights.sum(axis=0)
-        self._squares += np.square(weights).sum(axis=0)
+        self._squares += np.einsum("ij,ij->j", weights, weights)
         self._sums += weights.T @ unit
 
     def compute(self) -> Estimate:
@@ -79,11 +84,12 @@ class PairwiseDistance:
 
 
 def pairwise_distance(
-    embeddings: ArrayLike, *, resamples: int = 1000, confidence: float = 0.95, seed: int = 0
+    embeddings: Rows | ArrayLike, *, resamples: int = 1000, confidence: float = 0.95, seed: int = 0
 ) -> Estimate:
-    """Return the mean pairwise cosine distance of unit vectors (N, E); see `PairwiseDistance`."""
+    """Return the mean pairwise cosine distance of unit vectors (N, E), read in chunks; see `PairwiseDistance`."""
     distance = PairwiseDistance(resamples=resamples, confidence=confidence, seed=seed)
-    distance.update(embeddings)
+    for _, part in chunks(embeddings):
+        distance.update(part)
     return distance.compute()
 
 

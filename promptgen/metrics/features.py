@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from promptgen.errors import DataError, TooFewSamplesError
+from promptgen.metrics.rows import Rows, chunks
 from promptgen.networks.finite import require_finite
 
 FeatureNetwork = Callable[[Tensor], Tensor]
@@ -34,13 +35,21 @@ class FeatureStatistics:
         self.mean = torch.zeros(0, dtype=torch.float64)
         self._scatter = torch.zeros(0, 0, dtype=torch.float64)
 
+    @classmethod
+    def of(cls, features: Rows) -> FeatureStatistics:
+        """Return the statistics of features, (N, D), which are read in chunks; the errors are those of `update`."""
+        statistics = cls()
+        for _, part in chunks(features):
+            statistics.update(part)
+        return statistics
+
     def update(self, features: Tensor) -> None:
         """Add features, (B, D).
 
         Raises:
             DataError: not (B, D), not finite, or D differs from that of earlier batches.
         """
-        rows = check_features(features).double()
+        rows = check_features(features, self.n).double()
         if not len(rows):
             return
         if not self.n:
@@ -117,7 +126,6 @@ def matching_features(features: Tensor, reference: Tensor) -> tuple[Tensor, Tens
     return first, second
 
 
-def disjoint_parts(rows: Tensor, count: int, size: int, rng: torch.Generator) -> tuple[Tensor, ...]:
-    """Return `count` disjoint random parts of `size` rows each."""
-    order = torch.randperm(len(rows), generator=rng)
-    return torch.split(rows[order[: count * size]], size)
+def disjoint_parts(n: int, count: int, size: int, rng: torch.Generator) -> tuple[Tensor, ...]:
+    """Return the indices of `count` disjoint random parts of `n` samples, `size` samples each."""
+    return torch.split(torch.randperm(n, generator=rng)[: count * size], size)

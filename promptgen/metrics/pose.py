@@ -8,6 +8,7 @@ With estimated rotations R and target rotations W, both relative to the canonica
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import ArrayLike
 
 from promptgen.errors import DataError, TooFewSamplesError
 from promptgen.metrics.estimate import Estimate, Vector, mean_interval, quantiles, resampled_means
+from promptgen.metrics.rows import Rows, chunks
 from promptgen.networks.finite import require_finite
 from promptgen.rotations import EULER, euler_rotation, geodesic_angle, pose_angles
 
@@ -45,27 +47,28 @@ def pose_errors(seen: ArrayLike, wanted: ArrayLike, names: Sequence[str]) -> Vec
 
 
 def pose_error(
-    seen: ArrayLike,
-    wanted: ArrayLike,
+    seen: Rows | ArrayLike,
+    wanted: Rows | ArrayLike,
     names: Sequence[str],
     *,
     resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Estimate:
-    """Return the mean of `pose_errors`, degrees, with a bootstrap interval.
+    """Return the mean of `pose_errors`, degrees, with a bootstrap interval; poses are read in chunks.
 
     Raises:
         DataError: the shapes do not match.
         TooFewSamplesError: there are no samples.
     """
-    errors = pose_errors(seen, wanted, names)
+    pairs = itertools.zip_longest(chunks(seen), chunks(wanted), fillvalue=(0, []))
+    errors = np.concatenate([pose_errors(rotations, targets, names) for (_, rotations), (_, targets) in pairs])
     return mean_interval(errors, resamples=resamples, confidence=confidence, seed=seed, name="pose error")
 
 
 def pose_slopes(
-    seen: ArrayLike,
-    wanted: ArrayLike,
+    seen: Rows | ArrayLike,
+    wanted: Rows | ArrayLike,
     names: Sequence[str],
     *,
     resamples: int = 1000,
@@ -78,7 +81,8 @@ def pose_slopes(
         DataError: the shapes do not match.
         TooFewSamplesError: there are fewer than two samples.
     """
-    angles, targets = euler_angles(seen), np.asarray(wanted, dtype=np.float64)
+    angles = np.concatenate([euler_angles(rotations) for _, rotations in chunks(seen)])
+    targets = np.concatenate([np.asarray(part, dtype=np.float64) for _, part in chunks(wanted)])
     if targets.shape != (len(angles), len(names)):
         raise DataError(f"target angles must be ({len(angles)}, {len(names)}), got {targets.shape}")
     if len(angles) < 2:

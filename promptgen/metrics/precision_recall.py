@@ -23,13 +23,14 @@ from torch import Tensor
 from promptgen.errors import TooFewSamplesError
 from promptgen.metrics.estimate import Estimate, student_quantile
 from promptgen.metrics.features import disjoint_parts, matching_features
+from promptgen.metrics.rows import Rows, random_subset
 from promptgen.metrics.shares import wilson
 from promptgen.metrics.sizes import NEIGHBOURS, SUBSETS
 from promptgen.networks.torchvision_ops import import_fidelity
 from promptgen.seeding import stream
 
-DISTANCES = 1 << 24
-"""Number of distances held in memory at a time: 64 MiB, and a few times that in all."""
+DISTANCES = 1 << 20
+"""Number of distances held in memory at a time: 4 MiB, and a few times that in all."""
 
 
 def precision_recall(features: Tensor, reference: Tensor, *, neighbours: int = NEIGHBOURS) -> tuple[float, float]:
@@ -68,9 +69,9 @@ def precision_recall(features: Tensor, reference: Tensor, *, neighbours: int = N
 
 
 def precision_recall_intervals(
-    features: Tensor, reference: Tensor, *, neighbours: int = NEIGHBOURS, confidence: float = 0.95, seed: int = 0
+    features: Rows, reference: Rows, *, neighbours: int = NEIGHBOURS, confidence: float = 0.95, seed: int = 0
 ) -> tuple[Estimate, Estimate]:
-    """Return `precision_recall` of all samples, each with its interval.
+    """Return `precision_recall`, each with its interval, of a random subset of at most `PAIRS` samples of each set.
 
     Both sets are split at random into `SUBSETS` disjoint parts, whose precisions (recalls) spread like those of
     independent samples. The standard error of their mean serves as that of the whole, but never less than that of a
@@ -83,18 +84,25 @@ def precision_recall_intervals(
         reference: features of the reference, (M, D).
         neighbours: rank of the nearest neighbour that a ball reaches.
         confidence: coverage probability of the intervals.
-        seed: seed of the split.
+        seed: seed of the subset and the split.
 
     Raises:
         DataError: the features are not (N, D) and (M, D), or not finite.
         TooFewSamplesError: a part has no more samples than `neighbours`.
     """
-    first, second = matching_features(features, reference)
+    first, second = matching_features(
+        features[random_subset(len(features), seed, "set")], reference[random_subset(len(reference), seed, "reference")]
+    )
     if min(len(first), len(second)) < (least := SUBSETS * (neighbours + 1)):
         got = f"{len(first)} and {len(second)}"
         raise TooFewSamplesError(f"intervals of precision and recall need {least} samples of each set, got {got}")
     parts = [
-        disjoint_parts(rows, SUBSETS, len(rows) // SUBSETS, stream(seed, "precision and recall", name))
+        [
+            rows[part]
+            for part in disjoint_parts(
+                len(rows), SUBSETS, len(rows) // SUBSETS, stream(seed, "precision and recall", name)
+            )
+        ]
         for name, rows in (("set", first), ("reference", second))
     ]
     by_part = np.array([precision_recall(*pair, neighbours=neighbours) for pair in zip(*parts, strict=True)])

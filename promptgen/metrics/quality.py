@@ -22,12 +22,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from promptgen.errors import DataError, TooFewSamplesError
 from promptgen.metrics.estimate import Estimate, student_quantile
 from promptgen.metrics.features import FeatureStatistics, disjoint_parts, matching_features
 from promptgen.metrics.precision_recall import precision_recall_intervals
+from promptgen.metrics.rows import Rows
 from promptgen.metrics.sizes import SUBSET_SIZE, SUBSETS
 from promptgen.networks.torchvision_ops import import_fidelity
 from promptgen.seeding import stream
@@ -120,7 +120,7 @@ def frechet_distance(statistics: FeatureStatistics, reference: FeatureStatistics
     return Frechet(value, _floor(statistics, reference), statistics.n, reference.n, len(statistics.mean))
 
 
-def kernel_distance(features: Tensor, reference: Tensor, *, seed: int = 0) -> Kernel:
+def kernel_distance(features: Rows, reference: Rows, *, seed: int = 0) -> Kernel:
     """Return the kernel distance between features, (N, D), and those of a reference, (M, D).
 
     Both sets are split at random into disjoint subsets, which are independent, so their spread gives the standard
@@ -135,30 +135,33 @@ def kernel_distance(features: Tensor, reference: Tensor, *, seed: int = 0) -> Ke
         DataError: the features are not (N, D) and (M, D), or not finite.
         TooFewSamplesError: a set has fewer than two samples per subset.
     """
-    first, second = matching_features(features, reference)
-    n = min(len(first), len(second))
+    n = min(len(features), len(reference))
     if n < 2 * SUBSETS:
         raise TooFewSamplesError(f"a kernel distance needs at least {2 * SUBSETS} samples of each set, got {n}")
     size = min(SUBSET_SIZE, n // SUBSETS)
     parts = [
-        disjoint_parts(rows, n // size, size, stream(seed, "kernel distance", name))
-        for name, rows in (("set", first), ("reference", second))
+        disjoint_parts(len(rows), n // size, size, stream(seed, "kernel distance", name))
+        for name, rows in (("set", features), ("reference", reference))
     ]
     options = {"kid_kernel": "poly", "kid_kernel_poly_degree": 3, "kid_kernel_poly_coef0": 1}
     kernel_mmd = import_fidelity("metric_kid").kernel_mmd
-    pairs = [(a.double().numpy(), b.double().numpy()) for a, b in zip(*parts, strict=True)]
-    values = torch.tensor([float(kernel_mmd(*pair, **options)) for pair in pairs], dtype=torch.float64)
+    subsets = (matching_features(features[one], reference[other]) for one, other in zip(*parts, strict=True))
+    distances = [float(kernel_mmd(*(part.double().numpy() for part in pair), **options)) for pair in subsets]
+    values = torch.tensor(distances, dtype=torch.float64)
     return Kernel(float(values.mean()), float(values.std()) / math.sqrt(len(values)), len(values), size)
 
 
-def compare(features: Tensor, reference: Tensor, *, confidence: float = 0.95, seed: int = 0) -> Quality:
+def compare(features: Rows, reference: Rows, *, confidence: float = 0.95, seed: int = 0) -> Quality:
     """Return all quality metrics of features, (N, D), against those of a reference, (M, D).
+
+    Memory does not grow with the number of samples: the Frechet and the kernel distance read all of them in parts, and
+    precision and recall are those of a random subset.
 
     Args:
         features: features of the set.
         reference: features of the reference.
         confidence: coverage probability of the intervals of precision and recall.
-        seed: seed of the splits from which errors are estimated.
+        seed: seed of the subset, and of the splits from which errors are estimated.
 
     Raises:
         DataError: the features are not (N, D) and (M, D), or not finite.
@@ -174,16 +177,13 @@ def compare(features: Tensor, reference: Tensor, *, confidence: float = 0.95, se
         >>> quality.frechet.floor > 0  # two different samples would not reach 0
         True
     """
-    first, second = matching_features(features, reference)
-    statistics = FeatureStatistics(), FeatureStatistics()
-    for part, rows in zip(statistics, (first, second), strict=True):
-        part.update(rows)
-    precision, recall = precision_recall_intervals(first, second, confidence=confidence, seed=seed)
+    frechet = frechet_distance(FeatureStatistics.of(features), FeatureStatistics.of(reference))
+    precision, recall = precision_recall_intervals(features, reference, confidence=confidence, seed=seed)
     return Quality(
-        n=len(first),
-        n_reference=len(second),
-        frechet=frechet_distance(*statistics),
-        kernel=kernel_distance(first, second, seed=seed),
+        n=len(features),
+        n_reference=len(reference),
+        frechet=frechet,
+        kernel=kernel_distance(features, reference, seed=seed),
         precision=precision,
         recall=recall,
     )

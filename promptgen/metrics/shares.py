@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from promptgen.errors import DataError, TooFewSamplesError
 from promptgen.metrics.estimate import Difference, Estimate, Vector, check_counts, random_stream
+from promptgen.metrics.probabilities import MeanProbabilities
+from promptgen.metrics.rows import Rows
 
 
 def class_counts(labels: ArrayLike, k: int) -> NDArray[np.int64]:
@@ -112,7 +114,9 @@ def simultaneous_estimates(counts: ArrayLike, confidence: float = 0.95) -> list[
     return share_estimates(checked, 1 - (1 - confidence) / classes)
 
 
-def soft_share_estimates(probabilities: ArrayLike, confidence: float = 0.95) -> list[Estimate]:
+def soft_share_estimates(
+    probabilities: MeanProbabilities | Rows | ArrayLike, confidence: float = 0.95
+) -> list[Estimate]:
     """Return the mean probability of each class with its interval, from probability vectors (N, K).
 
     The interval is Wilson's, for the number of samples that would give a share of this value the standard error of the
@@ -122,39 +126,19 @@ def soft_share_estimates(probabilities: ArrayLike, confidence: float = 0.95) -> 
         DataError: the rows are not probability vectors.
         TooFewSamplesError: there are fewer than two rows.
     """
-    rows = check_probabilities(probabilities)
-    if len(rows) < 2:
-        raise TooFewSamplesError(f"a mean probability needs at least 2 samples, got {len(rows)}")
+    moments = MeanProbabilities.of(probabilities)
+    if moments.n < 2:
+        raise TooFewSamplesError(f"a mean probability needs at least 2 samples, got {moments.n}")
     estimates = []
-    for mean, variance in zip(rows.mean(axis=0), rows.var(axis=0), strict=True):
+    for mean, variance in zip(moments.mean, moments.variances, strict=True):
         largest = float(mean * (1 - mean))  # largest variance in [0, 1] with this mean
         if largest == 0:  # all zeros or all ones: hard labels
-            n = float(len(rows))
+            n = float(moments.n)
         else:
-            n = len(rows) * largest / variance if variance > 1e-12 * largest else math.inf
+            n = moments.n * largest / variance if variance > 1e-12 * largest else math.inf
         value = float(mean)
         estimates.append(wilson(value * n, n, confidence) if math.isfinite(n) else Estimate(value, value, value))
     return estimates
-
-
-def check_probabilities(probabilities: ArrayLike) -> Vector:
-    """Return probability vectors, (N, K), as float64, each normalised to sum to exactly one.
-
-    Raises:
-        DataError: the shape is not (N, K), a number is not in [0, 1], or a row does not sum to one; the message names
-            the first such row.
-    """
-    rows = np.asarray(probabilities, dtype=np.float64)
-    if rows.ndim != 2:
-        raise DataError(f"expected probability vectors, (N, K), that sum to 1, got an array of shape {rows.shape}")
-    sound = (rows >= 0).all(axis=1) & (np.abs(rows.sum(axis=1) - 1) < 1e-2)  # false for NaN
-    if not sound.all():
-        index = int(np.argmin(sound))
-        raise DataError(
-            f"expected probabilities of 0 or more that sum to 1, got {rows[index].tolist()} for sample {index}; "
-            "check the classifier"
-        )
-    return np.asarray(rows / rows.sum(axis=1, keepdims=True))
 
 
 def share_difference(a: Estimate, b: Estimate) -> Estimate:

@@ -15,15 +15,15 @@ import math
 from statistics import NormalDist
 
 import torch
-from torch import Tensor
 
 from promptgen.errors import DataError, TooFewSamplesError
 from promptgen.metrics.estimate import Estimate
 from promptgen.metrics.features import check_features
+from promptgen.metrics.rows import Rows, random_subset
 
 
-def vendi_score(features: Tensor, *, confidence: float = 0.95) -> Estimate:
-    """Return the Vendi score of features, (N, D), with its interval.
+def vendi_score(features: Rows, *, confidence: float = 0.95, seed: int = 0) -> Estimate:
+    """Return the Vendi score of features, (N, D), with its interval; of a random subset if there are more than `PAIRS`.
 
     The interval is that of the delta method. With unit rows x and S = sum_i x_i x_i^T / N, which has the eigenvalues of
     K / N, the log of the score is -tr(S log S): the mean over the samples of h_i = -x_i^T (log S) x_i, which are its
@@ -35,6 +35,7 @@ def vendi_score(features: Tensor, *, confidence: float = 0.95) -> Estimate:
     Args:
         features: one row per sample.
         confidence: probability that the interval covers.
+        seed: seed of the subset.
 
     Raises:
         DataError: they are not (N, D), not finite, or a row is zero.
@@ -44,7 +45,7 @@ def vendi_score(features: Tensor, *, confidence: float = 0.95) -> Estimate:
         >>> round(vendi_score(torch.eye(3)).value, 6)
         3.0
     """
-    rows = check_features(features).double()
+    rows = check_features(features[random_subset(len(features), seed, "vendi")]).double()
     n, dim = rows.shape
     if n < 2:
         raise TooFewSamplesError(f"a Vendi score needs at least 2 samples, got {n}")

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from promptgen.records import Metrics, PassRecord
 from promptgen.reporting.drawing.pictures import Pixels, data_uri, sheet, shrink
@@ -27,42 +26,15 @@ from promptgen.reporting.sections.panels import (
 )
 from promptgen.reporting.sections.quality import cost, quality_rows, quality_sentence
 from promptgen.reporting.sections.watched import held_against, watched_tables
-from promptgen.reporting.text import formats
+from promptgen.reporting.text.environment import environment
 from promptgen.reporting.text.glossary import DISTANCES, MEANINGS
 
 HERO_COLUMNS, HERO_TILES = 4, 16
 STRIP = 8  # latents side by side; more would be too small on a phone
 STRIP_ROWS = 5  # rows of passes; more would fill the page with nearly equal faces
 LARGEST_TILE = 128  # pixels; larger tiles only make the file larger
-FILTERS = (
-    "brief",
-    "class_name",
-    "count",
-    "duration",
-    "number",
-    "number_range",
-    "p_value",
-    "percent",
-    "percent_range",
-    "points",
-    "wanted",
-)
 MOST_OPEN_ROWS = 6  # longer tables start folded
 WORK = {"forward": "images made", "backward": "of these, with a gradient"}
-
-
-def environment() -> Environment:
-    """Return the Jinja environment: all text is escaped, and an undefined name is an error."""
-    jinja = Environment(
-        loader=PackageLoader("promptgen.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    jinja.filters.update({name: getattr(formats, name) for name in FILTERS})
-    jinja.globals["meanings"] = MEANINGS
-    return jinja
 
 
 def render(run: Run) -> str:

@@ -8,11 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from promptgen.errors import StorageError
 from promptgen.files import atomic_write, storage_error, write_json
-from promptgen.reporting.drawing.pictures import png
 
 SAMPLES_NAME = "samples.csv"
 SUMMARY_NAME = "summary.json"
@@ -21,7 +18,7 @@ DIGITS = 6
 
 
 class Gallery:
-    """Writes images that come in batches. Each file is written whole or not at all, and the table last.
+    """Writes images that come in batches, in any order. Each file is written whole or not at all, and the table last.
 
     Args:
         folder: the folder; created if it does not exist. The table of an earlier run in it is removed.
@@ -34,7 +31,7 @@ class Gallery:
     def __init__(self, folder: Path, n: int) -> None:
         self.folder = folder
         self.digits = max(DIGITS, len(str(n - 1)))
-        self.rows: list[dict[str, Any]] = []
+        self.rows: dict[int, dict[str, Any]] = {}
         expected = {self._name(number) for number in range(n)} | {SAMPLES_NAME, SUMMARY_NAME}
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -44,17 +41,22 @@ class Gallery:
         except OSError as error:
             raise storage_error(folder, error) from error
 
-    def add(self, images: Tensor, columns: Mapping[str, Sequence[Any]]) -> None:
-        """Write images, (B, 3, H, W) in [0, 1], and keep their rows of the table, B values per column.
+    def add(self, first: int, files: Sequence[bytes], columns: Mapping[str, Sequence[Any]]) -> None:
+        """Write images, and keep their rows of the table.
+
+        Args:
+            first: number of the first image.
+            files: content of the PNG file of each.
+            columns: the table's columns by name, a value per image.
 
         Raises:
             StorageError: a file cannot be written.
         """
-        pixels = (images * 255).round().byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
-        for position, picture in enumerate(pixels):
-            file = self._name(len(self.rows))
-            atomic_write(self.folder / file, png(picture))
-            self.rows.append({"file": file, **{name: values[position] for name, values in columns.items()}})
+        for position, content in enumerate(files):
+            file = self._name(first + position)
+            atomic_write(self.folder / file, content)
+            row = {name: values[position] for name, values in columns.items()}
+            self.rows[first + position] = {"file": file, **row}
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary, and then the table.
@@ -65,7 +67,7 @@ class Gallery:
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, list(self.rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self.rows)
+        writer.writerows(self.rows[number] for number in sorted(self.rows))
         write_json(self.folder / SUMMARY_NAME, summary)
         atomic_write(self.folder / SAMPLES_NAME, buffer.getvalue())
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
-from numpy.typing import NDArray
+import numpy as np
 
 from promptgen.audit.confusion import card_confusions
 from promptgen.config.models import ReaderSpec
@@ -15,16 +15,15 @@ from promptgen.labels import classes, factors, knows, spelled_as, target_shares
 from promptgen.metrics.bias import DISTANCES, Bias, measure_bias, measure_soft_bias
 from promptgen.metrics.correction import corrected_shares, impossible_classes
 from promptgen.metrics.estimate import Estimate
+from promptgen.metrics.rows import Rows
 from promptgen.metrics.shares import class_counts, joint_labels, simultaneous_estimates
 from promptgen.model_files.cards import find_card
 from promptgen.records import Bias as BiasRecord
 from promptgen.records import Count, Interval, ReaderBias, Source
+from steps.measuring.samples import Samples
 from steps.shared.common import Pass
 
 logger = logging.getLogger("promptgen")
-
-Arrays = Mapping[str, NDArray[Any]]
-"""Content of samples.npz, by name."""
 
 Attributes = Mapping[str, Sequence[str]]
 """Labels of each attribute that a reader knows."""
@@ -64,40 +63,41 @@ def counting_params(run_pass: Pass) -> dict[str, Any]:
     }
 
 
-def label_counts(arrays: Arrays, reader: str, attributes: Attributes, attribute: str) -> dict[str, int]:
+def label_counts(samples: Samples, reader: str, attributes: Attributes, attribute: str) -> dict[str, int]:
     """Return how many samples of each class a reader saw; empty if it does not know `attribute`, or a factor of it."""
     if not knows(attributes, attribute):
         return {}
     names = factors(attributes, attribute)
-    labels = classes(attributes, attribute)
-    joint = joint_labels([arrays[f"{reader}.{name}"] for name in names], [len(attributes[name]) for name in names])
-    return dict(zip(labels, class_counts(joint, len(labels)).tolist(), strict=True))
+    labels, sizes = classes(attributes, attribute), [len(attributes[name]) for name in names]
+    counts = np.zeros(len(labels), dtype=np.int64)
+    for parts in samples.chunks(*(f"{reader}.{name}" for name in names)):
+        counts += class_counts(joint_labels(parts, sizes), len(labels))
+    return dict(zip(labels, counts.tolist(), strict=True))
 
 
-def debias_count(run_pass: Pass, arrays: Arrays, readers: Mapping[Source, Attributes], *, soft: bool = False) -> Count:
+def debias_count(run_pass: Pass, samples: Samples, *, soft: bool = False) -> Count:
     """Return how the attribute to de-bias is distributed among samples, by every reader that knows it.
 
     Args:
         run_pass: the pass that the samples are of.
-        arrays: content of samples.npz.
-        readers: labels of each attribute, by reader.
+        samples: what was read of them.
         soft: whether to measure mean probabilities as well, of those readers that give probabilities.
     """
-    attribute, options = run_pass.params.debias.attribute, resampling(run_pass)
+    attribute, options, readers = run_pass.params.debias.attribute, resampling(run_pass), samples.labels
     target = spelled_as(classes(readers["judge"], attribute), run_pass.params.debias.shares)
     chance: dict[str, float] = {}
     by: dict[Source, ReaderBias] = {}
     for reader, attributes in readers.items():
-        if counts := label_counts(arrays, reader, attributes, attribute):
+        if counts := label_counts(samples, reader, attributes, attribute):
             bias = bias_of_counts(counts, target, options)
             chance = bias.noise_floors  # the same by every reader
             more = _correction(run_pass, reader, counts, attributes)
             together = simultaneous_estimates(list(counts.values()), options["confidence"])
             more["simultaneous"] = by_label(list(counts), together)
-            if soft and (probabilities := f"probability.{reader}") in arrays:
-                more["soft"] = soft_record(arrays[probabilities], list(counts), target, options)
+            if soft and (probabilities := f"probability.{reader}") in samples:
+                more["soft"] = soft_record(samples[probabilities], list(counts), target, options)
             by[reader] = reader_record(counts, bias, **more)
-    return Count(number=run_pass.number, n=len(arrays["probability.judge"]), target=target, chance=chance, by=by)
+    return Count(number=run_pass.number, n=len(samples["probability.judge"]), target=target, chance=chance, by=by)
 
 
 def bias_of_counts(counts: Mapping[str, int], target: Mapping[str, float] | None, options: Resampling) -> Bias:
@@ -111,7 +111,7 @@ def reader_record(counts: Mapping[str, int], bias: Bias, **others: Any) -> Reade
 
 
 def soft_record(
-    probabilities: NDArray[Any], labels: Sequence[str], target: Mapping[str, float], options: Resampling
+    probabilities: Rows, labels: Sequence[str], target: Mapping[str, float], options: Resampling
 ) -> BiasRecord:
     """Return the record of mean probabilities, from the probability of each class, (N, K)."""
     bias = measure_soft_bias(probabilities, target_shares(labels, target), **options)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from promptgen.config.build import build_classifier, identities
 from promptgen.energies.base import Sample
-from promptgen.engine.base import in_order
 from promptgen.errors import DataError
 from promptgen.flows.sampling import BLOCK, draw
 from promptgen.generators.base import HasTruth, conditioned_truth, truth_classes
@@ -24,6 +23,7 @@ from promptgen.perception.base import Classifier
 from promptgen.perception.reading import read_logits
 from promptgen.tracking import Tracker
 from steps.measuring.counting import reader_specs
+from steps.measuring.samples import Samples, SampleWriter
 from steps.shared.common import Pass
 from steps.shared.recipes import PassRecipe
 
@@ -87,25 +87,37 @@ def blocks(run_pass: Pass, stream: str) -> list[Block]:
     return [Block(stream, start, min(start + BLOCK, n)) for start in range(0, n, BLOCK)]
 
 
-def read(recipe: PassRecipe[Any, Part], shards: list[Any], tracker: Tracker) -> Part:
-    """Return what the engine of a pass reads of shards, such as `blocks`, in their order.
+def read(
+    recipe: PassRecipe[Any, Part], shards: Sequence[Block | str], folder: Path, tracker: Tracker
+) -> tuple[Samples, int]:
+    """Write what the engine of a pass reads of blocks of samples, and the sheets of pictures that it draws.
+
+    Args:
+        recipe: makes what reads.
+        shards: the blocks, and the names of the sheets.
+        folder: folder of the step, which holds all of this in the end.
+        tracker: hears of the samples that are done.
+
+    Returns:
+        What was read, and the number of images that the generator has made for that.
 
     Raises:
         DataError: an image, a logit or a true class is no proper number.
         EngineError: the engine's workers fail.
         ModelFileError: a weight file is missing or damaged.
+        StorageError: the folder cannot be written.
     """
-    whole, n = Part(), recipe.run_pass.params.evaluation.samples
-    rows: defaultdict[str, list[NDArray[Any]]] = defaultdict(list)
-    for part in in_order(recipe.run_pass.project.engine.map(recipe, shards)):
-        for name, array in part.arrays.items():
-            rows[name].append(array)
-        whole.attributes |= part.attributes
-        whole.n += part.n
-        whole.images += part.images
-        tracker.progress(whole.n, n, "samples")
-    whole.arrays = {name: np.concatenate(arrays) for name, arrays in rows.items()}
-    return whole
+    n, images, labels = 0, 0, dict[str, dict[str, list[str]]]()
+    writer, sheets = SampleWriter(folder), dict[str, NDArray[Any]]()
+    for number, part in recipe.run_pass.project.engine.map(recipe, shards):
+        if isinstance(shard := shards[number], Block):
+            writer.add(shard.start, part.arrays)
+        else:
+            sheets |= part.arrays
+        labels |= part.attributes
+        n, images = n + part.n, images + part.images
+        tracker.progress(n, recipe.run_pass.params.evaluation.samples, "samples")
+    return writer.finish(labels, sheets), images
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class PassRecipe(Recipe[S, R]):
     def prepare(self) -> None:
         """Fetch the weight files that are missing on this machine; another file in the place of one is refused."""
         for name in self.run_pass.params.cards:
-            _bring(name, self.run_pass.project.models)
+            bring(name, self.run_pass.project.models)
 
     def inputs(self) -> Mapping[str, str]:
         """Return the sha256 of the files of earlier steps that results depend on."""
@@ -45,14 +45,14 @@ class PassRecipe(Recipe[S, R]):
         project = self.run_pass.project
         models = identities(project.params.specs, project.models)
         return {
-            "version of promptgen": _code_sha256(),
+            "version of promptgen": code_sha256(),
             "precision": project.params.precision,
             **models,
             **self.inputs(),
         }
 
 
-def _bring(name: str, models: Path) -> None:
+def bring(name: str, models: Path) -> None:
     """Fetch the files of a model unless they are there; the workers of one machine wait for each other."""
     if _is_there(name, models):
         return
@@ -73,7 +73,7 @@ def _is_there(name: str, models: Path) -> bool:
 
 
 @functools.cache
-def _code_sha256() -> str:
+def code_sha256() -> str:
     """Return the sha256 of the library's code and of that of the steps."""
     library, steps = Path(promptgen.__file__).parent, Path(__file__).parents[1]
     digest = hashlib.sha256()

@@ -12,7 +12,8 @@ import yaml
 from promptgen.audit.confusion import Confusion, card_confusions, read_confusion
 from promptgen.audit.figures import Audit, Sampling, audit
 from promptgen.audit.images import Unread
-from promptgen.audit.labelling import Labeller, Labels
+from promptgen.audit.labelling import Labeller
+from promptgen.audit.labels import Labels
 from promptgen.audit.page import render
 from promptgen.audit.tables import text
 from promptgen.audit.words import AuditRun, ImageSet, doubts

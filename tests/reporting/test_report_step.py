@@ -13,7 +13,7 @@ from PIL import Image
 from promptgen.errors import DataError, StorageError
 from promptgen.files import sha256_of, write_json
 from steps import report
-from steps.sample import load_samples
+from steps.measuring.samples import Samples, SampleWriter
 from steps.shared.common import Project
 from steps.shared.manifest import StepFolder
 
@@ -38,11 +38,8 @@ def project(tmp_path):
 
 
 def leave_pass(folder, number, kind):
-    sample = folder / "sample"
-    sample.mkdir(parents=True)
     labels = {"judge": {"age": ["young", "middle", "old"], "glasses": ["without", "with"]}, "truth": {}}
-    arrays = {"tiles": made_up_run.tiles(number), "labels": np.array(json.dumps(labels))}
-    np.savez_compressed(sample / "samples.npz", **arrays)
+    SampleWriter(folder / "sample").finish(labels, {"tiles": made_up_run.tiles(number)})
     if kind != "generator":
         write_json(folder / "train_flow" / "history.json", made_up_run.history(kind))
         StepFolder(folder / "train_flow", "").finish({"beta": {"hair:short": 0.9512, "hair:long": -0.9512}}, 1.0)
@@ -174,9 +171,10 @@ def test_figures_of_another_experiment_are_refused(project, change, message):
     [
         ("reports/metrics.json", r"metrics\.json does not exist"),
         (
-            "artifacts/world-no-makeup/pass-1/sample/samples.npz",
+            "artifacts/world-no-makeup/pass-1/sample/pictures.safetensors",
             r"cannot be read .*; run `promptgen run`",
         ),
+        ("artifacts/world-no-makeup/pass-1/sample/samples.json", r"samples\.json does not exist; run the step"),
         ("artifacts/world-no-makeup/pass-2/train_flow/history.json", r"history\.json does not exist; run the step"),
     ],
 )
@@ -186,8 +184,9 @@ def test_lost_files_are_named_with_the_way_out(project, lost, message):
         report.run(project)
 
 
-def test_damaged_samples_are_no_traceback(project):
-    (project.artifacts / "pass-0" / "sample" / "samples.npz").write_bytes(b"no archive")
+@pytest.mark.parametrize("name", ["pictures.safetensors", "samples.json"])
+def test_damaged_samples_are_no_traceback(project, name):
+    (project.artifacts / "pass-0" / "sample" / name).write_text("[]")
     with pytest.raises(DataError, match=r"pass-0/sample cannot be read"):
         report.run(project)
 
@@ -209,5 +208,5 @@ def test_ids_of_the_mlflow_runs_are_shown_when_mlflow_knows_them(project):
 
 
 def test_the_samples_step_writes_what_the_report_reads(project):
-    arrays, _ = load_samples(project.artifacts / "pass-0" / "sample")
-    assert arrays["tiles"].dtype == np.uint8
+    pictures = Samples(project.artifacts / "pass-0" / "sample").pictures()
+    assert pictures["tiles"].dtype == np.uint8

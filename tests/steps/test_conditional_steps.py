@@ -21,6 +21,7 @@ from promptgen.flows.training import STATE_NAME
 from promptgen.tracking import NullTracker
 from steps import check, sample, train_flow
 from steps.measuring.records import pass_record
+from steps.measuring.samples import Samples
 from steps.recording.facts import figures
 from steps.shared.common import Pass, Project
 from tests import tiny
@@ -81,7 +82,7 @@ def test_a_chain_says_what_it_can_be_told_and_samples_by_itself(done):
 def test_samples_hold_what_was_asked_and_what_was_seen(done):
     for number in range(3):
         this = Pass(done, number)
-        arrays, _ = sample.load_samples(this.folder("sample"))
+        arrays = Samples(this.folder("sample")).in_memory()
         expected = torch.cat(list(condition_blocks(YAW, 512, this.seed, "evaluate"))).float()
         np.testing.assert_array_equal(arrays["condition"], expected)
         assert arrays["pose"].shape == (512, 3, 3)
@@ -95,14 +96,14 @@ def test_samples_do_not_depend_on_the_batch(done, tmp_path):
     project = project_in(tmp_path, content)
     shutil.copytree(Pass(done, 1).folder("train_flow"), Pass(project, 1).folder("train_flow"))
     sample.run(Pass(project, 1), NullTracker())
-    whole, parts = (sample.load_samples(Pass(each, 1).folder("sample"))[0] for each in (done, project))
+    whole, parts = (Samples(Pass(each, 1).folder("sample")).in_memory() for each in (done, project))
     for name in whole:
         np.testing.assert_allclose(parts[name].astype(float), whole[name].astype(float), atol=2e-3)
 
 
 def test_a_sweep_has_a_latent_per_row_and_a_condition_per_column(done):
     folder = Pass(done, 1).folder("sample")
-    tiles = sample.load_samples(folder)[0]["sweep"]
+    tiles = Samples(folder).pictures()["sweep"]
     assert tiles.shape == (6, 7, 4, 4, 3)
     with Image.open(folder / "sweep.png") as picture:
         assert picture.size == (7 * 4, 6 * 4)

@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from promptgen.engine.config import open_engine
+from promptgen.audit.figures import Sampling
+from promptgen.audit.request import Request
+from promptgen.engine.config import InlineConfig, open_engine
 from promptgen.errors import NonFiniteEnergyError
 from promptgen.seeding import stream
 from promptgen.tracking import NullTracker
-from steps import confirm, fit_moments, sample, train_flow
+from steps import audit, confirm, draw, fit_moments, sample, train_flow
 from steps.shared.common import Pass
 from steps.shared.evaluations import open_store
 from steps.shared.manifest import MANIFEST_NAME
@@ -28,6 +30,8 @@ from tests.steps.projects import project_in
 ROOT = Path(__file__).parents[2]
 N = 600
 """Samples: two whole shards and a part."""
+
+PICTURES = "pictures"
 
 SHARDS = "*/[!.]*.safetensors"
 """Whole shards; one that was being written when its writer was killed begins with a dot."""
@@ -66,7 +70,18 @@ def run_steps(project):
     """Run every step that evaluates, once, and return evaluations with gradients."""
     for module, number in ((sample, 0), (train_flow, 1), (sample, 1), (fit_moments, 2), (confirm, 1)):
         module.run(Pass(project, number), NullTracker())
+    plain = draw.Request(300, project.artifacts / PICTURES, seed=3, labels=True)
+    exact = draw.Request(20, project.artifacts / "exact", 3, "resample", proposals=N, condition={"yaw": 0.1})
+    for request in (plain, exact):
+        draw.run(Pass(project, 1), request, NullTracker())
     return evaluate(project)
+
+
+def audited(pictures, engine, out):
+    """Return the content of the audit of pictures, in batches of which a shard is no multiple."""
+    spec = "tests.tiny:TinyClassifier"
+    audit.run(Request(pictures, spec, judge=spec, batch=50, engine=engine, sampling=Sampling(resamples=9)), out)
+    return (out / audit.JSON_NAME).read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +95,9 @@ def inline(tmp_path_factory):
 def test_any_number_of_workers_writes_the_same_bytes(tmp_path, inline, workers):
     project = project_in(tmp_path, content(workers))
     evaluations = run_steps(project)
+    pictures = inline[0].artifacts / PICTURES
+    found, same = (audited(pictures, each, tmp_path / each.type) for each in (project.params.engine, InlineConfig()))
+    assert found == same
     open_engine(project.params.engine).close()
     expected = files(inline[0])
     assert files(project).keys() == expected.keys()
@@ -92,9 +110,9 @@ def test_the_engine_is_no_part_of_what_a_step_depends_on(inline):
     """What one engine has made, another one does not make again."""
     project = project_in(inline[0].root, content(workers=3))
     assert project.fingerprint == inline[0].fingerprint
-    before = sorted(path.stat().st_mtime_ns for path in project.artifacts.rglob("*.npz"))
+    before = sorted(path.stat().st_mtime_ns for path in project.artifacts.rglob("sample/samples/*.safetensors"))
     sample.run(Pass(project, 0), NullTracker())
-    assert sorted(path.stat().st_mtime_ns for path in project.artifacts.rglob("*.npz")) == before
+    assert sorted(path.stat().st_mtime_ns for path in project.artifacts.rglob("sample/samples/*.safetensors")) == before
 
 
 def test_an_error_of_an_energy_is_the_one_of_one_process(tmp_path):

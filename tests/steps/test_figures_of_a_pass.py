@@ -10,7 +10,7 @@ from promptgen.records import PassRecord
 from steps import check, fetch
 from steps.estimate_bias import EXHAUSTED
 from steps.measuring.records import SUMMARY_NAME, pass_record, write_metrics
-from steps.sample import load_samples
+from steps.measuring.samples import Samples
 from steps.shared.common import Pass, Project
 from tests.steps.projects import changed, project_in, run_pass
 
@@ -38,7 +38,7 @@ def test_distances_stand_beside_what_chance_alone_shows(records):
 
 def test_soft_shares_are_mean_probabilities_of_classifier_and_judge(done, records):
     for number, record in enumerate(records):
-        arrays, _ = load_samples(Pass(done, number).folder("sample"))
+        arrays = Samples(Pass(done, number).folder("sample")).in_memory()
         assert record["by"]["truth"]["soft"] is None  # the truth is not uncertain
         for reader in ("classifier", "judge"):
             share = record["by"][reader]["soft"]["shares"]["long"]
@@ -48,7 +48,7 @@ def test_soft_shares_are_mean_probabilities_of_classifier_and_judge(done, record
 
 def test_intersections_are_watched(done, records):
     for number, record in enumerate(records):
-        arrays, _ = load_samples(Pass(done, number).folder("sample"))
+        arrays = Samples(Pass(done, number).folder("sample")).in_memory()
         watched = record["watched"]["hair x makeup"]
         assert watched["target"] == dict.fromkeys(watched["by"]["judge"]["shares"], 0.25)
         assert set(watched["by"]) == {"judge", "classifier", "truth"}
@@ -97,9 +97,7 @@ def test_quality_is_measured_against_the_generator(done, records):
 
 def test_quality_is_that_of_the_features_kept(done, records):
     """The Frechet distance of nearly normal features in one's own words: means, and covariances by their roots."""
-    first, second = (
-        torch.from_numpy(load_samples(Pass(done, number).folder("sample"))[0]["features"]).double() for number in (1, 0)
-    )
+    first, second = (Samples(Pass(done, number).folder("sample"))["features"][:].double() for number in (1, 0))
     one, other = first.T.cov(), second.T.cov()
     values = torch.linalg.eigvals(one @ other).real.clamp(min=0).sqrt().sum()
     expected = (first.mean(0) - second.mean(0)).square().sum() + one.trace() + other.trace() - 2 * values

@@ -117,7 +117,7 @@ def test_a_pass_is_not_measured_with_numbers_that_are_none(tmp_path, section, ke
     number = first_failure("evaluate", this.seed, 512)
     with pytest.raises(DataError, match=re.escape(f"{named.format(value)} for sample {number},")):
         sample.run(this, NullTracker())
-    assert not (this.folder("sample") / "samples.npz").exists()
+    assert not (this.folder("sample") / "samples.json").exists()
 
 
 @VALUES

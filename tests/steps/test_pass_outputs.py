@@ -19,6 +19,7 @@ from promptgen.records import Metrics
 from promptgen.tracking import NullTracker
 from steps import check, evaluate, fit_moments, report, sample, train_flow
 from steps.measuring.records import STEPS, SUMMARY_NAME, pass_record, write_metrics
+from steps.measuring.samples import Samples, SampleWriter
 from steps.shared.common import Pass, Project
 from tests import tiny
 from tests.steps.projects import changed, project_in, run_pass
@@ -73,7 +74,8 @@ def test_metrics_file_is_the_same_for_the_same_records(done, tmp_path):
 
 
 def test_samples_hold_labels_and_no_pictures(done):
-    arrays, labels = sample.load_samples(Pass(done, 1).folder("sample"))
+    samples = Samples(Pass(done, 1).folder("sample"))
+    arrays, labels = samples.in_memory(), samples.labels
     n = done.params.evaluation.samples
     assert labels["judge"] == {"hair": ["short", "long"], "makeup": ["without", "with"]}
     assert arrays["truth.hair"].shape == (n,)
@@ -86,7 +88,7 @@ def test_samples_hold_labels_and_no_pictures(done):
 
 def test_grid_shows_the_same_noise_in_every_pass(done):
     """Pass 0 of a second experiment with the same seed has the grid of the first; and tiles are where they belong."""
-    arrays, _ = sample.load_samples(Pass(done, 0).folder("sample"))
+    arrays = Samples(Pass(done, 0).folder("sample")).pictures()
     sheet = np.asarray(Image.open(Pass(done, 0).folder("sample") / sample.GRID_NAME))
     assert sheet.shape == (2 * 4, 4 * 4, 3)
     np.testing.assert_array_equal(sheet[4:8, 0:4], arrays["tiles"][4])
@@ -189,9 +191,9 @@ def test_shares_are_corrected_for_errors_that_a_card_tells(tmp_path):
         "probability.judge": np.full((1000, 2), 0.5),
     }
     names = {"judge": {"hair": ["short", "long"]}, "truth": {"hair": ["short", "long"]}}
-    folder = Pass(project, 0).folder("sample")
-    folder.mkdir(parents=True)
-    np.savez(folder / sample.SAMPLES_NAME, labels=np.array(json.dumps(names)), **read)
+    writer = SampleWriter(Pass(project, 0).folder("sample"))
+    writer.add(0, read)
+    writer.finish(names)
     record = evaluate.run(Pass(project, 0), NullTracker())["result"]
     corrected = record["by"]["judge"]["corrected"]["long"]
     assert record["by"]["truth"]["corrected"] is None

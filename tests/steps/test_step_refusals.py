@@ -19,7 +19,7 @@ from tests.steps.projects import project_in, run_command, run_pass
 
 def test_steps_out_of_order_are_refused(tmp_path):
     project = project_in(tmp_path)
-    with pytest.raises(DataError, match=r"samples.npz is missing; write it with `promptgen step sample --pass 0`"):
+    with pytest.raises(DataError, match=r"samples.json is missing; write it with `promptgen step sample --pass 0`"):
         evaluate.run(Pass(project, 0), NullTracker())
     with pytest.raises(DataError, match=r"write it with `promptgen step train_flow --pass 1`"):
         sample.run(Pass(project, 1), NullTracker())

@@ -53,7 +53,7 @@ def test_other_code_makes_other_work(tmp_path, monkeypatch):
 def test_a_damaged_output_is_made_again(tmp_path):
     project = project_in(tmp_path)
     run_pass(project, 0)
-    samples = Pass(project, 0).folder("sample") / sample.SAMPLES_NAME
+    samples = Pass(project, 0).folder("sample") / "samples" / "00000256.safetensors"
     content = samples.read_bytes()
     samples.write_bytes(content[:-1])
     sample.run(Pass(project, 0), NullTracker())
@@ -64,12 +64,12 @@ def test_a_damaged_output_is_made_again(tmp_path):
 def test_a_full_disk_leaves_no_half_step(tmp_path):
     project = project_in(tmp_path)
     with (
-        full_disk(tmp_path, suffix=".npz"),
-        pytest.raises(StorageError, match=r"cannot write .*samples.npz: no space is left: free some"),
+        full_disk(tmp_path, suffix=".safetensors"),
+        pytest.raises(StorageError, match=r"cannot write .*samples/00000000.safetensors: no space is left: free some"),
     ):
         sample.run(Pass(project, 0), NullTracker())
     folder = Pass(project, 0).folder("sample")
-    assert not [path for path in folder.iterdir() if path.suffix in (".npz", ".png", ".json")]
+    assert not [path for path in folder.iterdir() if path.suffix in (".safetensors", ".png", ".json")]
     sample.run(Pass(project, 0), NullTracker())
     assert (folder / "manifest.json").exists()
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from promptgen.metrics.identity import PAIRS
-from promptgen.metrics.sizes import NEIGHBOURS, SUBSET_SIZE, SUBSETS
+from promptgen.metrics.sizes import NEIGHBOURS, PAIRS, SUBSET_SIZE, SUBSETS
 from promptgen.reporting.run import Run
 from promptgen.reporting.sections.control import DIVERSITY, other_measures
 from promptgen.reporting.text.formats import ABSENT, count, listing
@@ -122,10 +121,12 @@ def _quality(run: Run) -> Iterator[Method]:
     how = (
         f"Fraction of one set within the nearest-neighbour balls of the other (neighbour {NEIGHBOURS}). Interval: "
         f"Wilson’s, with the effective sample size implied by the spread over {SUBSETS} disjoint parts, at most N. "
-        "Both depend on N: compare passes with the same N."
+        f"Both depend on N: compare passes with the same N. Of more than {count(PAIRS)} samples, a random subset of as "
+        "many."
     )
-    yield Method("Precision and recall", how, n, "precision and recall")
-    sizes = _sizes([record.n for record in measured])
+    few = _sizes([min(record.quality.n, PAIRS) for record in measured if record.quality])
+    yield Method("Precision and recall", how, few, "precision and recall")
+    sizes = _sizes([min(record.n, PAIRS) for record in measured])
     yield from (Method(measure.title, measure.how, sizes) for measure in MEASURES.values() if measure.how)
 
 

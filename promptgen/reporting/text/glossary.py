@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from promptgen.metrics.sizes import PAIRS
+
 DISTANCES: Final[dict[str, str]] = {
     "kl": "KL, nats",
     "total_variation": "Total variation",
@@ -58,8 +60,9 @@ MEASURES: Final[dict[str, Measure]] = {
         "Vendi score",
         "How many samples with nothing in common these are worth. A drop means that samples repeat.",
         drawn=True,
-        how="exp of the Shannon entropy of the eigenvalues of the cosine kernel over N, of all samples of the pass; "
-        "normal interval of its log by the delta method. It depends on N: compare passes with the same N.",
+        how="exp of the Shannon entropy of the eigenvalues of the cosine kernel over N, of all samples of the pass, or "
+        f"of {PAIRS:,} of them at random; normal interval of its log by the delta method. It depends on N: compare "
+        "passes with the same N.",
     ),
 }
 """The measures in the order of the page, by their names in `promptgen.records.Quality`."""

@@ -1,0 +1,1 @@
+"""Labelling the image files of an audit."""
