@@ -5,8 +5,6 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass
 
-import numpy as np
-
 MOST_LABELS = 1 << 16
 """Largest number of different cells of a column that are kept."""
 
@@ -71,5 +69,7 @@ class Cells:
 
 
 def _different(hashes: array[int]) -> int:
+    import numpy as np  # here, since few commands read a table
+
     ordered = np.sort(np.frombuffer(hashes, dtype=np.int64))
     return 1 + int(np.count_nonzero(ordered[1:] != ordered[:-1]))

@@ -210,7 +210,8 @@ def _audited(
 
 def _read(request: Request, folder: Path, names: Sequence[str], results: Iterator[tuple[int, LabelledFiles]]) -> _Read:
     """Put together what an engine has read of the files below a folder."""
-    parts, done = list[LabelledFiles](), 0
+    parts: list[LabelledFiles] = []
+    done = 0
     with Bar(str(folder)) as bar:
         for part in in_order(results):
             parts.append(part)

@@ -13,6 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.memory import peak_memory
+
 ATTRIBUTES = {"gender": ("Female", "Male"), "age": ("young", "middle", "old", ""), "hair": ("black", "brown", "blond")}
 
 
@@ -35,7 +37,7 @@ def measure(path: Path) -> None:
     run(Request(path, groups="job", attributes=[*ATTRIBUTES, "gender x age"]), path.parent / "out")
     assert "torch" not in sys.modules  # which takes more than all of the rest
     used = resource.getrusage(resource.RUSAGE_SELF)
-    print(f"{used.ru_maxrss / 1024:.0f} {used.ru_utime + used.ru_stime:.1f}")
+    print(f"{peak_memory():.0f} {used.ru_utime + used.ru_stime:.1f}")
 
 
 def cost(rows: int) -> tuple[float, float]:

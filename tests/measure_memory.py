@@ -6,7 +6,6 @@ a condition of each. Every number of samples has a process of its own, which imp
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tests import tiny
+from tests.memory import peak_memory
 
 FEATURES, IDENTITY = 256, 128
 
@@ -59,8 +59,7 @@ def measure(samples: int) -> None:
             started = time.perf_counter()
             step.run(run_pass, NullTracker())
             seconds = time.perf_counter() - started
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            print(f"{samples} {step.__name__.rpartition('.')[2]} {peak:.0f} {seconds:.1f}", flush=True)
+            print(f"{samples} {step.__name__.rpartition('.')[2]} {peak_memory():.0f} {seconds:.1f}", flush=True)
 
 
 def peak(samples: int) -> float:

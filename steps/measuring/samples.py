@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
@@ -51,7 +52,7 @@ class SampleWriter:
         Raises:
             StorageError: the shard cannot be written.
         """
-        name, content = f"{SHARDS_NAME}/{start:08d}.safetensors", save(dict(columns))
+        name, content = f"{SHARDS_NAME}/{start:08d}.safetensors", _file_of(columns)
         atomic_write(self.folder / name, content)
         self._shards[start] = {"file": name, "start": start, "sha256": hashlib.sha256(content).hexdigest()}
         self._columns.update({column: len(rows) for column, rows in columns.items()})
@@ -69,7 +70,7 @@ class SampleWriter:
             StorageError: a file cannot be written.
         """
         if pictures:
-            atomic_write(self.folder / PICTURES_NAME, save(dict(pictures)))
+            atomic_write(self.folder / PICTURES_NAME, _file_of(pictures))
         shards = [self._shards[start] for start in sorted(self._shards)]
         readers = [{"reader": reader, "attributes": list(each.items())} for reader, each in labels.items()]
         content = {"columns": self._columns, "labels": readers, "shards": shards, "pictures": list(pictures or {})}
@@ -183,6 +184,12 @@ class Column:
                 return found
         except (OSError, SafetensorError, IndexError) as error:
             raise damaged(self.samples.folder, error) from error
+
+
+def _file_of(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Return the content of a file of arrays."""
+    # safetensors writes the memory of an array, whatever its strides say.
+    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
 
 
 def damaged(folder: Path, error: Exception) -> DataError:

@@ -17,6 +17,9 @@ from tests.measure_memory import peak
 
 N, BLOCK = 2 * CHUNK + 700, 256
 
+TILES = np.arange(54, dtype=np.uint8).reshape(2, 3, 3, 3).transpose(0, 2, 3, 1)
+"""Pictures whose memory is in another order, as those are that come from a network."""
+
 
 def rows(*shape):
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
@@ -25,13 +28,13 @@ def rows(*shape):
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """Samples whose shards were written from the last to the first, and what they hold."""
-    whole = {"features": rows(N, 5), "label": np.arange(N, dtype=np.int16), "first": rows(300, 2)}
+    whole = {"features": np.asfortranarray(rows(N, 5)), "label": np.arange(N, dtype=np.int16), "first": rows(300, 2)}
     writer = SampleWriter(tmp_path_factory.mktemp("sample"))
     for start in reversed(range(0, N, BLOCK)):
         parts = {name: array[start : start + BLOCK] for name, array in whole.items()}
         writer.add(start, {name: part for name, part in parts.items() if len(part)})
     labels = {"judge": {"hair": ["short", "long"], "age": ["young", "old"]}, "classifier": {"hair": ["short", "long"]}}
-    return writer.finish(labels, {"tiles": np.zeros((2, 3, 3, 3), dtype=np.uint8)}), whole, labels
+    return writer.finish(labels, {"tiles": TILES}), whole, labels
 
 
 def test_everything_comes_back_in_order(written):
@@ -40,7 +43,7 @@ def test_everything_comes_back_in_order(written):
     assert list(samples.labels) == list(labels)
     assert samples.labels == labels
     content = samples.in_memory()
-    assert content.pop("tiles").shape == (2, 3, 3, 3)
+    np.testing.assert_array_equal(content.pop("tiles"), TILES)
     assert content.keys() == whole.keys()
     for name, array in whole.items():
         np.testing.assert_array_equal(content[name], array)
