@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING
 
 from promptgen.audit.confusion import Confusion, card_confusions, read_confusion
 from promptgen.audit.figures import audit
-from promptgen.audit.images import Unread
 from promptgen.audit.label_file import LabelFile, alike_columns, alike_spelled, label_file, not_counted
 from promptgen.audit.labels import Labels
 from promptgen.audit.page import render
 from promptgen.audit.request import Request, Targets, named_in_targets, parse_targets, reader_spec
-from promptgen.audit.spelling import alike, visible
+from promptgen.audit.spelling import alike
 from promptgen.audit.tables import text
 from promptgen.audit.words import AuditRun, ImageSet
 from promptgen.csv_file import read_csv
@@ -35,7 +34,7 @@ from promptgen.labels import classes, factors, target_shares
 from promptgen.progress import Bar
 
 if TYPE_CHECKING:  # files of labels need no torch
-    from steps.auditing.labelling import LabelledFiles
+    from promptgen.audit.folder import LabelledFiles
 
 JSON_NAME = "audit.json"
 PAGE_NAME = "index.html"
@@ -94,7 +93,7 @@ def _audit_images(request: Request) -> AuditRun:
             size=request.size,
         )
         results = open_engine(request.engine).map(recipe, shards(found), recipe.labelling(readers))
-        sets.append(_read(request, folder, found, results))
+        sets.append(_read(folder, len(found), results, bool(request.groups)))
     return _audited(request, attributes, targets, confusions, sets)
 
 
@@ -208,26 +207,17 @@ def _audited(
     )
 
 
-def _read(request: Request, folder: Path, names: Sequence[str], results: Iterator[tuple[int, LabelledFiles]]) -> _Read:
+def _read(folder: Path, files: int, results: Iterator[tuple[int, LabelledFiles]], groups: bool) -> _Read:
     """Put together what an engine has read of the files below a folder."""
+    from promptgen.audit.folder import labelled_folder
+
     parts: list[LabelledFiles] = []
-    done = 0
     with Bar(str(folder)) as bar:
         for part in in_order(results):
             parts.append(part)
-            done += len(part.seen) + len(part.unread) + len(part.unlabelled)
-            bar.progress(done, len(names))
-    seen, unread, unlabelled = (
-        [each for part in parts for each in getattr(part, field)] for field in ("seen", "unread", "unlabelled")
-    )
-    if not seen:
-        firsts = [files[0] for files in (unread, unlabelled) if files]
-        reasons = "; ".join(f"{visible(first.name)}: {first.reason}" for first in firsts)
-        raise DataError(f"{folder} has no readable image among {len(names)} files ({reasons}); name a folder of images")
-    groups = [visible(name.rpartition("/")[0].partition("/")[0] or ".") for name in seen] if request.groups else []
-    labels = [Labels.of_parts(each, groups) for each in zip(*(part.labels for part in parts if part.seen), strict=True)]
-    left = [[Unread(visible(file.name), file.reason) for file in files] for files in (unread, unlabelled)]
-    return _Read(ImageSet(str(folder), len(seen), *left), labels[0], labels[1] if len(labels) > 1 else None)
+            bar.progress(sum(part.n for part in parts), files)
+    read = labelled_folder(folder, parts, groups=groups)
+    return _Read(read.images, *read.labels)
 
 
 def _confusions(

@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from promptgen.audit.images import ImageBatch, Unread, find_files, read_batches
 from promptgen.audit.labelling import Labeller, label
 from promptgen.audit.labels import Labels
+from promptgen.audit.spelling import visible
 from promptgen.audit.words import ImageSet
 from promptgen.errors import DataError
-from promptgen.progress import Bar
+
+
+@dataclass(frozen=True)
+class LabelledFiles:
+    """What became of some files of a folder.
+
+    Attributes:
+        seen: names of those that were read and labelled.
+        labels: their labels by each classifier; empty if there are none.
+        unread: those that could not be read as images.
+        unlabelled: those that a classifier gave no proper numbers for.
+    """
+
+    seen: list[str]
+    labels: list[Labels]
+    unread: list[Unread]
+    unlabelled: list[Unread]
+
+    @property
+    def n(self) -> int:
+        """Number of files."""
+        return len(self.seen) + len(self.unread) + len(self.unlabelled)
 
 
 @dataclass(frozen=True)
@@ -38,43 +60,50 @@ def files_of(folder: Path) -> list[str]:
     return names
 
 
-def read_folder(
-    folder: Path,
-    names: Sequence[str],
-    labellers: Sequence[Labeller],
-    *,
-    batch: int,
-    size: int | None = None,
-    groups: bool = False,
-) -> LabelledFolder:
+def label_files(
+    folder: Path, names: Sequence[str], labellers: Sequence[Labeller], *, batch: int, size: int | None = None
+) -> LabelledFiles:
     """Label the images in files below a folder.
 
     Args:
         folder: the folder.
         names: paths relative to it, see `files_of`.
-        labellers: the classifiers.
+        labellers: the classifiers, which have seen no image yet.
         batch: images at a time.
         size: pixels to resize images to; None keeps their size.
+
+    Raises:
+        DataError: a classifier refuses a batch.
+    """
+    seen, unread, unlabelled = list[str](), list[Unread](), list[Unread]()
+    for part in read_batches(folder, names, batch=batch, size=size, unread=unread.append):
+        left_out = _label(labellers, part)
+        unlabelled += [Unread(part.names[index], reason) for index, reason in left_out.items()]
+        seen += [name for index, name in enumerate(part.names) if index not in left_out]
+    return LabelledFiles(seen, [each.compute() for each in labellers] if seen else [], unread, unlabelled)
+
+
+def labelled_folder(folder: Path, parts: Sequence[LabelledFiles], *, groups: bool = False) -> LabelledFolder:
+    """Put together the files of a folder.
+
+    Args:
+        folder: the folder.
+        parts: all of its files, in order.
         groups: whether each direct sub-folder is a group.
 
     Raises:
-        DataError: no file can be read, or a classifier refuses a batch.
+        DataError: no file could be read and labelled.
     """
-    seen, unread, unlabelled = list[str](), list[Unread](), list[Unread]()
-    with Bar(str(folder)) as bar:
-        for part in read_batches(folder, names, batch=batch, size=size, unread=unread.append):
-            left_out = _label(labellers, part)
-            unlabelled += [Unread(part.names[index], reason) for index, reason in left_out.items()]
-            seen += [name for index, name in enumerate(part.names) if index not in left_out]
-            bar.progress(len(seen) + len(unread) + len(unlabelled), len(names))
+    seen = [name for part in parts for name in part.seen]
+    unread = [Unread(visible(file.name), file.reason) for part in parts for file in part.unread]
+    unlabelled = [Unread(visible(file.name), file.reason) for part in parts for file in part.unlabelled]
     if not seen:
-        firsts = [files[0] for files in (unread, unlabelled) if files]
-        reasons = "; ".join(f"{_printable(first.name)}: {first.reason}" for first in firsts)
-        raise DataError(f"{folder} has no readable image among {len(names)} files ({reasons}); name a folder of images")
-    named = [_printable(name.rpartition("/")[0].partition("/")[0] or ".") for name in seen] if groups else []
-    labels = [replace(labeller.compute(), groups=named) for labeller in labellers]
-    images = ImageSet(str(folder), len(seen), unread=_with_printable(unread), unlabelled=_with_printable(unlabelled))
-    return LabelledFolder(images, labels)
+        reasons = "; ".join(f"{files[0].name}: {files[0].reason}" for files in (unread, unlabelled) if files)
+        n = sum(part.n for part in parts)
+        raise DataError(f"{folder} has no readable image among {n} files ({reasons}); name a folder of images")
+    named = [visible(name.rpartition("/")[0].partition("/")[0] or ".") for name in seen] if groups else []
+    labels = [Labels.of_parts(each, named) for each in zip(*(part.labels for part in parts if part.seen), strict=True)]
+    return LabelledFolder(ImageSet(str(folder), len(seen), unread, unlabelled), labels)
 
 
 def _label(labellers: Sequence[Labeller], batch: ImageBatch) -> dict[int, str]:
@@ -82,13 +111,4 @@ def _label(labellers: Sequence[Labeller], batch: ImageBatch) -> dict[int, str]:
     try:
         return label(labellers, batch.images)
     except DataError as error:
-        raise DataError(f"{_printable(batch.names[0])}: {error}; see --size and --batch") from error
-
-
-def _with_printable(files: Sequence[Unread]) -> list[Unread]:
-    return [Unread(_printable(file.name), file.reason) for file in files]
-
-
-def _printable(name: str) -> str:
-    """Return a file name with control characters and bytes that are not UTF-8 escaped."""
-    return name if name.isprintable() else name.encode("unicode_escape").decode()
+        raise DataError(f"{visible(batch.names[0])}: {error}; see --size and --batch") from error

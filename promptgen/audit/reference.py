@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from promptgen.audit.folder import files_of, read_folder
+from promptgen.audit.folder import files_of, label_files, labelled_folder
 from promptgen.audit.labelling import Labeller
 from promptgen.errors import ConfigError
 from promptgen.figures import Interval, ReferenceImages
@@ -36,7 +36,7 @@ def reference_shares(
     """
     labels = classes(classifier.attributes, attribute)
     labeller = Labeller(classifier, name=name, wanted=set(factors(classifier.attributes, attribute)))
-    read = read_folder(folder, files_of(folder), [labeller], batch=batch)
+    read = labelled_folder(folder, [label_files(folder, files_of(folder), [labeller], batch=batch)])
     counts = read.labels[0].counts(attribute)
     n, left_out = int(counts.sum()), [*read.images.unread, *read.images.unlabelled]
     if n < LEAST_IMAGES:

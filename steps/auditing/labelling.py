@@ -6,36 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from promptgen.audit.images import ImageBatch, Unread, read_batches
-from promptgen.audit.labelling import Labeller, label
-from promptgen.audit.labels import Labels
-from promptgen.audit.spelling import visible
+from promptgen.audit.folder import LabelledFiles, label_files
+from promptgen.audit.labelling import Labeller
 from promptgen.config.build import build_classifier, identities
 from promptgen.config.models import ReaderSpec
 from promptgen.engine.base import Recipe
-from promptgen.errors import DataError
 from promptgen.perception.base import Classifier
 from steps.shared.recipes import bring, code_sha256
 
 SHARD = 256
 """Files per shard."""
-
-
-@dataclass(frozen=True)
-class LabelledFiles:
-    """What became of a shard of files.
-
-    Attributes:
-        seen: names of those that were read and labelled.
-        labels: their labels by each reader; empty if there are none.
-        unread: those that could not be read as images.
-        unlabelled: those that a reader gave no proper numbers for.
-    """
-
-    seen: list[str]
-    labels: list[Labels]
-    unread: list[Unread]
-    unlabelled: list[Unread]
 
 
 @dataclass(frozen=True)
@@ -76,36 +56,17 @@ class LabellingRecipe(Recipe[tuple[str, ...], LabelledFiles]):
 
     def labelling(self, classifiers: Sequence[Classifier]) -> Callable[[tuple[str, ...]], LabelledFiles]:
         """Return the same with classifiers that are there already, as many as readers or more."""
-        return _Labelling(self, classifiers).label
 
+        def label(names: tuple[str, ...]) -> LabelledFiles:
+            labellers = [
+                Labeller(classifier, device=self.device, name=name, wanted=self.wanted)
+                for (name, _), classifier in zip(self.readers, classifiers, strict=False)
+            ]
+            return label_files(self.folder, names, labellers, batch=self.batch, size=self.size)
 
-@dataclass(frozen=True)
-class _Labelling:
-    recipe: LabellingRecipe
-    classifiers: Sequence[Classifier]
-
-    def label(self, names: tuple[str, ...]) -> LabelledFiles:
-        recipe, seen, unread, unlabelled = self.recipe, list[str](), list[Unread](), list[Unread]()
-        labellers = [
-            Labeller(classifier, device=recipe.device, name=name, wanted=recipe.wanted)
-            for (name, _), classifier in zip(recipe.readers, self.classifiers, strict=False)
-        ]
-        batches = read_batches(recipe.folder, names, batch=recipe.batch, size=recipe.size, unread=unread.append)
-        for batch in batches:
-            left_out = _label(labellers, batch)
-            unlabelled += [Unread(batch.names[index], reason) for index, reason in left_out.items()]
-            seen += [name for index, name in enumerate(batch.names) if index not in left_out]
-        return LabelledFiles(seen, [each.compute() for each in labellers] if seen else [], unread, unlabelled)
+        return label
 
 
 def shards(names: Sequence[str]) -> list[tuple[str, ...]]:
     """Return files in shards."""
     return [tuple(names[start : start + SHARD]) for start in range(0, len(names), SHARD)]
-
-
-def _label(labellers: Sequence[Labeller], batch: ImageBatch) -> dict[int, str]:
-    """Label a batch of images and return which are left out, and why; an error names the first file of the batch."""
-    try:
-        return label(labellers, batch.images)
-    except DataError as error:
-        raise DataError(f"{visible(batch.names[0])}: {error}; see --size and --batch") from error
