@@ -14,7 +14,6 @@ predicts a low energy, the flow keeps some mass, so that few true weights are la
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -28,12 +27,14 @@ from promptgen.conditions import Condition
 from promptgen.evaluations.config import ROUNDS, Allotment
 from promptgen.evaluations.descent import Descent
 from promptgen.evaluations.evaluator import Slope
-from promptgen.evaluations.landing import Landing, Residuals, Target
+from promptgen.evaluations.history import History, fit_row, share_row
+from promptgen.evaluations.landing import Landing, Target
 from promptgen.evaluations.objective import Objective
 from promptgen.evaluations.polish import Polish
+from promptgen.evaluations.prediction import Prediction
 from promptgen.evaluations.proposal import Draw, Proposal
 from promptgen.evaluations.remainder import Remainder, has_one_target, needed_directions
-from promptgen.evaluations.span import Span, span_of_chain
+from promptgen.evaluations.span import span_of_chain
 from promptgen.evaluations.store import Evaluations, EvaluationStore
 from promptgen.evaluations.surrogate import Surrogate, fit_surrogate
 from promptgen.figures import TRUSTED_FRACTION
@@ -64,9 +65,6 @@ the flow gives way to true gradients."""
 
 SMOOTH = 0.6
 """Largest error of values on held-out records at which true gradients help: they mislead where the energy is rough."""
-
-RECORD_EVERY = 10
-"""Optimiser steps between two rows of the history."""
 
 
 @dataclass(frozen=True)
@@ -129,10 +127,9 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.evaluations = list(self.earlier)
-        self.history: list[dict[str, float]] = []
-        self.step = self.polished = 0
+        self.history = History(self.tracker)
+        self.polished = 0
         self.landing: Landing | None = None
-        self.span: Span | None = None
         self.rank = self.flow_config.rank
         self.remainder: Remainder | None = None
         self.has_one_target = has_one_target(self.generator, self.condition)
@@ -176,7 +173,7 @@ class Trainer:
             flow=self.flow,
             fit=fit,
             objective=self.objective,
-            history=self.history,
+            history=self.history.rows,
             evaluations=self.evaluations,
             surrogate_error=self.surrogate.error,
             expected_ess=expected_ess,
@@ -204,7 +201,7 @@ class Trainer:
             held=held_by(self.generator),
         ).to(prior.scale)
         self.proposal = Proposal(self.generator, self.seed, self.flow, self.condition)
-        self.descent = Descent(self.proposal, self.start, self.energy, self.note_step)
+        self.descent = Descent(self.proposal, self.start, self.energy, self.history.add_step)
         if self.target is not None:
             self.landing = Landing(self.target, self.beta, self.start, self.proposal)
         self.use_surrogate()
@@ -258,7 +255,7 @@ class Trainer:
 
     def polish(self, n: int) -> None:
         """Train the flow on the true gradients of `n` of its own samples."""
-        polish = Polish(self.proposal, self.objective, self.evaluate_energy, self.note_step)
+        polish = Polish(self.proposal, self.objective, self.evaluate_energy, self.history.add_step)
         evaluations = polish.run(n)
         self.evaluations += evaluations
         self.polished = sum(map(len, evaluations)) if polish.kept else 0
@@ -273,7 +270,7 @@ class Trainer:
                 draw = self.proposal.draw(n // LANDINGS, name)
                 evaluations = self.evaluate(draw.base, draw.context, name)
             self.note_fit(draw, evaluations)
-            landing.learn(self.seen(draw).base, self.objective.features(evaluations.outputs))
+            landing.learn(self.prediction.seen(draw).base, self.objective.features(evaluations.outputs))
             self.evaluations.append(evaluations)
             landing.aim()
             keep_equal(self.flow)
@@ -298,20 +295,13 @@ class Trainer:
         )
 
     def use_surrogate(self) -> None:
-        """Let descent and landing predict by the present surrogate, in few coordinates where the latent has many."""
-        start, proposal, self.predictor = self.start, self.proposal, self.surrogate
-        self.span = Span.of(proposal, self.surrogate, base_of(self.generator).prior.scale)
-        if self.span is not None:
-            start, proposal = self.span.proposal(start), self.span.proposal(proposal)
-            self.predictor = self.span.surrogate(self.surrogate)
+        """Let descent and landing predict by the present surrogate."""
+        self.prediction = Prediction.of(self.surrogate, self.start, self.proposal)
+        start, proposal = self.prediction.start, self.prediction.proposal
         self.descent.start, self.descent.proposal = start, proposal
         if self.landing is not None:
             self.landing.start, self.landing.proposal = start, proposal
-            self.landing.use(self.predictor)
-
-    def seen(self, draw: Draw) -> Draw:
-        """Return samples with their base latents as the surrogate of descent and landing reads them."""
-        return draw if self.span is None else self.span.coordinates(draw)
+            self.landing.use(self.prediction.surrogate)
 
     def flow_directions(self) -> Tensor | None:
         """Return the directions that the flow needs: the active ones and those of the flows under it; None for all."""
@@ -346,9 +336,8 @@ class Trainer:
         return self.evaluate(draw.base.detach(), draw.context, name, self.objective.energy_slope(len(draw)))
 
     def energy(self, draw: Draw) -> Tensor:
-        """Return the predicted energy, nats, (B,), of samples as `seen` returns them."""
-        energies = self.objective.energy(self.predictor.members(draw.base, draw.context if self.condition else None))
-        return math.log(len(energies)) - torch.logsumexp(-energies, dim=0)
+        """Return the predicted energy, nats, (B,), of samples as descent draws them."""
+        return self.prediction.energy(draw, self.objective)
 
     def tilt(self) -> None:
         """With a target, choose the multipliers whose tilt has the target shares."""
@@ -376,35 +365,11 @@ class Trainer:
             The fit, and the effective sample size that the surrogate expects.
         """
         features = self.objective.features(evaluations.outputs)[: len(draw)]
+        seen = self.prediction.seen(draw)
         fit = fit_statistics(draw.log_p - self.objective.energy(features) - draw.log_q)
-        expected = fit_statistics(draw.log_p - self.energy(self.seen(draw)) - draw.log_q)
-        row = {
-            "validation/loss": -fit.log_z_bound,
-            "validation/ess_fraction": fit.ess_fraction,
-            "surrogate/ess_fraction": expected.ess_fraction,
-            "surrogate/error": self.surrogate.error,
-            "units": float(self.store.spending.units),
-        }
+        expected = fit_statistics(draw.log_p - self.energy(seen) - draw.log_q)
+        row = fit_row(fit, expected, self.surrogate.error, self.store.spending.units)
         if self.landing is not None:
-            residuals = Residuals.of(self.landing.difference(self.seen(draw).base, features))
-            shares = self.landing.predicted_shares() + residuals.mean
-            columns = {"share": shares, "share_error": residuals.error, "beta": self.beta}
-            row |= {
-                f"{kind}/{name}": float(value)
-                for kind, values in columns.items()
-                for name, value in zip(self.objective.labels, values, strict=True)
-            }
-        self.record(row)
+            row |= share_row(self.landing, seen.base, features, self.objective.labels)
+        self.history.add(row)
         return fit, expected.ess_fraction
-
-    def note_step(self, loss: float, done: int, total: int) -> None:
-        """Count an optimiser step and record its loss now and then."""
-        self.step += 1
-        if self.step % RECORD_EVERY == 0:
-            self.record({"loss": loss})
-        self.tracker.progress(done, total, f"flow on the surrogate, loss {loss:.3f}")
-
-    def record(self, row: dict[str, float]) -> None:
-        """Add a row to the history and send it to the tracker."""
-        self.history.append({"step": self.step, **row})
-        self.tracker.metrics({f"train/{name}": value for name, value in row.items()}, self.step)

@@ -3,6 +3,7 @@
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
+from benchmarks.tiny_networks import TINY
 from promptgen.generators.biggan.config import BigGANConfig
 from promptgen.generators.biggan.generator import BigGAN
 from promptgen.generators.dcgan import DCGAN, DCGANConfig
@@ -14,7 +15,7 @@ from promptgen.generators.stylegan3.generator import random_stylegan3
 from promptgen.generators.stylenerf.generator import random_stylenerf
 from promptgen.seeding import stream
 
-STYLEGAN2 = {"size": 16, "latent_dim": 6, "mapping_layers": 2, "channels": {4: 12, 8: 10, 16: 8}}
+STYLEGAN2 = TINY["stylegan2"]
 BIGGAN = {
     "output_dim": 16,
     "z_dim": 5,
@@ -25,47 +26,13 @@ BIGGAN = {
     "attention_layer_position": 2,
     "n_stats": 6,
 }
-NVAE = {
-    "top_size": 2,
-    "scales": 2,
-    "groups_per_scale": 2,
-    "min_groups_per_scale": 1,
-    "latent_channels": 3,
-    "channels": 4,
-    "cells_per_group": 1,
-    "mixtures": 2,
-}
+NVAE = TINY["nvae"]
 NVAE_NUMBERS = [3 * 2 * 2, 3 * 4 * 4, 3 * 4 * 4]
 """Coordinates of each group's latent."""
 
-DIFFAE_CODE, DIFFAE_SIZE = 6, 8
-DIFFAE = {
-    "image_size": DIFFAE_SIZE,
-    "base_channels": 8,
-    "multipliers": [1, 2],
-    "encoder_multipliers": [1, 2, 2],
-    "residual_blocks": 1,
-    "attention_resolutions": [4],
-    "embedding": 12,
-    "style_channels": DIFFAE_CODE,
-    "latent_network": {"layers": 3, "width": 16, "time_channels": 4},
-}
-STYLENERF = {
-    "image_size": 16,
-    "latent_dim": 6,
-    "style_dim": 5,
-    "mapping_layers": 2,
-    "foreground": {"width": 8, "layers": 3, "octaves": 4},
-    "background": {"width": 4, "layers": 2, "octaves": 3},
-    "background_dim": 3,
-    "feature_channels": 6,
-    "volume_size": 4,
-    "channel_base": 2**-8,
-    "channel_max": 12,
-    "ray_samples": 6,
-}
-STYLEGAN3 = {"size": 16, "latent_dim": 6, "style_dim": 5, "channel_base": 64, "channel_max": 8}
-R3GAN_SHAPE = {"latent_dim": 6, "widths": [12, 12, 8], "groups": [3, 3, 2], "blocks": [1, 2, 1]}
+DIFFAE = TINY["diffae"]
+DIFFAE_CODE, DIFFAE_SIZE = DIFFAE["style_channels"], DIFFAE["image_size"]
+STYLENERF, STYLEGAN3, R3GAN_SHAPE = TINY["stylenerf"], TINY["stylegan3"], TINY["r3gan"]
 DCGAN_SHAPE = {"latent_dim": 6, "channels": [10, 8]}
 
 
