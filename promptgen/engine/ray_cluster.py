@@ -94,8 +94,8 @@ class RayCrew:
 
     def wait(self, workers: Sequence[RayWorker], seconds: float) -> list[RayWorker]:
         """Return the workers that have answered or ended, after at most so many seconds."""
-        pending = {worker.pending: worker for worker in workers}
-        with _lost_connection():
+        with _lost_connection():  # Ray's client asks the cluster for the number of a reference
+            pending = {worker.pending: worker for worker in workers}
             done, _ = self.ray.wait(list(pending), num_returns=1, timeout=seconds)
         now = time.monotonic()
         if done:
