@@ -24,6 +24,7 @@ def stream(seed: int, *names: str | int, device: torch.device | str = "cpu") -> 
     """Return a fresh random generator for the stream `names` under `seed`.
 
     Example:
+        >>> import torch
         >>> first, again, other = (stream(1, "train", step) for step in (0, 0, 1))
         >>> numbers = torch.rand(3, generator=first)
         >>> torch.equal(numbers, torch.rand(3, generator=again)), torch.equal(numbers, torch.rand(3, generator=other))

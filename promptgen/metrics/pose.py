@@ -40,7 +40,7 @@ def pose_errors(seen: ArrayLike, wanted: ArrayLike, names: Sequence[str]) -> Vec
         [90.0]
     """
     rotations = _rotations(seen)
-    target = euler_rotation(pose_angles(torch.from_numpy(np.asarray(wanted, dtype=np.float64)), names))
+    target = euler_rotation(pose_angles(torch.from_numpy(np.ascontiguousarray(wanted, dtype=np.float64)), names))
     if len(target) != len(rotations):
         raise DataError(f"expected one target pose per rotation, got {len(target)} for {len(rotations)}")
     return np.asarray(np.degrees(geodesic_angle(target @ torch.from_numpy(rotations).mT).numpy()))
@@ -124,7 +124,7 @@ def _slope(moments: Vector) -> Vector:
 
 
 def _rotations(rotations: ArrayLike) -> Vector:
-    array = np.asarray(rotations, dtype=np.float64)
+    array = np.ascontiguousarray(rotations, dtype=np.float64)
     if array.ndim != 3 or array.shape[1:] != (3, 3):
         raise DataError(f"rotations must be (N, 3, 3), got {array.shape}")
     require_finite(torch.from_numpy(array), "the poses seen")
