@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from promptgen.evaluations import descent
 from promptgen.networks.distributed import from_first, gathered, is_first, keep_equal, mean, share, size
 from promptgen.tracking import NullTracker
 from steps import train_flow
 from steps.shared.common import Pass
 from tests import tiny
 from tests.networks import trained_together
+from tests.quick import COUNTS, shortened
 from tests.steps.projects import project_in
 
 ROOT = Path(__file__).parents[2]
@@ -33,15 +33,15 @@ def together(*words, cwd=ROOT):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["on_policy", "reuse"])
-def test_two_processes_train_the_flow_that_one_trains(tmp_path, monkeypatch, method):
+def test_two_processes_train_the_flow_that_one_trains(tmp_path, method):
     status, output = together(trained_together.__file__, method, str(tmp_path))
     assert status == 0, output
     first, second = (torch.load(tmp_path / f"rank-{rank}.pt", weights_only=True) for rank in range(2))
     for name, value in first["flow"].items():
         assert torch.equal(value, second["flow"][name]), name  # not a rounding apart
     assert first["fit"] == second["fit"]
-    monkeypatch.setattr(descent, "BLOCK_STEPS", trained_together.FEW)
-    flow, history, fit = getattr(trained_together, method)(tmp_path / "alone")
+    with shortened(COUNTS):
+        flow, history, fit = getattr(trained_together, method)(tmp_path / "alone")
     tolerance = {"rtol": 1e-8, "atol": 1e-8} if method == "on_policy" else {"rtol": 1e-3, "atol": 1e-3}
     assert len(history) == len(first["history"]) > 3
     for row, expected in zip(first["history"], history, strict=True):

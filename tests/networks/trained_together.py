@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 
 from promptgen.energies.base import Term, WeightedSum
-from promptgen.evaluations import descent
 from promptgen.evaluations.objective import control_objective
 from promptgen.evaluations.store import EvaluationStore
 from promptgen.evaluations.training import Trainer
@@ -15,9 +14,7 @@ from promptgen.flows.training import TrainingConfig, train_flow
 from promptgen.networks.distributed import process_group, rank
 from tests.evaluations.small import Coordinates
 from tests.linear_gaussian import LinearGenerator, Quadratic
-
-FEW = 20
-"""Steps in a block of a descent; both sides set it."""
+from tests.quick import COUNTS, shortened
 
 
 def on_policy(folder):
@@ -41,8 +38,7 @@ def reuse(folder):
 
 if __name__ == "__main__":
     method, folder = sys.argv[1:]
-    descent.BLOCK_STEPS = FEW
-    with process_group():
+    with shortened(COUNTS), process_group():
         flow, history, fit = {"on_policy": on_policy, "reuse": reuse}[method](Path(folder))
         values = {"flow": dict(flow.state_dict()), "history": history, "fit": vars(fit)}
         torch.save(values, Path(folder) / f"rank-{rank()}.pt")
