@@ -1,7 +1,7 @@
 """How much of a collapsed generator's diversity a reward brings back: ``python -m benchmarks.diversity``.
 
-The generator is the embedded world behind a prompt whose looks vary half as much as those of the world, in all but
-hair, glasses and make-up. A flow is trained on the energy of diversity, which knows nothing of the world before that.
+The generator is the embedded world behind a prompt, with all images moved towards one look, which is the same in hair,
+glasses and make-up. A flow is trained on the energy of diversity, which knows nothing of the world before that.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from promptgen.generators.base import Generator
 
 MODELS = Path("models")
-PROMPT, VARIETY, WEIGHT, FEATURES = "a person", 0.5, 0.75, "world-judge"
+PROMPT, LOOK, WEIGHT, FEATURES = "a person", 12.0, 8.0, "world-judge"
 UNITS, FIT, COUNTED = 8192, 256, 1024
 
 
@@ -35,7 +35,7 @@ def main(words: Sequence[str]) -> None:
     from promptgen.metrics.vendi import vendi_score
     from promptgen.world.prompted import PromptedWorld
 
-    world, collapsed = PromptedWorld(PROMPT), PromptedWorld(PROMPT, variety=VARIETY)
+    world, collapsed = PromptedWorld(PROMPT), PromptedWorld(PROMPT, look=LOOK)
     reference = features_of(world, 0, "reference")
     scores = []
     for name, generator in (("the world", world), ("collapsed", collapsed), *trained(collapsed, arguments)):
@@ -45,7 +45,7 @@ def main(words: Sequence[str]) -> None:
         scores.append(score.value)
         back = f", {(score.value - scores[1]) / (scores[0] - scores[1]):.0%} of the loss is back" if scores[2:] else ""
         print(
-            f"{name}: Vendi score {score.value:.1f} ({score.low:.1f} to {score.high:.1f}), "
+            f"{name}: Vendi score {score.value:.2f} ({score.low:.2f} to {score.high:.2f}), "
             f"recall {recall.value:.2f} ({recall.low:.2f} to {recall.high:.2f}){back}",
             flush=True,
         )
@@ -66,7 +66,7 @@ def trained(generator: Generator, arguments: argparse.Namespace) -> Sequence[tup
 
     images = (image for _, image in generate(generator, COUNTED, seed=0, stream="diversity", batch=16))
     network = build_features(CardModel(type="card", model=FEATURES), MODELS)
-    energy = DiversityEnergy(network, images)
+    energy = DiversityEnergy(network, images, weight=arguments.weight)
     found = []
     for seed in arguments.seeds:
         terms = WeightedSum({"diversity": Term(energy, arguments.weight)})

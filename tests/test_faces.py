@@ -30,6 +30,7 @@ def project(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fewer_steps")
 def test_faces_smile_more_by_a_judge_that_never_steered(project):
     before = run_pass(project, 0)["evaluate"]["result"]
     after = run_pass(project, 1)

@@ -176,19 +176,19 @@ class DiversitySpec(EnergyBase):
     """Images that the generator makes too seldom: a reward for diversity.
 
     Attributes:
-        weight: between 0 and 1; the variance of Gaussian features becomes ``1 / (1 - weight)`` times as large.
+        weight: nats of KL to the generator that a nat of the log Vendi score is worth.
         features: the network whose features should vary more.
         generator: the generator whose own images say what varies little: that of the experiment.
         samples: number of its own images.
-        components: most principal components of the features that should vary more.
     """
 
     type: Literal["diversity"]
-    weight: Annotated[float, Field(gt=0, lt=1)]
+    weight: Positive
     features: ModelSpec
     generator: GeneratorSpec
     samples: Annotated[int, Field(ge=64)] = 1024
-    components: Annotated[int, Field(ge=1)] = 16
+
+    depends_on_weight = True
 
     def build(self, models: Path, condition: Sequence[str]) -> Energy:
         from promptgen.energies.diversity import DiversityEnergy
@@ -197,7 +197,7 @@ class DiversitySpec(EnergyBase):
         generator = self.generator.build(models)
         drawn = generate(generator, self.samples, seed=0, stream="diversity", batch=16)
         images = (image for _, image in drawn)
-        return DiversityEnergy(build_features(self.features, models), images, components=self.components)
+        return DiversityEnergy(build_features(self.features, models), images, weight=self.weight)
 
     def views(self) -> Counter[str]:
         return Counter(self.features.names())

@@ -172,6 +172,8 @@ class EnergyBase(Spec):
     """Whether the energy may differ from one condition to the next."""
     coordinates: ClassVar[tuple[str, ...]] = ()
     """Coordinates of the condition that the energy reads; at least one of them has to be there."""
+    depends_on_weight: ClassVar[bool] = False
+    """Whether the energy is another one under another weight, rather than a multiple."""
     needs_anchor: ClassVar[bool] = False
     """Whether each image is compared with that of the same noise under the null condition."""
 

@@ -1,68 +1,145 @@
 """An energy that rewards diversity: images are wanted that the generator makes too seldom.
 
-With x the features of an image along the principal components of the generator's own images, in units of their standard
-deviations, the energy is ``-|x|^2 / 2``. Where features are Gaussian, the tilt ``exp(weight |x|^2 / 2)`` is a Gaussian
-with the same mean, and ``1 / (1 - weight)`` times the variance along every component: what varied little varies more,
-and nothing is asked for in particular. Features of images are bounded, so the target is a proper density.
+The Vendi score of a distribution is ``exp H(S)``, where ``H(S) = -tr(S log S)``, S = E[x x^T], and x are features of
+unit length (`promptgen.metrics.vendi`). The distribution p* that maximises
+
+    weight * H(S) - KL(p* || p)
+
+over all distributions is unique, since H is concave in S and S is linear in p*. It is ``p exp(-weight E)`` with the
+energy ``E = x^T (log S) x``, where S is that of p* itself: what p* already has enough of is no longer rewarded, so that
+no weight makes it collapse to the rarest images. S is found by weighting the generator's own images.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
 from promptgen.energies.base import Sample
-from promptgen.errors import DataError
-from promptgen.metrics.features import FeatureStatistics, check_features
+from promptgen.errors import ConfigError, DataError
+from promptgen.metrics.features import check_features
 
-LEAST_VARIANCE = 1e-3
-"""Components with a smaller variance, as a fraction of the largest one, are left out."""
+LEAST_EIGENVALUE = 1e-3
+"""Eigenvalues of S below this one, of directions that hardly any image has, count as this large."""
+
+LEAST_EFFECTIVE = 0.25
+"""Least effective number of images from which S is estimated, as a fraction of all: fewer are learned by heart."""
+
+ALIKE = 1e-6
+"""Fraction of all features beside the common one below which images are all alike."""
+
+CLOSE, MOST_STEPS = 1e-3, 500
+"""Largest sum of absolute differences between the weights and those of their own energy, and most steps to it."""
 
 
 class DiversityEnergy(nn.Module):
-    """``E = -|x|^2 / 2`` of whitened features x.
+    """``E = x^T (log S) x`` of features x of unit length, nats.
 
     Args:
         network: maps images (B, 3, H, W) to features (B, F).
         images: batches of the generator's own images, at least two images in all.
-        components: most principal components.
+        weight: what the energy will be multiplied by: nats of KL to the generator that a nat of the log Vendi score is
+            worth.
 
     Raises:
+        ConfigError: the weight asks for more diversity than these images show.
         DataError: the images are all alike, or the network does not return finite features (B, F).
-        TooFewSamplesError: there are fewer than two images.
 
     Example:
-        >>> own = torch.tensor([0.2, 0.4, 0.6, 0.8])[:, None, None, None].expand(-1, 3, 2, 2)
-        >>> energy = DiversityEnergy(lambda image: image.mean(dim=(1, 2, 3))[:, None], [own])
-        >>> mean, far = 0.5, 0.5 + 2 * float(own[:, 0, 0, 0].std())
-        >>> images = torch.tensor([mean, far])[:, None, None, None].expand(-1, 3, 2, 2)
-        >>> energy(Sample(torch.zeros(2, 1), images)).abs().round(decimals=3).tolist()  # 0, and two deviations: -2
-        [0.0, 2.0]
+        Of 16 images 12 are red and 4 are blue. With a weight of 1, red is ``sqrt(3)`` times as frequent as blue:
+
+        >>> colours = torch.eye(3)[[0] * 12 + [2] * 4][:, :, None, None]
+        >>> energy = DiversityEnergy(lambda image: image.mean(dim=(2, 3)), [colours], weight=1.0)
+        >>> tilted = torch.tensor([0.75, 0.25]) * (-energy(Sample(torch.zeros(2, 1), colours[[0, -1]]))).exp()
+        >>> round(float(tilted[0] / tilted[1]) ** 2, 2)
+        3.0
     """
 
-    mean: Tensor
-    whitening: Tensor
+    axes: Tensor
+    logs: Tensor
 
-    def __init__(self, network: Callable[[Tensor], Tensor], images: Iterable[Tensor], *, components: int = 16) -> None:
+    def __init__(self, network: Callable[[Tensor], Tensor], images: Iterable[Tensor], *, weight: float) -> None:
         super().__init__()
-        self.network, statistics = network, FeatureStatistics()
-        for batch in images:
-            with torch.no_grad():
-                statistics.update(network(batch))
-        variances, directions = torch.linalg.eigh(statistics.covariance)
-        variances, directions = variances.flip(0)[:components], directions.flip(1)[:, :components]
-        if float(variances[0]) <= 0:
+        self.network = network
+        with torch.no_grad():
+            features = [check_features(network(batch)).double().cpu() for batch in images]
+        units = unit_length(torch.cat(features))
+        log_weights = diverse_weights(units, weight)
+        effective = 1 / float(log_weights.exp().square().sum())
+        if effective < LEAST_EFFECTIVE * len(units):
+            raise ConfigError(
+                f"a weight of {weight:g} asks for more diversity than {len(units)} images show (they are worth "
+                f"{effective:.0f}, expected at least {LEAST_EFFECTIVE:.0%}): lower it"
+            )
+        eigenvalues, axes = _spectrum(units, log_weights)
+        if float(eigenvalues.max()) > 1 - ALIKE:
             raise DataError("the generator's own images are all alike, so no diversity can be wanted of it")
-        kept = variances > LEAST_VARIANCE * variances[0]
-        self.register_buffer("mean", statistics.mean.float())
-        self.register_buffer("whitening", (directions[:, kept] / variances[kept].sqrt()).float())
+        self.register_buffer("axes", axes.float())
+        self.register_buffer("logs", eigenvalues.log().float())
 
     def forward(self, sample: Sample) -> Tensor:
         """Return the energy in nats, (B,), at most 0."""
         features = self.network(sample.image)
         if features.ndim != 2:
             check_features(features)  # says what is wrong
-        whitened = (features - self.mean.to(features)) @ self.whitening.to(features)
-        return -0.5 * whitened.square().sum(dim=1)
+        coordinates = unit_length(features) @ self.axes.to(features)
+        unseen = math.log(LEAST_EIGENVALUE)  # outside of the axes, which (x^T x = 1) all squares lack
+        return unseen + coordinates.square() @ (self.logs.to(features) - unseen)
+
+
+def unit_length(features: Tensor) -> Tensor:
+    """Return features, (N, F), divided by their lengths."""
+    return nn.functional.normalize(features, dim=1)
+
+
+def diverse_weights(units: Tensor, weight: float) -> Tensor:
+    """Return the logs of the weights, (N,), which sum to 1, of the most diverse distribution of samples.
+
+    They maximise ``weight * H(S) - KL`` to equal weights: mirror ascent, whose step halves where it would descend.
+
+    Args:
+        units: features of unit length, (N, F) float64.
+        weight: factor of the entropy, positive.
+
+    Example:
+        >>> units = torch.eye(2, dtype=torch.float64)[[0, 0, 0, 0, 1]]
+        >>> shares = diverse_weights(units, weight=1.0).exp()  # each class's share becomes its square root, scaled
+        >>> round(float(shares[:4].sum() / shares[4]), 2)
+        2.0
+    """
+    n, step = len(units), 0.5
+    log_weights = torch.full((n,), -math.log(n), dtype=units.dtype)
+
+    def objective(log_weights: Tensor, eigenvalues: Tensor) -> float:
+        divergence = float(log_weights.exp() @ log_weights) + math.log(n)
+        return weight * _entropy(eigenvalues) - divergence
+
+    eigenvalues, axes = _spectrum(units, log_weights)
+    value = objective(log_weights, eigenvalues)
+    for _ in range(MOST_STEPS):
+        own = (-weight * (units @ axes).square() @ eigenvalues.log()).log_softmax(dim=0)
+        if float((own.exp() - log_weights.exp()).abs().sum()) < CLOSE:
+            break
+        moved = ((1 - step) * log_weights + step * own).log_softmax(dim=0)
+        spectrum = _spectrum(units, moved)
+        if (moved_value := objective(moved, spectrum[0])) >= value:
+            log_weights, (eigenvalues, axes), value = moved, spectrum, moved_value
+            step = min(1.0, 1.5 * step)
+        else:
+            step /= 2
+    return log_weights
+
+
+def _spectrum(units: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the eigenvalues of S, (R,), the small ones raised, and its eigenvectors, (F, R), with R = min(N, F)."""
+    rows = units * (0.5 * log_weights).exp()[:, None]
+    _, singular, axes = torch.linalg.svd(rows, full_matrices=False)
+    return singular.square().clamp(min=LEAST_EIGENVALUE), axes.T
+
+
+def _entropy(eigenvalues: Tensor) -> float:
+    """Return H(S), nats."""
+    return -float((eigenvalues * eigenvalues.log()).sum())

@@ -23,7 +23,7 @@ from promptgen.generators.base import GaussianPrior
 from promptgen.networks.frozen import FrozenModule
 from promptgen.seeding import stream
 from promptgen.world.generator import WorldGenerator, load_generator
-from promptgen.world.scene import ATTRIBUTES
+from promptgen.world.scene import ATTRIBUTES, Scene
 
 WEIGHTS = Path(__file__).parent / "weights" / "world-generator.safetensors"
 
@@ -40,9 +40,9 @@ class PromptedWorld(FrozenModule):
     Args:
         prompt: a subject of `SUBJECTS`, with words of `WORDS` behind it, such as "a builder with long hair".
         noise: shape of the noise image, (C, h, w).
-        variety: standard deviation of everything but hair, glasses and make-up; below 1, images are more alike than
-            those of the world, as if the generator had collapsed.
-        seed: seed of the directions in which the noise is seen.
+        look: how far all images are moved towards one look, standard deviations of the world's latent, as if the
+            generator had collapsed to it; it is the same in hair, glasses and make-up.
+        seed: seed of the directions in which the noise is seen, and of the look.
         weights: file of the world's generator.
 
     Attributes:
@@ -51,8 +51,8 @@ class PromptedWorld(FrozenModule):
         attributes: class labels of each attribute, in the order of the true indices.
 
     Raises:
-        ConfigError: the prompt is unknown, the noise has fewer numbers than the world's latent, or the variety is not
-            positive.
+        ConfigError: the prompt is unknown, the noise has fewer numbers than the world's latent, or `look` is negative
+            or not finite.
     """
 
     attributes: Mapping[str, Sequence[str]] = ATTRIBUTES
@@ -64,7 +64,7 @@ class PromptedWorld(FrozenModule):
         prompt: str,
         *,
         noise: Sequence[int] = (4, 32, 32),
-        variety: float = 1.0,
+        look: float = 0.0,
         seed: int = 0,
         weights: Path | str = WEIGHTS,
     ) -> None:
@@ -75,17 +75,16 @@ class PromptedWorld(FrozenModule):
         dim, size = self.world.prior.dim, math.prod(noise)
         if size < dim:
             raise ConfigError(f"a noise image of {size} numbers is too small for the world, which needs {dim}")
-        if not variety > 0:
-            raise ConfigError(f"the variety of a prompted world should be greater than 0, got {variety:g}")
+        if not 0 <= look < math.inf:
+            raise ConfigError(f"the look of a prompted world should be 0 or more, and finite, got {look:g}")
         self.prior = GaussianPrior.standard(size)
         drawn = torch.randn(size, dim, generator=stream(seed, "prompted world"), dtype=torch.float64)
         columns, upper = torch.linalg.qr(drawn)
         columns = columns * upper.diagonal().sign()
         scene = self.world.scene
-        kept = scene.rotation[[scene.index[name] for name in ("hair", "glasses", "makeup")]].double()
-        narrow = variety * torch.eye(dim, dtype=torch.float64) + (1 - variety) * kept.T @ kept
-        self.register_buffer("directions", (columns @ narrow).float())
-        self.register_buffer("offset", self.shift * scene.rotation[scene.index["hair"]])
+        self.register_buffer("directions", columns.float())
+        offset = self.shift * scene.rotation[scene.index["hair"]]
+        self.register_buffer("offset", offset + look * _direction_of_look(scene, seed) if look else offset)
         self.freeze()
 
     def forward(self, latent: Tensor, *, noise: torch.Generator | None = None) -> Tensor:
@@ -103,7 +102,7 @@ class PromptedWorld(FrozenModule):
 
 
 def long_hair(generator: PromptedWorld) -> float:
-    """Return the exact share of long hair under the generator's prompt, at full variety."""
+    """Return the exact share of long hair under the generator's prompt, without a look."""
     from scipy.stats import nct, t  # slow to import
 
     scene = generator.world.scene
@@ -111,6 +110,13 @@ def long_hair(generator: PromptedWorld) -> float:
     cut = float(scene.thresholds["hair"]) / math.sqrt(dim)
     limit = cut * math.sqrt((dim - 1) / (1 - cut**2))
     return float(nct.sf(limit, dim - 1, generator.shift) if generator.shift else t.sf(limit, dim - 1))
+
+
+def _direction_of_look(scene: Scene, seed: int) -> Tensor:
+    """Return a direction of the world's latent, (d,), that changes neither hair nor glasses nor make-up."""
+    kept = scene.rotation[[scene.index[name] for name in ("hair", "glasses", "makeup")]]
+    drawn = torch.randn(kept.shape[1], generator=stream(seed, "look"))
+    return torch.nn.functional.normalize(drawn - kept.T @ (kept @ drawn), dim=0)
 
 
 def shift_of(prompt: str) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from promptgen.config.build import identities
 from promptgen.config.params import Control
-from promptgen.config.spec import ModelBase, Spec
+from promptgen.config.spec import EnergyBase, Spec
 from promptgen.energies.base import Sample
 from promptgen.engine.base import Recipe
 from promptgen.errors import DataError
@@ -85,7 +85,7 @@ def energy_outputs(run_pass: Pass, control: Control) -> dict[str, str]:
 
 def _output(run_pass: Pass, name: str, spec: Spec, condition: Sequence[str] = ()) -> str:
     """Return a name that changes with everything that the output depends on."""
-    exclude = None if isinstance(spec, ModelBase) else {"weight"}
+    exclude = {"weight"} if isinstance(spec, EnergyBase) and not spec.depends_on_weight else None
     params = {"spec": spec.model_dump(mode="json", exclude=exclude), "condition": list(condition)}
     return f"{name}@{fingerprint(params, identities([spec], run_pass.project.models), VERSION)[:DIGITS]}"
 

@@ -1,68 +1,92 @@
-"""The reward for diversity: known in closed form where features are Gaussian."""
+"""The reward for diversity: known in closed form where images are of classes that have nothing in common."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 import torch
 
 from promptgen.config.energies import DiversitySpec
 from promptgen.energies.base import Sample
-from promptgen.energies.diversity import DiversityEnergy
-from promptgen.errors import DataError
+from promptgen.energies.diversity import DiversityEnergy, diverse_weights, unit_length
+from promptgen.errors import ConfigError, DataError
+from promptgen.metrics.vendi import vendi_score
 from promptgen.seeding import stream
 
-MATRIX = torch.linalg.qr(torch.randn(3, 3, generator=stream(0, "matrix"), dtype=torch.float64))[0].float()
-SCALE = torch.tensor([2.0, 1.0, 0.5])
+SHARES = torch.tensor([0.7, 0.2, 0.08, 0.02])
+AXES = torch.linalg.qr(torch.randn(6, 6, generator=stream(0, "axes"), dtype=torch.float64))[0].float()[:, :4]
+"""Features of the classes, which have nothing in common."""
 
 
 def network(image):
     return image.flatten(1)
 
 
-def images(n=50_000, name="own"):
-    """Three Gaussian features with the deviations of SCALE, along rotated axes."""
-    features = torch.randn(n, 3, generator=stream(0, name)) * SCALE @ MATRIX.T + 1
-    return features[:, :, None, None]
+def images(classes, scale=1.0):
+    return (scale * AXES.T[classes])[:, :, None, None]
+
+
+def of_shares(n=400):
+    return torch.arange(4).repeat_interleave((SHARES * n).round().long())
 
 
 def energy_of(image, energy):
     return energy(Sample(image.new_zeros(len(image), 1), image))
 
 
-def test_the_tilt_makes_every_variance_so_many_times_as_large():
-    energy, weight = DiversityEnergy(network, torch.split(images(), 1000)), 0.4
-    fresh = images(name="fresh")
-    tilted = (-weight * energy_of(fresh, energy)).double().softmax(dim=0)
-    along = (network(fresh).double() - 1) @ MATRIX.double()
-    variances = tilted @ along.square()
-    torch.testing.assert_close(
-        variances / SCALE.double().square(), torch.full((3,), 1 / (1 - weight)).double(), rtol=0.1, atol=0
-    )
-    assert float((tilted @ along).abs().max()) < 0.1
+@pytest.mark.parametrize("weight", [0.5, 1.0, 3.0])
+def test_shares_of_classes_become_those_of_the_closed_form(weight):
+    """The maximum of weight x entropy - KL has the shares to the power 1 / (1 + weight)."""
+    energy = DiversityEnergy(network, torch.split(images(of_shares()), 64), weight=weight)
+    tilted = (SHARES.log() - weight * energy_of(images(range(4), scale=3.0), energy)).softmax(dim=0)
+    expected = (SHARES.log() / (1 + weight)).softmax(dim=0)
+    torch.testing.assert_close(tilted, expected, rtol=0.01, atol=0.001)
 
 
-def test_only_the_largest_components_count():
-    energy = DiversityEnergy(network, [images()], components=1)
-    torch.testing.assert_close(energy.whitening[:, 0].abs() * SCALE[0], MATRIX[:, 0].abs(), rtol=0.05, atol=0.02)
+def test_the_score_grows_with_the_weight_and_never_collapses():
+    """Unlike a reward for being far from the mean, which a few rare images would take for themselves."""
+    features = torch.randn(600, 8, generator=stream(1, "features"), dtype=torch.float64) * 0.3
+    features[:, 0] += torch.randn(600, generator=stream(2, "features"), dtype=torch.float64).exp()  # skewed
+    units = unit_length(features)
+    scores = []
+    for weight in (1e-9, 1.0, 4.0, 32.0):
+        weights = diverse_weights(units, weight).exp()
+        chosen = torch.multinomial(weights, 20_000, replacement=True, generator=stream(3, "chosen"))
+        scores.append(vendi_score(units[chosen]).value)
+    assert scores == sorted(scores)
+    assert scores[-1] > 1.5 * scores[0]
 
 
-def test_it_is_lowest_for_rare_images_and_has_a_gradient():
-    energy = DiversityEnergy(network, [images()])
-    rare = images(20, "rare").requires_grad_()
-    values = energy_of(rare, energy)
-    assert float(values.detach().max()) <= 0
-    (gradient,) = torch.autograd.grad(values.sum(), rare)
-    outward = (gradient * (rare - 1)).sum(dim=(1, 2, 3))
-    assert bool((outward < 0).all())
+def test_it_is_lower_for_what_is_rarer_and_has_a_gradient():
+    energy = DiversityEnergy(network, [images(of_shares())], weight=1.0)
+    values = energy_of(images(range(4)), energy)
+    assert values.max() <= 0
+    assert (values.diff() < 0).all()
+    between = (images([0]) + images([3])).requires_grad_()
+    (gradient,) = torch.autograd.grad(energy_of(between, energy).sum(), between)
+    direction = gradient.flatten() @ AXES
+    assert direction[0] > 0 > direction[3]
+
+
+def test_what_no_image_shows_is_rewarded_within_bounds():
+    energy = DiversityEnergy(network, [images(of_shares())], weight=1.0)
+    unseen = torch.linalg.qr(torch.cat([AXES, torch.eye(6)], dim=1))[0][:, 4]
+    assert -math.log(1000) - 1e-4 <= float(energy_of(unseen[None, :, None, None], energy)) < -5
 
 
 def test_images_that_are_all_alike_are_refused():
     with pytest.raises(DataError, match="alike"):
-        DiversityEnergy(network, [torch.ones(8, 3, 1, 1)])
+        DiversityEnergy(network, [images([1] * 8)], weight=1.0)
 
 
-@pytest.mark.parametrize("weight", [0.0, 1.0, -0.5, 3.0])
-def test_a_weight_without_a_proper_target_is_refused(weight):
+def test_more_diversity_than_the_images_show_is_refused():
+    with pytest.raises(ConfigError, match=r"a weight of 1000 asks for more diversity than 400 images show"):
+        DiversityEnergy(network, [images(of_shares())], weight=1000.0)
+
+
+@pytest.mark.parametrize("weight", [0.0, -0.5])
+def test_a_weight_without_a_target_is_refused(weight):
     generator = {"type": "custom", "factory": "promptgen.world.prompted:PromptedWorld"}
     with pytest.raises(ValueError, match="weight"):
         DiversitySpec(type="diversity", weight=weight, features="world-judge", generator=generator)

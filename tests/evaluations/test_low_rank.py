@@ -192,6 +192,7 @@ def trained(dim, *, units=1536, **options):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fewer_steps")
 def test_a_flow_of_16384_dimensions_is_trained_and_says_what_it_gives_away():
     training = trained(16_384)
     assert 2 <= training.flow.directions.shape[1] <= 6
@@ -208,6 +209,7 @@ def test_the_rank_can_be_chosen_and_what_it_costs_is_seen():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fewer_steps")
 def test_shares_are_reached_in_a_wide_latent_under_a_chain():
     below = moved(Flow(1100, SMALL, directions=torch.eye(1100)[:, 5:8].contiguous()))
     generator = ChainedGenerator(Coordinates(1100), below)

@@ -81,6 +81,7 @@ def test_mistakes_are_told_in_one_line(project, keys, words):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.usefixtures("fewer_steps")
 def test_a_flow_that_was_trained_on_it_works_in_the_pipeline(project, tmp_path):
     """A redder corner, which the pipeline itself then makes of the latents that are handed out."""
     root, pipeline = project

@@ -76,6 +76,7 @@ def device(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize(
     ("content", "passes", "draws"), [(small_world, 3, (None, "metropolis")), (conditional_world, 2, ("resample",))]
 )

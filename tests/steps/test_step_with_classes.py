@@ -48,6 +48,7 @@ def content(training):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fewer_steps")
 @pytest.mark.parametrize("method", TRAININGS)
 def test_training_changes_the_images_and_leaves_the_shares_of_the_classes(tmp_path, method):
     project = project_in(tmp_path, content(TRAININGS[method]))

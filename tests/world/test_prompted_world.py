@@ -48,13 +48,13 @@ def test_most_of_the_noise_changes_nothing():
     torch.testing.assert_close(generator(noise), generator.world(seen))
 
 
-def test_little_variety_makes_latents_alike_but_not_their_hair():
-    collapsed = PromptedWorld("a person", noise=(4, 8, 8), variety=0.2)
-    noise = torch.randn(2000, 256, generator=torch.Generator().manual_seed(0))
-    seen, scene = collapsed.seen(noise) @ collapsed.world.scene.rotation.T, collapsed.world.scene
-    deviation = seen.std(dim=0)
-    assert float(deviation[scene.index["hair"]]) == pytest.approx(1.0, abs=0.06)
-    assert float(deviation[scene.index["skin"]]) == pytest.approx(0.2, abs=0.02)
+def test_a_look_moves_all_latents_alike_but_not_their_hair():
+    plain, collapsed = (PromptedWorld("a nurse", noise=(4, 8, 8), look=look) for look in (0.0, 5.0))
+    noise, scene = torch.randn(4, 256, generator=torch.Generator().manual_seed(0)), plain.world.scene
+    moved = (collapsed.seen(noise) - plain.seen(noise)) @ scene.rotation.T
+    torch.testing.assert_close(moved, moved[:1].expand(4, -1))
+    assert float(moved[0].norm()) == pytest.approx(5.0, abs=1e-4)
+    assert moved[0, [scene.index[name] for name in ("hair", "glasses", "makeup")]].abs().max() < 1e-4
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_little_variety_makes_latents_alike_but_not_their_hair():
         {"prompt": "a baker"},
         {"prompt": "a nurse with hair"},
         {"prompt": "a nurse", "noise": (1, 4, 4)},
-        {"prompt": "a nurse", "variety": 0.0},
+        {"prompt": "a nurse", "look": -1.0},
     ],
 )
 def test_what_it_cannot_draw_is_refused(options):
