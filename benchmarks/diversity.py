@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from promptgen.generators.base import Generator
 
 MODELS = Path("models")
-PROMPT, LOOK, WEIGHT, FEATURES = "a person", 12.0, 8.0, "world-judge"
-UNITS, FIT, COUNTED = 8192, 256, 1024
+PROMPT, LOOK, WEIGHT, FEATURES = "a person", 12.0, 10.0, "world-judge"
+UNITS, FIT, COUNTED, OWN = 8192, 256, 1024, 2048
 
 
 def main(words: Sequence[str]) -> None:
@@ -64,7 +64,7 @@ def trained(generator: Generator, arguments: argparse.Namespace) -> Sequence[tup
     from promptgen.flows.flow import FlowConfig
     from promptgen.flows.sampling import generate
 
-    images = (image for _, image in generate(generator, COUNTED, seed=0, stream="diversity", batch=16))
+    images = (image for _, image in generate(generator, OWN, seed=0, stream="diversity", batch=16))
     network = build_features(CardModel(type="card", model=FEATURES), MODELS)
     energy = DiversityEnergy(network, images, weight=arguments.weight)
     found = []

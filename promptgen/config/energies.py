@@ -186,7 +186,7 @@ class DiversitySpec(EnergyBase):
     weight: Positive
     features: ModelSpec
     generator: GeneratorSpec
-    samples: Annotated[int, Field(ge=64)] = 1024
+    samples: Annotated[int, Field(ge=512)] = 2048
 
     depends_on_weight = True
 

@@ -25,8 +25,8 @@ from promptgen.metrics.features import check_features
 LEAST_EIGENVALUE = 1e-3
 """Eigenvalues of S below this one, of directions that hardly any image has, count as this large."""
 
-LEAST_EFFECTIVE = 0.25
-"""Least effective number of images from which S is estimated, as a fraction of all: fewer are learned by heart."""
+LEAST_EFFECTIVE = 256
+"""Least effective number of images from which S is estimated: fewer would be learned by heart."""
 
 ALIKE = 1e-6
 """Fraction of all features beside the common one below which images are all alike."""
@@ -40,7 +40,7 @@ class DiversityEnergy(nn.Module):
 
     Args:
         network: maps images (B, 3, H, W) to features (B, F).
-        images: batches of the generator's own images, at least two images in all.
+        images: batches of the generator's own images, at least 256 in all.
         weight: what the energy will be multiplied by: nats of KL to the generator that a nat of the log Vendi score is
             worth.
 
@@ -49,9 +49,9 @@ class DiversityEnergy(nn.Module):
         DataError: the images are all alike, or the network does not return finite features (B, F).
 
     Example:
-        Of 16 images 12 are red and 4 are blue. With a weight of 1, red is ``sqrt(3)`` times as frequent as blue:
+        Of 1,600 images 1,200 are red and 400 blue; with a weight of 1, red becomes ``sqrt(3)`` times as frequent:
 
-        >>> colours = torch.eye(3)[[0] * 12 + [2] * 4][:, :, None, None]
+        >>> colours = torch.eye(3)[[0] * 1200 + [2] * 400][:, :, None, None]
         >>> energy = DiversityEnergy(lambda image: image.mean(dim=(2, 3)), [colours], weight=1.0)
         >>> tilted = torch.tensor([0.75, 0.25]) * (-energy(Sample(torch.zeros(2, 1), colours[[0, -1]]))).exp()
         >>> round(float(tilted[0] / tilted[1]) ** 2, 2)
@@ -69,10 +69,10 @@ class DiversityEnergy(nn.Module):
         units = unit_length(torch.cat(features))
         log_weights = diverse_weights(units, weight)
         effective = 1 / float(log_weights.exp().square().sum())
-        if effective < LEAST_EFFECTIVE * len(units):
+        if effective < LEAST_EFFECTIVE:
             raise ConfigError(
                 f"a weight of {weight:g} asks for more diversity than {len(units)} images show (they are worth "
-                f"{effective:.0f}, expected at least {LEAST_EFFECTIVE:.0%}): lower it"
+                f"{effective:.0f}, expected at least {LEAST_EFFECTIVE}): lower it, or raise samples"
             )
         eigenvalues, axes = _spectrum(units, log_weights)
         if float(eigenvalues.max()) > 1 - ALIKE:

@@ -27,7 +27,7 @@ def images(classes, scale=1.0):
     return (scale * AXES.T[classes])[:, :, None, None]
 
 
-def of_shares(n=400):
+def of_shares(n=2000):
     return torch.arange(4).repeat_interleave((SHARES * n).round().long())
 
 
@@ -77,12 +77,12 @@ def test_what_no_image_shows_is_rewarded_within_bounds():
 
 def test_images_that_are_all_alike_are_refused():
     with pytest.raises(DataError, match="alike"):
-        DiversityEnergy(network, [images([1] * 8)], weight=1.0)
+        DiversityEnergy(network, [images([1] * 400)], weight=1.0)
 
 
 def test_more_diversity_than_the_images_show_is_refused():
-    with pytest.raises(ConfigError, match=r"a weight of 1000 asks for more diversity than 400 images show"):
-        DiversityEnergy(network, [images(of_shares())], weight=1000.0)
+    with pytest.raises(ConfigError, match=r"a weight of 1000 asks for more diversity than 1000 images show"):
+        DiversityEnergy(network, [images(of_shares(1000))], weight=1000.0)
 
 
 @pytest.mark.parametrize("weight", [0.0, -0.5])

@@ -12,7 +12,7 @@ from promptgen.tracking import NullTracker
 from steps import fit_moments, train_flow
 from steps.measuring.records import pass_record
 from steps.shared.common import Pass
-from steps.shared.evaluations import LIST_NAME
+from steps.shared.evaluations import LIST_NAME, energy_outputs
 from tests import tiny
 from tests.steps.projects import project_in, run_pass
 
@@ -37,6 +37,22 @@ def test_passes_control_and_correct(reused):
     assert control.by["truth"].shares["long"].value > 0.55
     assert abs(last.by["judge"].shares["long"].value - 0.5) < 0.08
     assert last.control[name].value > first.control[name].value + 0.2
+
+
+def test_another_weight_asks_for_other_evaluations_only_where_the_energy_depends_on_it(tmp_path):
+    names = []
+    for weight in (1.0, 2.0):
+        content = tiny.reuse_params()
+        features = {"type": "custom", "factory": "tests.measure_memory:features"}
+        content["control"]["energies"] |= {
+            "diversity": {"type": "diversity", "features": features, "generator": content["generator"]}
+        }
+        for energy in content["control"]["energies"].values():
+            energy["weight"] = weight
+        run_pass = Pass(project_in(tmp_path, content), 1)
+        names.append(energy_outputs(run_pass, run_pass.params.control))
+    assert [name for name, output in names[0].items() if output != names[1][name]] == ["diversity"]
+    assert len(names[0]) > 1
 
 
 def test_a_record_says_what_was_spent(reused):
