@@ -58,6 +58,7 @@ def blue(record: PassRecord, reader: str) -> Interval:
     return record.by[reader].shares["blue"]
 
 
+@pytest.mark.long
 def test_example_is_controlled_and_de_biased(passes):
     """Ink makes dots large and, unasked, blue; de-biasing brings the colours to the target and leaves the size."""
     done, stopped = passes
@@ -74,6 +75,7 @@ def test_example_is_controlled_and_de_biased(passes):
     assert min(record.fit.ess_fraction.value for record in (control, last)) > 0.7
 
 
+@pytest.mark.long
 def test_page_shows_what_came_out(passes):
     """Of each kind of pass the last one has the figures of the page; how many passes it takes hangs on rounding."""
     records = {record.kind: record for record in map(pass_record, passes[0])}
@@ -84,6 +86,7 @@ def test_page_shows_what_came_out(passes):
         assert 100 * blue(records[kind], "judge").value == pytest.approx(int(share), abs=4)
 
 
+@pytest.mark.long
 def test_checkpoint_needs_the_generator_alone(passes, tmp_path):
     chain = build_chain(passes[0][-1].chain, tmp_path / "no-models")
     truth = torch.cat([chain.truth(latent)["colour"] for latent, _ in generate(chain, 4096, seed=5, stream="other")])
@@ -103,6 +106,7 @@ def test_page_shows_the_energy_as_it_is():
     assert shown[-1] in source
 
 
+@pytest.mark.long
 def test_notebook_code_runs_without_the_workflow(tmp_path):
     """The page's code, in a process of its own: it reaches the target, and loads no engine, tracker or data tool."""
     ending = """

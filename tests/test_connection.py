@@ -182,6 +182,7 @@ with connected() as found:
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.server
 @pytest.mark.parametrize("name", ["is it?mode=ro", "50% of #1 ü"])

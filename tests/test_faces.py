@@ -29,6 +29,7 @@ def project(tmp_path_factory):
     return Project.load(folder / "params.yaml")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.usefixtures("fewer_steps")
 def test_faces_smile_more_by_a_judge_that_never_steered(project):

@@ -124,6 +124,7 @@ def test_the_gradient_reaches_every_latent(models, family):
     assert (gradient.abs().sum(dim=0) > 0).all()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @each_family
 def test_a_chain_of_flows_is_trained_saved_and_loaded(models, family, tmp_path):

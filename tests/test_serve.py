@@ -102,6 +102,7 @@ def finished_runs(port):
         return []
 
 
+@pytest.mark.long
 @pytest.mark.server
 @pytest.mark.slow
 @pytest.mark.timeout(600)
@@ -118,6 +119,7 @@ def test_a_scheduled_run_fires_and_finishes(tmp_path, prefect_home):
     assert not prefect_server(port).answers()  # it ends with the process that started it
 
 
+@pytest.mark.long
 @pytest.mark.server
 @pytest.mark.slow
 @pytest.mark.timeout(600)

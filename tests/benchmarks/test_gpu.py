@@ -10,6 +10,7 @@ from promptgen.model_files.cards import load_cards
 FEW = ["StyleGAN2", "StyleGAN3-T", "R3GAN", "NVAE", "diffusion autoencoder", "StyleNeRF", "embedded world"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_every_network_is_a_row_and_a_failure_is_one_too(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(gpu.CARDS, "StyleGAN2", "stylegan2-lost")

@@ -97,6 +97,7 @@ def test_a_cluster_that_is_too_small_is_refused(engine, cluster):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.long
 def test_a_node_that_is_gone_is_replaced_by_the_others(engine, cluster, caplog):
     """Its shards are made again elsewhere, and another node may join; its processes may live for some seconds."""
     results = engine.map(Squares(seconds=2.0), NUMBERS)

@@ -18,7 +18,7 @@ from tests.faults import unused_port
 
 pytest.importorskip("ray")
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 NUMBERS = 6
 DRIVER = f"""

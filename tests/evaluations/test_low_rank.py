@@ -200,6 +200,7 @@ def test_a_flow_of_16384_dimensions_is_trained_and_says_what_it_gives_away():
     assert 0 <= training.given_away.value < 0.01
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_rank_can_be_chosen_and_what_it_costs_is_seen():
     few = trained(1200, rank=2)

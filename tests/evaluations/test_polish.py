@@ -109,6 +109,7 @@ def test_too_few_images_for_a_step_change_nothing():
     assert store.spending.units == 0
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.usefixtures("fewer_steps")
 def test_an_energy_of_all_directions_is_followed_better_by_its_true_gradients(monkeypatch):

@@ -134,6 +134,7 @@ def test_a_bad_energy_is_named():
         chain_log_weights(chain, lambda sample: sample.latent[:, 0] / 0, noise(4), seed=0)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_corrected_samples_of_the_embedded_world_meet_the_constraint_better(tmp_path):
     """Shipped generator and classifier; three of four heads are to have long hair; a training that is far too short."""

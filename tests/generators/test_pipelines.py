@@ -360,6 +360,7 @@ def test_a_missing_library_is_named_with_its_command(monkeypatch):
         import_diffusers()
 
 
+@pytest.mark.long
 def test_diffusers_is_imported_whatever_torchvision_does(tmp_path):
     """In a fresh process, beside a torchvision that fails in a way of its own."""
     package = tmp_path / "torchvision"

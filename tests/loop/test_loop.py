@@ -98,6 +98,7 @@ def test_a_second_run_does_nothing_again(finished, server):
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+@pytest.mark.long
 def test_it_is_counted_also_where_passes_run_out(server, project_folder):
     content = tiny.params()
     content["debias"]["max_passes"] = 1
@@ -110,6 +111,7 @@ def test_it_is_counted_also_where_passes_run_out(server, project_folder):
     assert summary["confirmed"]["contains_target"] is False
 
 
+@pytest.mark.long
 def test_the_loop_ends_with_the_multipliers_where_no_flow_is_wanted(server, project_folder):
     content = tiny.params()
     content["control"] = content["debias"]["training"] = None
@@ -185,6 +187,7 @@ def test_a_killed_run_ends_with_the_same_numbers(measured, project_folder):
     assert metrics_without_seconds(project_folder) == metrics_without_seconds(measured[0])
 
 
+@pytest.mark.long
 @pytest.mark.faults
 def test_a_run_that_is_killed_while_it_evaluates_ends_with_the_same_numbers(finished, project_folder):
     """SIGKILL once the first shard is written; it is not made again."""

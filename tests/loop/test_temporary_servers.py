@@ -15,7 +15,7 @@ import pytest
 from tests import tiny
 from tests.loop.runs import STATE, children_of, one_pass, start, two_passes
 
-pytestmark = [pytest.mark.slow, pytest.mark.server, pytest.mark.faults, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.server, pytest.mark.faults, pytest.mark.timeout(600)]
 
 
 def test_without_a_server_the_history_is_kept_and_ctrl_c_is_quick(project_folder, prefect_home):

@@ -31,6 +31,7 @@ def together(*words, cwd=ROOT):
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["on_policy", "reuse"])
 def test_two_processes_train_the_flow_that_one_trains(tmp_path, method):
@@ -53,6 +54,7 @@ def test_two_processes_train_the_flow_that_one_trains(tmp_path, method):
         assert first["fit"][name] == pytest.approx(getattr(fit, name), rel=1e-2, abs=1e-2), name
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_step_trains_with_two_processes_and_the_first_one_writes(tmp_path):
     content = tiny.params()

@@ -59,6 +59,7 @@ def test_replaying_from_the_start_changes_nothing(root):
     assert history_of(root, "1 control", "train/loss") == [(0, 1.0), (1, 1 / 2), (2, 1 / 3)]
 
 
+@pytest.mark.long
 def test_a_deleted_database_is_made_again_from_the_journal(root):
     folder = run_loop(root)
     shutil.move(root / "mlruns", root / "lost")

@@ -91,6 +91,7 @@ def test_a_moved_checkout_finds_its_artifacts(root):
     assert [item.path for item in connect(moved).list_artifacts(parent.info.run_id)] == ["metrics.json"]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_two_processes_may_make_the_database_at_once(bare_root):
     code = (  # enough patience, so that a busy machine changes nothing

@@ -75,6 +75,7 @@ def device(monkeypatch):
         yield
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize(

@@ -124,6 +124,7 @@ def test_an_error_of_an_energy_is_the_one_of_one_process(tmp_path):
     open_engine(project.params.engine).close()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.faults
 def test_a_killed_driver_leaves_its_finished_shards_and_no_process(tmp_path):

@@ -106,6 +106,7 @@ def test_samples_that_cannot_be_read_are_one_line(tmp_path, fault):
         Samples(tmp_path)["label"][:] if fault == "no list" else samples["label"][:]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_memory_of_measuring_does_not_grow_with_the_samples():
     """What is read of 20,000 samples is 33 MB: features, identities and poses of all would show."""

@@ -9,6 +9,7 @@ from tests.measure_correction import accuracies, coverage, mean_error, read_pict
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.long
 def test_the_shares_of_a_weak_classifier_are_corrected():
     true, read = read_pictures(2880)
     short, long, both = accuracies(true, read)
