@@ -7,8 +7,9 @@ glasses and make-up. A flow is trained on the energy of diversity, which knows n
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,8 @@ def main(words: Sequence[str]) -> None:
     world, collapsed = PromptedWorld(PROMPT), PromptedWorld(PROMPT, look=LOOK)
     reference = features_of(world, 0, "reference")
     scores = []
-    for name, generator in (("the world", world), ("collapsed", collapsed), *trained(collapsed, arguments)):
+    plain = [("the world", world), ("collapsed", collapsed)]
+    for name, generator in itertools.chain(plain, trained(collapsed, arguments)):
         features = features_of(generator, 0, "count")
         score = vendi_score(features)
         _, recall = precision_recall_intervals(features, reference)
@@ -51,8 +53,8 @@ def main(words: Sequence[str]) -> None:
         )
 
 
-def trained(generator: Generator, arguments: argparse.Namespace) -> Sequence[tuple[str, Generator]]:
-    """Return the generator behind a flow for each seed, with what its training cost."""
+def trained(generator: Generator, arguments: argparse.Namespace) -> Iterator[tuple[str, Generator]]:
+    """Yield the generator behind a flow for each seed, with what its training cost."""
     from promptgen.config.build import build_features
     from promptgen.config.models import CardModel
     from promptgen.energies.base import Term, WeightedSum
@@ -67,7 +69,6 @@ def trained(generator: Generator, arguments: argparse.Namespace) -> Sequence[tup
     images = (image for _, image in generate(generator, OWN, seed=0, stream="diversity", batch=16))
     network = build_features(CardModel(type="card", model=FEATURES), MODELS)
     energy = DiversityEnergy(network, images, weight=arguments.weight)
-    found = []
     for seed in arguments.seeds:
         terms = WeightedSum({"diversity": Term(energy, arguments.weight)})
         objective, outputs = control_objective(terms, {"diversity": "diversity"})
@@ -76,8 +77,7 @@ def trained(generator: Generator, arguments: argparse.Namespace) -> Sequence[tup
         rank = "all" if training.flow.directions is None else training.flow.directions.shape[1]
         lost = f", at most {training.given_away.high:.2g} nats given away" if training.given_away else ""
         cost = f"{store.spending.units:,} units, ESS {training.fit.ess_fraction:.2f}, {rank} directions{lost}"
-        found.append((f"seed {seed} ({cost}, {training.seconds:.0f} s)", ChainedGenerator(generator, training.flow)))
-    return found
+        yield f"seed {seed} ({cost}, {training.seconds:.0f} s)", ChainedGenerator(generator, training.flow)
 
 
 def features_of(generator: Generator, seed: int, stream: str) -> Tensor:
