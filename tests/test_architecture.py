@@ -14,6 +14,7 @@ import yaml
 from promptgen.config.build import FACTORIES
 from promptgen.config.params import Params, load_params
 from promptgen.config.registry import CLASSIFIERS, ENERGIES, GENERATORS, MODELS
+from promptgen.experiments.presets import read_presets
 from promptgen.model_files.cards import load_cards
 
 ROOT = Path(__file__).parents[1]
@@ -22,6 +23,7 @@ WORKFLOW = {"prefect", "mlflow", "dvc"}
 LAZY = {factory.module for factory in FACTORIES.values()} | {*GENERATORS, *MODELS, *CLASSIFIERS, *ENERGIES}
 """Modules that tables name."""
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+PRESETS = read_presets(ROOT / "experiments")
 
 
 def modules(package: str) -> list[Path]:
@@ -165,6 +167,13 @@ def test_debias_depends_on_every_parameter_of_the_loop():
     # When, where and how it runs, not what it finds.
     elsewhere = {"schedule", "models", "world", "device", "engine", "compile"}
     assert set(STAGES["debias"]["params"]) == set(Params.model_fields) - elsewhere
+
+
+@pytest.mark.parametrize("name", [*PRESETS, "examples/own.yaml", "params.yaml"])
+def test_every_experiment_has_the_parameters_that_dvc_reads(name):
+    """DVC refuses a params.yaml without one, also where the project has a default."""
+    given = PRESETS[name].content() if name in PRESETS else yaml.safe_load((ROOT / name).read_text())
+    assert [key for stage in STAGES.values() for key in stage.get("params", []) if key not in given] == []
 
 
 def test_experiment_fetches_just_what_it_uses():
