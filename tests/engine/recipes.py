@@ -14,6 +14,10 @@ from promptgen.engine.base import Recipe
 from promptgen.errors import ConfigError
 
 
+BUILDS = ".builds"
+"""Ending of the file with a letter for each function that a process has made."""
+
+
 class OwnError(Exception):
     """An error of the user's code that cannot be unpickled, since its class takes two arguments."""
 
@@ -36,7 +40,7 @@ class Squares(Recipe[int, int]):
     Attributes:
         fault: what goes wrong with `number`.
         number: the shard of the fault.
-        folder: where processes leave a file with their number; a fault that happens `once` leaves one, too.
+        folder: where processes leave a file with their number, and one for what they build; a fault that happens `once` leaves one, too.
         once: whether the fault happens once only.
         seconds: how long a shard takes.
         secret: what the driver and its workers have to agree upon, read from a file.
@@ -56,6 +60,9 @@ class Squares(Recipe[int, int]):
     def build(self) -> Callable[[int], int]:
         if self.fault == "build":
             raise ConfigError("there is no such label")
+        if self.folder:
+            with (self.folder / f"{os.getpid()}{BUILDS}").open("a") as file:
+                file.write("x")
         return self._square
 
     def _square(self, number: int) -> int:
