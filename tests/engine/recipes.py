@@ -13,7 +13,6 @@ from typing import Any
 from promptgen.engine.base import Recipe
 from promptgen.errors import ConfigError
 
-
 BUILDS = ".builds"
 """Ending of the file with a letter for each function that a process has made."""
 
@@ -40,7 +39,8 @@ class Squares(Recipe[int, int]):
     Attributes:
         fault: what goes wrong with `number`.
         number: the shard of the fault.
-        folder: where processes leave a file with their number, and one for what they build; a fault that happens `once` leaves one, too.
+        folder: where processes leave a file with their number, and one for what they build; a fault that happens `once`
+            leaves one, too.
         once: whether the fault happens once only.
         seconds: how long a shard takes.
         secret: what the driver and its workers have to agree upon, read from a file.
