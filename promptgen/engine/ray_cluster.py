@@ -160,8 +160,15 @@ def _lost_connection() -> Any:
     """Turn an error of the connection to the cluster into CrewLostError."""
     try:
         yield
-    except ConnectionError as error:
+    except Exception as error:
+        # Ray's client lets some errors of gRPC through as they are.
+        if not isinstance(error, ConnectionError) and "grpc" not in {_package(kind) for kind in type(error).__mro__}:
+            raise
         raise CrewLostError(f"the connection to the Ray cluster is lost ({_line(error)})") from error
+
+
+def _package(kind: type) -> str:
+    return kind.__module__.partition(".")[0]
 
 
 def import_ray() -> Any:
