@@ -212,10 +212,12 @@ def _read(folder: Path, files: int, results: Iterator[tuple[int, LabelledFiles]]
     from promptgen.audit.folder import labelled_folder
 
     parts: list[LabelledFiles] = []
+    done = 0
     with Bar(str(folder)) as bar:
         for part in in_order(results):
             parts.append(part)
-            bar.progress(sum(part.n for part in parts), files)
+            done += part.n
+            bar.progress(done, files)
     read = labelled_folder(folder, parts, groups=groups)
     return _Read(read.images, *read.labels)
 

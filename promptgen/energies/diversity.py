@@ -85,9 +85,10 @@ class DiversityEnergy(nn.Module):
         features = self.network(sample.image)
         if features.ndim != 2:
             check_features(features)  # says what is wrong
-        coordinates = unit_length(features) @ self.axes.to(features)
-        unseen = math.log(LEAST_EIGENVALUE)  # outside of the axes, which (x^T x = 1) all squares lack
-        return unseen + coordinates.square() @ (self.logs.to(features) - unseen)
+        units, unseen = unit_length(features), math.log(LEAST_EIGENVALUE)
+        along = (units @ self.axes.to(features)).square()
+        # What the axes do not hold has the least eigenvalue, and features of length zero earn nothing.
+        return unseen * units.square().sum(dim=1) + along @ (self.logs.to(features) - unseen)
 
 
 def unit_length(features: Tensor) -> Tensor:

@@ -75,6 +75,11 @@ def test_what_no_image_shows_is_rewarded_within_bounds():
     assert -math.log(1000) - 1e-4 <= float(energy_of(unseen[None, :, None, None], energy)) < -5
 
 
+def test_features_of_length_zero_earn_nothing():
+    energy = DiversityEnergy(network, [images(of_shares())], weight=1.0)
+    assert float(energy_of(torch.zeros(1, 6, 1, 1), energy)) == 0
+
+
 def test_images_that_are_all_alike_are_refused():
     with pytest.raises(DataError, match="alike"):
         DiversityEnergy(network, [images([1] * 400)], weight=1.0)

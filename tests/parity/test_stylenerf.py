@@ -142,8 +142,8 @@ def test_image_of_the_generator(fixture, path, rendered):
 @torch.no_grad()
 def test_sample_of_the_layout(fixture):
     """A small file of the publisher's own making, configuration objects and all, gives its tensors and images."""
-    if not (fixture.folder / "layout_sample.pkl").exists():
-        pytest.skip("this fixture has no such file")
+    if not (fixture.folder / "layout_sample.npz").exists():
+        pytest.skip("this fixture comes without a sample of the layout")
     with np.load(fixture.folder / "layout_sample.npz") as arrays:
         known = {key: torch.from_numpy(arrays[key]) for key in arrays}
     model = load_stylenerf(fixture.folder / "layout_sample.pkl", 0.7)
