@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MODELS = Path("models")
 PROMPT, LOOK, WEIGHT, FEATURES = "a person", 12.0, 10.0, "world-judge"
-UNITS, FIT, COUNTED, OWN = 8192, 256, 1024, 2048
+UNITS, FIT, COUNTED, OWN = 8192, 256, 1024, 2048  # the own images are on top of the units
 
 
 def main(words: Sequence[str]) -> None:
@@ -64,24 +64,23 @@ def trained(generator: Generator, arguments: argparse.Namespace) -> Iterator[tup
     from promptgen.evaluations.training import Trainer
     from promptgen.flows.chained import ChainedGenerator
     from promptgen.flows.flow import FlowConfig
-    from promptgen.flows.sampling import generate
 
-    images = (image for _, image in generate(generator, OWN, seed=0, stream="diversity", batch=16))
     network = build_features(CardModel(type="card", model=FEATURES), MODELS)
-    energy = DiversityEnergy(network, images, weight=arguments.weight)
     for seed in arguments.seeds:
+        energy = DiversityEnergy(network, weight=arguments.weight)
+        energy.fit(features_of(generator, seed, "diversity", OWN))
         terms = WeightedSum({"diversity": Term(energy, arguments.weight)})
         objective, outputs = control_objective(terms, {"diversity": "diversity"})
         store = EvaluationStore(generator, outputs, batch=16, seed=seed)
         training = Trainer(generator, store, objective, FlowConfig(), seed).train(arguments.units, fit_samples=FIT)
         rank = "all" if training.flow.directions is None else training.flow.directions.shape[1]
         lost = f", at most {training.given_away.high:.2g} nats given away" if training.given_away else ""
-        cost = f"{store.spending.units:,} units, ESS {training.fit.ess_fraction:.2f}, {rank} directions{lost}"
+        cost = f"{store.spending.units:,} + {OWN:,} units, ESS {training.fit.ess_fraction:.2f}, {rank} directions{lost}"
         yield f"seed {seed} ({cost}, {training.seconds:.0f} s)", ChainedGenerator(generator, training.flow)
 
 
-def features_of(generator: Generator, seed: int, stream: str) -> Tensor:
-    """Return the features, (`COUNTED`, F), of the generator's images."""
+def features_of(generator: Generator, seed: int, stream: str, n: int = COUNTED) -> Tensor:
+    """Return the features, (n, F), of the generator's images."""
     import torch
 
     from promptgen.config.build import build_features

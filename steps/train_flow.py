@@ -17,6 +17,7 @@ from promptgen.networks.distributed import is_first
 from promptgen.tracking import Tracker
 from steps.shared.common import Pass, Result
 from steps.shared.manifest import StepFolder
+from steps.training.diversity import fit_energies
 from steps.training.on_policy import train_on_policy
 from steps.training.plan import Plan, plan_of
 from steps.training.reuse import train_on_evaluations
@@ -51,7 +52,7 @@ def run(run_pass: Pass, tracker: Tracker) -> Result:
 def _train(run_pass: Pass, plan: Plan, folder: StepFolder, tracker: Tracker) -> Result:
     params = run_pass.params
     train = train_on_evaluations if isinstance(plan.training, ReuseConfig) else train_on_policy
-    flow, history, result = train(run_pass, plan, folder, tracker)
+    flow, history, result = train(run_pass, plan, folder, fit_energies(run_pass, tracker), tracker)
     if not is_first():
         return result
     earlier = load_chain(run_pass.before.chain).flows if run_pass.number > 1 else []

@@ -18,7 +18,6 @@ from promptgen.config.build import (
     build_pose_estimator,
     load_model,
 )
-from promptgen.config.generators import GeneratorSpec
 from promptgen.config.models import ModelSpec, ReaderSpec
 from promptgen.config.registry import ENERGIES, union
 from promptgen.config.spec import DottedPath, EnergyBase, Gradient, Name, Positive
@@ -178,26 +177,20 @@ class DiversitySpec(EnergyBase):
     Attributes:
         weight: nats of KL to the generator that a nat of the log Vendi score is worth.
         features: the network whose features should vary more.
-        generator: the generator whose own images say what varies little: that of the experiment.
-        samples: number of its own images.
+        samples: number of the generator's own images that the energy is fitted to, which `build` does not do.
     """
 
     type: Literal["diversity"]
     weight: Positive
     features: ModelSpec
-    generator: GeneratorSpec
     samples: Annotated[int, Field(ge=512)] = 2048
 
     depends_on_weight = True
 
     def build(self, models: Path, condition: Sequence[str]) -> Energy:
         from promptgen.energies.diversity import DiversityEnergy
-        from promptgen.flows.sampling import generate
 
-        generator = self.generator.build(models)
-        drawn = generate(generator, self.samples, seed=0, stream="diversity", batch=16)
-        images = (image for _, image in drawn)
-        return DiversityEnergy(build_features(self.features, models), images, weight=self.weight)
+        return DiversityEnergy(build_features(self.features, models), weight=self.weight)
 
     def views(self) -> Counter[str]:
         return Counter(self.features.names())

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, field_serializer, field_validator, model_validator
 
 from promptgen.conditions import Condition, Range
-from promptgen.config.energies import EnergySpec, PoseSpec
+from promptgen.config.energies import DiversitySpec, EnergySpec, PoseSpec
 from promptgen.config.generators import GeneratorSpec
 from promptgen.config.models import ModelSpec, ReaderSpec
 from promptgen.config.spec import Name, Positive, Share, Spec
@@ -62,6 +62,16 @@ class Control(Section):
     def pose(self) -> PoseSpec | None:
         """The first energy that reads a pose, or None."""
         return next((spec for _, spec in self._simple() if isinstance(spec, PoseSpec)), None)
+
+    @property
+    def diversity(self) -> list[DiversitySpec]:
+        """The energies that are fitted to images of the generator before they are used."""
+        return [spec for _, spec in self._simple() if isinstance(spec, DiversitySpec)]
+
+    @property
+    def fitted_to(self) -> int:
+        """Number of the generator's own images that energies are fitted to; 0 if none is."""
+        return max((spec.samples for spec in self.diversity), default=0)
 
     @property
     def condition_is_read(self) -> bool:

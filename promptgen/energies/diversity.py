@@ -8,12 +8,14 @@ unit length (`promptgen.metrics.vendi`). The distribution p* that maximises
 over all distributions is unique, since H is concave in S and S is linear in p*. It is ``p exp(-weight E)`` with the
 energy ``E = x^T (log S) x``, where S is that of p* itself: what p* already has enough of is no longer rewarded, so that
 no weight makes it collapse to the rarest images. S is found by weighting the generator's own images.
+
+The energy is therefore fitted before it is used: to the features of such images, once, or to what an earlier fit found.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 from promptgen.energies.base import Sample
 from promptgen.errors import ConfigError, DataError
 from promptgen.metrics.features import check_features
+from promptgen.networks.frozen import rebound
 
 LEAST_EIGENVALUE = 1e-3
 """Eigenvalues of S below this one, of directions that hardly any image has, count as this large."""
@@ -40,51 +43,75 @@ class DiversityEnergy(nn.Module):
 
     Args:
         network: maps images (B, 3, H, W) to features (B, F).
-        images: batches of the generator's own images, at least 256 in all.
         weight: what the energy will be multiplied by: nats of KL to the generator that a nat of the log Vendi score is
             worth.
-
-    Raises:
-        ConfigError: the weight asks for more diversity than these images show.
-        DataError: the images are all alike, or the network does not return finite features (B, F).
 
     Example:
         Of 1,600 images 1,200 are red and 400 blue; with a weight of 1, red becomes ``sqrt(3)`` times as frequent:
 
         >>> colours = torch.eye(3)[[0] * 1200 + [2] * 400][:, :, None, None]
-        >>> energy = DiversityEnergy(lambda image: image.mean(dim=(2, 3)), [colours], weight=1.0)
+        >>> energy = DiversityEnergy(lambda image: image.mean(dim=(2, 3)), weight=1.0)
+        >>> energy.fit(energy.features(colours))
         >>> tilted = torch.tensor([0.75, 0.25]) * (-energy(Sample(torch.zeros(2, 1), colours[[0, -1]]))).exp()
         >>> round(float(tilted[0] / tilted[1]) ** 2, 2)
         3.0
     """
 
-    axes: Tensor
-    logs: Tensor
+    axes: Tensor | None
+    logs: Tensor | None
 
-    def __init__(self, network: Callable[[Tensor], Tensor], images: Iterable[Tensor], *, weight: float) -> None:
+    def __init__(self, network: Callable[[Tensor], Tensor], *, weight: float) -> None:
         super().__init__()
-        self.network = network
-        with torch.no_grad():
-            features = [check_features(network(batch)).double().cpu() for batch in images]
-        units = unit_length(torch.cat(features))
-        log_weights = diverse_weights(units, weight)
+        self.network, self.weight = network, weight
+        # The network that a method belongs to moves to a device with the energy.
+        self.owner = owner if isinstance(owner := getattr(network, "__self__", None), nn.Module) else None
+        self.register_buffer("axes", None)
+        self.register_buffer("logs", None)
+
+    def features(self, image: Tensor) -> Tensor:
+        """Return the features, (B, F), of images (B, 3, H, W).
+
+        Raises:
+            DataError: the network does not return features (B, F).
+        """
+        features: Tensor = rebound(self.network)(image)
+        if features.ndim != 2:
+            check_features(features)  # says what is wrong
+        return features
+
+    def fit(self, features: Tensor) -> None:
+        """Find S for features, (N, F), of at least 256 images of the generator.
+
+        Raises:
+            ConfigError: the weight asks for more diversity than these images show.
+            DataError: the images are all alike, or the features are not finite.
+        """
+        units = unit_length(check_features(features).double())
+        log_weights = diverse_weights(units, self.weight)
         effective = 1 / float(log_weights.exp().square().sum())
         if effective < LEAST_EFFECTIVE:
             raise ConfigError(
-                f"a weight of {weight:g} asks for more diversity than {len(units)} images show (they are worth "
+                f"a weight of {self.weight:g} asks for more diversity than {len(units)} images show (they are worth "
                 f"{effective:.0f}, expected at least {LEAST_EFFECTIVE}): lower it, or raise samples"
             )
         eigenvalues, axes = _spectrum(units, log_weights)
         if float(eigenvalues.max()) > 1 - ALIKE:
             raise DataError("the generator's own images are all alike, so no diversity can be wanted of it")
-        self.register_buffer("axes", axes.float())
-        self.register_buffer("logs", eigenvalues.log().float())
+        self.set_spectrum(axes.float(), eigenvalues.log().float())
+
+    def set_spectrum(self, axes: Tensor, logs: Tensor) -> None:
+        """Take S as an earlier fit found it: its eigenvectors, (F, R), and the logs of its eigenvalues, (R,)."""
+        self.axes, self.logs = axes, logs
 
     def forward(self, sample: Sample) -> Tensor:
-        """Return the energy in nats, (B,), at most 0."""
-        features = self.network(sample.image)
-        if features.ndim != 2:
-            check_features(features)  # says what is wrong
+        """Return the energy in nats, (B,), at most 0.
+
+        Raises:
+            DataError: the energy has not been fitted.
+        """
+        if self.axes is None or self.logs is None:
+            raise DataError("this energy of diversity has not been fitted to images of the generator: call fit")
+        features = self.features(sample.image)
         units, unseen = unit_length(features), math.log(LEAST_EIGENVALUE)
         along = (units @ self.axes.to(features)).square()
         # What the axes do not hold has the least eigenvalue, and features of length zero earn nothing.

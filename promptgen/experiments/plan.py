@@ -31,7 +31,7 @@ FLOW_BYTES = 16
 
 SAMPLING = ("measuring", "confirming")
 """Purposes whose images are measured or shown."""
-WITHOUT_GRADIENT = ("multipliers", *SAMPLING)
+WITHOUT_GRADIENT = ("multipliers", "fitting energies", *SAMPLING)
 
 
 @dataclass(frozen=True)
@@ -209,6 +209,9 @@ def usage_of_pass(params: Params, number: int) -> dict[str, Usage]:
     kind, usage = params.kind_of(number), dict[str, Usage]()
     if kind == "debias":
         usage["multipliers"] = _seen(params, [fitting(params, number)])
+    if kind == "control" and params.control and (n := params.control.fitted_to):
+        readers = [name for spec in params.control.diversity for name in spec.features.names()]
+        usage["fitting energies"] = dict.fromkeys([params.generator.name, *readers], Images(n))
     training = params.training_of(number)
     if isinstance(training, ReuseConfig):
         usage |= _reuse(params, number, training)

@@ -24,6 +24,7 @@ from promptgen.reporting.drawing.pictures import png
 from promptgen.seeding import derive
 from steps.measuring.reading import shown
 from steps.shared.recipes import PassRecipe
+from steps.training.diversity import fitted_inputs
 from steps.training.plan import plan_of, trained_energy
 
 STREAM = "draw"
@@ -88,7 +89,8 @@ class DrawingRecipe(PassRecipe[Proposals | Pictures, Tensor | Drawn]):
 
     def inputs(self) -> Mapping[str, str]:
         """Return the sha256 of the flows, and of what the energy depends on if samples are weighted."""
-        return {**self.run_pass.generator_inputs(), **(plan_of(self.run_pass).inputs if self.exact else {})}
+        energy = {**plan_of(self.run_pass).inputs, **fitted_inputs(self.run_pass)} if self.exact else {}
+        return {**self.run_pass.generator_inputs(), **energy}
 
     def build(self) -> Drawing:
         """Return the generator; other networks are loaded when they are needed."""

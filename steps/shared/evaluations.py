@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor
 
 from promptgen.config.build import identities
+from promptgen.config.models import ModelSpec
 from promptgen.config.params import Control
 from promptgen.config.spec import EnergyBase, Spec
 from promptgen.energies.base import Sample
@@ -16,7 +17,7 @@ from promptgen.engine.base import Recipe
 from promptgen.errors import DataError
 from promptgen.evaluations.config import FOLDER_NAME
 from promptgen.evaluations.evaluator import Request
-from promptgen.evaluations.store import Evaluations, EvaluationStore
+from promptgen.evaluations.store import Evaluations, EvaluationStore, Spending
 from promptgen.files import fingerprint, read_json, write_json
 from promptgen.flows.chained import base_of
 from promptgen.generators.base import Generator
@@ -39,6 +40,7 @@ def open_store(
     step: str,
     batch: int | None,
     recipe: Recipe[Request, dict[str, Tensor]],
+    spending: Spending | None = None,
 ) -> EvaluationStore:
     """Return the store of an experiment; generators with other weights or settings have folders of their own.
 
@@ -49,17 +51,12 @@ def open_store(
         step: name of the step that evaluates.
         batch: images at a time; None for as many as fit.
         recipe: how workers make an equal evaluator.
+        spending: what the step has spent before, to which the store adds; None starts at nothing.
 
     Raises:
         DataError: the folder holds evaluations of another generator.
     """
-    spec, project = run_pass.params.generator, run_pass.project
-    identity = {
-        "generator": json.dumps(spec.model_dump(mode="json"), sort_keys=True),
-        **identities([spec], project.models),
-        # Left out for the default, so that a store of an earlier version stays of use.
-        **({} if (precision := run_pass.params.precision) == "float32" else {"precision": precision}),
-    }
+    project, identity = run_pass.project, generator_identity(run_pass)
     return EvaluationStore(
         base_of(generator),
         outputs,
@@ -70,7 +67,19 @@ def open_store(
         batch=batch,
         engine=project.engine,
         recipe=recipe,
+        spending=spending or Spending(),
     )
+
+
+def generator_identity(run_pass: Pass) -> dict[str, str]:
+    """Return what the images of the generator depend on: its section, its files and the precision."""
+    spec, precision = run_pass.params.generator, run_pass.params.precision
+    return {
+        "generator": json.dumps(spec.model_dump(mode="json"), sort_keys=True),
+        **identities([spec], run_pass.project.models),
+        # Left out for the default, so that a store of an earlier version stays of use.
+        **({} if precision == "float32" else {"precision": precision}),
+    }
 
 
 def classifier_output(run_pass: Pass) -> str:
@@ -81,6 +90,11 @@ def classifier_output(run_pass: Pass) -> str:
 def energy_outputs(run_pass: Pass, control: Control) -> dict[str, str]:
     """Return the name of the output of each energy, without its weight, by the energy's name."""
     return {name: _output(run_pass, name, spec, control.box.names) for name, spec in control.energies.items()}
+
+
+def features_output(run_pass: Pass, spec: ModelSpec) -> str:
+    """Return the name of the output that holds the features of a network."""
+    return _output(run_pass, "features", spec)
 
 
 def _output(run_pass: Pass, name: str, spec: Spec, condition: Sequence[str] = ()) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from promptgen.evaluations.store import Spending
 from promptgen.flows.config import TrainingConfig
 from promptgen.flows.flow import Flow
 from promptgen.flows.training import train_flow
@@ -12,8 +13,16 @@ from steps.shared.manifest import StepFolder
 from steps.training.plan import Plan, Trained
 
 
-def train_on_policy(run_pass: Pass, plan: Plan, folder: StepFolder, tracker: Tracker) -> Trained:
-    """Train the flow of a pass; a run that was killed goes on from its last state."""
+def train_on_policy(run_pass: Pass, plan: Plan, folder: StepFolder, spending: Spending, tracker: Tracker) -> Trained:
+    """Train the flow of a pass; a run that was killed goes on from its last state.
+
+    Args:
+        run_pass: the pass.
+        plan: what it trains for.
+        folder: where its state lies.
+        spending: what the images that its energies were fitted to have cost.
+        tracker: is told of the progress.
+    """
     assert isinstance(plan.training, TrainingConfig)
     params, generator = run_pass.params, run_pass.before.generator()
     energy, multipliers = plan.build()
@@ -33,5 +42,7 @@ def train_on_policy(run_pass: Pass, plan: Plan, folder: StepFolder, tracker: Tra
     result: Result = {"fit": training.fit.as_dict(params.evaluation.confidence), "best_step": training.best_step}
     if multipliers is not None:
         result["beta"] = dict(zip(multipliers.energy.names, multipliers.beta.tolist(), strict=True))
-    result |= {"seconds": training.seconds, "generator_evaluations": training.evaluations}
+    made = {"forward": spending.forward, "backward": spending.backward}
+    evaluations = {way: made[way] + count for way, count in training.evaluations.items()}
+    result |= {"seconds": training.seconds, "generator_evaluations": evaluations}
     return training.flow, training.history, result

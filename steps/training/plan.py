@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from promptgen.conditions import Condition
-from promptgen.config.build import build_classifier, build_energies, identities
+from promptgen.config.build import build_classifier, identities
 from promptgen.config.params import Control
 from promptgen.energies.base import Energy
 from promptgen.energies.moment import MomentEnergy
@@ -21,6 +21,7 @@ from promptgen.moments.ascent import MomentAscent
 from steps.fit_moments import MOMENTS_NAME
 from steps.shared.common import Pass, Result
 from steps.shared.manifest import StepFolder
+from steps.training.diversity import build_fitted
 
 Trained = tuple[Flow, list[dict[str, float]], Result]
 """A flow, the history of its training, and what the step found out."""
@@ -85,10 +86,7 @@ def _control(run_pass: Pass, control: Control) -> Plan:
             "condition": dict(control.box.ranges),
         },
         inputs=identities(control.energies.values(), run_pass.project.models),
-        build=lambda: (
-            run_pass.project.placed(build_energies(control.energies, run_pass.project.models, control.box.names)),
-            None,
-        ),
+        build=lambda: (build_fitted(run_pass), None),
         condition=control.box,
     )
 

@@ -22,7 +22,7 @@ from promptgen.evaluations.objective import (
     moment_objective,
     without_gradient,
 )
-from promptgen.evaluations.store import Evaluations, EvaluationStore
+from promptgen.evaluations.store import Evaluations, EvaluationStore, Spending
 from promptgen.evaluations.training import Trainer
 from promptgen.labels import classes, target_shares
 from promptgen.networks.distributed import from_first, is_first
@@ -39,6 +39,7 @@ from steps.shared.evaluations import (
 )
 from steps.shared.manifest import StepFolder
 from steps.shared.recipes import PassRecipe
+from steps.training.diversity import fitted_inputs
 from steps.training.plan import Plan, Trained, plan_of
 
 
@@ -47,8 +48,8 @@ class TrainingRecipe(PassRecipe[Request, dict[str, Tensor]]):
     """Makes the evaluator that the flow of a pass is trained with."""
 
     def inputs(self) -> Mapping[str, str]:
-        """Return the sha256 of the multipliers, if there are any."""
-        return plan_of(self.run_pass).inputs
+        """Return the sha256 of the multipliers or of the fitted energies, if there are any."""
+        return plan_of(self.run_pass).inputs | fitted_inputs(self.run_pass)
 
     def build(self) -> Evaluator:
         """Return the generator and what reads its images."""
@@ -60,8 +61,13 @@ class TrainingRecipe(PassRecipe[Request, dict[str, Tensor]]):
         return Evaluator(generator, outputs, features, self.run_pass.params.seed, batches)
 
 
-def train_on_evaluations(run_pass: Pass, plan: Plan, folder: StepFolder, tracker: Tracker) -> Trained:
-    """Train the flow of a pass; a run that was killed finds the evaluations that it had made."""
+def train_on_evaluations(
+    run_pass: Pass, plan: Plan, folder: StepFolder, spending: Spending, tracker: Tracker
+) -> Trained:
+    """Train the flow of a pass; a run that was killed finds the evaluations that it had made.
+
+    Arguments as of `steps.training.on_policy.train_on_policy`.
+    """
     assert isinstance(plan.training, ReuseConfig)
     params, generator = run_pass.params, run_pass.before.generator()
     energy, _ = plan.build()
@@ -73,6 +79,7 @@ def train_on_evaluations(run_pass: Pass, plan: Plan, folder: StepFolder, tracker
         step="train_flow",
         batch=given(plan.training.micro_batch),
         recipe=TrainingRecipe(run_pass),
+        spending=spending,
     )
     like = generator.prior.scale
     trainer = Trainer(
@@ -86,18 +93,17 @@ def train_on_evaluations(run_pass: Pass, plan: Plan, folder: StepFolder, tracker
         earlier=from_first(lambda: _earlier(run_pass, store, like)),
         tracker=tracker,
     )
-    budget = plan.training.budget
+    budget, before = plan.training.budget, spending.units
     units = from_first(lambda: budget_units(budget, store, trainer.start, folder.state))
     training = trainer.train(units, goal=plan.training.ess, fit_samples=params.evaluation.fit_samples)
     log_reuse(store)
     if is_first():
         list_evaluations(folder, training.evaluations)
-    spending = store.spending
     result: Result = {
         "fit": training.fit.as_dict(params.evaluation.confidence),
         "reuse": {
             "units": spending.units,
-            "budget": units,
+            "budget": before + units,
             "used": sum(map(len, training.evaluations)),
             "surrogate_error": training.surrogate_error,
             "expected_ess": training.expected_ess,

@@ -38,8 +38,10 @@ SHARDS = "*/[!.]*.safetensors"
 
 
 def content(workers=0):
-    """Return params.yaml with a condition, so that every kind of shard is made, and a short training of the control."""
+    """Return params.yaml with a condition and diversity, so that every kind of shard is made, and a short training."""
     params = tiny.conditional_params()
+    features = {"type": "custom", "factory": "tests.tiny:colours", "arguments": {}}
+    params["control"]["energies"]["more"] = {"type": "diversity", "weight": 1.0, "features": features, "samples": N}
     params["control"]["training"] |= {"steps": 20}
     debias = tiny.reuse_params()["debias"]
     params |= {"debias": debias | {"samples": N}, "evaluation": params["evaluation"] | {"samples": N}}

@@ -44,9 +44,7 @@ def test_another_weight_asks_for_other_evaluations_only_where_the_energy_depends
     for weight in (1.0, 2.0):
         content = tiny.reuse_params()
         features = {"type": "custom", "factory": "tests.measure_memory:features"}
-        content["control"]["energies"] |= {
-            "diversity": {"type": "diversity", "features": features, "generator": content["generator"]}
-        }
+        content["control"]["energies"] |= {"diversity": {"type": "diversity", "features": features}}
         for energy in content["control"]["energies"].values():
             energy["weight"] = weight
         run_pass = Pass(project_in(tmp_path, content), 1)
