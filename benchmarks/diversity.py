@@ -91,7 +91,7 @@ def features_of(generator: Generator, seed: int, stream: str, n: int = COUNTED) 
 
     fetch(FEATURES, MODELS)
     network = build_features(CardModel(type="card", model=FEATURES), MODELS)
-    images = (image for _, image in generate(generator, COUNTED, seed=seed, stream=stream, batch=32))
+    images = (image for _, image in generate(generator, n, seed=seed, stream=stream, batch=32))
     return torch.cat(list(image_features(network, images)))
 
 

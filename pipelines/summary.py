@@ -90,9 +90,9 @@ def confirmation_line(metrics: Metrics, confirmation: Confirmation) -> str:
     figures = ", ".join(
         f"{metrics.attribute} {label} {share}" for label, share in zip(metrics.target, shares, strict=True)
     )
-    whether = "every" if confirmation.contains_target else "not every"
+    whether = "on target" if confirmation.contains_target else "off target"
     count = f"pass {confirmation.number} counted again on {confirmation.n} fresh samples: {figures}"
-    return f"{count}, KL {kl} nats; {whether} interval contains its target"
+    return f"{count}, KL {kl} nats; {whether}"
 
 
 def artifact_key(*words: str) -> str:

@@ -49,6 +49,8 @@ class ReaderBias(Bias):
         counts: samples of each class.
         simultaneous: shares with intervals that hold together at the confidence level, which the stopping rule uses;
             None for an attribute that is only watched.
+        from_target: differences of the shares from a target that was itself counted, with intervals that allow for
+            chance in both samples and hold together, which the stopping rule then uses; None for any other target.
         soft: the same figures from mean probabilities; None if the reader gives none.
         corrected: shares without the reader's known errors; None if they are not known.
         uncorrectable: classes whose counts no true shares could have given, so that the reader's confusion table does
@@ -57,6 +59,7 @@ class ReaderBias(Bias):
 
     counts: dict[str, int]
     simultaneous: dict[str, Interval] | None = None
+    from_target: dict[str, Interval] | None = None
     soft: Bias | None = None
     corrected: dict[str, Interval] | None = None
     uncorrectable: list[str] = Field(default_factory=list)
@@ -87,7 +90,9 @@ class AttributeBias(Record):
 
     @property
     def contains_target(self) -> bool:
-        """Whether the count is on target, by the most trusted reader."""
+        """Whether the count is on target, by the most trusted reader: the rule that ends the loop."""
+        if (differences := self.trusted.from_target) is not None:
+            return all(difference.contains(0) for difference in differences.values())
         return contains_target(self.trusted.simultaneous or self.trusted.shares, self.target)
 
     def share(self, source: Source, label: str) -> Interval | None:
@@ -106,7 +111,7 @@ class AttributeBias(Record):
 
 
 def contains_target(shares: Mapping[str, Interval], target: Mapping[str, float]) -> bool:
-    """Tell whether every share's interval contains its target: the rule that ends the loop."""
+    """Tell whether every share's interval contains its target."""
     return all(shares[label].contains(goal) for label, goal in target.items())
 
 
@@ -227,7 +232,7 @@ class Verdict(Record):
 
     Attributes:
         changes: what is different from the first pass, the control's pass and the pass before.
-        contains_target: whether the judge's interval of every share contains its target.
+        contains_target: whether the judge's count is on target.
         stop: why the loop stops after this pass; None to go on.
     """
 

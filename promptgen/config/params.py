@@ -139,6 +139,8 @@ class Debias(Section):
         weight: factor of the moment energy, lambda in the paper; 1 is the exact tilt.
         target_images: folder of images whose shares are the target in place of `target`, which may as well be written
             ``target: {images: FOLDER}``; a relative one starts at the folder of params.yaml.
+        target_samples: number of samples that the shares of `target` were counted on; null for shares that are wanted
+            as they are. Images of a folder are counted without it.
     """
 
     attribute: str
@@ -154,6 +156,7 @@ class Debias(Section):
     dual: DualConfig | None = None
     weight: Positive = 1.0
     target_images: Annotated[str, Field(min_length=1)] | None = Field(default=None, exclude=True)
+    target_samples: Annotated[int, Field(ge=1)] | None = None
 
     @field_serializer("target")
     def _folder_in_place_of_shares(self, target: dict[str, float] | None) -> dict[str, Any]:
@@ -173,6 +176,8 @@ class Debias(Section):
     def _one_target(self) -> Self:
         if self.target is None and self.target_images is None:
             raise ValueError("target: give the share of each label, or `{images: FOLDER}`")
+        if self.target is None and self.target_samples is not None:
+            raise ValueError("target_samples: the images of a folder are counted; remove it")
         return self
 
     @property

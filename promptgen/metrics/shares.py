@@ -110,8 +110,12 @@ def simultaneous_estimates(counts: ArrayLike, confidence: float = 0.95) -> list[
         True
     """
     checked = check_counts(counts)
-    classes = len(checked) if len(checked) > 2 else 1
-    return share_estimates(checked, 1 - (1 - confidence) / classes)
+    return share_estimates(checked, _together(confidence, len(checked)))
+
+
+def _together(confidence: float, k: int) -> float:
+    """Return the level of each of `k` intervals at which all of them hold together."""
+    return 1 - (1 - confidence) / (k if k > 2 else 1)
 
 
 def soft_share_estimates(
@@ -150,6 +154,34 @@ def share_difference(a: Estimate, b: Estimate) -> Estimate:
     value = a.value - b.value
     low = value - math.hypot(a.value - a.low, b.high - b.value)
     return Estimate(value, low, value + math.hypot(a.high - a.value, b.value - b.low))
+
+
+def simultaneous_differences(
+    counts: ArrayLike, target: ArrayLike, samples: float, confidence: float = 0.95
+) -> list[Estimate]:
+    """Return the difference of each share from a target that was itself counted, such that all intervals hold together.
+
+    Newcombe's intervals at the level of `simultaneous_estimates`. With more and more samples of the target, they become
+    the intervals of the shares less the target.
+
+    Args:
+        counts: number of samples per class, (K,).
+        target: target shares, (K,).
+        samples: number of samples that the target was counted on.
+        confidence: probability that every interval contains its difference.
+
+    Example:
+        >>> difference, _ = simultaneous_differences([1080, 920], [0.5, 0.5], samples=200)
+        >>> round(difference.value, 2), difference.low < 0 < difference.high
+        (0.04, True)
+        >>> difference, _ = simultaneous_differences([1080, 920], [0.5, 0.5], samples=20_000)
+        >>> difference.low > 0
+        True
+    """
+    checked = check_counts(counts)
+    level = _together(confidence, len(checked))
+    goals = [wilson(float(share) * samples, samples, level) for share in np.asarray(target)]
+    return [share_difference(share, goal) for share, goal in zip(share_estimates(checked, level), goals, strict=True)]
 
 
 def compare_shares(counts_a: ArrayLike, counts_b: ArrayLike, confidence: float = 0.95) -> list[Difference]:

@@ -16,7 +16,7 @@ from promptgen.metrics.bias import DISTANCES, Bias, measure_bias, measure_soft_b
 from promptgen.metrics.correction import corrected_shares, impossible_classes
 from promptgen.metrics.estimate import Estimate
 from promptgen.metrics.rows import Rows
-from promptgen.metrics.shares import class_counts, joint_labels, simultaneous_estimates
+from promptgen.metrics.shares import class_counts, joint_labels, simultaneous_differences, simultaneous_estimates
 from promptgen.model_files.cards import find_card
 from promptgen.records import Bias as BiasRecord
 from promptgen.records import Count, Interval, ReaderBias, Source
@@ -58,7 +58,7 @@ def counting_params(run_pass: Pass) -> dict[str, Any]:
     return {
         "seed": run_pass.seed,
         "quality": {name: find_card(name, run_pass.project.models).quality for name in cards},
-        **run_pass.params.debias.model_dump(include={"attribute", "target"}),
+        **run_pass.params.debias.model_dump(include={"attribute", "target", "target_samples"}),
         **run_pass.params.evaluation.model_dump(include={"confidence", "bootstrap"}),
     }
 
@@ -94,6 +94,12 @@ def debias_count(run_pass: Pass, samples: Samples, *, soft: bool = False) -> Cou
             more = _correction(run_pass, reader, counts, attributes)
             together = simultaneous_estimates(list(counts.values()), options["confidence"])
             more["simultaneous"] = by_label(list(counts), together)
+            if samples_of_target := run_pass.params.debias.target_samples:
+                goals = [target[label] for label in counts]
+                differences = simultaneous_differences(
+                    list(counts.values()), goals, samples_of_target, options["confidence"]
+                )
+                more["from_target"] = by_label(list(counts), differences)
             if soft and (probabilities := f"probability.{reader}") in samples:
                 more["soft"] = soft_record(samples[probabilities], list(counts), target, options)
             by[reader] = reader_record(counts, bias, **more)

@@ -83,7 +83,7 @@ class Project:
         reference = reference_of(self.root, self.params)
         assert reference is not None
         shares = {label: share.value for label, share in reference.shares.items()}
-        debias = self.params.debias.model_copy(update={"target": shares})
+        debias = self.params.debias.model_copy(update={"target": shares, "target_samples": reference.n})
         return Project(self.root, self.params.model_copy(update={"debias": debias}))
 
     def placed(self, model: Any) -> Any:

@@ -16,6 +16,7 @@ from promptgen.metrics.shares import (
     share_difference,
     share_estimates,
     shares,
+    simultaneous_differences,
     simultaneous_estimates,
     soft_share_estimates,
     wilson,
@@ -140,3 +141,31 @@ def test_exact_samples_meet_all_simultaneous_intervals_as_often_as_said(k, tilte
         assert coverage(share_estimates) < 0.75  # one by one, they do not hold together
     if k == 2:
         assert [each.low for each in simultaneous_estimates([5, 15])] == [each.low for each in share_estimates([5, 15])]
+
+
+@pytest.mark.parametrize("k", [2, 6])
+@pytest.mark.parametrize("samples", [200, 2000])
+def test_exact_samples_meet_a_counted_target_as_often_as_said(k, samples):
+    """The interval of a share alone, which takes a counted target for exact, would seldom contain it."""
+    shares = np.arange(1, k + 1) / np.arange(1, k + 1).sum()
+    rng = np.random.default_rng(10 * samples + k)
+    counts, targets = rng.multinomial(2048, shares, size=1500), rng.multinomial(samples, shares, size=1500) / samples
+
+    hits = [
+        all(difference.low <= 0 <= difference.high for difference in simultaneous_differences(row, target, samples))
+        for row, target in zip(counts, targets, strict=True)
+    ]
+    alone = [
+        all(each.low <= goal <= each.high for each, goal in zip(simultaneous_estimates(row), target, strict=True))
+        for row, target in zip(counts, targets, strict=True)
+    ]
+    assert 0.935 <= np.mean(hits) <= 0.98
+    assert np.mean(alone) < (0.5 if samples == 200 else 0.87)
+
+
+def test_a_target_of_very_many_samples_is_as_exact_as_one_that_is_wanted():
+    counts, target = [334, 333, 333], [0.3, 0.34, 0.36]
+    for difference, share, goal in zip(
+        simultaneous_differences(counts, target, samples=1e12), simultaneous_estimates(counts), target, strict=True
+    ):
+        assert (difference.low, difference.high) == pytest.approx((share.low - goal, share.high - goal), abs=1e-6)

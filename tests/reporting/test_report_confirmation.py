@@ -113,3 +113,26 @@ def test_one_sentence_names_all_passes_whose_counts_no_table_explains():
     (warning,) = doubts.warnings(made_up_run.make(content).metrics)
     assert "of the judge" in warning
     assert "(pass 1; pass 2)" in warning
+
+
+def test_of_a_target_that_was_counted_itself_the_differences_decide():
+    """Both counts are close to a target that few samples tell, though their own intervals miss it."""
+    content = made_up_run.content(long=[0.5, 0.84, 0.54])
+    content["confirmation"] = made_up_run.count(2, 0.56)
+    for counted, low in ((content["passes"][2], -0.03), (content["confirmation"], -0.01)):
+        counted["by"]["judge"]["from_target"] = {
+            "short": {"value": -0.05, "low": -0.11, "high": -low},
+            "long": {"value": 0.05, "low": low, "high": 0.11},
+        }
+    sentence, again, warnings = told(made_up_run.make(content))
+    assert sentence == (
+        "de-biasing brought it to 54 %, and its distance from the target of 50 % is no larger than chance in both "
+        "samples explains."
+    )
+    assert again.endswith("whose distance from the target is no larger than chance in both samples explains.")
+    assert warnings == []
+    content["confirmation"]["by"]["judge"]["from_target"]["long"]["low"] = 0.01
+    sentence, again, (warning,) = told(made_up_run.make(content))
+    assert sentence.endswith("but the confirming count misses the target.")
+    assert again.endswith("whose distance from the target is larger than chance in both samples explains.")
+    assert warning.startswith("Not confirmed")

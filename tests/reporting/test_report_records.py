@@ -34,7 +34,11 @@ def bias(*labels):
 
 def reader(*labels, **others):
     """Return the shape of what one reader says of an attribute."""
-    parts = {name: type(None) for name in ("simultaneous", "soft", "corrected")} | {"uncorrectable": []} | others
+    parts = (
+        {name: type(None) for name in ("simultaneous", "from_target", "soft", "corrected")}
+        | {"uncorrectable": []}
+        | others
+    )
     return {"counts": dict.fromkeys(labels, int)} | bias(*labels) | parts
 
 

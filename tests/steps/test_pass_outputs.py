@@ -44,7 +44,7 @@ def test_record_has_the_agreed_form(done):
         "seconds", "generator_evaluations",
     }  # fmt: skip
     assert set(record["by"]["judge"]) == {
-        "counts", "shares", "simultaneous", "kl", "total_variation", "discrepancy", "soft", "corrected",
+        "counts", "shares", "simultaneous", "from_target", "kl", "total_variation", "discrepancy", "soft", "corrected",
         "uncorrectable",
     }  # fmt: skip
     assert set(record["seconds"]) == set(STEPS["debias"])

@@ -59,6 +59,18 @@ def test_interval_decides_not_the_value(done, tmp_path):
         assert estimate_bias.run(Pass(project, 1), NullTracker())["result"]["contains_target"] is contains
 
 
+def test_a_counted_target_is_met_within_the_chance_of_both_samples(done, tmp_path):
+    """A target outside the judge's interval ends the loop if few samples tell it, and does not if many do."""
+    target = pass_record(Pass(done, 1)).by["judge"].shares["long"].low - 0.01
+    shutil.copytree(done.artifacts, tmp_path / "artifacts/tiny")
+    for samples, contains in ((100, True), (1_000_000, False), (None, False)):
+        content = changed("debias", target={"short": 1 - target, "long": target}, target_samples=samples)
+        project = project_in(tmp_path, content)
+        for number in (0, 1):
+            evaluate.run(Pass(project, number), NullTracker())
+        assert estimate_bias.run(Pass(project, 1), NullTracker())["result"]["contains_target"] is contains
+
+
 @pytest.mark.parametrize(("values", "reason"), [({"max_passes": 0}, MEASURED), ({"training": None}, FITTED)])
 @pytest.mark.parametrize("contains_target", [True, False])
 def test_without_debiasing_the_loop_ends_after_the_control(tmp_path, values, reason, contains_target):

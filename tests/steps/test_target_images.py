@@ -9,7 +9,7 @@ from PIL import Image
 from promptgen.config.params import load_params
 from promptgen.errors import ConfigError, DataError
 from promptgen.files import read_json
-from promptgen.metrics.shares import wilson
+from promptgen.metrics.shares import simultaneous_differences, wilson
 from promptgen.records import Metrics
 from steps.measuring.records import pass_record, write_metrics
 from steps.shared import target
@@ -70,6 +70,10 @@ def test_a_run_reaches_it_and_reports_its_intervals(tmp_path):
     expected = wilson(LONG, 40, project.params.evaluation.confidence)
     assert metrics.reference.shares["long"].low == pytest.approx(expected.low)
     assert metrics.target == {"short": SHORT / 40, "long": LONG / 40}
+    judge = records[1].by["judge"]
+    counted, shares = list(judge.counts.values()), [metrics.target[label] for label in judge.counts]
+    differences = simultaneous_differences(counted, shares, 40, project.params.evaluation.confidence)
+    assert [each.low for each in judge.from_target.values()] == [each.low for each in differences]
 
 
 @pytest.mark.parametrize(("long", "short", "error"), [(0, 40, ConfigError), (10, 10, ConfigError), (0, 0, DataError)])
@@ -79,6 +83,14 @@ def test_a_folder_that_cannot_be_a_target_is_refused(tmp_path, long, short, erro
         project_in(tmp_path, content())
     assert "wanted" in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_folder_is_counted_without_being_told_how_many_images_it_has(tmp_path):
+    folder_of(tmp_path / "wanted")
+    assert project_in(tmp_path, content()).params.debias.target_samples == 40
+    content_of_both = changed("debias", target={"images": "wanted"}, target_samples=40)
+    with pytest.raises(ConfigError, match="target_samples: the images of a folder are counted"):
+        load_params(tiny.write_params(tmp_path, content_of_both))
 
 
 def test_a_missing_folder_is_refused(tmp_path):

@@ -20,6 +20,12 @@ UNTRIED = {
 }
 """Why the last pass is not a de-biasing pass, by the setting of de-biasing."""
 
+BY_CHANCE = {
+    True: "no larger than chance in both samples explains",
+    False: "larger than chance in both samples explains",
+}
+"""How far a count is from a target that was itself counted, by whether it is on target."""
+
 
 def answer(metrics: Metrics, settings: Settings) -> str:
     """Return the outcome of the run in one sentence; a success requires every count of the last pass to confirm it."""
@@ -71,8 +77,11 @@ def _moved(metrics: Metrics, record: PassRecord) -> bool:
 def _verdict(metrics: Metrics, last: PassRecord, settings: Settings) -> str:
     """Return whether the judge counts the last pass as on target; if not, whether de-biasing was tried."""
     reached, again = last.contains_target, metrics.confirmation
-    if len(metrics.target) == 2:
-        goal = wanted(metrics.target[headline_label(metrics)])
+    goal = wanted(metrics.target[headline_label(metrics)])
+    if last.trusted.from_target is not None:
+        of = f" of {goal}" if len(metrics.target) == 2 else ""
+        verdict = f"its distance from the target{of} is {BY_CHANCE[reached]}"
+    elif len(metrics.target) == 2:
         verdict = f"the judge’s confidence interval {'contains' if reached else 'misses'} the target of {goal}"
     elif reached:
         verdict = "all confidence intervals of the judge contain their targets"
@@ -80,6 +89,7 @@ def _verdict(metrics: Metrics, last: PassRecord, settings: Settings) -> str:
         verdict = "some confidence intervals of the judge miss their targets"
     if reached and again and not again.contains_target:
         misses = "misses it" if len(metrics.target) == 2 else "has intervals that miss theirs"
+        misses = misses if again.trusted.from_target is None else "misses the target"
         return f"{verdict}, but the confirming count {misses}"
     if reached or last.kind == "debias":
         return verdict
@@ -109,6 +119,8 @@ def confirming_count(metrics: Metrics, again: Confirmation) -> str:
     ending = "which contains the target" if reached else "which misses the target"
     if len(metrics.target) > 2:
         ending = "all intervals contain their targets" if reached else "some intervals miss their targets"
+    if again.trusted.from_target is not None:
+        ending = f"whose distance from the target is {BY_CHANCE[reached]}"
     if reached and not metrics.passes[-1].contains_target:
         ending += "; the first count misses it, so the two counts disagree and the share may still be off target"
     figure = _figure(metrics, again)

@@ -50,7 +50,13 @@ def _counting(run: Run) -> Iterator[Method]:
     metrics, resamples = run.metrics, count(run.settings.bootstrap)
     n = _sizes([record.n for record in metrics.passes])
     yield Method("Shares", "Wilson’s score interval (1927), for each class separately.", n)
-    if len(metrics.target) > 2:
+    if any(record.trusted.from_target for record in metrics.passes):
+        how = (
+            "Differences of the shares from a target that was itself counted, with Newcombe’s hybrid score interval "
+            "(1998), at the level that makes all intervals hold together (Bonferroni). The loop ends by these."
+        )
+        yield Method("On target", how, n)
+    elif len(metrics.target) > 2:
         how = "As shares, at the level that makes all intervals hold together (Bonferroni). The loop ends by these."
         yield Method("On target", how, n)
     if any(reader.soft for record in metrics.passes for reader in record.by.values()):

@@ -83,7 +83,8 @@ MEANINGS: Final[dict[str, str]] = {
     "Change": "Difference from the previous pass.",
     "p": "How often chance alone produces a difference at least this large if nothing has changed.",
     "changed": "Whether any share differs by more than chance explains. Not detecting a change does not rule it out.",
-    "On target": "Yes if the confidence intervals of all shares, which hold together, contain their targets.",
+    "On target": "Yes if the confidence intervals of all shares, which hold together, contain their targets. If the "
+    "target was itself counted, yes if those of all differences from it contain 0.",
     "Time": "Total of all steps of the pass.",
     # distances
     "KL, nats": "Distance of all shares from the target. 0 is the target; 60 : 40 instead of 50 : 50 is 0.020.",
