@@ -7,6 +7,7 @@ if __name__ == "__main__":  # before the imports below, so that help and wrong a
 
     run_as("step", "train_flow")
 
+import time
 from typing import Any
 
 from promptgen.evaluations.config import ReuseConfig
@@ -52,7 +53,11 @@ def run(run_pass: Pass, tracker: Tracker) -> Result:
 def _train(run_pass: Pass, plan: Plan, folder: StepFolder, tracker: Tracker) -> Result:
     params = run_pass.params
     train = train_on_evaluations if isinstance(plan.training, ReuseConfig) else train_on_policy
-    flow, history, result = train(run_pass, plan, folder, fit_energies(run_pass, tracker), tracker)
+    started = time.perf_counter()
+    spending = fit_energies(run_pass, tracker)
+    fitting = time.perf_counter() - started
+    flow, history, result = train(run_pass, plan, folder, spending, tracker)
+    result["seconds"] += fitting
     if not is_first():
         return result
     earlier = load_chain(run_pass.before.chain).flows if run_pass.number > 1 else []
