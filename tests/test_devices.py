@@ -187,6 +187,16 @@ def test_energies(models, name):
     assert isinstance(image.grad, Pretended)
 
 
+def test_an_energy_of_diversity_moves_with_the_network_whose_method_it_calls(models):
+    spec = TypeAdapter(EnergySpec).validate_python({"type": "diversity", "weight": 1.0, "features": "world-judge"})
+    energy = move(spec.build(models, ()))
+    with torch.no_grad():
+        energy.fit(torch.cat([energy.features(there(64, 3, 64, 64) * scale).cpu() for scale in torch.rand(8)]))
+    image = there(2, 3, 64, 64).requires_grad_()
+    energy(Sample(there(2, 64), image)).sum().backward()
+    assert isinstance(image.grad, Pretended)
+
+
 @pytest.mark.parametrize("method", ["on_policy", "plain"])
 def test_training_goes_on_from_its_state(models, tmp_path, method):
     config, energy = TRAINING.model_copy(update={"method": method}), energies(models, "augmented text")

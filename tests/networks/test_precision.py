@@ -102,6 +102,16 @@ def test_single_precision_is_the_network_as_it_is(family):
     assert torch.equal(use_precision(make(), "float32", CPU)(latent), make()(latent))
 
 
+def test_an_energy_of_diversity_reads_features_in_the_precision_of_its_network(models):
+    spec = TypeAdapter(EnergySpec).validate_python({"type": "diversity", "weight": 1.0, "features": "world-judge"})
+    image = torch.rand(4, 3, 64, 64, generator=stream(0, "image"))
+    single, half = (
+        use_precision(spec.build(models, ()), precision, CPU).features(image) for precision in ("float32", "bfloat16")
+    )
+    assert half.dtype == torch.float32
+    assert 0 < (half - single).norm() < 0.05 * single.norm()
+
+
 @pytest.mark.parametrize("precision", HALF)
 def test_energies_and_probabilities_hardly_change(models, precision):
     specs = {
