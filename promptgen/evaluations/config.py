@@ -17,6 +17,10 @@ FORWARD_UNITS, GRADIENT_UNITS = 1, 3
 ROUNDS = 2
 """Most rounds in which the surrogate is refined."""
 
+EXPLORE_GRADIENTS, REFINE_GRADIENTS = 1 / 2, 1 / 4
+"""Fractions of the units of exploring and of a round that are spent on images with a gradient. Gradients show which
+directions matter; along these few, three images without a gradient teach a surrogate more than one with it."""
+
 LEAST_BUDGET = 512
 
 SHARD_SIZE = 256
@@ -73,18 +77,54 @@ def shared_records(n: int, kept: int) -> int:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """Images of a stage of a training.
+
+    Attributes:
+        gradients: images with a gradient.
+        values: images without.
+    """
+
+    gradients: int
+    values: int
+
+    @classmethod
+    def of(cls, units: int, fraction: float) -> Stage:
+        """Return the images that cost `units` forward passes, of which `fraction` are spent on gradients.
+
+        Example:
+            >>> Stage.of(1200, 0.5)
+            Stage(gradients=200, values=600)
+        """
+        gradients = int(fraction * units) // GRADIENT_UNITS
+        return cls(gradients, units - GRADIENT_UNITS * gradients)
+
+    def __len__(self) -> int:
+        return self.gradients + self.values
+
+    @property
+    def units(self) -> int:
+        """Cost of the images, in forward passes."""
+        return GRADIENT_UNITS * self.gradients + FORWARD_UNITS * self.values
+
+    def dense(self) -> Stage:
+        """Return as many images with a gradient as cost the same, for energies that depend on all directions."""
+        return Stage(self.units // GRADIENT_UNITS, 0)
+
+
+@dataclass(frozen=True)
 class Allotment:
     """Images of each stage of a training.
 
     Attributes:
-        explore: from the distribution that the flow starts from, with gradients if the features have any.
-        refine: of each round from the flow, likewise.
+        explore: from the distribution that the flow starts from.
+        refine: of each round, mostly from the flow.
         land: for the correction of predicted shares, without gradients; 0 without target shares.
         fit: for the final fit, without gradients.
     """
 
-    explore: int
-    refine: int
+    explore: Stage
+    refine: Stage
     land: int
     fit: int
 
@@ -95,16 +135,18 @@ class Allotment:
         Args:
             units: the budget, in forward passes.
             fit: images of the final fit; at most half of the budget is spent on it.
-            differentiable: whether exploring and refining take gradients, which triple the cost of an image.
+            differentiable: whether exploring and refining take gradients.
             lands: whether there are target shares.
 
         Example:
-            >>> Allotment.of(8192, 1024, differentiable=True, lands=False)
-            Allotment(explore=1194, refine=597, land=0, fit=1024)
+            >>> Allotment.of(8192, 1024, differentiable=False, lands=False)
+            Allotment(explore=Stage(gradients=0, values=3584), refine=Stage(gradients=0, values=1792), land=0, fit=1024)
         """
-        fit, cost = fit_images(units, fit), GRADIENT_UNITS if differentiable else FORWARD_UNITS
+        fit = fit_images(units, fit)
         part = (units - fit) // (3 if lands else 2)
-        return cls(part // cost, part // (cost * ROUNDS), part if lands else 0, fit)
+        explore = Stage.of(part, EXPLORE_GRADIENTS * differentiable)
+        refine = Stage.of(part // ROUNDS, REFINE_GRADIENTS * differentiable)
+        return cls(explore, refine, part if lands else 0, fit)
 
 
 def fit_images(units: int, fit: int) -> int:

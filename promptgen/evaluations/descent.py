@@ -30,23 +30,20 @@ from promptgen.seeding import stream
 BATCH, CLIP = 256, 20.0
 """Samples in a step, and the largest norm of a gradient."""
 
-BLOCK_STEPS, FEW_BLOCKS, MOST_BLOCKS = 200, 2, 8
-"""Optimiser steps in a block, and most blocks of a quick and of a thorough descent; after each block, the learning rate
-starts again from half its first value."""
+QUICK_STEPS, THOROUGH_STEPS, POOL_STEPS = 400, 1200, 200
+"""Optimiser steps of a quick and of a thorough descent, and those after which a new pool is drawn."""
 
-LEARNING_RATE = 4e-3
+LEARNING_RATE = 6e-3
+"""Learning rate of the first step of an untrained flow; a trained one starts at half of it."""
 
-WARM_UP = 0.3
-"""First fraction of the first block, in which the energy grows to its full size."""
+WARM_UP = 80
+"""First steps of an untrained flow, in which the energy grows to its full size."""
 
 TAIL = 0.3
 """Last fraction of the steps, over which the parameters are averaged."""
 
-LARGE_GAIN, LEAST_GAIN = 0.1, 0.03
-"""Fraction of the gap that a block has to close for another one to follow, in a quick and in a thorough descent."""
-
 NEGLIGIBLE_GAP = 0.01
-"""Gap, nats, below which no further block follows."""
+"""Gap, nats, that needs no descent."""
 
 POOL_SIZE = 10_240
 """Samples from the flow in a pool, and as many from the distribution that it starts from."""
@@ -127,44 +124,40 @@ class Descent:
     report: Callable[[float, int, int], None]
 
     def run(self, name: str, *, fresh: bool = False, thorough: bool = False) -> None:
-        """Do blocks of steps until they no longer close the gap to the surrogate's density; keep the closest flow.
+        """Move the flow towards the surrogate's density; keep it as it was if that was closer.
 
         Args:
             name: name of the random streams.
             fresh: whether the flow is untrained, so that the energy has to grow slowly.
-            thorough: whether to go on until hardly anything is gained, for a flow that is to be used.
+            thorough: whether to take many steps, for a flow that is to be used.
         """
         flow = self.proposal.flow
         assert flow is not None
-        most, least_gain = (MOST_BLOCKS, LEAST_GAIN) if thorough else (FEW_BLOCKS, LARGE_GAIN)
-        self.pool, best = from_first(partial(self.new_pool, name, "first")), _copy(flow)
-        least = math.inf if fresh else self.pool.gap
-        for block in range(most):
-            first = fresh and block == 0
-            rate = LEARNING_RATE if first else LEARNING_RATE / 2
-            self.steps(BLOCK_STEPS, rate, name, block, warm_up=WARM_UP if first else 0.0)
-            self.pool, last = from_first(partial(self.new_pool, name, block)), least
-            if self.pool.gap < least:
-                least, best = self.pool.gap, _copy(flow)
-            if self.pool.gap < NEGLIGIBLE_GAP or self.pool.gap > (1 - least_gain) * last:
-                break
-        flow.load_state_dict(best)
+        self.pool, before = from_first(partial(self.new_pool, name, "first")), _copy(flow)
+        gap = math.inf if fresh else self.pool.gap
+        if gap < NEGLIGIBLE_GAP:
+            return
+        count, rate = THOROUGH_STEPS if thorough else QUICK_STEPS, LEARNING_RATE if fresh else LEARNING_RATE / 2
+        self.steps(count, rate, name, warm_up=WARM_UP if fresh else 0)
+        self.pool = from_first(partial(self.new_pool, name, "last"))
+        if self.pool.gap > gap:
+            flow.load_state_dict(before)
 
-    def steps(self, count: int, rate: float, *names: str | int, warm_up: float = 0.0) -> None:
-        """Do `count` steps of Adam, whose learning rate falls linearly from `rate`, on the pool of the last run."""
-        flow, pool = self.proposal.flow, self.pool
+    def steps(self, count: int, rate: float, *names: str | int, warm_up: int = 0) -> None:
+        """Do `count` steps of Adam, whose learning rate falls linearly from `rate`, beginning with the present pool."""
+        flow = self.proposal.flow
         assert flow is not None
         parameters = list(flow.parameters())
         optimiser = torch.optim.Adam(parameters, lr=rate, fused=True)
         schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.02, count)
         average = AveragedModel(flow)
-        # Under a condition, each of its values has a normalising constant of its own, which the weights ignore.
-        dropped = pool.missing > 0 and not self.proposal.condition
-        forward_weight = (1.0 if dropped else FORWARD_WEIGHT) if pool.informative else 0.0
         rng = stream(self.proposal.seed, "pool", *names)
         for step in range(count):
+            if step and step % POOL_STEPS == 0:
+                self.pool = from_first(partial(self.new_pool, *names, step))
+            pool, forward_weight = self.pool, self.forward_weight()
             draw, own = self.proposal.draw(BATCH, "descent", *names, step, path=True, divided=True), share(BATCH)
-            heat = min(1.0, (step + 1) / max(1.0, warm_up * count))
+            heat = min(1.0, (step + 1) / max(1, warm_up))
             divergence, energy = draw.log_q - draw.log_p, self.energy(draw)
             loss = (divergence + heat * energy).mean()
             if forward_weight:
@@ -181,6 +174,12 @@ class Descent:
                 average.update_parameters(flow)
             self.report(float(gathered((divergence + energy).detach()).mean()), step + 1, count)
         flow.load_state_dict(average.module.state_dict())
+
+    def forward_weight(self) -> float:
+        """Return the weight of the forward KL on the present pool."""
+        # Under a condition, each of its values has a normalising constant of its own, which the weights ignore.
+        dropped = self.pool.missing > 0 and not self.proposal.condition
+        return (1.0 if dropped else FORWARD_WEIGHT) if self.pool.informative else 0.0
 
     @torch.no_grad()
     def new_pool(self, *names: str | int) -> Pool:

@@ -62,24 +62,33 @@ def active_directions(gradient: Tensor, scale: Tensor, rank: int | None = None) 
 def enough_directions(gradient: Tensor, scale: Tensor, log_weight: Tensor) -> int | None:
     """Return how many active directions give away little by the bound, None if those of `active_directions` do.
 
-    Half of the records choose the directions, and the other half tells what they give away.
+    Each half of the records tells what directions that the other half chooses give away. Few records with a steep
+    gradient dominate the estimate, so it is its lower end that counts.
 
     Args:
         gradient: gradients of the energy with respect to the latent, nats, (N, D).
         scale: standard deviations of the latent's prior, (D,).
         log_weight: log weights of the records as samples of p*, (N,).
     """
-    chosen, _ = active_directions(gradient[::2], scale)
-    least = chosen.shape[1]
-    all_of_them, _ = active_directions(gradient[::2], scale, rank=max(least, MOST_DIRECTIONS))
-    rows = gradient[1::2] * scale
-    weights = tempered(log_weight[1::2]).softmax(dim=0).to(rows)
-    along = weights @ (rows @ all_of_them).square()
-    left = (0.5 * (weights @ rows.square().sum(dim=1) - along.cumsum(dim=0))).clamp(min=0)
-    if float(left[least - 1]) <= MOST_GIVEN_AWAY:
+    least = active_directions(gradient, scale)[0].shape[1]
+    halves = gradient[::2], gradient[1::2]
+    outside = [_outside_each(*pair, scale, max(least, MOST_DIRECTIONS)) for pair in (halves, halves[::-1])]
+    most = min(squares.shape[1] for squares in outside)
+    squares = torch.cat([squares[:, :most] for squares in outside])
+    left, half = _weighted_mean(0.5 * squares, tempered(torch.cat([log_weight[1::2], log_weight[::2]])))
+    low = left - half
+    if float(low[min(least, most) - 1]) <= MOST_GIVEN_AWAY:
         return None
-    little = left <= max(MOST_GIVEN_AWAY, HARDLY_LESS * float(left[-1]))
+    little = low <= max(MOST_GIVEN_AWAY, HARDLY_LESS * float(low[-1]))
     return max(least, int(little.long().argmax()) + 1)
+
+
+def _outside_each(choosing: Tensor, telling: Tensor, scale: Tensor, most: int) -> Tensor:
+    """Return the squared lengths, (N, R), that the second gradients have outside the first 1, 2, ... directions."""
+    directions, _ = active_directions(choosing, scale, rank=most)
+    rows = telling * scale
+    along = (rows @ directions).double().square().cumsum(dim=1)
+    return (rows.double().square().sum(dim=1, keepdim=True) - along).clamp(min=0)
 
 
 def tempered(log_weight: Tensor) -> Tensor:
@@ -111,11 +120,16 @@ def given_away(squares: Tensor, log_weight: Tensor, confidence: float = 0.95) ->
         >>> round(given_away(torch.tensor([0.2, 0.2, 0.2]), torch.zeros(3)).value, 6)  # half of 0.2
         0.1
     """
-    values, weights = 0.5 * squares.double(), log_weight.double().softmax(dim=0)
-    value = float(weights @ values)
-    error = float((weights * (values - value)).square().sum().sqrt())
-    half = NormalDist().inv_cdf(0.5 + confidence / 2) * error
+    value, half = map(float, _weighted_mean(0.5 * squares.double(), log_weight, confidence))
     return Estimate(value, max(0.0, value - half), value + half)
+
+
+def _weighted_mean(values: Tensor, log_weight: Tensor, confidence: float = 0.95) -> tuple[Tensor, Tensor]:
+    """Return the weighted mean over the first dimension of values, (N, ...), and half the width of its interval."""
+    weights = log_weight.to(values).softmax(dim=0)
+    mean = torch.tensordot(weights, values, 1)
+    error = torch.tensordot(weights.square(), (values - mean).square(), 1).sqrt()
+    return mean, NormalDist().inv_cdf(0.5 + confidence / 2) * error
 
 
 def _principal(rows: Tensor, length: Tensor, rank: Callable[[Tensor], int]) -> tuple[Tensor, Tensor]:

@@ -37,6 +37,13 @@ class Draw:
     def __len__(self) -> int:
         return len(self.latent)
 
+    def __getitem__(self, part: slice) -> Draw:
+        context = None if self.context is None else self.context[part]
+        return Draw(self.latent[part], self.base[part], context, self.log_p[part], self.log_q[part])
+
+    def __add__(self, other: Draw) -> Draw:
+        return _join([self, other])
+
 
 @dataclass(frozen=True)
 class Proposal:

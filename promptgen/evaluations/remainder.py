@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from promptgen.conditions import Condition
@@ -34,20 +35,28 @@ class Remainder:
     def of(
         cls, generator: Generator, directions: Tensor | None, draw: Draw, evaluations: Evaluations, objective: Objective
     ) -> Remainder | None:
-        """Return what samples leave over, whose evaluations come first; None if there is no gradient to tell.
+        """Return what samples leave over, as far as they have evaluations; None if there is no gradient to tell.
 
         Args:
             generator: the generator of the samples, which may be a chain.
             directions: the flow's directions, (D, R), which hold those of the flows under it; None for all.
             draw: samples of the flow; they have not chosen its directions.
-            evaluations: their evaluations, and others after them.
+            evaluations: evaluations of the first of them, or of all and others after them.
             objective: what the flow is trained for.
         """
         if evaluations.gradient is None or directions is None:
             return None
-        n, features = len(draw), objective.features(evaluations.outputs)
+        n, features = min(len(draw), len(evaluations)), objective.features(evaluations.outputs)
         rows = evaluations.gradient[:n] * base_of(generator).prior.scale
-        return cls(outside(rows, directions), features[:n], draw.log_p - draw.log_q)
+        return cls(outside(rows, directions), features[:n], (draw.log_p - draw.log_q)[:n])
+
+    def __add__(self, other: Remainder) -> Remainder:
+        """Return both together; their samples may be those of two flows with the same directions."""
+        return Remainder(
+            torch.cat([self.squares, other.squares]),
+            torch.cat([self.features, other.features]),
+            torch.cat([self.log_ratio, other.log_ratio]),
+        )
 
     def bound(self, objective: Objective) -> Estimate:
         """Return the bound on what is given away under an objective, which may have other coefficients now."""

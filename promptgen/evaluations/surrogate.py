@@ -30,8 +30,8 @@ SHOWN = 0.8
 MEMBERS = 5
 """Networks in the ensemble; their mean predicts."""
 
-STEPS, BATCH, WIDTH, LAYERS, LEARNING_RATE, WEIGHT_DECAY = 800, 128, 96, 3, 3e-3, 1e-2
-GRADIENT_WEIGHT = 0.05
+STEPS, BATCH, WIDTH, LAYERS, LEARNING_RATE, WEIGHT_DECAY = 1600, 64, 96, 3, 3e-3, 1e-2
+GRADIENT_WEIGHT = 0.02
 """Weight of the error of gradients relative to the error of values."""
 
 HELD_OUT = 0.1

@@ -24,8 +24,9 @@ import torch
 from torch import Tensor
 
 from promptgen.conditions import Condition
-from promptgen.evaluations.config import ROUNDS, Allotment
+from promptgen.evaluations.config import ROUNDS, Allotment, Stage
 from promptgen.evaluations.descent import Descent
+from promptgen.evaluations.directions import active_directions
 from promptgen.evaluations.evaluator import Slope
 from promptgen.evaluations.history import History, fit_row, share_row
 from promptgen.evaluations.landing import Landing, Target
@@ -132,6 +133,7 @@ class Trainer:
         self.landing: Landing | None = None
         self.rank = self.flow_config.rank
         self.remainder: Remainder | None = None
+        self.dense = False
         self.has_one_target = has_one_target(self.generator, self.condition)
         self.start = Proposal(self.generator, self.seed, condition=self.condition)
 
@@ -165,7 +167,7 @@ class Trainer:
                 break
         self.descend("final", thorough=True)
         if gives_way:
-            self.polish(allotment.refine * (ROUNDS - 1 - number))
+            self.polish(allotment.refine.dense().gradients * (ROUNDS - 1 - number))
         if self.landing is not None:
             self.land(self.landing, allotment.land)
         fit, expected_ess = self.measure(allotment.fit)
@@ -182,13 +184,15 @@ class Trainer:
             seconds=time.perf_counter() - started,
         )
 
-    def explore(self, n: int) -> None:
+    def explore(self, stage: Stage) -> None:
         """Evaluate the distribution that the flow starts from, fit the first surrogate and make the flow."""
-        with torch.no_grad():
-            draw = self.start.draw(n, "explore")
-        self.evaluations.append(self.evaluate(draw.base, draw.context, "explore", self.slope("explore", n)))
-        if self.rank is None and self.has_one_target:
-            self.rank = needed_directions(self.generator, self.evaluations[-1], self.objective)
+        rest = Stage(0, stage.values)
+        if stage.gradients:
+            with_gradient = self.explore_part("explore gradients", Stage(stage.gradients, 0))
+            self.dense = self.needs_all(with_gradient)
+            if self.rank is None and self.has_one_target:
+                self.rank = needed_directions(self.generator, with_gradient, self.objective)
+        self.explore_part("explore", rest.dense() if self.dense else rest)
         self.fit_surrogate("explore")
         prior = self.generator.prior
         self.flow = Flow(
@@ -221,23 +225,31 @@ class Trainer:
             keep_equal(self.flow)
         self.observe(self.flow)
 
-    def refine(self, name: str, n: int) -> tuple[Fit, float]:
+    def explore_part(self, name: str, stage: Stage) -> Evaluations:
+        """Evaluate samples of the distribution that the flow starts from, all with a gradient or all without."""
+        with torch.no_grad():
+            draw = self.start.draw(len(stage), name)
+        (evaluations,) = self.evaluate_stage(draw, name, stage)
+        self.evaluations.append(evaluations)
+        return evaluations
+
+    def refine(self, name: str, stage: Stage) -> tuple[Fit, float]:
         """Evaluate fresh samples of the flow, and fit the surrogate again.
 
         Returns:
             The fit of the flow before, and the effective sample size that the surrogate expected.
         """
-        cut = round(FRESH * n)
+        stage = stage.dense() if self.dense else stage
+        cut = round(FRESH * len(stage))
         with torch.no_grad():
-            draw, start = self.proposal.draw(cut, name), self.start.draw(n - cut, name, "start")
-        base = torch.cat([draw.base, start.base])
-        context = None if draw.context is None or start.context is None else torch.cat([draw.context, start.context])
-        evaluations = self.evaluate(base, context, name, self.slope(name, n))
-        noted = self.note_fit(draw, evaluations)
-        self.evaluations.append(evaluations)
+            draw, start = self.proposal.draw(cut, name), self.start.draw(len(stage) - cut, name, "start")
+        evaluated = self.evaluate_stage(draw + start, name, stage)
+        noted = self.note_fit(draw, evaluated)
+        self.evaluations += evaluated
         if self.has_one_target:
             directions = self.flow.directions
-            self.remainder = Remainder.of(self.generator, directions, draw, evaluations, self.objective)
+            remainder = Remainder.of(self.generator, directions, draw, evaluated[0], self.objective)
+            self.remainder = remainder if self.remainder is None or remainder is None else self.remainder + remainder
         self.fit_surrogate(name)
         self.use_surrogate()
         return noted
@@ -268,8 +280,8 @@ class Trainer:
             name = f"landing {number}"
             with torch.no_grad():
                 draw = self.proposal.draw(n // LANDINGS, name)
-                evaluations = self.evaluate(draw.base, draw.context, name)
-            self.note_fit(draw, evaluations)
+                evaluations = self.evaluate(draw, name)
+            self.note_fit(draw, [evaluations])
             landing.learn(self.prediction.seen(draw).base, self.objective.features(evaluations.outputs))
             self.evaluations.append(evaluations)
             landing.aim()
@@ -281,9 +293,9 @@ class Trainer:
     def measure(self, n: int) -> tuple[Fit, float]:
         """Return the fit on fresh evaluations, and the effective sample size that the surrogate expects."""
         draw = self.proposal.draw(n, "fit")
-        evaluations = self.evaluate(draw.base, draw.context, "fit")
+        evaluations = self.evaluate(draw, "fit")
         self.evaluations.append(evaluations)
-        return self.note_fit(draw, evaluations)
+        return self.note_fit(draw, [evaluations])
 
     def fit_surrogate(self, name: str) -> None:
         """Fit the surrogate to all evaluations."""
@@ -312,14 +324,23 @@ class Trainer:
         joint[free:] = 0  # up to rounding, they are
         return None if self.flow_config.parts or joint.shape[1] > DENSE * free else joint
 
-    def evaluate(self, base: Tensor, context: Tensor | None, name: str, slope: Slope | None = None) -> Evaluations:
-        """Return the true evaluations of base latents, with gradients if there is something to differentiate."""
-        total = len(base)
+    def evaluate_stage(self, draw: Draw, name: str, stage: Stage) -> list[Evaluations]:
+        """Return the true evaluations of samples: first of those with a gradient, then of the others."""
+        cut, evaluated = stage.gradients, []
+        if cut:
+            evaluated.append(self.evaluate(draw[:cut], f"{name}, gradients", self.slope(name, cut)))
+        if stage.values:
+            evaluated.append(self.evaluate(draw[cut:], name))
+        return evaluated
+
+    def evaluate(self, draw: Draw, name: str, slope: Slope | None = None) -> Evaluations:
+        """Return the true evaluations of samples, with gradients if there is something to differentiate."""
+        total = len(draw)
 
         def evaluate() -> Evaluations:
             return self.store.evaluate(
-                base,
-                context,
+                draw.base.detach(),
+                draw.context,
                 slope=slope,
                 progress=lambda done: self.tracker.progress(done, total, f"images, {name}"),
             )
@@ -327,13 +348,21 @@ class Trainer:
         with torch_threads(self.threads):
             return from_first(evaluate)
 
+    def needs_all(self, evaluations: Evaluations) -> bool:
+        """Return whether gradients depend on nearly all directions, as far as so many can tell."""
+        assert evaluations.gradient is not None
+        scale = base_of(self.generator).prior.scale
+        free = len(scale) - held_by(self.generator)
+        directions, _ = active_directions(evaluations.gradient[:, :free], scale[:free])
+        return directions.shape[1] > DENSE * min(free, len(evaluations))
+
     def slope(self, name: str, n: int) -> Slope | None:
         """Return what to differentiate in `n` records that the surrogate is fitted to."""
         return self.objective.slope(n, stream(self.seed, "slope", name))
 
     def evaluate_energy(self, draw: Draw, name: str) -> Evaluations:
         """Return the true evaluations of samples, with the gradient of the energy."""
-        return self.evaluate(draw.base.detach(), draw.context, name, self.objective.energy_slope(len(draw)))
+        return self.evaluate(draw, name, self.objective.energy_slope(len(draw)))
 
     def energy(self, draw: Draw) -> Tensor:
         """Return the predicted energy, nats, (B,), of samples as descent draws them."""
@@ -358,13 +387,13 @@ class Trainer:
         return np.asarray(-self.objective.coefficients.double().cpu().numpy())
 
     @torch.no_grad()
-    def note_fit(self, draw: Draw, evaluations: Evaluations) -> tuple[Fit, float]:
+    def note_fit(self, draw: Draw, evaluated: Sequence[Evaluations]) -> tuple[Fit, float]:
         """Record the fit of the flow on true evaluations, whose first ones are of `draw`.
 
         Returns:
             The fit, and the effective sample size that the surrogate expects.
         """
-        features = self.objective.features(evaluations.outputs)[: len(draw)]
+        features = torch.cat([self.objective.features(part.outputs) for part in evaluated])[: len(draw)]
         seen = self.prediction.seen(draw)
         fit = fit_statistics(draw.log_p - self.objective.energy(features) - draw.log_q)
         expected = fit_statistics(draw.log_p - self.energy(seen) - draw.log_q)

@@ -242,15 +242,16 @@ def _reuse(params: Params, number: int, training: ReuseConfig) -> dict[str, Usag
     views = views_of_pass(params, number)
     if not debiases and params.stops_by_count:  # the classifier reads each image, for the passes that follow
         views.update({name: 1 for name in params.debias.classifier.names() if name not in views})
+    explore, refine = allotment.explore, allotment.refine
     purposes = {
-        "exploring": (allotment.explore, differentiable),
-        "refining": (ROUNDS * allotment.refine, differentiable),
-        "landing": (allotment.land, False),
-        "judging the fit": (allotment.fit, False),
+        "exploring": (len(explore), explore.gradients),
+        "refining": (ROUNDS * len(refine), ROUNDS * refine.gradients),
+        "landing": (allotment.land, 0),
+        "judging the fit": (allotment.fit, 0),
     }
     return {
-        purpose: {name: Images(n * times, n * times * gradient) for name, times in views.items()}
-        for purpose, (n, gradient) in purposes.items()
+        purpose: {name: Images(n * times, gradients * times) for name, times in views.items()}
+        for purpose, (n, gradients) in purposes.items()
         if n
     }
 
