@@ -28,7 +28,7 @@ MOST_NODES, NODE_LETTERS = 100_000, 64
 """Most keys and values of a file, those that aliases repeat included; so many letters count as one more."""
 
 UNWRITABLE = re.compile("[\0\ud800-\udfff]")
-"""Characters that escapes in quotes can make, and that are no text."""
+"""Characters that escapes in quotes can make, and that are not text."""
 
 LONGEST_NUMBER = 18
 """Most digits of a whole number, so that it fits into 64 bits."""

@@ -42,7 +42,7 @@ def run(run_pass: Pass, tracker: Tracker) -> Result:
     """
     if run_pass.kind != "debias":
         raise ConfigError(
-            f"pass {run_pass.number} is no de-biasing pass; these start at {run_pass.params.first_debias_pass}"
+            f"pass {run_pass.number} is not a de-biasing pass; these start at pass {run_pass.params.first_debias_pass}"
         )
     debias = run_pass.params.debias
     chosen = debias.model_dump(include={"attribute", "target", "features", "samples", "ess_floor", "bootstrap"})

@@ -84,7 +84,7 @@ def _check_same(metrics: Metrics, params: Params, path: Path) -> None:
     expected = (params.experiment, params.debias.attribute, spelled_as(list(metrics.target), params.debias.shares))
     for got, own in zip(recorded, expected, strict=True):
         if got != own:
-            raise DataError(f"{path} is of {got!r}, expected {own!r}; run `dvc repro`, which runs the loop anew")
+            raise DataError(f"{path} describes {got!r}, expected {own!r}; run `dvc repro` to run the loop again")
 
 
 def _in_order(metrics: Metrics, params: Params, readers: Readers) -> Metrics:

@@ -53,7 +53,7 @@ def files_of(folder: Path) -> list[str]:
     """Return the files below a folder, relative to it.
 
     Raises:
-        DataError: it is no folder, cannot be listed, or has no files.
+        DataError: it is not a folder, cannot be listed, or has no files.
     """
     if not (names := find_files(folder)):
         raise DataError(f"{folder} has no files, expected images; name a folder of images")

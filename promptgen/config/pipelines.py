@@ -146,7 +146,7 @@ class DiffusersSpec(GeneratorBase):
         folder = models.parent / self.model
         if not folder.is_dir() and HUB_ID.fullmatch(self.model):
             raise ConfigError(
-                f"{self.model} is no folder here, and a hub id needs a revision: add `revision:` with the 40 digits of "
-                "a commit, which the page of its files shows"
+                f"{self.model} is not a folder here, and a hub id needs a revision: add `revision:` with the 40 digits "
+                "of a commit, shown on the page of its files"
             )
         return folder

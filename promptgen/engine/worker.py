@@ -66,7 +66,7 @@ class Bench:
         opening.recipe.prepare()
         own, expected = whole_identity(opening.recipe), opening.identity
         if different := sorted(name for name in {*own, *expected} if own.get(name) != expected.get(name)):
-            raise EngineError(f"it has another {', '.join(different)} than the driver: install the same there")
+            raise EngineError(f"it differs from the driver in {', '.join(different)}: install the same there")
         self._evaluate = opening.recipe.build()
 
     def _use_threads(self) -> None:

@@ -53,7 +53,7 @@ def plan_of(run_pass: Pass) -> Plan:
         DataError: an earlier step has not been run.
     """
     if run_pass.kind == "generator":
-        raise ConfigError("pass 0 is the generator as it is, and trains nothing; the first flow is that of pass 1")
+        raise ConfigError("pass 0 is the generator alone and trains no flow; the first flow belongs to pass 1")
     control = run_pass.params.control
     return _control(run_pass, control) if run_pass.kind == "control" and control else _debias(run_pass)
 

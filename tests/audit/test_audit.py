@@ -183,7 +183,7 @@ def test_confusion_tables_are_read_from_csv(tmp_path):
     table = read_confusion(csv(tmp_path / "x.csv", "hair,short,long\nlong,3,97\nshort,95,5\n"))
     assert (table.attribute, table.labels) == ("hair", ["short", "long"])
     assert table.ordered(("long", "short")).tolist() == [[97, 3], [5, 95]]
-    with pytest.raises(DataError, match="no whole number"):
+    with pytest.raises(DataError, match="expected whole numbers"):
         read_confusion(csv(tmp_path / "y.csv", "hair,short,long\nlong,x,97\nshort,95,5\n"))
     with pytest.raises(DataError, match="name the same"):
         read_confusion(csv(tmp_path / "z.csv", "hair,short,long\nlong,1,97\nbald,95,5\n"))
