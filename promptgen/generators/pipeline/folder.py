@@ -203,10 +203,10 @@ class PipelineFolder:
         Raises:
             ConfigError: a side is not a multiple of what the decoder and the network need.
         """
-        own = self.config(self.family.network).get("sample_size")
-        if self.pipeline_class == "FluxPipeline" or own is None:
-            own = DEFAULT_SIZES.get(self.pipeline_class, 64)
-        sides = own if isinstance(own, list) else [own, own]
+        native = self.config(self.family.network).get("sample_size")
+        if self.pipeline_class == "FluxPipeline" or native is None:
+            native = DEFAULT_SIZES.get(self.pipeline_class, 64)
+        sides = native if isinstance(native, list) else [native, native]
         chosen = (height or sides[0] * self.scale, width or sides[1] * self.scale)
         step = max(self.scale * self.family.packing, self.family.multiple)
         for name, side in zip(("height", "width"), chosen, strict=True):

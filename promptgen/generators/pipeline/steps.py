@@ -192,8 +192,8 @@ def _shift(config: Mapping[str, Any], tokens: int) -> float:
     return float(low + (high - low) * (tokens - fewest) / (most - fewest))
 
 
-def _unknown_prediction(kind: str, known: str) -> ConfigError:
-    return ConfigError(f"the scheduler of this pipeline has prediction_type {kind}, expected {known}")
+def _unknown_prediction(kind: str, options: str) -> ConfigError:
+    return ConfigError(f"the scheduler of this pipeline has prediction_type {kind}, expected {options}")
 
 
 _KINDS: Mapping[str, Callable[[Any, int, int], Steps]] = {
