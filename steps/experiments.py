@@ -144,8 +144,8 @@ def main(words: Sequence[str]) -> None:
 
 def _list(words: Sequence[str]) -> None:
     Parser("experiments list", "List the ready-made experiments, one per line.").parse_args(words)
-    here = Path()
-    print(listing(here if (here / FOLDER_NAME).is_dir() else Path(__file__).parents[1]))  # else that of this code
+    project = Path() if Path(FOLDER_NAME).is_dir() else Path(__file__).parents[1]  # else that of this code
+    print(listing(project))
 
 
 def _plan(words: Sequence[str]) -> None:

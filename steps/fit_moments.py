@@ -89,13 +89,13 @@ def _fresh(run_pass: Pass, folder: StepFolder, classifier: Classifier, tracker: 
     """Return the features of samples that nothing else uses, (N, K), and how many images were made."""
     debias = run_pass.params.debias
     generator, batch = run_pass.before.generator(), run_pass.params.evaluation.batch
-    seen: list[torch.Tensor] = []
+    parts: list[torch.Tensor] = []
     with torch.inference_mode():
         for _, image in generate(generator, debias.samples, seed=run_pass.seed, stream="moments", batch=batch):
-            logits = read_logits(classifier, image, "the classifier", sum(map(len, seen)))
-            seen.append(features(logits, [debias.attribute], debias.features).cpu())
-            tracker.progress(sum(map(len, seen)), debias.samples, "moments")
-    return torch.cat(seen), debias.samples
+            logits = read_logits(classifier, image, "the classifier", sum(map(len, parts)))
+            parts.append(features(logits, [debias.attribute], debias.features).cpu())
+            tracker.progress(sum(map(len, parts)), debias.samples, "moments")
+    return torch.cat(parts), debias.samples
 
 
 @torch.no_grad()

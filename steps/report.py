@@ -82,9 +82,9 @@ def _check_same(metrics: Metrics, params: Params, path: Path) -> None:
     """Refuse figures of another experiment: the page would show parameters that they do not come from."""
     recorded = (metrics.experiment, metrics.attribute, metrics.target)
     expected = (params.experiment, params.debias.attribute, spelled_as(list(metrics.target), params.debias.shares))
-    for got, own in zip(recorded, expected, strict=True):
-        if got != own:
-            raise DataError(f"{path} describes {got!r}, expected {own!r}; run `dvc repro` to run the loop again")
+    for got, required in zip(recorded, expected, strict=True):
+        if got != required:
+            raise DataError(f"{path} describes {got!r}, expected {required!r}; run `dvc repro` to run the loop again")
 
 
 def _in_order(metrics: Metrics, params: Params, readers: Readers) -> Metrics:

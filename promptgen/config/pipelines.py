@@ -122,9 +122,9 @@ class DiffusersSpec(GeneratorBase):
         """Return the pipeline if it is on this machine; None for one that has not been fetched."""
         variant, folder = self.variant, None
         if self.card_name:
-            card, own = find_card(self.card_name, models), models / self.card_name
+            card, card_folder = find_card(self.card_name, models), models / self.card_name
             variant = variant or card.arguments.get("variant")
-            folder = own if all((own / file.file).is_file() for file in card.files) else None
+            folder = card_folder if all((card_folder / file.file).is_file() for file in card.files) else None
         elif self.revision:
             folder = snapshot(self.model, self.revision, variant, offline=True)
         else:

@@ -131,7 +131,7 @@ class Dispatcher:
     _opening: Opening | None = None
 
     def map(
-        self, recipe: Recipe[S, R] | None, shards: Sequence[S], here: Callable[[S], R] | None = None
+        self, recipe: Recipe[S, R] | None, shards: Sequence[S], function: Callable[[S], R] | None = None
     ) -> Iterator[tuple[int, R]]:
         """Yield the position and the result of each shard, as of `promptgen.engine.base.Engine.map`."""
         if not shards:

@@ -76,14 +76,14 @@ def fill_module(module: nn.Module, tensors: Mapping[str, Tensor], path: Path | s
     Raises:
         CheckpointError: a tensor is missing, unexpected, of another shape, or not finite.
     """
-    own = module.state_dict()
-    if faults := number_faults(own, {name: value for name, value in tensors.items() if name in own}):
+    expected = module.state_dict()
+    if faults := number_faults(expected, {name: value for name, value in tensors.items() if name in expected}):
         raise CheckpointError(f"the weights in {path} are damaged: {'; '.join(faults)}; fetch or write the file again")
     try:
         module.load_state_dict(dict(tensors))
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"the weights in {path} do not fit what its config describes: {reason}") from error
+        raise CheckpointError(f"the weights in {path} do not fit its config: {reason}") from error
 
 
 @contextmanager

@@ -280,9 +280,9 @@ def _code_sha256(step: str | None = None) -> str:
     library, steps = Path(promptgen.__file__).parent, Path(__file__).parents[1]
     related = [path for path in library.rglob("*.py") if path.relative_to(library).parts[0] not in UNRELATED_CODE]
     shared = [path for room in SHARED_CODE for path in (steps / room).rglob("*.py")]
-    own = [steps / f"{step}.py"] if step else []
+    step_files = [steps / f"{step}.py"] if step else []
     digest = hashlib.sha256()
-    for path in sorted([*related, *shared, *own]):
+    for path in sorted([*related, *shared, *step_files]):
         root = library if path.is_relative_to(library) else steps
         digest.update(f"{root.name}/{path.relative_to(root).as_posix()} {sha256_of(path)}\n".encode())
     return digest.hexdigest()
