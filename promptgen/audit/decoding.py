@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from promptgen.errors import DataError
+from promptgen.errors import DataError, one_line
 
 FORMATS = (
     *("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF"),
@@ -50,7 +50,7 @@ def decode(path: Path) -> Image.Image:
     except DataError:
         raise
     except Exception as error:  # decoders raise all kinds of errors for damaged files
-        raise DataError(f"unreadable: {' '.join(str(error).split()) or type(error).__name__}") from error
+        raise DataError(f"unreadable: {one_line(error)}") from error
 
 
 def _require_regular(path: Path) -> None:

@@ -43,7 +43,7 @@ def test_known_labels_give_known_numbers():
     assert found.bias.total_variation.value == pytest.approx(0.1)
     assert found.bias.discrepancy.value == pytest.approx(0.1 * 2**0.5)
     assert found.bias.kl.value == pytest.approx(0.6 * np.log(1.2) + 0.4 * np.log(0.8))
-    assert found.bias.noise_floor == pytest.approx(1 / 200)
+    assert found.bias.noise_floors["kl"] == pytest.approx(1 / 200)
     assert found.soft is found.judge is found.corrected is found.comparison is None
 
 
