@@ -24,12 +24,10 @@ from promptgen.networks.micro_batches import MicroBatches
 from promptgen.perception.base import Classifier
 from promptgen.perception.reading import read_logits
 from promptgen.tracking import Tracker
-from steps.shared.common import Pass, Result
+from steps.shared.common import MOMENTS_NAME, Pass, Result
 from steps.shared.evaluations import classifier_output, list_evaluations, log_reuse, open_store
 from steps.shared.manifest import StepFolder
 from steps.shared.recipes import PassRecipe
-
-MOMENTS_NAME = "moments.json"
 
 
 def run(run_pass: Pass, tracker: Tracker) -> Result:

@@ -21,11 +21,10 @@ from promptgen.reporting.drawing.pictures import png
 from promptgen.reporting.page import render
 from promptgen.reporting.run import PassMaterial, Run
 from promptgen.reporting.settings import Settings
-from steps.fit_moments import MOMENTS_NAME
 from steps.measuring.records import METRICS_NAME
 from steps.measuring.samples import Samples
 from steps.recording.replay import attach, runs_in_mlflow
-from steps.shared.common import Pass, Project
+from steps.shared.common import MOMENTS_NAME, Pass, Project
 from steps.shared.manifest import StepFolder
 from steps.train_flow import HISTORY_NAME
 

@@ -18,8 +18,7 @@ from promptgen.flows.config import TrainingConfig
 from promptgen.flows.flow import Flow
 from promptgen.labels import classes, feature_names, target_shares
 from promptgen.moments.ascent import MomentAscent
-from steps.fit_moments import MOMENTS_NAME
-from steps.shared.common import Pass, Result
+from steps.shared.common import MOMENTS_NAME, Pass, Result
 from steps.shared.manifest import StepFolder
 
 Trained = tuple[Flow, list[dict[str, float]], Result]
