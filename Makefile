@@ -20,11 +20,11 @@ export MLFLOW_DISABLE_TELEMETRY ?= true
 .DEFAULT_GOAL := repro
 .PHONY: repro faces test lint bench bench-scale bench-gpu world ui serve sync doctor clean
 
-repro: $(VENV)/run.stamp  ## run the experiment of params.yaml, or what is left of it
+repro: $(VENV)/run.stamp  ## run the experiment of params.yaml, or continue it
 	python -m dvc repro $(ARGS)
 	@echo "The report is reports/index.html; \`make ui\` compares the passes."
 
-faces: $(VENV)/run.stamp  ## run the experiment on a real generator of faces, which makes it the one of params.yaml
+faces: $(VENV)/run.stamp  ## choose the experiment on a real generator of faces, and run it
 	python -m promptgen experiments choose faces-smile
 	python -m dvc repro $(ARGS)
 
@@ -36,7 +36,7 @@ lint: $(VENV)/dev.stamp  ## check style and types
 	python -m ruff format --check .
 	python -m mypy
 
-bench: $(VENV)/run.stamp  ## compare the samplers on counted tasks, or do what is left of it
+bench: $(VENV)/run.stamp  ## compare the samplers on counted tasks, or continue
 	python -m benchmarks $(ARGS)
 
 bench-scale: $(VENV)/run.stamp  ## compare two workers with one
@@ -45,23 +45,23 @@ bench-scale: $(VENV)/run.stamp  ## compare two workers with one
 bench-gpu: $(VENV)/run.stamp  ## measure every network, a training step and the default experiment on a GPU
 	python -m benchmarks.gpu $(ARGS)
 
-world: $(VENV)/run.stamp  ## make the embedded world's models again, from nothing
+world: $(VENV)/run.stamp  ## train the models of the embedded world from scratch
 	python -m promptgen build-world $(ARGS)
 
-ui: $(VENV)/run.stamp  ## start the pages of MLflow and Prefect on this machine
+ui: $(VENV)/run.stamp  ## start the web pages of MLflow and Prefect on this machine
 	python -m promptgen ui $(ARGS)
 
 serve: $(VENV)/run.stamp  ## run the experiment on the schedule of params.yaml
 	python -m dvc repro --quiet list_models fetch
 	python -m promptgen serve $(ARGS)
 
-sync: $(VENV)/run.stamp  ## tell MLflow what it has missed
+sync: $(VENV)/run.stamp  ## send MLflow the records that it has missed
 	python -m promptgen sync
 
-doctor: $(VENV)/run.stamp  ## say what is wrong with this machine, and what to do
+doctor: $(VENV)/run.stamp  ## check this machine, and say how to fix what is wrong
 	python -m promptgen doctor
 
-clean:  ## remove what `make repro` can make again; recorded runs stay
+clean:  ## remove everything that `make repro` can make again; recorded runs are kept
 	rm -rf artifacts models .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 

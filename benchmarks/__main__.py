@@ -55,16 +55,16 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def _chosen(words: Sequence[str] | None, known: Sequence[str], kind: str) -> Sequence[str]:
+def _chosen(words: Sequence[str] | None, names: Sequence[str], kind: str) -> Sequence[str]:
     """Return the names that were asked for, or all.
 
     Raises:
         ConfigError: there is no such name.
     """
     for word in words or ():
-        if word not in known:
-            raise ConfigError(f"there is no {kind} {word!r}, expected one of {', '.join(known)}")
-    return words or known
+        if word not in names:
+            raise ConfigError(f"there is no {kind} {word!r}, expected one of {', '.join(names)}")
+    return words or names
 
 
 if __name__ == "__main__":

@@ -122,19 +122,19 @@ def main(words: Sequence[str]) -> None:
     device = find_device(arguments.device)
     clock = Clock(time.monotonic() + 60 * arguments.minutes)
     early = replace(clock, end=clock.end - 60 * arguments.minutes * EXPERIMENT_SHARE)
-    found: dict[str, Any] = {"machine": machine(device), "tiny": arguments.tiny, "networks": []}
+    figures: dict[str, Any] = {"machine": machine(device), "tiny": arguments.tiny, "networks": []}
     arguments.out.mkdir(parents=True, exist_ok=True)
 
     def keep(name: str, value: Any) -> None:
-        found[name] = value
-        write(found, arguments.out)
+        figures[name] = value
+        write(figures, arguments.out)
 
     for precision in PRECISIONS:
         keep(f"step {precision}", _guarded(partial(step, device, precision, arguments.tiny, early)))
     for name in arguments.networks:
         for row in measured(name, device, early, tiny=arguments.tiny):
             print(row.network, row.precision, row.error or f"{row.forward:.1f} images/s", flush=True)
-            keep("networks", [*found["networks"], asdict(row)])
+            keep("networks", [*figures["networks"], asdict(row)])
     keep("experiment", _guarded(lambda: experiment(arguments.device, arguments.out, arguments.tiny, clock)))
     print(f"{arguments.out / 'gpu.md'} has the table")
 

@@ -12,21 +12,21 @@ GOAL = 1.10
 """Wanted time of a training step as a multiple of its parts."""
 
 
-def write(found: Mapping[str, Any], folder: Path) -> None:
+def write(figures: Mapping[str, Any], folder: Path) -> None:
     """Write gpu.json and gpu.md into a folder."""
-    write_json(folder / "gpu.json", found)
-    atomic_write(folder / "gpu.md", ("\n".join(_page(found)) + "\n").encode())
+    write_json(folder / "gpu.json", figures)
+    atomic_write(folder / "gpu.md", ("\n".join(_page(figures)) + "\n").encode())
 
 
-def _page(found: Mapping[str, Any]) -> Iterator[str]:
-    machine = found["machine"]
+def _page(figures: Mapping[str, Any]) -> Iterator[str]:
+    machine = figures["machine"]
     yield f"# {machine['device']}, torch {machine['torch']}, Python {machine['python']}"
     yield ""
-    if found["tiny"]:
+    if figures["tiny"]:
         yield "Tiny networks, whose figures mean nothing.\n"
     yield "| network | precision | images at a time | images/s | with gradient | MiB per image | with gradient |"
     yield "|---|---|--:|--:|--:|--:|--:|"
-    for row in found["networks"]:
+    for row in figures["networks"]:
         start = f"| {row['network']} | {row['precision']} |"
         if row["error"]:
             yield f"{start} {row['error'].replace('|', '/')} | | | | |"
@@ -34,11 +34,11 @@ def _page(found: Mapping[str, Any]) -> Iterator[str]:
             names = ("forward", "gradient", "forward_mib", "gradient_mib")
             yield f"{start} {row['batch']} | {' | '.join(_number(row[name]) for name in names)} |"
     yield ""
-    for name, value in found.items():
+    for name, value in figures.items():
         if name.startswith("step "):
             yield f"{_step(name.removeprefix('step '), value)}\n"
-    if "experiment" in found:
-        value = found["experiment"]
+    if "experiment" in figures:
+        value = figures["experiment"]
         outcome = value["error"] if "error" in value else f"{value['seconds']:.0f} s"
         yield f"The default experiment: {outcome}."
 

@@ -112,17 +112,17 @@ class Measurement:
 @torch.no_grad()
 def measure(task: Task, sampler: Sampler, seed: int, n: int) -> Measurement:
     """Measure a sampler on `n` fresh samples; the task's own generator counts nothing."""
-    labels, bystander, log_w, own = [], [], [], []
+    labels, bystander, log_w, sampler_log_w = [], [], [], []
     for draws in sampler.draw(n, seed):
         image = task.generator(draws.latent)
         logits = task.classifier(image)
         labels.append(features(logits, [task.attribute], "hard").double())
         bystander.append(features(logits, [BYSTANDER], "hard")[:, 1].double())
-        own.append(draws.latent.new_zeros(len(image)) if draws.log_weight is None else draws.log_weight)
+        sampler_log_w.append(draws.latent.new_zeros(len(image)) if draws.log_weight is None else draws.log_weight)
         if draws.log_q is not None:
             log_p = task.generator.prior.log_prob(draws.latent)
             log_w.append(log_p - task.wanted(Sample(draws.latent, image)) - draws.log_q)
-    weights = torch.cat(own).double().softmax(dim=0)
+    weights = torch.cat(sampler_log_w).double().softmax(dim=0)
     shares, bystander_share = weights @ torch.cat(labels), float(weights @ torch.cat(bystander))
     effective = float(1 / weights.square().sum())
     interval = wilson(min(bystander_share, 1.0) * effective, effective)

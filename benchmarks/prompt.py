@@ -58,10 +58,11 @@ def main(words: Sequence[str]) -> None:
     )
     print(f"words drawn into the prompt, half and half: {by_words:.1%} long hair, KL {kl_of(by_words):.4f}")
     for seed in arguments.seeds:
-        found = debias(seed, arguments.units)
+        result = debias(seed, arguments.units)
         print(
-            f"seed {seed}: {found.units:,} units, {found.long:.1%} long hair, KL {found.kl:.4f}, ESS {found.ess:.2f}, "
-            f"{found.rank} directions, at most {found.given_away:.2g} nats given away, {found.seconds:.0f} s",
+            f"seed {seed}: {result.units:,} units, {result.long:.1%} long hair, KL {result.kl:.4f}, "
+            f"ESS {result.ess:.2f}, {result.rank} directions, at most {result.given_away:.2g} nats given away, "
+            f"{result.seconds:.0f} s",
             flush=True,
         )
 

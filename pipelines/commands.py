@@ -13,8 +13,8 @@ def run(words: Sequence[str]) -> None:
     """Run `promptgen run`."""
     parser = Parser(
         "run",
-        "Run the loop of an experiment, or what is left of it: control the generator, measure the bias that this\n"
-        "brings, train against it, until it is gone. An interrupted run continues where it was.",
+        "Run the loop of an experiment: control the generator, measure the bias that this introduces, and train\n"
+        "against it until it is gone. An interrupted run continues where it stopped.",
         "promptgen run\npromptgen run --experiment text-baby",
     )
     add_experiment(parser)
@@ -26,7 +26,7 @@ def run(words: Sequence[str]) -> None:
 
 def ui(words: Sequence[str]) -> None:
     """Run `promptgen ui`."""
-    parser = Parser("ui", "Start the pages of MLflow and Prefect on this machine, until Ctrl-C.", "promptgen ui")
+    parser = Parser("ui", "Start the web pages of MLflow and Prefect on this machine, until Ctrl-C.", "promptgen ui")
     add_params(parser)
     _add_port(parser, "MLflow", 5000)
     _add_port(parser, "Prefect", 4200)
@@ -51,17 +51,21 @@ def serve_model(words: Sequence[str]) -> None:
     """Run `promptgen serve-model`."""
     parser = Parser(
         "serve-model",
-        "Answer requests for images of a registered model on this machine, until Ctrl-C. Without --model, it is the\n"
-        "least biased version of the model that tracking.registered_model names.",
+        "Serve images of a registered model over HTTP on this machine, until Ctrl-C. The default is the least biased\n"
+        "version of the model that tracking.registered_model names.",
         "promptgen serve-model\npromptgen serve-model --model models:/world-no-makeup/3 --port 8000",
     )
     add_params(parser)
-    parser.add_argument("--model", metavar="ADDRESS", help="MLflow's address of a model, or its folder")
+    parser.add_argument("--model", metavar="ADDRESS", help="address of a model in MLflow, or its folder")
     parser.add_argument(
-        "--port", type=whole_number(1, 65535), default=5001, metavar="PORT", help="port of the model (default: 5001)"
+        "--port", type=whole_number(1, 65535), default=5001, metavar="PORT", help="port of the server (default: 5001)"
     )
     parser.add_argument(
-        "--workers", type=whole_number(1, 256), default=1, metavar="N", help="processes that hold it (default: 1)"
+        "--workers",
+        type=whole_number(1, 256),
+        default=1,
+        metavar="N",
+        help="processes, each with its own copy of the model (default: 1)",
     )
     options = parser.parse_args(words)
     from pipelines import serve_model

@@ -28,7 +28,7 @@ TEMPORARY = "PROMPTGEN_TEMPORARY_PREFECT"
 """Environment variables: of Prefect, its server's address; and of a run, set where that server ends with it."""
 
 LOG_NAME, LOCK_NAME, DATABASE_NAME = "server.log", "start.lock", "prefect.db"
-WITHOUT = "the run goes on without Prefect, which will not show it"
+WITHOUT = "the run continues without Prefect, which will not show it"
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def run(params_path: str, model: str | None, port: int, workers: int) -> None:
     print(f"starting {model} ...", flush=True)
     with server.running():
         print(
-            f"{model} answers at {server.url}/invocations\n  {EXAMPLE.format(url=server.url)}\nCtrl-C ends it",
+            f"{model} answers at {server.url}/invocations\n  {EXAMPLE.format(url=server.url)}\nCtrl-C stops it",
             flush=True,
         )
         threading.Event().wait()

@@ -63,8 +63,8 @@ class Server:
         """Raise PromptGenError when something else listens on the server's port."""
         if port_in_use(self.port):
             raise PromptGenError(
-                f"port {self.port} is in use, {self.name} cannot start there: stop what uses it, or give another with "
-                f"ARGS='--{self.name.lower()}-port NUMBER'"
+                f"port {self.port} is in use, so {self.name} cannot start: stop the program that uses it, or choose "
+                f"another port with ARGS='--{self.name.lower()}-port NUMBER'"
             )
 
     @contextmanager

@@ -54,5 +54,5 @@ def run(params_path: str, mlflow_port: int, prefect_port: int) -> None:
             stack.enter_context(server.running())
         base = uri if uri.startswith("http") else mlflow.url
         lines = [f"Prefect              {prefect.url}", f"MLflow               {base}", *comparison(project, base)]
-        print("\n".join([*lines, "Ctrl-C ends them"]), flush=True)
+        print("\n".join([*lines, "Ctrl-C stops them"]), flush=True)
         threading.Event().wait()

@@ -30,9 +30,9 @@ class Command(NamedTuple):
 
 GROUPS: Mapping[str, Mapping[str, Command]] = {
     "Run an experiment": {
-        "experiments": Command("steps.experiments:main", "list the ready-made experiments, plan one, choose one"),
+        "experiments": Command("steps.experiments:main", "list the ready-made experiments, plan one or choose one"),
         "check": Command("steps.commands:check", "find mistakes in an experiment before it runs"),
-        "run": Command("pipelines.commands:run", "run the loop of an experiment, or what is left of it"),
+        "run": Command("pipelines.commands:run", "run the loop of an experiment, or continue it"),
         "step": Command("steps.commands:step", "run one step of one pass"),
         "report": Command("steps.commands:report", "write the report of the last run"),
     },
@@ -40,24 +40,20 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
         "draw": Command("steps.commands:draw", "draw images from a trained pass"),
         "audit": Command("steps.commands:audit", "measure the bias of any images, or of labels in a CSV file"),
         "fetch": Command("steps.fetch:main", "download the weight files of models"),
-        "list-models": Command("steps.commands:list_models", "compare the models to fetch with those that are used"),
-        "store": Command(
-            "promptgen.commands.library:store", "say which evaluations of images are kept for the next training"
+        "list-models": Command(
+            "steps.commands:list_models", "compare the models listed in params.yaml with those used"
         ),
-        "inspect": Command(
-            "promptgen.commands.library:inspect", "say what weight files contain, and run nothing in them"
-        ),
-        "cost": Command("promptgen.commands.library:cost", "measure the memory and time that a model needs"),
-        "build-world": Command("steps.commands:build_world", "train the models of the embedded world again"),
+        "store": Command("promptgen.commands.library:store", "show the evaluations that the next training can reuse"),
+        "inspect": Command("promptgen.commands.library:inspect", "show what weight files contain, without running it"),
+        "cost": Command("promptgen.commands.library:cost", "measure how much memory and time a model needs"),
+        "build-world": Command("steps.commands:build_world", "train the models of the embedded world from scratch"),
     },
     "Servers and this machine": {
-        "ui": Command("pipelines.commands:ui", "start the pages of MLflow and Prefect"),
+        "ui": Command("pipelines.commands:ui", "start the web pages of MLflow and Prefect"),
         "serve": Command("pipelines.commands:serve", "run the experiment on its schedule"),
-        "serve-model": Command("pipelines.commands:serve_model", "answer requests for images of a registered model"),
-        "sync": Command("steps.commands:sync", "send MLflow what it has missed"),
-        "doctor": Command(
-            "promptgen.commands.library:doctor", "find what is wrong with this machine, and how to fix it"
-        ),
+        "serve-model": Command("pipelines.commands:serve_model", "serve images of a registered model over HTTP"),
+        "sync": Command("steps.commands:sync", "send MLflow the records that it has missed"),
+        "doctor": Command("promptgen.commands.library:doctor", "check this machine, and say how to fix what is wrong"),
     },
 }
 
@@ -103,7 +99,7 @@ def page() -> str:
     return "\n\n".join(
         [
             "usage: promptgen COMMAND [ARGUMENTS]",
-            "Steer a frozen image generator, measure the bias that this brings, and remove it.",
+            "Control a frozen image generator, measure the bias that this introduces, and remove it.",
             *groups,
             f"Examples:\n{EXAMPLES}",
             "`promptgen COMMAND --help` explains a command.",

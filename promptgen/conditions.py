@@ -107,13 +107,13 @@ class Condition:
         return context
 
 
-def split_context(context: Tensor | None, own: int) -> tuple[Tensor | None, Tensor | None]:
-    """Split conditions, (B, C), into the generator's columns and, the last `own` ones, those of the flow on it.
+def split_context(context: Tensor | None, columns: int) -> tuple[Tensor | None, Tensor | None]:
+    """Split conditions, (B, C), into the generator's columns and, the last `columns` ones, those of the flow on it.
 
     A part without columns is None, as an unconditional generator or flow expects.
     """
     if context is None:
         return None, None
-    cut = max(context.shape[1] - own, 0)
-    below, mine = context[:, :cut], context[:, cut:]
-    return (below if below.shape[1] else None), (mine if mine.shape[1] else None)
+    cut = max(context.shape[1] - columns, 0)
+    below, above = context[:, :cut], context[:, cut:]
+    return (below if below.shape[1] else None), (above if above.shape[1] else None)

@@ -57,7 +57,7 @@ class Cells:
             self.most = MOST_LABELS
             return
         del self.positions[cell]
-        hashes = [hash(each) for each in self.positions]
+        hashes = [hash(text) for text in self.positions]
         self.hashes = array("q", (hashes[code] for code in self.codes))
         self.hashes.append(hash(cell))
         self.codes = array("B")

@@ -65,3 +65,13 @@ class EngineError(PromptGenError):
 
 class StorageError(PromptGenError):
     """A file or folder cannot be written: no space, no permission, or another run holds it."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of any error in one line of at most 300 characters; its type if it has no message."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of the message of any error, at most 300 characters; its type if it has no message."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]

@@ -3,7 +3,7 @@
 An *attribute* is either one of the classifier's (``"hair"``) or a product of several (``"hair x glasses"``), whose
 classes are all combinations (``"short x with"``), with the last factor varying fastest. Every function here accepts
 both forms, so an intersection is just another attribute with its own simplex. A name that is known as a whole, such as
-that of a table's column, is no product. Labels of people are *perceived* labels.
+that of a table's column, is not a product. Labels of people are *perceived* labels.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def classes(attributes: Mapping[str, Sequence[str]], attribute: str) -> tuple[st
 
 
 def factors(attributes: Collection[str], attribute: str) -> list[str]:
-    """Return the factors of `attribute`, which is its only factor if it is no product.
+    """Return the factors of `attribute`, which is its only factor if it is not a product.
 
     Args:
         attributes: names of the known attributes, of which one may itself contain `` x ``; it is then taken as a whole.

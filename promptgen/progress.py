@@ -68,7 +68,7 @@ class Bar:
 
 
 class _Lines(tqdm):  # type: ignore[misc]
-    """Logs the figures of a bar, for a stderr that is no terminal."""
+    """Logs the figures of a bar, for a stderr that is not a terminal."""
 
     monitor_interval = 0  # starts no thread
 

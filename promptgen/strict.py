@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from promptgen.errors import ConfigError
+from promptgen.errors import ConfigError, one_line
 
 M = TypeVar("M", bound=BaseModel)
 K = TypeVar("K")
@@ -28,7 +28,7 @@ MOST_NODES, NODE_LETTERS = 100_000, 64
 """Most keys and values of a file, those that aliases repeat included; so many letters count as one more."""
 
 UNWRITABLE = re.compile("[\0\ud800-\udfff]")
-"""Characters that escapes in quotes can make, and that are no text."""
+"""Characters that escapes in quotes can make, and that are not text."""
 
 LONGEST_NUMBER = 18
 """Most digits of a whole number, so that it fits into 64 bits."""
@@ -61,7 +61,7 @@ def read_yaml(path: Path | str) -> Any:
     except OSError as error:
         raise ConfigError(f"cannot read {path} ({error.strerror}); give the path of a YAML file") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path} is not YAML: {one_line(error)}") from error
 
 
 def _read_text(path: Path) -> str:

@@ -82,7 +82,7 @@ def _audit_images(request: Request) -> AuditRun:
     files = [files_of(folder) for folder in folders]  # fail on an empty folder before hours of reading the other one
     wanted = {factor for attribute in attributes for factor in factors(labels, attribute)}
     sets = []
-    for folder, found in zip(folders, files, strict=True):
+    for folder, paths in zip(folders, files, strict=True):
         recipe = LabellingRecipe(
             folder.absolute(),
             tuple(specs if folder is request.source else specs[:1]),
@@ -92,8 +92,8 @@ def _audit_images(request: Request) -> AuditRun:
             batch=request.batch,
             size=request.size,
         )
-        results = open_engine(request.engine).map(recipe, shards(found), recipe.labelling(readers))
-        sets.append(_read(folder, len(found), results, bool(request.groups)))
+        results = open_engine(request.engine).map(recipe, shards(paths), recipe.labelling(readers))
+        sets.append(_read(folder, len(paths), results, bool(request.groups)))
     return _audited(request, attributes, targets, confusions, sets)
 
 
@@ -106,8 +106,8 @@ def _audit_files(request: Request) -> AuditRun:
     reasons = {} if request.attributes else not_counted(files, [*apart, *named_in_targets(request.targets, columns)[0]])
     attributes = list(request.attributes or [name for name in columns if name not in apart and name not in reasons])
     if not attributes:
-        found = ", ".join(f"{name} ({reason})" for name, reason in reasons.items()) or "groups alone"
-        raise DataError(f"{files[0].path} has no column to count: {found}; name a column with --attribute")
+        columns_left_out = ", ".join(f"{name} ({reason})" for name, reason in reasons.items()) or "groups alone"
+        raise DataError(f"{files[0].path} has no column to count: {columns_left_out}; name a column with --attribute")
     targets = parse_targets(request.targets, attributes)
     sets = [file.labels for file in files]
     counted = _columns(files, [*attributes, *apart])
@@ -129,8 +129,8 @@ def _audit_files(request: Request) -> AuditRun:
 def _label_files(request: Request) -> list[LabelFile]:
     paths = [path for path in (request.source, request.compare) if path]
     tables = [read_csv(path) for path in paths]
-    _, known = named_in_targets(request.targets, tables[0].names)
-    files = [label_file(path, table, known) for path, table in zip(paths, tables, strict=True)]
+    _, exceptions = named_in_targets(request.targets, tables[0].names)
+    files = [label_file(path, table, exceptions) for path, table in zip(paths, tables, strict=True)]
     return alike_spelled(files) if request.normalise else files
 
 
@@ -143,17 +143,17 @@ def _columns(files: Sequence[LabelFile], attributes: Sequence[str]) -> list[str]
     """
     columns = list[str]()
     for file in files:
-        own = file.labels.attributes
+        available = file.labels.attributes
         for attribute in attributes:
-            for name in factors([*own, *file.uncountable], attribute):
+            for name in factors([*available, *file.uncountable], attribute):
                 file.require_countable(name)
             try:
-                classes(own, attribute)
+                classes(available, attribute)
             except ConfigError as error:
                 raise ConfigError(f"{file.path}: {error}") from error
             if not file.labels.counts(attribute).any():
                 raise DataError(f"{file.path}: no row has a label of {attribute}; fill it in, or name another column")
-            columns += factors(own, attribute)
+            columns += factors(available, attribute)
     return list(dict.fromkeys(columns))
 
 
@@ -166,16 +166,13 @@ def _one_sided(files: Sequence[LabelFile], columns: Sequence[str]) -> dict[str, 
     """Return the labels that only one of two files has, by column and file."""
     if len(files) < 2:
         return {}
-    here, there = (file.labels.attributes for file in files)
-    found = {
-        name: {
-            str(file.path): sorted({*own[name]} - {*other[name]})
-            for file, own, other in ((files[0], here, there), (files[1], there, here))
-        }
-        for name in columns
-    }
-    only = {name: {file: labels for file, labels in each.items() if labels} for name, each in found.items()}
-    return {name: each for name, each in only.items() if each}
+    one_sided = {}
+    for name in columns:
+        labels = [{*file.labels.attributes[name]} for file in files]
+        only = {str(file.path): sorted(labels[i] - labels[1 - i]) for i, file in enumerate(files)}
+        if any(only.values()):
+            one_sided[name] = {path: alone for path, alone in only.items() if alone}
+    return one_sided
 
 
 def _audited(
@@ -185,15 +182,15 @@ def _audited(
     confusions: Mapping[str, Confusion],
     sets: Sequence[_Read],
 ) -> AuditRun:
-    here, other = sets[0], sets[1] if len(sets) > 1 else None
+    first, other = sets[0], sets[1] if len(sets) > 1 else None
     return AuditRun(
-        images=here.images,
+        images=first.images,
         audits=[
             audit(
-                here.labels,
+                first.labels,
                 attribute,
                 target=targets.get(attribute),
-                judge=here.judge,
+                judge=first.judge,
                 other=other.labels if other else None,
                 confusion=confusions.get(attribute),
                 sampling=request.sampling,
@@ -228,12 +225,12 @@ def _confusions(
     """Return confusion tables by attribute; the user's tables replace those of the classifier's card."""
     spec = request.classifier and reader_spec(request.classifier)
     tables = card_confusions(spec, labels, request.models) if spec else {}
-    own = {table.attribute: table for table in map(read_confusion, request.confusions)}
-    if unused := sorted(own.keys() - {*attributes}):
+    user_tables = {table.attribute: table for table in map(read_confusion, request.confusions)}
+    if unused := sorted(user_tables.keys() - {*attributes}):
         raise ConfigError(f"got a confusion table of {unused[0]}, but the attributes are {', '.join(attributes)}")
-    for attribute, table in own.items():
+    for attribute, table in user_tables.items():
         table.ordered(classes(labels, attribute))  # fails if the table has other classes
-    return tables | own
+    return tables | user_tables
 
 
 def run_and_print(request: Request, out: Path) -> None:

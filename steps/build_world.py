@@ -87,8 +87,9 @@ def write_cards(path: Path, cards: dict[str, Any]) -> None:
     atomic_write(path, HEADER + text)
 
 
-def side_by_side(world: Path, config: WorldConfig, pairs: int = 32, columns: int = 8) -> Image.Image:
+def side_by_side(world: Path, config: WorldConfig) -> Image.Image:
     """Return an image of pairs of rows: renders of fresh latents, and below them the generator's images of the same."""
+    pairs, columns = 32, 8
     generator = load_generator(weights(world, "generator"))
     latents = generator.prior.sample(pairs, stream(config.seed, "side by side"))
     drawn = render(Scene(config.scene).looks(latents))

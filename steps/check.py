@@ -75,7 +75,7 @@ def run(project: Project) -> None:
         build_energies(params.control.energies, models, params.condition.names)
         if params.condition and not params.control.condition_is_read:
             logger.warning(
-                "no energy reads control.condition: training has no reason to depend on %s",
+                "no energy reads control.condition: the flow will not learn to depend on %s",
                 ", ".join(params.condition.names),
             )
     for warning in filter(None, (_same_reader(params, models), unlisted(params), unused(params))):
@@ -99,7 +99,7 @@ def _same_reader(params: Params, models: Path) -> str:
 
 
 def _networks(reader: ReaderSpec) -> list[ReaderSpec]:
-    """Return the classifiers of a joint one; one that is no joint one, alone."""
+    """Return the classifiers of a joint one; any other classifier alone."""
     return list(reader.classifiers) if isinstance(reader, JointModel) else [reader]
 
 
@@ -113,7 +113,7 @@ def _check_engine(params: Params) -> None:
     if isinstance(params.engine, RayConfig):
         import_ray()
     if isinstance(params.engine, ProcessConfig) and params.engine.workers > (cores := os.cpu_count() or 1):
-        logger.warning("engine.workers: %d processes share %d cores, and memory", params.engine.workers, cores)
+        logger.warning("engine.workers: %d processes share %d cores and the memory", params.engine.workers, cores)
 
 
 def _check_writable(folder: Path) -> None:

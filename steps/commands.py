@@ -12,12 +12,12 @@ from promptgen.commands.command import Parser, whole_number
 from promptgen.commands.library import add_device, add_models, add_params
 
 STEPS = {
-    "fit_moments": "fit the multipliers that give an attribute its target shares",
+    "fit_moments": "fit the multipliers that give the attribute its target shares",
     "train_flow": "train the flow",
-    "sample": "draw the samples that the pass is measured on",
-    "evaluate": "measure the samples",
+    "sample": "draw samples of the pass and read them with all models",
+    "evaluate": "count the samples and compute all figures",
     "estimate_bias": "compare the shares with the target, and decide whether the loop stops",
-    "confirm": "measure the last pass again on fresh samples",
+    "confirm": "count the last pass again, on fresh samples",
 }
 """The steps of a pass, each the module of that name in this package, in the order in which they run."""
 
@@ -45,7 +45,7 @@ def step(words: Sequence[str]) -> None:
     listing = "\n".join(f"  {name:<{width}}  {about}" for name, about in STEPS.items())
     parser = Parser(
         "step",
-        f"Run one step of one pass, unless its result is there already. The steps, in their order:\n\n{listing}",
+        f"Run one step of one pass, unless it is done already. The steps, in order:\n\n{listing}",
         "promptgen step sample --pass 0\ntorchrun --nproc-per-node 4 -m promptgen step train_flow --pass 1",
     )
     parser.add_argument("name", choices=STEPS, metavar="STEP", help="one of the steps above")
@@ -61,7 +61,7 @@ def step(words: Sequence[str]) -> None:
     project = Project.load(options.params, options.experiment)
     with process_group():
         if size() > 1 and options.name != "train_flow":
-            raise ConfigError(f"torchrun is for train_flow, which processes do together: run {options.name} without it")
+            raise ConfigError(f"only train_flow runs under torchrun: run {options.name} without it")
         run_pass = Pass(project, options.number)
         run = importlib.import_module(f"steps.{options.name}").run
         if not is_first():
@@ -74,7 +74,7 @@ def step(words: Sequence[str]) -> None:
 
 def check(words: Sequence[str]) -> None:
     """Run `promptgen check`."""
-    parser = Parser("check", "Find mistakes in an experiment that would otherwise show after minutes.")
+    parser = Parser("check", "Find mistakes in an experiment before it runs. Takes seconds and trains nothing.")
     add_experiment(parser)
     options = parser.parse_args(words)
     from steps import check
@@ -86,7 +86,7 @@ def check(words: Sequence[str]) -> None:
 
 def report(words: Sequence[str]) -> None:
     """Run `promptgen report`."""
-    parser = Parser("report", "Write the report of the last run of an experiment from the files that it left.")
+    parser = Parser("report", "Write the report of an experiment from the files of its last run.")
     add_experiment(parser)
     options = parser.parse_args(words)
     from steps import report
@@ -99,8 +99,8 @@ def list_models(words: Sequence[str]) -> None:
     """Run `promptgen list-models`."""
     parser = Parser(
         "list-models",
-        "Compare `models` in a params.yaml, which are fetched, with the models that the experiment uses.\n"
-        "Writes the licences of the latter to models/used.json.",
+        "Compare the models listed in params.yaml, which `dvc repro` fetches, with those that the experiment uses.\n"
+        "Write the licences of the models used to models/used.json.",
     )
     add_params(parser)
     path = Path(parser.parse_args(words).params)
@@ -114,8 +114,8 @@ def build_world(words: Sequence[str]) -> None:
     """Run `promptgen build-world`."""
     parser = Parser(
         "build-world",
-        "Train the models of the embedded world again, from nothing: render images, train, measure, write weights and\n"
-        "cards. Takes hours on a few cores; a training that was interrupted continues.",
+        "Train the models of the embedded world from scratch: render images, train, measure, and write weights and\n"
+        "cards. Takes hours on a few cores; an interrupted training continues.",
         "promptgen build-world --only classifier judge",
     )
     add_params(parser)
@@ -133,24 +133,30 @@ def draw(words: Sequence[str]) -> None:
     """Run `promptgen draw`."""
     parser = Parser(
         "draw",
-        "Draw images from a pass into a folder: as its flow gives them, or exactly as its energies ask.",
+        "Draw images of a pass into a folder: as its flow makes them, or corrected to follow its energies exactly.",
         "promptgen draw --pass 2 --n 500 --out images\n"
         "promptgen draw --pass 2 --n 500 --out exact --exact metropolis --proposals 20000",
     )
     add_experiment(parser)
     add_pass(parser)
     parser.add_argument("--n", type=whole_number(1), required=True, metavar="N", help="number of images")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for them")
-    parser.add_argument("--seed", type=int, help="of the noise, the same in every pass (default: the experiment's)")
-    parser.add_argument("--exact", choices=EXACT_METHODS, help="correct the flow's samples by their weights")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the images")
+    parser.add_argument("--seed", type=int, help="seed of the noise (default: the experiment's)")
+    parser.add_argument(
+        "--exact", choices=EXACT_METHODS, help="correct the flow's samples by their weights: exact sampling"
+    )
     parser.add_argument(
         "--proposals",
         type=whole_number(1),
         metavar="M",
-        help="samples of the flow that exact ones are chosen from (default: ten per image, at least 1000)",
+        help="samples of the flow from which the exact ones are chosen (default: ten per image, at least 1000)",
     )
     parser.add_argument(
-        "--condition", type=_condition, default={}, metavar="NAME=VALUE,...", help="such as yaw=0.1 (default: random)"
+        "--condition",
+        type=_condition,
+        default={},
+        metavar="NAME=VALUE,...",
+        help="condition of the images, such as yaw=0.1 (default: random)",
     )
     parser.add_argument("--labels", action="store_true", help="label the images with the classifier and the judge")
     options = parser.parse_args(words)
@@ -213,9 +219,9 @@ def _audit_options(words: Sequence[str]) -> argparse.Namespace:
     if options.images and not options.classifier:
         parser.error("--images needs a --classifier, such as fairface")
     if options.labels and (options.classifier or options.judge):
-        parser.error("--labels has labels already: leave --classifier and --judge out")
+        parser.error("--labels needs no models: leave out --classifier and --judge")
     if options.groups is not False and isinstance(options.groups, str) != bool(options.labels):
-        parser.error("--groups takes a column with --labels, and nothing with --images")
+        parser.error("--groups needs a column with --labels, and takes none with --images")
     if options.normalise and not options.labels:
         parser.error("--normalise is for --labels: the classes of a classifier have one spelling each")
     if options.params and not options.images:
@@ -228,27 +234,33 @@ def _audit_options(words: Sequence[str]) -> argparse.Namespace:
 def _audit_parser() -> Parser:
     parser = Parser(
         "audit",
-        "Measure the bias of images, or of labels in a CSV file: a table, JSON and an HTML page.\n"
-        "An image that is not square is cropped to the square in its centre. The published classifiers expect aligned\n"
-        "faces; this command aligns none.",
+        "Measure the bias of images, or of labels in a CSV file. Print tables, and write JSON and an HTML page.\n"
+        "An image that is not square is cropped to its central square. The published classifiers expect aligned\n"
+        "faces; this command does not align them.",
         "promptgen audit --images FOLDER --classifier fairface\n"
         'promptgen audit --labels labels.csv --attribute gender "race x gender"',
     )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--images", type=Path, metavar="DIR", help="folder of images, with all folders below it")
-    source.add_argument("--labels", type=Path, metavar="CSV", help="labels: a column per attribute, a row per image")
+    source.add_argument("--images", type=Path, metavar="DIR", help="folder of images, including all folders below it")
+    source.add_argument(
+        "--labels", type=Path, metavar="CSV", help="CSV file of labels: a column per attribute, a row per image"
+    )
     parser.add_argument("--classifier", metavar="NAME", help="card, module:factory or YAML file of a classifier")
-    parser.add_argument("--judge", metavar="NAME", help="a second classifier, whose counts are shown beside")
+    parser.add_argument("--judge", metavar="NAME", help="a second classifier, for comparison")
     parser.add_argument("--compare", type=Path, metavar="PATH", help="another folder, or CSV file, to compare with")
     parser.add_argument(
-        "--attribute", nargs="+", default=[], metavar="NAME", help='such as gender, or "race x gender" (default: all)'
+        "--attribute",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help='attributes to measure, such as gender or "race x gender" (default: all)',
     )
     parser.add_argument(
         "--target",
         action="append",
         default=[],
         metavar="SHARES",
-        help='"Male=0.4, Female=0.6", "{40::Male|60::Female}", "gender: ..." (default: uniform)',
+        help='target shares: "Male=0.4, Female=0.6", "{40::Male|60::Female}", or "gender: ..." (default: uniform)',
     )
     parser.add_argument(
         "--confusion",
@@ -256,7 +268,7 @@ def _audit_parser() -> Parser:
         default=[],
         type=Path,
         metavar="CSV",
-        help="a confusion table: how often each class is read as which",
+        help="confusion table: how often each class is labelled as which",
     )
     parser.add_argument(
         "--groups",
@@ -264,10 +276,11 @@ def _audit_parser() -> Parser:
         const=True,
         default=False,
         metavar="COLUMN",
-        help="compare groups, such as occupations: each direct sub-folder is one; of --labels, each label of a column",
+        help="compare groups, such as occupations: with --images each direct sub-folder, with --labels each label of a "
+        "column",
     )
     parser.add_argument(
-        "--normalise", action="store_true", help="of --labels: count labels that differ only in spelling as one class"
+        "--normalise", action="store_true", help="with --labels: count labels that differ only in spelling as one class"
     )
     parser.add_argument(
         "--size", type=whole_number(1), metavar="PIXELS", help="resize images to this side (default: keep their size)"
@@ -275,23 +288,29 @@ def _audit_parser() -> Parser:
     parser.add_argument("--batch", type=whole_number(1), default=32, metavar="N", help="images at a time (default: 32)")
     add_device(parser)
     parser.add_argument(
-        "--params", type=Path, metavar="FILE", help="of --images: a params.yaml, whose engine classifies them"
+        "--params", type=Path, metavar="FILE", help="with --images: a params.yaml whose engine classifies the images"
     )
     add_models(parser)
-    parser.add_argument("--confidence", type=float, default=0.95, help="of every interval (default: 0.95)")
+    parser.add_argument("--confidence", type=float, default=0.95, help="confidence of every interval (default: 0.95)")
     parser.add_argument(
         "--resamples", type=whole_number(1), default=1000, metavar="N", help="simulations per interval (default: 1000)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the simulations (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the simulations (default: 0)")
     parser.add_argument(
-        "--out", type=Path, default=Path("reports/audit"), metavar="DIR", help="folder (default: reports/audit)"
+        "--out",
+        type=Path,
+        default=Path("reports/audit"),
+        metavar="DIR",
+        help="folder for the results (default: reports/audit)",
     )
     return parser
 
 
 def sync(words: Sequence[str]) -> int:
     """Run `promptgen sync`."""
-    parser = Parser("sync", "Send MLflow what it has missed, after its server was away or its database was deleted.")
+    parser = Parser(
+        "sync", "Send MLflow the records that it has missed because its server was down or its database was deleted."
+    )
     parser.add_argument("--root", type=Path, metavar="DIR", help="the project's folder (default: that of this code)")
     options = parser.parse_args(words)
     from steps import sync

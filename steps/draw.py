@@ -85,7 +85,7 @@ def run(run_pass: Pass, request: Request, tracker: Tracker) -> dict[str, Any]:
         log_weights = _log_weights(recipe, drawing, request, tracker)
         correction = correct(log_weights, request.n, request.exact, stream(request.seed, STREAM, request.exact))
         shards = chosen(correction.chosen, log_weights, batch)
-    for number, drawn in run_pass.project.engine.map(recipe, shards, here=drawing):
+    for number, drawn in run_pass.project.engine.map(recipe, shards, function=drawing):
         assert isinstance(drawn, Drawn)
         gallery.add(shards[number].first, drawn.files, drawn.columns)
         tracker.progress(len(gallery.rows), request.n, "images")
@@ -124,7 +124,7 @@ def _log_weights(recipe: DrawingRecipe, drawing: Drawing, request: Request, trac
     """Return the log weights, nats, (M,), of the proposals that exact samples are chosen from."""
     m = request.proposals or max(LEAST_PROPOSALS, PROPOSALS_PER_SAMPLE * request.n)
     parts, done = list[Tensor](), 0
-    for part in in_order(recipe.run_pass.project.engine.map(recipe, proposals(m), here=drawing)):
+    for part in in_order(recipe.run_pass.project.engine.map(recipe, proposals(m), function=drawing)):
         assert isinstance(part, Tensor)
         parts.append(part)
         done += len(part)

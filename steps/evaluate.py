@@ -51,7 +51,7 @@ def run(run_pass: Pass, tracker: Tracker) -> Result:
         **evaluation.model_dump(include={"watch", "features"}),
     }
     passes = {"pass": run_pass} | ({"first": Pass(run_pass.project, 0)} if evaluation.features else {})
-    inputs = {name: each.sha256(each.folder("sample") / SAMPLES_NAME) for name, each in passes.items()}
+    inputs = {name: origin.sha256(origin.folder("sample") / SAMPLES_NAME) for name, origin in passes.items()}
     return run_pass.step("evaluate", params, inputs, lambda _: _evaluate(run_pass).as_dict())
 
 

@@ -131,10 +131,10 @@ def main(words: Sequence[str]) -> None:
     """Run `promptgen experiments`."""
     parser = Parser(
         "experiments",
-        "List the ready-made experiments, show what one would take, or write one into params.yaml.\n\n"
-        "  list         one line per experiment\n"
-        "  plan [NAME]  the models, images and costs of an experiment; nothing is run\n"
-        "  choose NAME  write the experiment into params.yaml; a params.yaml of your own is kept under another name",
+        "List the ready-made experiments, show what one would cost, or write one into params.yaml.\n\n"
+        "  list         print one line per experiment\n"
+        "  plan [NAME]  show the models, images and costs of an experiment; nothing is run\n"
+        "  choose NAME  write the experiment into params.yaml; your own params.yaml is kept under another name",
         "promptgen experiments plan text-baby",
     )
     parser.add_argument("action", choices=ACTIONS, metavar="list|plan|choose")
@@ -143,9 +143,9 @@ def main(words: Sequence[str]) -> None:
 
 
 def _list(words: Sequence[str]) -> None:
-    Parser("experiments list", "List the ready-made experiments, one a line.").parse_args(words)
-    here = Path()
-    print(listing(here if (here / FOLDER_NAME).is_dir() else Path(__file__).parents[1]))  # else that of this code
+    Parser("experiments list", "List the ready-made experiments, one per line.").parse_args(words)
+    project = Path() if Path(FOLDER_NAME).is_dir() else Path(__file__).parents[1]  # else that of this code
+    print(listing(project))
 
 
 def _plan(words: Sequence[str]) -> None:
@@ -166,7 +166,7 @@ def _plan(words: Sequence[str]) -> None:
 def _choose(words: Sequence[str]) -> None:
     parser = Parser(
         "experiments choose",
-        "Write a ready-made experiment into params.yaml. A params.yaml of your own is kept under another name.",
+        "Write a ready-made experiment into params.yaml. Your own params.yaml is kept under another name.",
         "promptgen experiments choose text-baby",
     )
     parser.add_argument("name", metavar="NAME", help="the experiment; `promptgen experiments list` lists all")

@@ -54,13 +54,17 @@ def main(words: Sequence[str]) -> None:
     """Run `promptgen fetch`."""
     parser = Parser(
         "fetch",
-        "Download the weight files of models, and verify them by their cards or by models.lock.",
+        "Download the weight files of models and verify their checksums.",
         "promptgen fetch stylegan2-ffhq-1024 clip-vit-b-32",
     )
     parser.add_argument("names", nargs="+", metavar="MODEL", help="name of a model's card")
     parser.add_argument("--models", default="models", type=Path, help="folder of the weight files (default: models)")
     parser.add_argument(
-        "--from", dest="source", type=Path, metavar="PATH", help="copy the model's file, or the folder of its files"
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="PATH",
+        help="copy the file, or the folder of files, from PATH instead",
     )
     arguments = parser.parse_args(words)
     if arguments.source and len(arguments.names) > 1:

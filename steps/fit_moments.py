@@ -24,12 +24,10 @@ from promptgen.networks.micro_batches import MicroBatches
 from promptgen.perception.base import Classifier
 from promptgen.perception.reading import read_logits
 from promptgen.tracking import Tracker
-from steps.shared.common import Pass, Result
+from steps.shared.common import MOMENTS_NAME, Pass, Result
 from steps.shared.evaluations import classifier_output, list_evaluations, log_reuse, open_store
 from steps.shared.manifest import StepFolder
 from steps.shared.recipes import PassRecipe
-
-MOMENTS_NAME = "moments.json"
 
 
 def run(run_pass: Pass, tracker: Tracker) -> Result:
@@ -42,7 +40,7 @@ def run(run_pass: Pass, tracker: Tracker) -> Result:
     """
     if run_pass.kind != "debias":
         raise ConfigError(
-            f"pass {run_pass.number} is no de-biasing pass; these start at {run_pass.params.first_debias_pass}"
+            f"pass {run_pass.number} is not a de-biasing pass; these start at pass {run_pass.params.first_debias_pass}"
         )
     debias = run_pass.params.debias
     chosen = debias.model_dump(include={"attribute", "target", "features", "samples", "ess_floor", "bootstrap"})
@@ -89,13 +87,13 @@ def _fresh(run_pass: Pass, folder: StepFolder, classifier: Classifier, tracker: 
     """Return the features of samples that nothing else uses, (N, K), and how many images were made."""
     debias = run_pass.params.debias
     generator, batch = run_pass.before.generator(), run_pass.params.evaluation.batch
-    seen: list[torch.Tensor] = []
+    parts: list[torch.Tensor] = []
     with torch.inference_mode():
         for _, image in generate(generator, debias.samples, seed=run_pass.seed, stream="moments", batch=batch):
-            logits = read_logits(classifier, image, "the classifier", sum(map(len, seen)))
-            seen.append(features(logits, [debias.attribute], debias.features).cpu())
-            tracker.progress(sum(map(len, seen)), debias.samples, "moments")
-    return torch.cat(seen), debias.samples
+            logits = read_logits(classifier, image, "the classifier", sum(map(len, parts)))
+            parts.append(features(logits, [debias.attribute], debias.features).cpu())
+            tracker.progress(sum(map(len, parts)), debias.samples, "moments")
+    return torch.cat(parts), debias.samples
 
 
 @torch.no_grad()

@@ -21,11 +21,10 @@ from promptgen.reporting.drawing.pictures import png
 from promptgen.reporting.page import render
 from promptgen.reporting.run import PassMaterial, Run
 from promptgen.reporting.settings import Settings
-from steps.fit_moments import MOMENTS_NAME
 from steps.measuring.records import METRICS_NAME
 from steps.measuring.samples import Samples
 from steps.recording.replay import attach, runs_in_mlflow
-from steps.shared.common import Pass, Project
+from steps.shared.common import MOMENTS_NAME, Pass, Project
 from steps.shared.manifest import StepFolder
 from steps.train_flow import HISTORY_NAME
 
@@ -82,9 +81,9 @@ def _check_same(metrics: Metrics, params: Params, path: Path) -> None:
     """Refuse figures of another experiment: the page would show parameters that they do not come from."""
     recorded = (metrics.experiment, metrics.attribute, metrics.target)
     expected = (params.experiment, params.debias.attribute, spelled_as(list(metrics.target), params.debias.shares))
-    for got, own in zip(recorded, expected, strict=True):
-        if got != own:
-            raise DataError(f"{path} is of {got!r}, expected {own!r}; run `dvc repro`, which runs the loop anew")
+    for got, required in zip(recorded, expected, strict=True):
+        if got != required:
+            raise DataError(f"{path} describes {got!r}, expected {required!r}; run `dvc repro` to run the loop again")
 
 
 def _in_order(metrics: Metrics, params: Params, readers: Readers) -> Metrics:

@@ -145,7 +145,7 @@ class _Reading(Reading):
         if self.features is not None:
             self._batches["features"] += image_features(self.features, [image], self.n)
         if self.pose is not None:
-            self._batches["pose"].append(require_finite(self.pose.seen(image), "the poses seen", self.n).cpu())
+            self._batches["pose"].append(require_finite(self.pose.rotations(image), "the poses seen", self.n).cpu())
         super().add(sample)
 
     def _identity(self, image: Tensor) -> Tensor:

@@ -138,7 +138,7 @@ def test_a_run_without_a_server_is_one_warning(home, monkeypatch, caplog, code):
     (line,) = caplog.messages
     assert line.startswith("tiny ")
     assert f"move {home / 'prefect.db'} away" in line
-    assert line.endswith("the run goes on without Prefect, which will not show it")
+    assert line.endswith("the run continues without Prefect, which will not show it")
 
 
 def test_a_home_that_cannot_be_made_is_one_warning(home, caplog):

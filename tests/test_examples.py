@@ -24,8 +24,8 @@ from promptgen.flows.flow import Flow
 from promptgen.flows.sampling import draw, generate
 from promptgen.flows.training import train_flow
 from promptgen.generators.base import Generator
-from promptgen.metrics.bias import BiasCounter, measure_bias
-from promptgen.metrics.correction import cleam_interval, corrected_shares
+from promptgen.metrics.bias import measure_bias
+from promptgen.metrics.correction import corrected_shares
 from promptgen.metrics.distances import distance_interval
 from promptgen.metrics.diversity import PairwiseDistance
 from promptgen.metrics.precision_recall import precision_recall
@@ -48,8 +48,8 @@ PUBLIC = (
     *(WeightedSum, AnyOf, Not, ClassifierEnergy, ClipText, CustomEnergy, IdentityEnergy, MomentEnergy, PoseEnergy),
     *(Flow, train_flow, ChainedGenerator, draw, generate, correct),
     *(fit_moments, MomentAscent),
-    *(share_estimates, compare_shares, joint_table, distance_interval, measure_bias, BiasCounter),
-    *(corrected_shares, cleam_interval, compare, precision_recall, PairwiseDistance),
+    *(share_estimates, compare_shares, joint_table, distance_interval, measure_bias),
+    *(corrected_shares, compare, precision_recall, PairwiseDistance),
     *(ClassifierSpec, StyleGAN2Spec, find_card),
 )
 

@@ -132,7 +132,7 @@ def test_the_pages_start_and_end_together(tmp_path, prefect_home, empty_database
     arguments = ["--params", str(params), "--mlflow-port", str(mlflow), "--prefect-port", str(prefect)]
     output = tmp_path / "output.txt"
     with started(tmp_path, "-m", "pipelines.ui", *arguments):
-        wait_for(lambda: "Ctrl-C ends them" in output.read_text(), 500, tmp_path)
+        wait_for(lambda: "Ctrl-C stops them" in output.read_text(), 500, tmp_path)
         for port in (mlflow, prefect):
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:
                 assert b"<html" in page.read().lower()

@@ -94,5 +94,5 @@ def read_confusion(path: Path) -> Confusion:
     try:
         counts = np.array([[int(cell) for cell in row[1:]] for row in rows], dtype=np.int64)
     except ValueError as error:
-        raise DataError(f"{path}: expected a count, got no whole number ({error})") from error
+        raise DataError(f"{path}: expected whole numbers ({error})") from error
     return Confusion(attribute, predicted, counts[[true.index(label) for label in predicted]])

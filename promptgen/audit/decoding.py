@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from promptgen.errors import DataError
+from promptgen.errors import DataError, one_line
 
 FORMATS = (
     *("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF"),
@@ -33,7 +33,7 @@ def decode(path: Path) -> Image.Image:
     """Return the image in a file in RGB, as a viewer shows it: the first frame, turned, in sRGB and on white.
 
     Raises:
-        DataError: the file is no regular file or no raster image, is damaged, exceeds Pillow's limit on the number of
+        DataError: the file is not a regular file or raster image, is damaged, exceeds Pillow's limit on the number of
             pixels, or has pixels whose white is unknown.
     """
     _require_regular(path)
@@ -44,26 +44,26 @@ def decode(path: Path) -> Image.Image:
             with Image.open(path, formats=_formats()) as image:
                 return _as_shown(image)
     except UnidentifiedImageError as error:
-        raise DataError("no raster image that Pillow can read") from error
+        raise DataError("not a raster image that Pillow can read") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"more than {Image.MAX_IMAGE_PIXELS:,} pixels, refused as a decompression bomb") from error
     except DataError:
         raise
     except Exception as error:  # decoders raise all kinds of errors for damaged files
-        raise DataError(f"unreadable: {' '.join(str(error).split()) or type(error).__name__}") from error
+        raise DataError(f"unreadable: {one_line(error)}") from error
 
 
 def _require_regular(path: Path) -> None:
-    """Refuse what is no regular file: a pipe would never end."""
+    """Refuse all but regular files: a pipe would never end."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError as error:
-        raise DataError("a link to nothing" if path.is_symlink() else "no file any more") from error
+        raise DataError("a broken link" if path.is_symlink() else "no longer a file") from error
     except OSError as error:
         raise DataError(f"unreadable: {error.strerror}") from error
     if not stat.S_ISREG(mode):
         kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
-        raise DataError(f"{kinds.get(stat.S_IFMT(mode), 'a device')}, no regular file")
+        raise DataError(f"{kinds.get(stat.S_IFMT(mode), 'a device')}, not a regular file")
 
 
 @cache

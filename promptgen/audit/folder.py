@@ -19,13 +19,13 @@ class LabelledFiles:
     """What became of some files of a folder.
 
     Attributes:
-        seen: names of those that were read and labelled.
+        names: names of those that were read and labelled.
         labels: their labels by each classifier; empty if there are none.
         unread: those that could not be read as images.
         unlabelled: those that a classifier gave no proper numbers for.
     """
 
-    seen: list[str]
+    names: list[str]
     labels: list[Labels]
     unread: list[Unread]
     unlabelled: list[Unread]
@@ -33,7 +33,7 @@ class LabelledFiles:
     @property
     def n(self) -> int:
         """Number of files."""
-        return len(self.seen) + len(self.unread) + len(self.unlabelled)
+        return len(self.names) + len(self.unread) + len(self.unlabelled)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def files_of(folder: Path) -> list[str]:
     """Return the files below a folder, relative to it.
 
     Raises:
-        DataError: it is no folder, cannot be listed, or has no files.
+        DataError: it is not a folder, cannot be listed, or has no files.
     """
     if not (names := find_files(folder)):
         raise DataError(f"{folder} has no files, expected images; name a folder of images")
@@ -68,19 +68,21 @@ def label_files(
     Args:
         folder: the folder.
         names: paths relative to it, see `files_of`.
-        labellers: the classifiers, which have seen no image yet.
+        labellers: the classifiers, which have labelled no image yet.
         batch: images at a time.
         size: pixels to resize images to; None keeps their size.
 
     Raises:
         DataError: a classifier refuses a batch.
     """
-    seen, unread, unlabelled = list[str](), list[Unread](), list[Unread]()
+    labelled, unread, unlabelled = list[str](), list[Unread](), list[Unread]()
     for part in read_batches(folder, names, batch=batch, size=size, unread=unread.append):
         left_out = _label(labellers, part)
         unlabelled += [Unread(part.names[index], reason) for index, reason in left_out.items()]
-        seen += [name for index, name in enumerate(part.names) if index not in left_out]
-    return LabelledFiles(seen, [each.compute() for each in labellers] if seen else [], unread, unlabelled)
+        labelled += [name for index, name in enumerate(part.names) if index not in left_out]
+    return LabelledFiles(
+        labelled, [labeller.compute() for labeller in labellers] if labelled else [], unread, unlabelled
+    )
 
 
 def labelled_folder(folder: Path, parts: Sequence[LabelledFiles], *, groups: bool = False) -> LabelledFolder:
@@ -94,16 +96,18 @@ def labelled_folder(folder: Path, parts: Sequence[LabelledFiles], *, groups: boo
     Raises:
         DataError: no file could be read and labelled.
     """
-    seen = [name for part in parts for name in part.seen]
+    labelled = [name for part in parts for name in part.names]
     unread = [Unread(visible(file.name), file.reason) for part in parts for file in part.unread]
     unlabelled = [Unread(visible(file.name), file.reason) for part in parts for file in part.unlabelled]
-    if not seen:
+    if not labelled:
         reasons = "; ".join(f"{files[0].name}: {files[0].reason}" for files in (unread, unlabelled) if files)
         n = sum(part.n for part in parts)
         raise DataError(f"{folder} has no readable image among {n} files ({reasons}); name a folder of images")
-    named = [visible(name.rpartition("/")[0].partition("/")[0] or ".") for name in seen] if groups else []
-    labels = [Labels.of_parts(each, named) for each in zip(*(part.labels for part in parts if part.seen), strict=True)]
-    return LabelledFolder(ImageSet(str(folder), len(seen), unread, unlabelled), labels)
+    named = [visible(name.rpartition("/")[0].partition("/")[0] or ".") for name in labelled] if groups else []
+    labels = [
+        Labels.of_parts(pieces, named) for pieces in zip(*(part.labels for part in parts if part.names), strict=True)
+    ]
+    return LabelledFolder(ImageSet(str(folder), len(labelled), unread, unlabelled), labels)
 
 
 def _label(labellers: Sequence[Labeller], batch: ImageBatch) -> dict[int, str]:

@@ -67,7 +67,7 @@ class LabelFile:
             )
 
 
-def read_labels(path: Path, known: Collection[str] = ()) -> LabelFile:
+def read_labels(path: Path, exceptions: Collection[str] = ()) -> LabelFile:
     """Return the labels of a CSV file with one column per attribute and one row per image.
 
     The first line names the attributes. The classes are the labels that occur, sorted. A first column without a name is
@@ -75,23 +75,23 @@ def read_labels(path: Path, known: Collection[str] = ()) -> LabelFile:
 
     Args:
         path: the file.
-        known: labels that are labels even if programs write the same for a missing value, such as ``none``.
+        exceptions: labels that are labels even if programs write the same for a missing value, such as ``none``.
 
     Raises:
         DataError: the file is not such a table, or a column has no name of its own.
     """
-    return label_file(path, read_csv(path), known)
+    return label_file(path, read_csv(path), exceptions)
 
 
-def label_file(path: Path, table: CsvFile, known: Collection[str] = ()) -> LabelFile:
+def label_file(path: Path, table: CsvFile, exceptions: Collection[str] = ()) -> LabelFile:
     """Return the labels in the content of a file; see `read_labels`."""
     _check_names(path, table)
     columns = {name: column for name, column in zip(table.names, table.columns, strict=True) if name}
     uncountable = {name: column for name, column in columns.items() if not column.is_kept}
-    read = {name: _labels(column, known) for name, column in columns.items() if column.is_kept}
-    attributes = {name: found for name, (found, _) in read.items()}
+    read = {name: _labels(column, exceptions) for name, column in columns.items() if column.is_kept}
+    attributes = {name: classes for name, (classes, _) in read.items()}
     labels = Labels(attributes, {name: indices for name, (_, indices) in read.items()})
-    headless = [name for name, found in attributes.items() if spelling(name) in map(spelling, found)]
+    headless = [name for name, classes in attributes.items() if spelling(name) in map(spelling, classes)]
     return LabelFile(path, labels, table.lines, headless, uncountable)
 
 
@@ -107,12 +107,12 @@ def _check_names(path: Path, table: CsvFile) -> None:
             raise DataError(f"{path}: column {i + 1} of {len(names)} has no name; write one in the first line")
 
 
-def _labels(column: Column, known: Collection[str]) -> tuple[tuple[str, ...], Indices]:
+def _labels(column: Column, exceptions: Collection[str]) -> tuple[tuple[str, ...], Indices]:
     """Return the labels in a column, sorted, and the index of each row's label, (N,)."""
-    found = tuple(sorted(cell for cell in column.cells if cell in known or not is_missing(cell)))
-    position = {label: index for index, label in enumerate(found)}
-    indices = small_indices([position.get(cell, NO_LABEL) for cell in column.cells], len(found))
-    return found, indices[np.asarray(column.codes)]
+    labels = tuple(sorted(cell for cell in column.cells if cell in exceptions or not is_missing(cell)))
+    position = {label: index for index, label in enumerate(labels)}
+    indices = small_indices([position.get(cell, NO_LABEL) for cell in column.cells], len(labels))
+    return labels, indices[np.asarray(column.codes)]
 
 
 def alike_spelled(files: Sequence[LabelFile]) -> list[LabelFile]:
@@ -142,10 +142,10 @@ def not_counted(files: Sequence[LabelFile], apart: Collection[str] = ()) -> dict
 
 def alike_columns(files: Sequence[LabelFile], attributes: Collection[str]) -> list[LabelFile]:
     """Return the files with those attributes that are a column of one of them and a product in another as columns."""
-    own = {name for file in files for name in file.labels.attributes}
+    columns = {name for file in files for name in file.labels.attributes}
 
     def lacks(file: LabelFile, name: str) -> bool:
-        return name in own and name not in file.labels.attributes and file.labels.knows(name)
+        return name in columns and name not in file.labels.attributes and file.labels.knows(name)
 
     return [
         replace(file, labels=reduce(Labels.joined, [name for name in attributes if lacks(file, name)], file.labels))
@@ -180,16 +180,16 @@ def _no_classes(labels: Collection[str]) -> str | None:
     if all(map(LIST.fullmatch, labels)):
         return "lists"
     numbers = [_numbers(label) for label in labels]
-    if all(numbers) and not all(_is_whole(number) for each in numbers for number in each):  # (25, 32) may be an age
-        return "measured numbers" if all(len(each) == 1 for each in numbers) else "lists"
+    if all(numbers) and not all(_is_whole(number) for parts in numbers for number in parts):  # (25, 32) may be an age
+        return "measured numbers" if all(len(parts) == 1 for parts in numbers) else "lists"
     return None
 
 
 def _numbers(label: str) -> list[re.Match[str]]:
     """Return the number that a label is, or its several numbers, such as scores of all classes; empty without any."""
-    found = [NUMBER.fullmatch(part) for part in BETWEEN_NUMBERS.split(label) if part]
+    matches = [NUMBER.fullmatch(part) for part in BETWEEN_NUMBERS.split(label) if part]
     whole = NUMBER.fullmatch(label)  # of which a comma may be a part
-    return [whole] if whole else [number for number in found if number] if all(found) else []
+    return [whole] if whole else [number for number in matches if number] if all(matches) else []
 
 
 def _is_whole(number: re.Match[str]) -> bool:

@@ -45,18 +45,6 @@ class Labeller:
         self.name, self.wanted = name, wanted
         self._read: defaultdict[str, list[Tensor]] = defaultdict(list)
 
-    def update(self, image: Tensor) -> None:
-        """Classify a batch of images, (B, 3, H, W) in [0, 1].
-
-        Raises:
-            DataError: the classifier does not accept images of this size, the batch does not fit into memory, or a
-                logit is NaN or infinite.
-        """
-        logits = self.logits(image)
-        for index, reason in unclear(logits).items():
-            raise DataError(f"{self.name}'s {reason} for image {index} of the batch; leave it out")
-        self.keep(logits, torch.ones(len(image), dtype=torch.bool))
-
     @torch.no_grad()
     def logits(self, image: Tensor) -> dict[str, Tensor]:
         """Return the logits, (B, K) float64 on the CPU, of each attribute; they may be NaN or infinite.

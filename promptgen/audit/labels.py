@@ -117,12 +117,12 @@ class Labels:
         labelled = (table != NO_LABEL).all(axis=0)
         joint = joint_labels(list(table[:, labelled]), [len(self.attributes[name]) for name in names])
         occurring, positions = np.unique(joint, return_inverse=True)
-        found = tuple(labels[index] for index in occurring)
-        indices = small_indices(np.full(self.n, NO_LABEL), len(found))
+        combinations = tuple(labels[index] for index in occurring)
+        indices = small_indices(np.full(self.n, NO_LABEL), len(combinations))
         indices[labelled] = positions
         return replace(
             self,
-            attributes={**self.attributes, attribute: found},
+            attributes={**self.attributes, attribute: combinations},
             indices={**self.indices, attribute: indices},
         )
 

@@ -41,10 +41,10 @@ def reference_shares(
     n, left_out = int(counts.sum()), [*read.images.unread, *read.images.unlabelled]
     if n < LEAST_IMAGES:
         first = f"; {left_out[0].name}: {left_out[0].reason}" if left_out else ""
-        raise ConfigError(f"{folder} has {n} labelled images, a target needs at least {LEAST_IMAGES}{first}")
+        raise ConfigError(f"{folder} has {n} labelled images, expected at least {LEAST_IMAGES} for a target{first}")
     if missing := [label for label, count in zip(labels, counts, strict=True) if not count]:
         raise ConfigError(
-            f"{name} sees no {attribute} {_listed(missing)} in the {n} images of {folder}, and a target needs some of "
+            f"{name} sees no {attribute} {_listed(missing)} in the {n} images of {folder}, but a target needs some of "
             "every class: add images, or give the shares yourself"
         )
     estimates = map(Interval.of, share_estimates(counts, confidence))

@@ -113,7 +113,7 @@ def _distances(audit: Audit) -> Table:
 
 def _comparison(run: AuditRun, audit: Audit, comparison: Comparison) -> Table:
     assert run.other is not None
-    here, there = f"{run.images.name}, N = {count(audit.bias.n)}", f"{run.other.name}, N = {count(comparison.n)}"
+    titles = [f"{run.images.name}, N = {count(audit.bias.n)}", f"{run.other.name}, N = {count(comparison.n)}"]
     rows = [
         [Cell(label), _share(share), _share(other), _points(difference), Cell(p_number(difference.p_value))]
         for label, share, other, difference in zip(
@@ -130,7 +130,7 @@ def _comparison(run: AuditRun, audit: Audit, comparison: Comparison) -> Table:
         "Difference: first set minus second set; for shares, in percentage points.",
         "p: probability of at least as large a difference by chance alone.",
     ]
-    return Table("Compared", [audit.attribute, here, there, "Difference", "p"], rows, meanings)
+    return Table("Compared", [audit.attribute, *titles, "Difference", "p"], rows, meanings)
 
 
 def _groups(audit: Audit, groups: Groups) -> Table:

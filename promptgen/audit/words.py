@@ -133,7 +133,7 @@ def doubts(run: AuditRun) -> list[str]:
     if run.judge and (alone := [audit.attribute for audit in run.audits if audit.judge is None]):
         warnings.append(f"{run.judge} lacks the same classes of {listing(alone)}, so no judge checks the classifier.")
     if run.judge and run.judge == run.classifier:
-        warnings.append(f"{run.judge} is both classifier and judge, so the judge is no independent check.")
+        warnings.append(f"{run.judge} is both classifier and judge, so the judge is not an independent check.")
     return warnings
 
 

@@ -12,7 +12,7 @@ from promptgen.commands.command import Parser, whole_number
 def doctor(words: Sequence[str]) -> int:
     """Run `promptgen doctor`."""
     parser = Parser(
-        "doctor", "Find what is wrong with this machine or installation, and how to fix it; change nothing."
+        "doctor", "Check this machine and the installation, and say how to fix what is wrong. Change nothing."
     )
     parser.add_argument(
         "--root", type=Path, default=Path.cwd(), metavar="DIR", help="the project's folder (default: the current one)"
@@ -27,8 +27,8 @@ def inspect(words: Sequence[str]) -> int:
     """Run `promptgen inspect`."""
     parser = Parser(
         "inspect",
-        "Say what weight files contain and which cards they fit, without running anything in them.\n"
-        "Exit status: 0 if all are safe to load, 1 if one is not, 2 if one cannot be read.",
+        "Show what weight files contain and which cards they match, without running anything in them.\n"
+        "Exit status: 0 if all are safe to load, 1 if any is not, 2 if any cannot be read.",
         "promptgen inspect gift.pt",
     )
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
@@ -43,13 +43,17 @@ def store(words: Sequence[str]) -> None:
     """Run `promptgen store`."""
     parser = Parser(
         "store",
-        "Say what the stores of evaluations hold: whose images, how many, with how many gradients, and what was read\n"
-        "of each image. A training with `method: reuse` makes no image that is there already.",
+        "List the stores of evaluations: the generator, the number of images and gradients, and the models that have\n"
+        "read them. A training with `method: reuse` makes no image that is in its store.",
         "promptgen store world-no-makeup",
     )
     parser.add_argument("experiment", metavar="EXPERIMENT", nargs="?", help="name of an experiment (default: all)")
     parser.add_argument(
-        "--artifacts", type=Path, default=Path("artifacts"), metavar="DIR", help="results (default: artifacts)"
+        "--artifacts",
+        type=Path,
+        default=Path("artifacts"),
+        metavar="DIR",
+        help="folder of the results (default: artifacts)",
     )
     parser.add_argument("--json", action="store_true", help="print a JSON list instead of text")
     options = parser.parse_args(words)
@@ -66,10 +70,10 @@ def cost(words: Sequence[str]) -> int:
     """Run `promptgen cost`."""
     parser = Parser(
         "cost",
-        "Measure the weights, arithmetic, memory and time of a model, with random weights: no file is needed.",
+        "Measure the size, arithmetic, memory and time of a model. It gets random weights, so no file is needed.",
         "promptgen cost stylegan2-ffhq-1024 --device cuda --batch 8",
     )
-    parser.add_argument("model", metavar="MODEL", help="name of its card")
+    parser.add_argument("model", metavar="MODEL", help="name of the model's card")
     add_models(parser)
     parser.add_argument("--batch", type=whole_number(1), default=1, metavar="N", help="images at a time (default: 1)")
     add_device(parser)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from promptgen.config.registry import import_object
-from promptgen.errors import ConfigError, ModelFileError
+from promptgen.errors import ConfigError, ModelFileError, first_line
 from promptgen.files import fingerprint, sha256_of
 from promptgen.model_files.cards import Card, find_card
 
@@ -295,8 +295,7 @@ def _call(function: Callable[..., Any], card: str, /, *files: Path, **arguments:
     try:
         return function(*files, **arguments)
     except (RuntimeError, MemoryError) as error:  # of torch, about a size that no network has
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"{problem}, or memory does not suffice: {reason}") from error
+        raise ConfigError(f"{problem}, or memory does not suffice: {first_line(error)}") from error
 
 
 def _frozen(model: Any) -> Any:

@@ -93,8 +93,8 @@ class Control(Section):
         for name, spec in self._simple():
             if reuses and spec.needs_anchor:
                 raise ValueError(
-                    f"the energy {name} compares each image with another one, which the method reuse does not keep: "
-                    "choose `training: {method: on_policy, ...}`"
+                    f"the energy {name} compares two images, but the method reuse records each one by itself: choose "
+                    "`training: {method: on_policy, ...}`"
                 )
             if not reuses and not spec.differentiable:
                 raise ValueError(f"the energy {name} has no gradient: use the method reuse")
@@ -195,7 +195,9 @@ class Debias(Section):
     def _keys_suit_the_method(self) -> Self:
         if isinstance(self.training, ReuseConfig):
             if self.dual is not None:
-                raise ValueError("dual is of the method on_policy; the method reuse lands on the target without it")
+                raise ValueError(
+                    "dual belongs to the method on_policy; the method reuse lands on the target without it"
+                )
             if self.weight != 1:
                 raise ValueError("a weight other than 1 needs the method on_policy or plain")
         elif self.training is not None and not self.classifier.differentiable:
@@ -281,7 +283,7 @@ class Params(Section):
     def _device_suits_the_engine(self) -> Self:
         if isinstance(self.engine, RayConfig):
             if self.device not in ("auto", "cpu", "cuda"):
-                raise ValueError(f"device: {self.device} names one GPU, and Ray gives each worker its own: choose auto")
+                raise ValueError(f"device: {self.device} names one GPU, but Ray gives each worker its own: choose auto")
             if self.device == "cpu" and self.engine.gpus_per_worker:
                 raise ValueError("device: cpu leaves GPUs unused: set engine.gpus_per_worker to 0, or device to auto")
         return self
@@ -290,8 +292,8 @@ class Params(Section):
     def _rank_suits_the_method(self) -> Self:
         if self.flow.rank is not None and self.moves_all_directions:
             raise ValueError(
-                f"flow.rank: {self.flow.rank} confines flows to directions that recorded gradients tell, and a flow of "
-                "another method than reuse moves all of them: set it to null, or choose `method: reuse`"
+                f"flow.rank: {self.flow.rank} confines flows to directions found by the method reuse, but another "
+                "method moves all of them: set it to null, or choose `method: reuse`"
             )
         return self
 

@@ -122,9 +122,9 @@ class DiffusersSpec(GeneratorBase):
         """Return the pipeline if it is on this machine; None for one that has not been fetched."""
         variant, folder = self.variant, None
         if self.card_name:
-            card, own = find_card(self.card_name, models), models / self.card_name
+            card, card_folder = find_card(self.card_name, models), models / self.card_name
             variant = variant or card.arguments.get("variant")
-            folder = own if all((own / file.file).is_file() for file in card.files) else None
+            folder = card_folder if all((card_folder / file.file).is_file() for file in card.files) else None
         elif self.revision:
             folder = snapshot(self.model, self.revision, variant, offline=True)
         else:
@@ -146,7 +146,7 @@ class DiffusersSpec(GeneratorBase):
         folder = models.parent / self.model
         if not folder.is_dir() and HUB_ID.fullmatch(self.model):
             raise ConfigError(
-                f"{self.model} is no folder here, and a hub id needs a revision: add `revision:` with the 40 digits of "
-                "a commit, which the page of its files shows"
+                f"{self.model} is not a folder here, and a hub id needs a revision: add `revision:` with the 40 digits "
+                "of a commit, shown on the page of its files"
             )
         return folder

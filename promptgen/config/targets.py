@@ -31,7 +31,7 @@ def shares_of_choices(text: str) -> dict[str, float]:
     Weights are relative; a label without one weighs 1.
 
     Raises:
-        ConfigError: the text is no such choice, a weight is not positive, or a label appears twice.
+        ConfigError: the text is not such a choice, a weight is not positive, or a label appears twice.
 
     Example:
         >>> shares_of_choices("{3::short | long}")
@@ -98,7 +98,7 @@ def _collected(pairs: Iterable[tuple[str, str]], noun: str) -> dict[str, float]:
     numbers: dict[str, float] = {}
     for label, text in pairs:
         if not label:
-            raise ConfigError(f"a {noun} of {text} has no label; write one beside it")
+            raise ConfigError(f"the {noun} {text} has no label; write one beside it")
         if label in numbers:
             raise ConfigError(f"{label} has two {noun}s; give one")
         if not NUMBER.fullmatch(text) or not 0 < float(text) < float("inf"):

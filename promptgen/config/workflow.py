@@ -25,7 +25,7 @@ def _is_shown_whole(name: str) -> str:
 
 def _is_no_path(name: str) -> str:
     if {"/", ":"} & set(name) or normpath(name) != name or name in (".", ".."):
-        raise ValueError("should be no path, and have no `/` and no `:`")
+        raise ValueError("should not be a path, and have no `/` and no `:`")
     return name
 
 
@@ -35,7 +35,7 @@ def _comes(cron: str) -> str:
             raise CronSimError
         next(CronSim(cron, datetime(2000, 1, 1)))
     except (CronSimError, ValueError, StopIteration) as error:
-        raise ValueError("should be the five fields of cron, and a time that comes, such as '0 3 * * *'") from error
+        raise ValueError("should be the five fields of cron, for a time that occurs, such as '0 3 * * *'") from error
     return cron
 
 

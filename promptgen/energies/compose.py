@@ -7,7 +7,7 @@
 Source: Nie, Vahdat, Anandkumar, *Controllable and Compositional Generation with Latent-Space Energy-Based Models*
 (LACE), NeurIPS 2021, arXiv 2110.10873. Unlike there, a negated energy is bounded: without a bound, ``exp(E)`` times the
 prior is not always normalisable.
-All three are energies themselves, so expressions nest.
+AND is `promptgen.energies.base.WeightedSum`. All three are energies themselves, so expressions nest.
 """
 
 from __future__ import annotations
@@ -19,9 +19,6 @@ from torch import Tensor, nn
 
 from promptgen.energies.base import Energy, Sample, Term, WeightedSum
 from promptgen.errors import ConfigError
-
-AllOf = WeightedSum
-"""AND: the weighted sum."""
 
 
 class AnyOf(WeightedSum):

@@ -57,8 +57,8 @@ class PoseEnergy(nn.Module):
         if sample.context is None:
             raise DataError("the pose energy needs a target pose: train a flow with a condition such as yaw and pitch")
         target = euler_rotation(pose_angles(sample.context, self.names))
-        return geodesic_angle(target @ self.seen(sample.image).mT).square()
+        return geodesic_angle(target @ self.rotations(sample.image).mT).square()
 
-    def seen(self, image: Tensor) -> Tensor:
+    def rotations(self, image: Tensor) -> Tensor:
         """Return the rotations, (B, 3, 3), of images (B, 3, H, W) relative to the canonical pose."""
         return self.estimator(image) @ self.canonical.mT

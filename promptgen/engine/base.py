@@ -36,14 +36,14 @@ class Engine(Protocol):
     """Evaluates shards."""
 
     def map(
-        self, recipe: Recipe[S, R] | None, shards: Sequence[S], here: Callable[[S], R] | None = None
+        self, recipe: Recipe[S, R] | None, shards: Sequence[S], function: Callable[[S], R] | None = None
     ) -> Iterator[tuple[int, R]]:
         """Yield the position and the result of each shard, as soon as it is done and in any order.
 
         Args:
             recipe: makes the function that evaluates a shard; only an engine of this process can do without.
             shards: what to evaluate; workers receive them pickled.
-            here: that function, where this process has it already.
+            function: that function, if this process has built it already.
 
         Raises:
             EngineError: workers cannot be started, are refused, or end again and again.
@@ -60,22 +60,22 @@ class InlineEngine:
     """Evaluates shards in this process, one after another.
 
     Example:
-        >>> list(InlineEngine().map(None, [1, 2], here=lambda shard: 10 * shard))
+        >>> list(InlineEngine().map(None, [1, 2], function=lambda shard: 10 * shard))
         [(0, 10), (1, 20)]
     """
 
     def map(
-        self, recipe: Recipe[S, R] | None, shards: Sequence[S], here: Callable[[S], R] | None = None
+        self, recipe: Recipe[S, R] | None, shards: Sequence[S], function: Callable[[S], R] | None = None
     ) -> Iterator[tuple[int, R]]:
         """Yield the position and the result of each shard, in order."""
         if not shards:
             return
-        if here is None:
+        if function is None:
             if recipe is None:
                 raise ValueError("expected a recipe, or the function that it makes, got neither")
-            here = recipe.build()
+            function = recipe.build()
         for number, shard in enumerate(shards):
-            yield number, here(shard)
+            yield number, function(shard)
 
     def close(self) -> None:
         """Do nothing: there are no workers."""

@@ -131,7 +131,7 @@ class Dispatcher:
     _opening: Opening | None = None
 
     def map(
-        self, recipe: Recipe[S, R] | None, shards: Sequence[S], here: Callable[[S], R] | None = None
+        self, recipe: Recipe[S, R] | None, shards: Sequence[S], function: Callable[[S], R] | None = None
     ) -> Iterator[tuple[int, R]]:
         """Yield the position and the result of each shard, as of `promptgen.engine.base.Engine.map`."""
         if not shards:
@@ -241,7 +241,7 @@ class _Work:
         if all(other.refused is self.opening for other in self.seats):
             raise value
         if opening is self.opening:
-            logger.warning("%s is refused, the others go on: %s", seat.name, value)
+            logger.warning("%s is refused; the others continue: %s", seat.name, value)
 
     def _note_failure(self, seat: _Seat, number: int, error: Exception) -> None:
         """Queue a shard again after an error, or raise the error."""

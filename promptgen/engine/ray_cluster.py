@@ -17,7 +17,7 @@ from promptgen.engine.config import RayConfig
 from promptgen.engine.dispatch import CrewLostError, WorkerLostError
 from promptgen.engine.processes import python_path
 from promptgen.engine.worker import Bench
-from promptgen.errors import EngineError
+from promptgen.errors import EngineError, one_line
 
 ANSWER_SECONDS, JOIN_SECONDS = 10.0, 60.0
 """Seconds in which a cluster has to take a connection, and to let this process join."""
@@ -56,7 +56,7 @@ class RayWorker:
             with _lost_connection():
                 answer: tuple[str, bytes] = self.ray.get(self.pending)
         except self.ray.exceptions.RayError as error:
-            raise WorkerLostError(f"is gone ({_line(error).partition(' class_name:')[0]})") from error
+            raise WorkerLostError(f"is gone ({one_line(error).partition(' class_name:')[0]})") from error
         return answer
 
     def stop(self) -> None:
@@ -164,7 +164,7 @@ def _lost_connection() -> Any:
         # Ray's client lets some errors of gRPC through as they are.
         if not isinstance(error, ConnectionError) and "grpc" not in {_package(kind) for kind in type(error).__mro__}:
             raise
-        raise CrewLostError(f"the connection to the Ray cluster is lost ({_line(error)})") from error
+        raise CrewLostError(f"the connection to the Ray cluster is lost ({one_line(error)})") from error
 
 
 def _package(kind: type) -> str:
@@ -230,9 +230,4 @@ def _within(seconds: float, work: Callable[[], object], what: str) -> None:
             f"{what} took longer than {seconds:.0f} s: is there a head of this version of Ray, with this user's token?"
         ) from None
     if error:
-        raise EngineError(f"{what} failed: {_line(error)}") from error
-
-
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else f"{text[:200]}..."
+        raise EngineError(f"{what} failed: {one_line(error)}") from error

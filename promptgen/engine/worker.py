@@ -20,7 +20,7 @@ from importlib import metadata
 from typing import Any, Literal
 
 from promptgen.engine.base import Recipe
-from promptgen.errors import EngineError, PromptGenError
+from promptgen.errors import EngineError, PromptGenError, one_line
 
 Kind = Literal["ready", "refused", "done", "failed"]
 
@@ -66,7 +66,7 @@ class Bench:
         opening.recipe.prepare()
         own, expected = whole_identity(opening.recipe), opening.identity
         if different := sorted(name for name in {*own, *expected} if own.get(name) != expected.get(name)):
-            raise EngineError(f"it has another {', '.join(different)} than the driver: install the same there")
+            raise EngineError(f"it differs from the driver in {', '.join(different)}: install the same there")
         self._evaluate = opening.recipe.build()
 
     def _use_threads(self) -> None:
@@ -91,7 +91,7 @@ def _portable(error: Exception) -> Exception:
             return error
     except Exception:  # whatever a class of the user's own raises there
         pass
-    return EngineError(f"a shard raised {type(error).__name__}: {' '.join(str(error).split())}")
+    return EngineError(f"a shard raised {type(error).__name__}: {one_line(error)}")
 
 
 def _end_with_driver() -> None:

@@ -52,9 +52,9 @@ def active_directions(gradient: Tensor, scale: Tensor, rank: int | None = None) 
     """
     rows = gradient * scale
     length = rows.double().norm(dim=1, keepdim=True) if len(rows) >= rows.shape[1] else rows.norm(dim=1, keepdim=True)
-    known = length[:, 0] > 0
-    if not bool(known.all()):
-        rows, length = rows[known], length[known]
+    nonzero = length[:, 0] > 0
+    if not bool(nonzero.all()):
+        rows, length = rows[nonzero], length[nonzero]
     singular, directions = _principal(rows, length + length.median(), lambda values: rank or _clear(values))
     return directions, (singular[: directions.shape[1]] / singular[0]).clamp(min=1e-3).to(gradient)
 

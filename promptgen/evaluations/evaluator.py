@@ -153,8 +153,8 @@ def _gradient(value: Tensor, point: Tensor, name: str) -> Tensor:
     gradient = torch.autograd.grad(value, point, allow_unused=True)[0] if value.requires_grad else None
     if gradient is None:
         raise ConfigError(
-            f"{name} does not depend on the latent through anything that torch can differentiate: say "
-            "`gradient: none` for the model that reads the image"
+            f"torch cannot differentiate {name} with respect to the latent: set `gradient: none` for the model that "
+            "reads the image"
         )
     return gradient
 

@@ -104,7 +104,7 @@ def inventory_json(contents: list[StoreContent]) -> str:
 
 
 def _rows(path: Path) -> dict[str, int] | None:
-    """Return the number of rows of each tensor of a shard by its name; None for a file that is no complete shard."""
+    """Return the number of rows of each tensor of a shard by its name; None for an incomplete shard."""
     try:
         with path.open("rb") as file:
             (length,) = LENGTH.unpack(file.read(LENGTH.size))

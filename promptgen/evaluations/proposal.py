@@ -75,9 +75,9 @@ class Proposal:
         stream, box = "/".join(map(str, names)), condition_of(self.generator) + self.condition
         noise = latent_blocks(GaussianPrior.standard(len(like)), n, self.seed, stream)
         conditions = condition_blocks(box, n, self.seed, stream)
-        own = share(n) if divided else slice(None)
+        portion = share(n) if divided else slice(None)
         parts = [
-            self._part(eps[own].to(like), context[own].to(like) if box else None, path)
+            self._part(eps[portion].to(like), context[portion].to(like) if box else None, path)
             for eps, context in zip(noise, conditions, strict=True)
         ]
         return parts[0] if len(parts) == 1 else _join(parts)
@@ -88,14 +88,14 @@ class Proposal:
 
     def _part(self, eps: Tensor, context: Tensor | None, path: bool) -> Draw:
         """Return the samples of one block of noise; equal blocks give equal samples, whatever else is drawn."""
-        below, own = split_context(context, len(self.condition))
+        below, flow_context = split_context(context, len(self.condition))
         prior = self.generator.prior
         if self.flow is None:
             latent = eps * prior.scale
             log_q = prior.log_prob(latent)
         else:
-            latent, log_det = self.flow(eps, own)
-            log_q = path_log_prob(self.flow, latent, own) if path else standard_log_prob(eps) - log_det
+            latent, log_det = self.flow(eps, flow_context)
+            log_q = path_log_prob(self.flow, latent, flow_context) if path else standard_log_prob(eps) - log_det
         return Draw(latent, base_latent(self.generator, latent, below), context, prior.log_prob(latent), log_q)
 
 

@@ -183,8 +183,8 @@ class EvaluationStore:
             tensors, _ = read_shard(self._path(address))
             if "latent" not in tensors:
                 raise DataError(
-                    f"the evaluations {address[:12]} are missing in {self.folder}: remove the pass that made them, "
-                    "and the same command makes them again"
+                    f"the evaluations {address[:12]} are missing in {self.folder}: remove the pass that made them "
+                    "and run the same command again"
                 )
             requests.append(Request(tensors["latent"], tensors.get("context"), address=address))
         return [_join([shard], like) for shard in self._shards(requests, None, None)]

@@ -290,11 +290,13 @@ def _pass(params: Params, number: int, cards: Mapping[str, Card], shape: Shape |
         images = {name: training.at_once * times for name, times in views_of_pass(params, number).items()}
         flow = _flow_parameters(params, shape)[kind] * FLOW_BYTES / MIB if shape else 0.0
         training_mib = _sum(images, cards, lambda name, cost: cost.memory_mib(images[name], gradient=True), flow)
-    seen = _total(part for purpose, part in usage.items() if purpose in WITHOUT_GRADIENT)
+    images_read = _total(part for purpose, part in usage.items() if purpose in WITHOUT_GRADIENT)
     batches = [
-        params.evaluation.batch * cost.forward_mib for name in seen if name in cards and (cost := cards[name].cost)
+        params.evaluation.batch * cost.forward_mib
+        for name in images_read
+        if name in cards and (cost := cards[name].cost)
     ]
-    measuring_mib = _sum(seen, cards, lambda _, cost: cost.weights_mib, max(batches, default=0.0))
+    measuring_mib = _sum(images_read, cards, lambda _, cost: cost.weights_mib, max(batches, default=0.0))
     return PlannedPass(number, kind, training, usage, training_mib, measuring_mib)
 
 

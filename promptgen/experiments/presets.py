@@ -146,8 +146,8 @@ def _read_family(path: Path, common: Mapping[str, Any]) -> list[Preset]:
         about = entry.get("about")
         if not isinstance(about, str) or not about.strip():
             raise ConfigError(f"{path}: {name}: about is missing: say in one line what the experiment does")
-        own = {key: value for key, value in entry.items() if key != "about"}
-        presets.append(Preset(name, about, path, (common, family.defaults, own)))
+        changes = {key: value for key, value in entry.items() if key != "about"}
+        presets.append(Preset(name, about, path, (common, family.defaults, changes)))
     return presets
 
 

@@ -76,8 +76,8 @@ class Batches:
         """Return the names of energy terms whose gradient at the latents or anchors is not finite for some sample."""
         bad: set[str] = set()
         for eps, context, rng in self._draws(n, *names):
-            below, own = split_context(context, self.flow.context_dim)
-            latent = self.flow(eps, own)[0].detach().requires_grad_()
+            below, flow_context = split_context(context, self.flow.context_dim)
+            latent = self.flow(eps, flow_context)[0].detach().requires_grad_()
             anchor = anchor_images(self.flow, self.generator, self.energy, eps)
             anchor = None if anchor is None else anchor.detach().requires_grad_()
             inputs = [latent] if anchor is None else [latent, anchor]
@@ -96,9 +96,9 @@ class Batches:
         eps = torch.randn(n, self.flow.dim, generator=stream(self.seed, *names), dtype=like.dtype).to(like.device)
         context = condition.sample(n, stream(self.seed, *names, "context")).to(like) if condition else None
         rng = stream(self.seed, *names, "energy", *([rank()] if rank() else []))
-        own = share(n)
-        for start in range(own.start, own.stop, self.size):
-            part = slice(start, min(start + self.size, own.stop))
+        portion = share(n)
+        for start in range(portion.start, portion.stop, self.size):
+            part = slice(start, min(start + self.size, portion.stop))
             yield eps[part], None if context is None else context[part], rng
 
 

@@ -108,7 +108,7 @@ def _check_flow(described: Mapping[str, Any], tensors: Mapping[str, Tensor], pat
     held = sum(value.numel() for value in tensors.values())
     if min(sizes) > 1 and needed > held:
         raise CheckpointError(
-            f"the weights in {path} do not fit what its config describes: {needed} numbers, it has {held}"
+            f"the weights in {path} do not fit its config, which needs {needed} numbers: the file has {held}"
         )
 
 

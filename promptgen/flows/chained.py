@@ -93,8 +93,8 @@ class ChainedGenerator(FrozenModule):
         """
         if context is not None and context.shape != (expected := (len(eps), len(self.condition))):
             raise DataError(f"this chain takes conditions of shape {expected}, got {tuple(context.shape)}")
-        _, own = split_context(context, self.flow.context_dim)
-        latent, _ = self.flow(eps, self.flow.null_context(len(eps)) if own is None else own)
+        _, flow_context = split_context(context, self.flow.context_dim)
+        latent, _ = self.flow(eps, self.flow.null_context(len(eps)) if flow_context is None else flow_context)
         return cast(Tensor, latent)
 
 

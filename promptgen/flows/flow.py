@@ -195,7 +195,7 @@ def _require_few(dim: int, config: FlowConfig) -> None:
     if dim > LARGEST_DENSE:
         needed = (config.blocks + 1) * dim**2 * 4 / 1e9
         raise DataError(
-            f"a flow that moves all {dim:,} dimensions needs {needed:,.1f} GB for its rotations alone, the most is "
+            f"a flow that moves all {dim:,} dimensions needs {needed:,.1f} GB for its rotations, expected at most "
             f"{LARGEST_DENSE:,} dimensions: train with `method: reuse` and energies with gradients, which confines the "
             "flow to the directions that matter"
         )

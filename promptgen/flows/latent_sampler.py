@@ -14,6 +14,7 @@ from promptgen.flows.chain_file import Chain, load_chain
 from promptgen.flows.chained import base_latent
 from promptgen.flows.sampling import condition_blocks, latent_blocks
 from promptgen.generators.base import GaussianPrior, Generator, condition_of
+from promptgen.generators.pipeline.networks import pack
 
 LATENTS_NAME = "latents"
 """Entry of a chain's origin that holds the shape of its latents in their pipeline."""
@@ -70,7 +71,7 @@ class LatentSampler:
         drawn = torch.cat(list(condition_blocks(box, n, seed, LATENTS_NAME)))
         context = box.fix(drawn, condition or {}).to(noise) if box or condition else None
         latent = base_latent(self.generator, noise, context).reshape(n, *self.shape)
-        return _packed(latent, self.patch).to(device, dtype)
+        return (latent if self.patch == 1 else pack(latent, self.patch)).to(device, dtype)
 
 
 def load_sampler(path: Path | str) -> LatentSampler:
@@ -106,12 +107,3 @@ class _Latents:
 
     def __call__(self, latent: Tensor, *, noise: torch.Generator | None = None) -> Tensor:
         return latent.reshape(-1, *self.image_shape)
-
-
-def _packed(latent: Tensor, patch: int) -> Tensor:
-    """Return patches row by row, (n, tokens, C patch^2), of latents (n, C, h, w); a patch of 1 packs nothing."""
-    if patch == 1:
-        return latent
-    n, channels, height, width = latent.shape
-    patches = latent.reshape(n, channels, height // patch, patch, width // patch, patch).permute(0, 2, 4, 1, 3, 5)
-    return patches.reshape(n, height * width // patch**2, channels * patch**2)

@@ -73,12 +73,12 @@ def reverse_kl(
     Raises:
         NonFiniteEnergyError: a term of the energy, or the flow's density, is NaN or infinite for a sample.
     """
-    below, own = split_context(context, flow.context_dim)
-    latent, log_det = flow(eps, own)
+    below, flow_context = split_context(context, flow.context_dim)
+    latent, log_det = flow(eps, flow_context)
     image = conditioned_images(generator, latent, below)
     sample = Sample(latent, image, context, anchor_images(flow, generator, energy, eps), rng)
     parts = energy_parts(energy, sample)
-    log_q = path_log_prob(flow, latent, own) if estimator == "path" else standard_log_prob(eps) - log_det
+    log_q = path_log_prob(flow, latent, flow_context) if estimator == "path" else standard_log_prob(eps) - log_det
     log_w = generator.prior.log_prob(latent) - torch.stack(list(parts.values())).sum(dim=0) - log_q
     # Without its graph, a sample that is kept does not keep the generator's activations.
     anchor = None if sample.anchor is None else sample.anchor.detach()

@@ -102,9 +102,9 @@ class StyledGenerator(ClassConditional[T]):
         return w if self.config.truncation == 1 else torch.lerp(self.mapping.w_avg, w, self.config.truncation)
 
     @torch.no_grad()
-    def measure_mean_w(self, samples: int = MEAN_SAMPLES, seed: int = 0) -> None:
+    def measure_mean_w(self, seed: int) -> None:
         """Set the centre of the truncation to the mean w over the prior; published files contain their own centre."""
-        latent = self.prior.sample(samples, stream(seed, self.family, "mean w"))
+        latent = self.prior.sample(MEAN_SAMPLES, stream(seed, self.family, "mean w"))
         self.mapping.w_avg.copy_(self.mapping(*self.inputs(latent)).mean(dim=0))
 
 

@@ -74,36 +74,36 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: Path, 
         ModelFileError: keys, shapes or types of numbers differ, or numbers are not finite; names `source` and the first
             differences.
     """
-    own = module.state_dict()
+    module_state = module.state_dict()
     wrong_shapes = [
-        f"{key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
+        f"{key} is {tuple(state[key].shape)}, expected {tuple(module_state[key].shape)}"
+        for key in module_state
+        if key in state and state[key].shape != module_state[key].shape
     ]
     differences = [
-        *_listed("missing", own.keys() - state.keys()),
-        *_listed("unexpected", state.keys() - own.keys()),
+        *_listed("missing", module_state.keys() - state.keys()),
+        *_listed("unexpected", state.keys() - module_state.keys()),
         *_listed("of another shape", wrong_shapes),
     ]
     if differences:
         way_out = hint or "does the configured size belong to this file?"
         raise ModelFileError(f"{source}: {'; '.join(differences)}; {way_out}")
-    if faults := number_faults(own, state):
+    if faults := number_faults(module_state, state):
         raise ModelFileError(f"{source}: {'; '.join(faults)}; fetch it again")
     module.load_state_dict(state)
 
 
-def number_faults(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
-    """Return the faults of the numbers in a state dict that is to be copied into `own`, in words."""
+def number_faults(module_state: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    """Return the faults of the numbers in a state dict that is to be copied into `module_state`, in words."""
     unsupported = [f"{key} ({value.dtype})" for key, value in state.items() if value.dtype not in DTYPES]
     if unsupported:
         return _listed("of no type that weights have", unsupported)
     lossy = [
-        f"{key} is {_type(value)}, expected {_type(own[key])}"
+        f"{key} is {_type(value)}, expected {_type(module_state[key])}"
         for key, value in state.items()
-        if not _is_kept(value, own[key])
+        if not _is_kept(value, module_state[key])
     ]
-    infinite = [key for key, value in state.items() if not _is_finite(value, own[key])]
+    infinite = [key for key, value in state.items() if not _is_finite(value, module_state[key])]
     return _listed("of another type of numbers", lossy) or _listed("not finite", infinite)
 
 
@@ -111,21 +111,21 @@ def _type(value: Tensor) -> str:
     return str(value.dtype).removeprefix("torch.")
 
 
-def _is_kept(value: Tensor, own: Tensor) -> bool:
-    """Return whether `value` is preserved in the type of `own`; only rounding of fractions is allowed."""
-    if own.is_floating_point():
+def _is_kept(value: Tensor, expected: Tensor) -> bool:
+    """Return whether `value` is preserved in the type of `expected`; only rounding of fractions is allowed."""
+    if expected.is_floating_point():
         return value.is_floating_point()
-    return value.dtype == own.dtype or bool((value.to(own.dtype).to(value.dtype) == value).all())
+    return value.dtype == expected.dtype or bool((value.to(expected.dtype).to(value.dtype) == value).all())
 
 
-def _is_finite(value: Tensor, own: Tensor) -> bool:
-    """Return whether `value` may be copied into `own`, from its extremes, which need no memory; a NaN becomes both."""
-    if not own.is_floating_point() or not value.numel():
+def _is_finite(value: Tensor, expected: Tensor) -> bool:
+    """Return whether `value` fits `expected`, from its extremes, which need no memory; a NaN becomes both."""
+    if not expected.is_floating_point() or not value.numel():
         return True
-    low, high = torch.aminmax(value.to(own.dtype))
+    low, high = torch.aminmax(value.to(expected.dtype))
     if bool(low.isfinite() & high.isfinite()):
         return True
-    return not bool(low.isnan()) and bool(own.isinf().any())
+    return not bool(low.isnan()) and bool(expected.isinf().any())
 
 
 def _listed(what: str, keys: Collection[str]) -> list[str]:

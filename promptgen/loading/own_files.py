@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from promptgen.errors import CheckpointError, ConfigError, DataError
+from promptgen.errors import CheckpointError, ConfigError, DataError, one_line
 from promptgen.files import atomic_write
 from promptgen.loading.checks import number_faults
 from promptgen.loading.published import DAMAGE
@@ -76,14 +76,13 @@ def fill_module(module: nn.Module, tensors: Mapping[str, Tensor], path: Path | s
     Raises:
         CheckpointError: a tensor is missing, unexpected, of another shape, or not finite.
     """
-    own = module.state_dict()
-    if faults := number_faults(own, {name: value for name, value in tensors.items() if name in own}):
+    expected = module.state_dict()
+    if faults := number_faults(expected, {name: value for name, value in tensors.items() if name in expected}):
         raise CheckpointError(f"the weights in {path} are damaged: {'; '.join(faults)}; fetch or write the file again")
     try:
         module.load_state_dict(dict(tensors))
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"the weights in {path} do not fit what its config describes: {reason}") from error
+        raise CheckpointError(f"the weights in {path} do not fit its config: {one_line(error)}") from error
 
 
 @contextmanager
@@ -105,7 +104,7 @@ def building(tensors: Mapping[str, Tensor], described: Any, path: Path | str) ->
             raise ValueError(f"it states {largest}, but the file has only {held} numbers")
         yield
     except (*DAMAGE, DataError, ConfigError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise CheckpointError(f"the config in {path} does not describe a network ({reason}): fetch it again") from error
 
 

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from promptgen.errors import ModelFileError
+from promptgen.errors import ModelFileError, first_line
 from promptgen.loading.inspection.bounded import visible
 from promptgen.loading.inspection.containers import SAFETENSORS, is_safetensors, look_into
 from promptgen.loading.inspection.torch_files import LEGACY, ZIP, Contents, refused_names
@@ -122,7 +122,7 @@ def reading(path: Path, wanted: str) -> Iterator[None]:
     except PermissionError as error:
         raise ModelFileError(f"{path}: permission is denied; change its owner or mode") from error
     except DAMAGE as error:
-        reason = visible((str(error).splitlines() or [type(error).__name__])[0])
+        reason = visible(first_line(error))
         raise ModelFileError(f"{path}: expected {wanted}; fetch it again ({reason})") from error
 
 
@@ -189,7 +189,7 @@ def read_training(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", pickle_module=unpickling, weights_only=False)
     except Exception as error:  # a damaged pickle can fail in any way
-        reason = visible((str(error).splitlines() or [type(error).__name__])[0])
+        reason = visible(first_line(error))
         raise ModelFileError(f"{path}: expected a file of torch.save; fetch it again ({reason})") from error
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from promptgen.errors import ModelFileError
+from promptgen.errors import ModelFileError, one_line
 from promptgen.loading.inspection.bounded import BoundedFile
 from promptgen.loading.inspection.persistent import PLAIN_NAMES
 from promptgen.loading.inspection.torch_files import tensor_fault
@@ -42,7 +42,6 @@ NUMBERS = {"b1": "?", "i1": "b", "u1": "B", "i2": "h", "i4": "i", "u4": "I", "i8
 """Format characters of `struct`, by numpy type code."""
 
 LONGEST_NAME = 80
-LONGEST_REASON = 240
 
 
 def read_pickle(path: Path, classes: Collection[str] = ()) -> Any:
@@ -64,9 +63,8 @@ def read_pickle(path: Path, classes: Collection[str] = ()) -> Any:
             source = BoundedFile(file)
             return _Reader(PLAIN_NAMES | frozenset(classes), source.size).run(source, MAX_STEPS)
     except Exception as error:  # a damaged pickle can fail in any way
-        reason = " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
         raise ModelFileError(
-            f"{path}: expected a pickle of tensors and known classes; fetch it again ({reason})"
+            f"{path}: expected a pickle of tensors and known classes; fetch it again ({one_line(error)})"
         ) from error
 
 

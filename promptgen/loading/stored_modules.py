@@ -133,7 +133,7 @@ class StoredModule:
         """Return the parameters and buffers of the module and all inside it, by dotted name below this module.
 
         Raises:
-            ModelFileError: one of them is no tensor, or the modules are nested without end.
+            ModelFileError: one of them is not a tensor, or the modules are nested without end.
         """
         try:
             tensors = dict(module_tensors(self.record))
@@ -214,7 +214,7 @@ def settings_of(metadata: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _what_else(path: Path) -> str | None:
-    """Return what a file is that is no plain pickle, and how to fix it; None if it is one, or cannot be looked into."""
+    """Return what a file is if not a plain pickle, and how to fix it; None if it is one, or cannot be read."""
     if not path.is_file():
         return None
     with path.open("rb") as file:
@@ -240,7 +240,7 @@ def module_tensors(root: Any) -> Iterator[tuple[str, Tensor]]:
     """Yield the parameters and buffers of a stored module and of all modules inside it, by dotted name.
 
     Raises:
-        ValueError: one of them is no tensor, or the modules are nested without end.
+        ValueError: one of them is not a tensor, or the modules are nested without end.
     """
     todo, visited = [("", root, 0)], 0
     while todo:
@@ -261,7 +261,7 @@ def named_members(state: Mapping[Any, Any], group: str) -> Iterator[tuple[str, A
     """Yield the named members of a group of a module's attributes, without those that are None.
 
     Raises:
-        ValueError: the group is no dict, or a name is not one.
+        ValueError: the group is not a dict, or a name is not one.
     """
     members = state.get(group, {})
     if not isinstance(members, dict):

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from promptgen.errors import DataError
 from promptgen.metrics.distances import (
     Distance,
     check_target,
@@ -24,7 +22,6 @@ from promptgen.metrics.estimate import Estimate, Vector, check_counts
 from promptgen.metrics.probabilities import MeanProbabilities
 from promptgen.metrics.rows import Rows
 from promptgen.metrics.shares import (
-    class_counts,
     share_estimates,
     soft_share_estimates,
 )
@@ -57,11 +54,6 @@ class Bias:
     total_variation: Estimate
     discrepancy: Estimate
     noise_floors: dict[str, float]
-
-    @property
-    def noise_floor(self) -> float:
-        """KL expected from sampling noise alone, nats."""
-        return self.noise_floors["kl"]
 
 
 def measure_bias(
@@ -105,49 +97,6 @@ def measure_soft_bias(
     options: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
     distances = {name: soft_distance_interval(moments, mu, distance, **options) for name, distance in DISTANCES.items()}
     return _bias(moments.n, soft_share_estimates(moments, confidence), mu, distances, resamples, seed)
-
-
-class BiasCounter:
-    """Bias metrics of labels that arrive in batches; the result does not depend on the batches.
-
-    Args:
-        target: target shares, (K,), all positive.
-
-    Example:
-        >>> counter = BiasCounter([0.5, 0.5])
-        >>> counter.update([0, 1, 1])
-        >>> counter.update([1])
-        >>> counter.compute().shares[0].value
-        0.25
-    """
-
-    def __init__(self, target: ArrayLike) -> None:
-        self.target = check_target(target)
-        self.counts: NDArray[np.int64] = np.zeros(len(self.target), dtype=np.int64)
-
-    def update(self, labels: ArrayLike) -> None:
-        """Add class indices, (B,).
-
-        Raises:
-            DataError: an index does not belong to a class.
-        """
-        self.counts = self.counts + class_counts(labels, len(self.target))
-
-    def merge(self, other: BiasCounter) -> None:
-        """Add the labels of another counter with the same target.
-
-        Raises:
-            DataError: the targets differ.
-        """
-        if not np.array_equal(self.target, other.target):
-            raise DataError(
-                f"cannot merge counters of different targets {self.target.tolist()}, {other.target.tolist()}"
-            )
-        self.counts = self.counts + other.counts
-
-    def compute(self, *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0) -> Bias:
-        """Return all bias metrics of the labels so far; see `measure_bias`."""
-        return measure_bias(self.counts, self.target, confidence=confidence, resamples=resamples, seed=seed)
 
 
 def _bias(

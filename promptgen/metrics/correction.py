@@ -4,15 +4,12 @@ With the confusion ``A[i, j] = P(predicted j | true i)`` measured on labelled da
 
     s_true = (A^T)^-1 s_predicted,    two classes: p_0 = (m - (1 - a_1)) / (a_0 + a_1 - 1).
 
-Source of the two-class form and of its interval: Teo, Abdollahzadeh, Cheung, *On Measuring Fairness in Generative
-Models* (CLEAM), NeurIPS 2023, arXiv 2310.19297. In addition, the intervals of `corrected_shares` include the
-uncertainty of A, and `impossible_classes` finds predicted shares that no true shares could have produced.
+Source of the two-class form: Teo, Abdollahzadeh, Cheung, *On Measuring Fairness in Generative Models* (CLEAM), NeurIPS
+2023, arXiv 2310.19297. In addition, the intervals of `corrected_shares` include the uncertainty of A, and
+`impossible_classes` finds predicted shares that no true shares could have produced.
 """
 
 from __future__ import annotations
-
-import math
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,40 +19,6 @@ from promptgen.metrics.estimate import Estimate, Vector, check_counts, quantiles
 
 LEAST_DETERMINANT = 1e-6
 """Below this determinant of its confusion, a classifier's predictions say nothing about the shares."""
-
-
-def cleam(share: float, accuracies: tuple[float, float]) -> float:
-    """Return the true share of class 0 in [0, 1] from its predicted share and the accuracies on classes 0 and 1.
-
-    Raises:
-        DataError: the accuracies do not sum to more than 1, so the classifier is no better than chance.
-    """
-    a0, a1 = accuracies
-    if not a0 + a1 > 1:
-        raise DataError(f"the accuracies {a0:g} and {a1:g} must sum to more than 1: use a better classifier")
-    return min(max((share - (1 - a1)) / (a0 + a1 - 1), 0.0), 1.0)
-
-
-def cleam_interval(
-    mean: float, deviation: float, runs: int, accuracies: tuple[float, float], confidence: float = 0.95
-) -> Estimate:
-    """Return CLEAM's corrected share of class 0; its interval assumes that the accuracies are known exactly.
-
-    Args:
-        mean: mean of the predicted shares of several runs.
-        deviation: standard deviation of these shares.
-        runs: number of runs (30 in the paper).
-        accuracies: P(predicted 0 | true 0) and P(predicted 1 | true 1).
-        confidence: coverage probability of the interval.
-
-    Example:
-        >>> share = cleam_interval(0.61, deviation=0.01, runs=30, accuracies=(0.947, 0.983))
-        >>> round(share.value, 4), round(share.low, 4), round(share.high, 4)
-        (0.6376, 0.6338, 0.6415)
-    """
-    half = NormalDist().inv_cdf(0.5 + confidence / 2) * deviation / math.sqrt(runs)
-    value, low, high = (cleam(share, accuracies) for share in (mean, mean - half, mean + half))
-    return Estimate(value, low, high)
 
 
 def invert_confusion(predicted: ArrayLike, confusion: ArrayLike) -> Vector:

@@ -22,12 +22,12 @@ from promptgen.networks.finite import require_finite
 from promptgen.rotations import EULER, euler_rotation, geodesic_angle, pose_angles
 
 
-def pose_errors(seen: ArrayLike, wanted: ArrayLike, names: Sequence[str]) -> Vector:
+def pose_errors(estimates: ArrayLike, conditions: ArrayLike, names: Sequence[str]) -> Vector:
     """Return the angles between estimated and target poses, (N,), degrees.
 
     Args:
-        seen: rotations estimated from the images, relative to the canonical pose, (N, 3, 3).
-        wanted: conditions, (N, C), radians.
+        estimates: rotations estimated from the images, relative to the canonical pose, (N, 3, 3).
+        conditions: conditions, (N, C), radians.
         names: names of the condition's columns, which include some of `pitch`, `yaw` and `roll`.
 
     Raises:
@@ -39,16 +39,16 @@ def pose_errors(seen: ArrayLike, wanted: ArrayLike, names: Sequence[str]) -> Vec
         >>> pose_errors([np.eye(3)], [[np.pi / 2]], names=["yaw"]).round(4).tolist()
         [90.0]
     """
-    rotations = _rotations(seen)
-    target = euler_rotation(pose_angles(torch.from_numpy(np.ascontiguousarray(wanted, dtype=np.float64)), names))
+    rotations = _rotations(estimates)
+    target = euler_rotation(pose_angles(torch.from_numpy(np.ascontiguousarray(conditions, dtype=np.float64)), names))
     if len(target) != len(rotations):
         raise DataError(f"expected one target pose per rotation, got {len(target)} for {len(rotations)}")
     return np.asarray(np.degrees(geodesic_angle(target @ torch.from_numpy(rotations).mT).numpy()))
 
 
 def pose_error(
-    seen: Rows | ArrayLike,
-    wanted: Rows | ArrayLike,
+    estimates: Rows | ArrayLike,
+    conditions: Rows | ArrayLike,
     names: Sequence[str],
     *,
     resamples: int = 1000,
@@ -64,15 +64,17 @@ def pose_error(
     errors = np.concatenate(
         [
             pose_errors(rotations, targets, names)
-            for (_, rotations), (_, targets) in itertools.zip_longest(chunks(seen), chunks(wanted), fillvalue=(0, []))
+            for (_, rotations), (_, targets) in itertools.zip_longest(
+                chunks(estimates), chunks(conditions), fillvalue=(0, [])
+            )
         ]
     )
     return mean_interval(errors, resamples=resamples, confidence=confidence, seed=seed, name="pose error")
 
 
 def pose_slopes(
-    seen: Rows | ArrayLike,
-    wanted: Rows | ArrayLike,
+    estimates: Rows | ArrayLike,
+    conditions: Rows | ArrayLike,
     names: Sequence[str],
     *,
     resamples: int = 1000,
@@ -85,8 +87,8 @@ def pose_slopes(
         DataError: the shapes do not match.
         TooFewSamplesError: there are fewer than two samples.
     """
-    angles = np.concatenate([euler_angles(rotations) for _, rotations in chunks(seen)])
-    targets = np.concatenate([np.asarray(part, dtype=np.float64) for _, part in chunks(wanted)])
+    angles = np.concatenate([euler_angles(rotations) for _, rotations in chunks(estimates)])
+    targets = np.concatenate([np.asarray(part, dtype=np.float64) for _, part in chunks(conditions)])
     if targets.shape != (len(angles), len(names)):
         raise DataError(f"target angles must be ({len(angles)}, {len(names)}), got {targets.shape}")
     if len(angles) < 2:

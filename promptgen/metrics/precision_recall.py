@@ -25,7 +25,7 @@ from promptgen.metrics.estimate import Estimate, student_quantile
 from promptgen.metrics.features import disjoint_parts, matching_features
 from promptgen.metrics.rows import Rows, random_subset
 from promptgen.metrics.shares import wilson
-from promptgen.metrics.sizes import NEIGHBOURS, SUBSETS
+from promptgen.metrics.sizes import LEAST_SAMPLES, NEIGHBOURS, SUBSETS
 from promptgen.networks.torchvision_ops import import_fidelity
 from promptgen.seeding import stream
 
@@ -33,7 +33,7 @@ DISTANCES = 1 << 20
 """Number of distances held in memory at a time: 4 MiB, and a few times that in all."""
 
 
-def precision_recall(features: Tensor, reference: Tensor, *, neighbours: int = NEIGHBOURS) -> tuple[float, float]:
+def precision_recall(features: Tensor, reference: Tensor) -> tuple[float, float]:
     """Return precision and recall, in [0, 1], of features, (N, D), against those of a reference, (M, D).
 
     Time grows with the square of the number of samples; memory does not, because distances are computed in blocks.
@@ -41,11 +41,10 @@ def precision_recall(features: Tensor, reference: Tensor, *, neighbours: int = N
     Args:
         features: features of the set.
         reference: features of the reference.
-        neighbours: rank of the nearest neighbour that a ball reaches.
 
     Raises:
         DataError: the features are not (N, D) and (M, D), or not finite.
-        TooFewSamplesError: a set has no more samples than `neighbours`.
+        TooFewSamplesError: a set has no more samples than `NEIGHBOURS`.
 
     Example:
         The set has one of the reference's two clusters, so it is precise but covers only half of the reference:
@@ -56,20 +55,20 @@ def precision_recall(features: Tensor, reference: Tensor, *, neighbours: int = N
         (1.0, 0.5)
     """
     first, second = matching_features(features, reference)
-    if min(len(first), len(second)) <= neighbours:
-        least = neighbours + 1
-        raise TooFewSamplesError(f"{neighbours} neighbours need {least} samples, got {len(first)} and {len(second)}")
+    if min(len(first), len(second)) <= NEIGHBOURS:
+        got = f"{len(first)} and {len(second)}"
+        raise TooFewSamplesError(f"{NEIGHBOURS} neighbours need {NEIGHBOURS + 1} samples, got {got}")
     block = max(DISTANCES // max(len(first), len(second)), 1)
     centre = second.mean(dim=0)  # float32 distances lose digits far from the origin
     metrics = import_fidelity("metric_prc").prc_features_to_metric(
         *(first - centre, second - centre),
-        **{"prc_neighborhood": neighbours, "prc_batch_size": block, "save_cpu_ram": True, "verbose": False},
+        **{"prc_neighborhood": NEIGHBOURS, "prc_batch_size": block, "save_cpu_ram": True, "verbose": False},
     )
     return float(metrics["precision"]), float(metrics["recall"])
 
 
 def precision_recall_intervals(
-    features: Rows, reference: Rows, *, neighbours: int = NEIGHBOURS, confidence: float = 0.95, seed: int = 0
+    features: Rows, reference: Rows, *, confidence: float = 0.95, seed: int = 0
 ) -> tuple[Estimate, Estimate]:
     """Return `precision_recall`, each with its interval, of a random subset of at most `PAIRS` samples of each set.
 
@@ -82,20 +81,21 @@ def precision_recall_intervals(
     Args:
         features: features of the set, (N, D).
         reference: features of the reference, (M, D).
-        neighbours: rank of the nearest neighbour that a ball reaches.
         confidence: coverage probability of the intervals.
         seed: seed of the subset and the split.
 
     Raises:
         DataError: the features are not (N, D) and (M, D), or not finite.
-        TooFewSamplesError: a part has no more samples than `neighbours`.
+        TooFewSamplesError: a part has no more samples than `NEIGHBOURS`.
     """
     first, second = matching_features(
         features[random_subset(len(features), seed, "set")], reference[random_subset(len(reference), seed, "reference")]
     )
-    if min(len(first), len(second)) < (least := SUBSETS * (neighbours + 1)):
+    if min(len(first), len(second)) < LEAST_SAMPLES:
         got = f"{len(first)} and {len(second)}"
-        raise TooFewSamplesError(f"intervals of precision and recall need {least} samples of each set, got {got}")
+        raise TooFewSamplesError(
+            f"intervals of precision and recall need {LEAST_SAMPLES} samples of each set, got {got}"
+        )
     parts = [
         [
             rows[part]
@@ -105,8 +105,8 @@ def precision_recall_intervals(
         ]
         for name, rows in (("set", first), ("reference", second))
     ]
-    by_part = np.array([precision_recall(*pair, neighbours=neighbours) for pair in zip(*parts, strict=True)])
-    values = precision_recall(first, second, neighbours=neighbours)
+    by_part = np.array([precision_recall(*pair) for pair in zip(*parts, strict=True)])
+    values = precision_recall(first, second)
     widening = student_quantile(SUBSETS, confidence) / NormalDist().inv_cdf(0.5 + confidence / 2)
     precision, recall = (
         _share(value, n, widening * float(parts.std(ddof=1)) / math.sqrt(SUBSETS), confidence)

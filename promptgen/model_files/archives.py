@@ -55,7 +55,7 @@ def extract(archive: Path, member: str, target: Path, size: int | None = None, t
                 shutil.copyfileobj(source, file, _CHUNK)
     except _DAMAGED as error:
         reason = str(error).partition("\n")[0]
-        raise ModelFileError(f"{archive} is no sound archive ({reason}); delete it, and fetch again") from error
+        raise ModelFileError(f"{archive} is not a sound archive ({reason}); delete it, and fetch again") from error
     if target.stat().st_size != length:
         raise ModelFileError(f"{archive}: {member} is shorter than the stated {length} bytes; fetch it again")
 

@@ -162,8 +162,8 @@ Version = tuple[Path, int, int]
 
 def _versions(models: Path | None) -> tuple[Version, ...]:
     paths = _packaged()
-    if models is not None and (own := models.parent / CARDS_NAME).is_file():
-        paths = (*paths, own.absolute())
+    if models is not None and (user_cards := models.parent / CARDS_NAME).is_file():
+        paths = (*paths, user_cards.absolute())
     return tuple((path, (status := path.stat()).st_mtime_ns, status.st_size) for path in paths)
 
 

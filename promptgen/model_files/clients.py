@@ -98,7 +98,9 @@ def _wait(name: str, process: subprocess.Popen[bytes], work: Path, silence: floa
             if (now := _bytes_in(work)) != life:
                 life, since = now, time.monotonic()
             elif time.monotonic() - since >= silence:
-                raise UnreachableError(f"{name} was silent for {silence:g} s and was stopped; try again") from error
+                raise UnreachableError(
+                    f"{name} did not respond for {silence:g} s and was stopped; try again"
+                ) from error
 
 
 def _bytes_in(folder: Path) -> int:

@@ -96,7 +96,7 @@ def download(
             pause = max(fault.pause, patience.pause * 2 ** (failures - 1))
             if failures >= patience.tries or fault.pause > patience.longest_pause:
                 when = f", when {fault.pause:.0f} s have passed" if fault.pause else ""
-                raise UnreachableError(f"{shown(url)}: {fault}; run again to go on{when}") from fault
+                raise UnreachableError(f"{shown(url)}: {fault}; run again to continue{when}") from fault
             logger.warning("%s: %s; trying again in %.0f s", shown(url), fault, pause)
             time.sleep(pause)
     return part.path
@@ -182,7 +182,7 @@ def _attempt(query: urllib.request.Request, part: _Part, title: str, size: int |
                 if size is not None and have > size:
                     raise ChecksumError(f"{url} has more than the expected {size} bytes")
     if total is not None and part.length() < total:
-        raise _PassingError(f"broke off after {part.length() / 1e6:.1f} MB of {total / 1e6:.1f} MB")
+        raise _PassingError(f"interrupted after {part.length() / 1e6:.1f} MB of {total / 1e6:.1f} MB")
     _require_size(url, part.length(), size)
     part.end()
 
@@ -251,7 +251,7 @@ def _require_size(url: str, total: int | None, size: int | None) -> None:
 def _require_file(url: str, response: http.client.HTTPResponse, start: bytes, total: int | None) -> None:
     if looks_like_page(start) or response.headers.get_content_type() == "text/html":
         raise ModelFileError(
-            f"{url}: a web page came instead of the file; the link is dead, needs a log-in or is over its quota: "
+            f"{url}: got a web page instead of the file; the link is dead, needs a log-in or is over its quota: "
             "open it in a browser to find out"
         )
     if not start and not total:
@@ -264,9 +264,9 @@ def _chunks(response: http.client.HTTPResponse, timeout: float) -> Iterator[byte
         while chunk := response.read1(_CHUNK):
             yield chunk
     except TimeoutError as error:
-        raise _PassingError(f"nothing came for {timeout:g} s") from error
+        raise _PassingError(f"no data for {timeout:g} s") from error
     except (OSError, http.client.HTTPException) as error:
-        raise _PassingError(f"broke off ({error})") from error
+        raise _PassingError(f"interrupted ({error})") from error
 
 
 @contextmanager

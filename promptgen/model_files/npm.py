@@ -101,9 +101,9 @@ def _fault(what: str, outcome: Outcome) -> ModelFileError:
     """Return the error of a failed `npm pack`, from its JSON or, if there is none, from its complaints."""
     code, summary = _complaint(outcome)
     if code == "ETARGET":
-        return ModelFileError(f"{what} is not there: the registry lacks this version; correct the card")
+        return ModelFileError(f"{what} does not exist: the registry lacks this version; correct the card")
     if code == "E404":
-        return ModelFileError(f"{what} is not there: the registry has no such package; correct the card")
+        return ModelFileError(f"{what} does not exist: the registry has no such package; correct the card")
     if code == "EINTEGRITY":
         return ModelFileError(f"{what} arrived damaged: its checksum is not the registry's; fetch it again")
     reason = f"{code}: {summary}" if code else summary

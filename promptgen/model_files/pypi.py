@@ -52,6 +52,6 @@ def _fault(name: str, version: str, outcome: Outcome) -> ModelFileError:
     if versions := re.search(r"\(from versions: (.*?)\)", log):
         listed = versions[1].split(", ")[-_SHOWN:]
         rest = "has no such package" if listed == ["none"] else f"has the versions {', '.join(listed)}"
-        return ModelFileError(f"{what} is not there: the index {rest}; correct the card")
+        return ModelFileError(f"{what} does not exist: the index {rest}; correct the card")
     errors = re.findall(r"ERROR: (.*)", log) or [f"it left {'no wheel' if not outcome.status else 'no message'}"]
     return ModelFileError(f"{what}: pip ended with status {outcome.status} ({plain(errors[-1])})")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from promptgen.errors import ModelFileError, UnreachableError
+from promptgen.errors import ModelFileError, UnreachableError, one_line
 
 SETTINGS = ("json", "txt", "model")
 """Endings of the files beside the weights: configs, vocabularies and tokenizers."""
@@ -71,8 +71,9 @@ def _fetch(
             return None
         raise UnreachableError(f"{place} cannot be fetched: the hub does not answer, and the cache lacks it") from error
     except HfHubHTTPError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelFileError(f"{place} cannot be fetched: {reason}; are its name and revision right?") from error
+        raise ModelFileError(
+            f"{place} cannot be fetched: {one_line(error)}; are its name and revision right?"
+        ) from error
     except OSError as error:
-        raise UnreachableError(f"{place} cannot be fetched: {' '.join(str(error).split())[:200]}") from error
+        raise UnreachableError(f"{place} cannot be fetched: {one_line(error)}") from error
     return Path(folder)

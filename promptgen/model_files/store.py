@@ -234,10 +234,10 @@ class _File:
 
     def _not_fetched(self, faults: list[ModelFileError]) -> ModelFileError:
         if not faults:
-            own = self.models.parent / CARDS_NAME
+            user_cards = self.models.parent / CARDS_NAME
             return ModelFileError(
                 f"{self.name}: no direct link to {self.wanted.file} is published; put the file at {self.path} and run "
-                f"this command again, or add a card with its address to {own}"
+                f"this command again, or add a card with its address to {user_cards}"
             )
         kinds = {type(fault) for fault in faults}
         kind = kinds.pop() if len(kinds) == 1 else ModelFileError

@@ -83,7 +83,7 @@ def from_first(compute: Callable[[], R]) -> R:
     if error is not None:
         raise error
     if message[0] is None:
-        raise ConfigError("the first of the processes has failed; its message says why")
+        raise ConfigError("the first process has failed; see its message")
     return cast(R, _unpacked(message[0]))
 
 

@@ -58,8 +58,10 @@ class FrozenModule(nn.Module):
 def networks_in(model: Any) -> list[FrozenModule]:
     """Return the frozen networks in a model, or in the one that a method belongs to; of nested ones the innermost."""
     owner = getattr(model, "__self__", model)
-    found = [part for part in owner.modules() if isinstance(part, FrozenModule)] if isinstance(owner, nn.Module) else []
-    return [part for part in found if not any(isinstance(other, FrozenModule) for other in _inside(part))]
+    networks = (
+        [part for part in owner.modules() if isinstance(part, FrozenModule)] if isinstance(owner, nn.Module) else []
+    )
+    return [part for part in networks if not any(isinstance(other, FrozenModule) for other in _inside(part))]
 
 
 def rebound(model: Any) -> Any:

@@ -157,8 +157,8 @@ class MicroBatches:
         """Double the number of images, unless a part of them shows that the next ones would not fit."""
         if self.memory is None or self.size or count < self._next(kind):
             return
-        each = max(self.memory.taken() / count, 1.0)
-        fitting = int((1 - SPARE) * self.memory.free() / each)
+        per_image = max(self.memory.taken() / count, 1.0)
+        fitting = int((1 - SPARE) * self.memory.free() / per_image)
         self._sizes[kind] = max(1, min(2 * count, fitting, self._limits.get(kind, 2 * count)))
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
-from promptgen.errors import ConfigError, NonFiniteEnergyError
+from promptgen.errors import ConfigError, NonFiniteEnergyError, first_line
 from promptgen.networks.frozen import FrozenModule, networks_in, rebound
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -83,7 +83,7 @@ def _refusal(precision: str, device: torch.device) -> str | None:
             features = layers(image)
             (features @ features.mT).sum().float().backward()
     except RuntimeError as error:
-        return str(error).splitlines()[0]
+        return first_line(error)
     return None
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from promptgen.errors import ConfigError
+from promptgen.errors import ConfigError, one_line
 
 _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -50,9 +50,8 @@ def import_diffusers() -> Any:
             module = importlib.import_module("diffusers")
             module.DiffusionPipeline  # noqa: B018, its modules are imported only when they are first asked for
     except (ImportError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
         raise ConfigError(
-            f"diffusers cannot be imported: {reason}; run `pip install -r requirements-diffusers.txt`"
+            f"diffusers cannot be imported: {one_line(error)}; run `pip install -r requirements-diffusers.txt`"
         ) from error
     return module
 

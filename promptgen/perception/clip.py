@@ -1,8 +1,7 @@
 """CLIP models through open_clip: unit vectors of images and texts, whose inner product measures their agreement.
 
 Source: *Learning Transferable Visual Models From Natural Language Supervision* (Radford et al., ICML 2021,
-https://arxiv.org/abs/2103.00020). Models are loaded from local files; only `download_open_clip`, which loads a
-model by its tag, uses the network.
+https://arxiv.org/abs/2103.00020). Models are loaded from local files.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from promptgen.errors import CheckpointError, ConfigError, ModelFileError
+from promptgen.errors import CheckpointError, ConfigError
 from promptgen.loading.checks import load_strictly
 from promptgen.loading.own_files import building, fill_module, load_tensors, save_module
 from promptgen.loading.published import read_state
@@ -223,23 +222,6 @@ def random_open_clip(
     if architecture is None:
         raise ConfigError("random weights need an architecture, such as ViT-B-32; got none")
     return _untrained(architecture, mean, std, seed).frozen()
-
-
-def download_open_clip(architecture: str, tag: str) -> ClipModel:
-    """Load a model by open_clip's tag, such as `openai`, from the local cache or its hub, and freeze it.
-
-    Raises:
-        ConfigError: the architecture is unknown, or does not use open_clip's own tokeniser.
-        ModelFileError: open_clip has no such tag, or the hub cannot be reached.
-    """
-    tokens = _tokens(architecture)
-    try:
-        network = import_open_clip().create_model(architecture, pretrained=tag)
-    except (RuntimeError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelFileError(f"open_clip cannot load {architecture} {tag} ({reason}); load a local file") from error
-    visual = network.visual
-    return ClipModel(network, _side(visual.image_size), tokens, visual.image_mean, visual.image_std).frozen()
 
 
 def _load_small(path: Path) -> ClipModel:

@@ -41,5 +41,5 @@ def promised(classifier: Classifier, logits: Mapping[str, Tensor], n: int, reade
         got = tuple(logits[name].shape) if name in logits else None
         if got != expected:
             shown = "none" if got is None else f"shape {got}"
-            raise DataError(f"{reader} must return logits of {name} of shape {expected}, got {shown}; mend its code")
+            raise DataError(f"{reader} must return logits of {name} of shape {expected}, got {shown}; correct its code")
     return {name: part for name, part in logits.items() if name in classifier.attributes}

@@ -45,20 +45,17 @@ def bias_table(metrics: Metrics) -> str:
 
     The KL, nats, has a column per source, such as ``judge``; others are called ``judge_total_variation``.
     """
-    return _csv({"pass": record.number, **_kl(record), **_other_distances(record)} for record in metrics.passes)
+    return _csv({"pass": record.number, **_distances(record)} for record in metrics.passes)
 
 
-def _kl(record: PassRecord) -> dict[str, float]:
-    return {source: reader.kl.value for source, reader in record.by.items()}
-
-
-def _other_distances(record: PassRecord) -> dict[str, float]:
-    return {
+def _distances(record: PassRecord) -> dict[str, float]:
+    others = {
         f"{source}_{name}": distance.value
         for source, reader in record.by.items()
         for name, distance in reader.distances.items()
         if name != "kl"
     }
+    return {source: reader.kl.value for source, reader in record.by.items()} | others
 
 
 def quality_table(metrics: Metrics) -> str:

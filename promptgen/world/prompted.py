@@ -89,14 +89,14 @@ class PromptedWorld(FrozenModule):
 
     def forward(self, latent: Tensor, *, noise: torch.Generator | None = None) -> Tensor:
         """Return images, (B, 3, 64, 64), nominally in [0, 1], of noise (B, C h w)."""
-        image: Tensor = self.world(self.seen(latent), noise=noise)
+        image: Tensor = self.world(self.world_latent(latent), noise=noise)
         return image
 
     def truth(self, latent: Tensor) -> Mapping[str, Tensor]:
         """Return the true class index, (B,) int64, of each attribute for noise (B, C h w)."""
-        return self.world.truth(self.seen(latent))
+        return self.world.truth(self.world_latent(latent))
 
-    def seen(self, latent: Tensor) -> Tensor:
+    def world_latent(self, latent: Tensor) -> Tensor:
         """Return the latent of the world, (B, d), that noise (B, C h w) and the prompt stand for."""
         return latent @ self.directions.to(latent) + self.offset.to(latent)
 

@@ -31,10 +31,6 @@ ZOOM: Final = 1.22
 CAMERA_Y: Final = -0.02
 
 
-Lengths = tuple[Tensor | float, Tensor | float, Tensor | float]
-"""Along x, y and z: numbers, or (B, 1)."""
-
-
 @dataclass(frozen=True)
 class Hit:
     """Where rays meet a part.

@@ -12,8 +12,7 @@ from typing import Any
 from promptgen.config.params import Control, Debias
 from promptgen.errors import ConfigError
 from promptgen.strict import validate
-from steps.fit_moments import MOMENTS_NAME
-from steps.shared.common import Pass
+from steps.shared.common import MOMENTS_NAME, Pass
 from steps.shared.manifest import StepFolder
 from steps.training.plan import plan_of
 

@@ -72,7 +72,7 @@ class SampleWriter:
         if pictures:
             atomic_write(self.folder / PICTURES_NAME, _file_of(pictures))
         shards = [self._shards[start] for start in sorted(self._shards)]
-        readers = [{"reader": reader, "attributes": list(each.items())} for reader, each in labels.items()]
+        readers = [{"reader": reader, "attributes": list(attributes.items())} for reader, attributes in labels.items()]
         content = {"columns": self._columns, "labels": readers, "shards": shards, "pictures": list(pictures or {})}
         write_json(self.folder / SAMPLES_NAME, content)
         return Samples(self.folder)
@@ -94,7 +94,7 @@ class Samples:
         try:
             self.columns = {str(name): int(n) for name, n in content["columns"].items()}
             self.labels: dict[Source, dict[str, list[str]]] = {
-                each["reader"]: dict(each["attributes"]) for each in content["labels"]
+                entry["reader"]: dict(entry["attributes"]) for entry in content["labels"]
             }
             self.sheets = [str(name) for name in content["pictures"]]
             self.shards = [(int(shard["start"]), folder / shard["file"]) for shard in content["shards"]]
@@ -170,18 +170,18 @@ class Column:
         shards = torch.searchsorted(starts, numbers, right=True) - 1
         rows: Tensor | None = None
         for shard in shards.unique().tolist():
-            here = (shards == shard).nonzero()[:, 0]
-            found = self._of_shard(shard, numbers[here] - starts[shard])
-            rows = found.new_empty(len(numbers), *found.shape[1:]) if rows is None else rows
-            rows[here] = found
+            positions = (shards == shard).nonzero()[:, 0]
+            part = self._of_shard(shard, numbers[positions] - starts[shard])
+            rows = part.new_empty(len(numbers), *part.shape[1:]) if rows is None else rows
+            rows[positions] = part
         return torch.zeros(0) if rows is None else rows
 
     def _of_shard(self, shard: int, rows: Tensor) -> Tensor:
         path = self.samples.shards[shard][1]
         try:
             with safe_open(path, "pt") as file:  # mapped into memory, so the chosen rows alone are read
-                found: Tensor = file.get_tensor(self.name)[rows]
-                return found
+                content: Tensor = file.get_tensor(self.name)[rows]
+                return content
         except (OSError, SafetensorError, IndexError) as error:
             raise damaged(self.samples.folder, error) from error
 

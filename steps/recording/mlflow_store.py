@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import filelock
 
-from promptgen.errors import PromptGenError, StorageError
+from promptgen.errors import PromptGenError, StorageError, first_line
 from promptgen.files import TEMPORARY_SUFFIX, atomic_path, storage_error
 
 if TYPE_CHECKING:
@@ -100,11 +100,6 @@ def experiment_id(client: MlflowClient, root: Path, name: str) -> str:
             return str(experiment.experiment_id)
         location = artifact_location(root) if tracking_uri(root) == _own_uri(root) else None
         return str(client.create_experiment(name, artifact_location=location))
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or its type when it has none."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
 def _own_uri(root: Path) -> str:

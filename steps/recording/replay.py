@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from promptgen.errors import PromptGenError
+from promptgen.errors import PromptGenError, first_line
 from promptgen.files import read_json, sha256_of, write_json
 from steps.recording import registry
 from steps.recording.facts import tracked_name
 from steps.recording.journal import JOURNAL_NAME, LOOP_RUN, Journal, journal_folder
 from steps.recording.links import PARENT_TAG
-from steps.recording.mlflow_store import TrackingError, connect, experiment_id, first_line, tracking_uri
+from steps.recording.mlflow_store import TrackingError, connect, experiment_id, tracking_uri
 
 if TYPE_CHECKING:
     from steps.shared.common import Project

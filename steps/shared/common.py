@@ -7,7 +7,7 @@ import hashlib
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,16 +32,19 @@ from promptgen.networks.precision import use_precision
 from promptgen.seeding import derive
 from steps.shared.manifest import StepFolder
 
+LIBRARY_ROOT, STEPS_ROOT = Path(promptgen.__file__).parent, Path(__file__).parents[1]
+
 FORMAT_VERSION = 1
 """Of the files that steps leave for each other."""
 
 UNRELATED_CODE = {"reporting", "experiments", "commands", "__main__.py", "command_line.py", "progress.py"}
 """Rooms and files of the library whose code does not change what a step of a pass computes."""
 
-SHARED_CODE = ("measuring", "shared")
+SHARED_CODE = ("measuring", "shared", "training")
 """Rooms of steps/ whose code every step of a pass depends on."""
 
 CHAIN_NAME = "chain.safetensors"
+MOMENTS_NAME = "moments.json"
 
 PASS_NUMBER = re.compile("0|[1-9][0-9]{0,3}")
 """Number of a pass in the name of its folder."""
@@ -276,13 +279,22 @@ class Pass:
 
 @functools.cache
 def _code_sha256(step: str | None = None) -> str:
-    """Return the sha256 of the library's code, that of a step, and that of the rooms that all steps share."""
-    library, steps = Path(promptgen.__file__).parent, Path(__file__).parents[1]
-    related = [path for path in library.rglob("*.py") if path.relative_to(library).parts[0] not in UNRELATED_CODE]
-    shared = [path for room in SHARED_CODE for path in (steps / room).rglob("*.py")]
-    own = [steps / f"{step}.py"] if step else []
+    return code_sha256(code_files(step))
+
+
+def code_files(step: str | None = None) -> list[Path]:
+    """Return the files of the library's code, of the rooms that all steps share, and of a step."""
+    related = [
+        path for path in LIBRARY_ROOT.rglob("*.py") if path.relative_to(LIBRARY_ROOT).parts[0] not in UNRELATED_CODE
+    ]
+    shared = [path for room in SHARED_CODE for path in (STEPS_ROOT / room).rglob("*.py")]
+    return [*related, *shared, *([STEPS_ROOT / f"{step}.py"] if step else [])]
+
+
+def code_sha256(files: Iterable[Path]) -> str:
+    """Return the sha256 of files of the library and of the steps, with their places in them."""
     digest = hashlib.sha256()
-    for path in sorted([*related, *shared, *own]):
-        root = library if path.is_relative_to(library) else steps
+    for path in sorted(files):
+        root = LIBRARY_ROOT if path.is_relative_to(LIBRARY_ROOT) else STEPS_ROOT
         digest.update(f"{root.name}/{path.relative_to(root).as_posix()} {sha256_of(path)}\n".encode())
     return digest.hexdigest()

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
 
-import promptgen
 from promptgen.config.build import identities
 from promptgen.engine.base import R, Recipe, S
 from promptgen.errors import ChecksumError, ModelFileError
-from promptgen.files import sha256_of
 from promptgen.model_files.store import fetch, resolve
-from steps.shared.common import Pass
+from steps.shared.common import LIBRARY_ROOT, STEPS_ROOT, Pass, code_sha256
 
 FETCH_LOCK = ".fetch.lock"
 
@@ -45,7 +42,7 @@ class PassRecipe(Recipe[S, R]):
         project = self.run_pass.project
         models = identities(project.params.specs, project.models)
         return {
-            "version of promptgen": code_sha256(),
+            "version of promptgen": version(),
             "precision": project.params.precision,
             **models,
             **self.inputs(),
@@ -73,11 +70,6 @@ def _is_there(name: str, models: Path) -> bool:
 
 
 @functools.cache
-def code_sha256() -> str:
-    """Return the sha256 of the library's code and of that of the steps."""
-    library, steps = Path(promptgen.__file__).parent, Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for root in (library, steps):
-        for path in sorted(root.rglob("*.py")):
-            digest.update(f"{root.name}/{path.relative_to(root).as_posix()} {sha256_of(path)}\n".encode())
-    return digest.hexdigest()
+def version() -> str:
+    """Return the sha256 of all code of the library and of the steps."""
+    return code_sha256([*LIBRARY_ROOT.rglob("*.py"), *STEPS_ROOT.rglob("*.py")])

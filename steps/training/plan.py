@@ -18,8 +18,7 @@ from promptgen.flows.config import TrainingConfig
 from promptgen.flows.flow import Flow
 from promptgen.labels import classes, feature_names, target_shares
 from promptgen.moments.ascent import MomentAscent
-from steps.fit_moments import MOMENTS_NAME
-from steps.shared.common import Pass, Result
+from steps.shared.common import MOMENTS_NAME, Pass, Result
 from steps.shared.manifest import StepFolder
 from steps.training.diversity import build_fitted
 
@@ -54,7 +53,7 @@ def plan_of(run_pass: Pass) -> Plan:
         DataError: an earlier step has not been run.
     """
     if run_pass.kind == "generator":
-        raise ConfigError("pass 0 is the generator as it is, and trains nothing; the first flow is that of pass 1")
+        raise ConfigError("pass 0 is the generator alone and trains no flow; the first flow belongs to pass 1")
     control = run_pass.params.control
     return _control(run_pass, control) if run_pass.kind == "control" and control else _debias(run_pass)
 

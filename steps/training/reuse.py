@@ -151,6 +151,6 @@ def _earlier(run_pass: Pass, store: EvaluationStore, like: Tensor) -> list[Evalu
     if run_pass.kind != "debias":
         return []
     trained = listed_evaluations(run_pass.before, "train_flow", store, like) if run_pass.number > 1 else []
-    known = {address for part in trained for address in part.addresses}
+    kept = {address for part in trained for address in part.addresses}
     fitted = listed_evaluations(run_pass, "fit_moments", store, like)
-    return [*trained, *(part for part in fitted if not known & set(part.addresses))]
+    return [*trained, *(part for part in fitted if not kept & set(part.addresses))]

@@ -43,7 +43,7 @@ def test_known_labels_give_known_numbers():
     assert found.bias.total_variation.value == pytest.approx(0.1)
     assert found.bias.discrepancy.value == pytest.approx(0.1 * 2**0.5)
     assert found.bias.kl.value == pytest.approx(0.6 * np.log(1.2) + 0.4 * np.log(0.8))
-    assert found.bias.noise_floor == pytest.approx(1 / 200)
+    assert found.bias.noise_floors["kl"] == pytest.approx(1 / 200)
     assert found.soft is found.judge is found.corrected is found.comparison is None
 
 
@@ -183,7 +183,7 @@ def test_confusion_tables_are_read_from_csv(tmp_path):
     table = read_confusion(csv(tmp_path / "x.csv", "hair,short,long\nlong,3,97\nshort,95,5\n"))
     assert (table.attribute, table.labels) == ("hair", ["short", "long"])
     assert table.ordered(("long", "short")).tolist() == [[97, 3], [5, 95]]
-    with pytest.raises(DataError, match="no whole number"):
+    with pytest.raises(DataError, match="expected whole numbers"):
         read_confusion(csv(tmp_path / "y.csv", "hair,short,long\nlong,x,97\nshort,95,5\n"))
     with pytest.raises(DataError, match="name the same"):
         read_confusion(csv(tmp_path / "z.csv", "hair,short,long\nlong,1,97\nbald,95,5\n"))

@@ -122,7 +122,7 @@ def test_what_is_no_image_is_named(tmp_path, monkeypatch):
     assert [each.names for each in found] == [("good.png",)]
     assert sorted(unread) == ["cut.png", "empty.jpg", "float.tiff", "large.png", "larger.png", "notes.txt"]
     assert "unreadable: image file is truncated" in unread["cut.png"]
-    assert unread["notes.txt"] == "no raster image that Pillow can read"
+    assert unread["notes.txt"] == "not a raster image that Pillow can read"
     assert unread["large.png"] == unread["larger.png"] == "more than 8,000 pixels, refused as a decompression bomb"
 
 
@@ -177,7 +177,7 @@ def test_what_is_no_regular_file_is_named(tmp_path):
     assert {name: reason.split(",")[0] for name, reason in unread.items()} == {
         "pipe.png": "a pipe",
         "pipe-link.png": "a pipe",
-        "nothing.png": "a link to nothing",
+        "nothing.png": "a broken link",
         "circle.png": "unreadable: Too many levels of symbolic links",
         "null.png": "a device",
         "socket.png": "a socket",
@@ -200,7 +200,7 @@ def test_postscript_starts_no_program(tmp_path, monkeypatch):
     (tmp_path / "drawing.png").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
     found, unread = batches(tmp_path)
     assert found == []
-    assert set(unread.values()) == {"no raster image that Pillow can read"}
+    assert set(unread.values()) == {"not a raster image that Pillow can read"}
     assert len(unread) == 5
 
 

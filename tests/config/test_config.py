@@ -295,7 +295,7 @@ def without_gradient(section: dict) -> dict:
 def test_what_only_the_other_method_can_do_is_refused_by_name(tmp_path):
     classifier = without_gradient(tiny.params()["debias"]["classifier"])
     for values, message in (
-        ({"dual": {"rate": 0.5}}, "debias: dual is of the method on_policy"),
+        ({"dual": {"rate": 0.5}}, "debias: dual belongs to the method on_policy"),
         ({"weight": 2.0}, "debias: a weight other than 1 needs the method on_policy or plain"),
     ):
         assert message in refusal(tmp_path, with_training("debias", REUSE, **values))
@@ -310,5 +310,5 @@ def test_what_only_the_other_method_can_do_is_refused_by_name(tmp_path):
 
     pose = {"energies": {"face": IDENTITY}, "condition": {"yaw": [-0.3, 0.3]}}
     load_params(tiny.write_params(tmp_path, with_training("control", ON_POLICY, **pose)))
-    message = "control: the energy face compares each image with another one, which the method reuse does not keep"
+    message = "control: the energy face compares two images, but the method reuse records each one by itself"
     assert message in refusal(tmp_path, with_training("control", REUSE, **pose))

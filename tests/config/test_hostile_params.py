@@ -88,9 +88,9 @@ def test_what_is_shown_of_a_wrong_value_is_short_and_printable(tmp_path, value):
         ("tracking", "experiment", "", "tracking.experiment: should have at least 1 character"),
         ("tracking", "experiment", "x" * 501, "tracking.experiment: should have at most 500 characters"),
         ("tracking", "experiment", "a\nb", "tracking.experiment: should have no control characters"),
-        ("tracking", "registered_model", "a/b", "tracking.registered_model: should be no path"),
-        ("tracking", "registered_model", "a:b", "tracking.registered_model: should be no path"),
-        ("tracking", "registered_model", "..", "tracking.registered_model: should be no path"),
+        ("tracking", "registered_model", "a/b", "tracking.registered_model: should not be a path"),
+        ("tracking", "registered_model", "a:b", "tracking.registered_model: should not be a path"),
+        ("tracking", "registered_model", "..", "tracking.registered_model: should not be a path"),
         ("tracking", "registered_model", " ", "tracking.registered_model: should have no control characters"),
     ],
 )
@@ -107,7 +107,7 @@ def test_what_could_never_run_is_refused(tmp_path, section, key, value, message)
 )
 def test_a_schedule_that_never_comes_is_refused(tmp_path, cron):
     content = {**tiny.params(), "schedule": {"cron": cron, "timezone": "UTC"}}
-    with pytest.raises(ConfigError, match=r"schedule.cron: should be the five fields of cron, and a time that comes"):
+    with pytest.raises(ConfigError, match=r"schedule.cron: should be the five fields of cron, for a time that occurs"):
         load_params(tiny.write_params(tmp_path, content))
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from energy_stubs import random_images, sample_of
 
-from promptgen.energies.base import Term
-from promptgen.energies.compose import AllOf, AnyOf, Not
+from promptgen.energies.base import Term, WeightedSum
+from promptgen.energies.compose import AnyOf, Not
 from promptgen.errors import ConfigError
 
 
@@ -26,7 +26,7 @@ def sample():
 
 
 def test_and_multiplies_densities(sample):
-    both = AllOf({"a": Term(column(0)), "b": Term(column(1), 2.0)})
+    both = WeightedSum({"a": Term(column(0)), "b": Term(column(1), 2.0)})
     expected = (-sample.latent[:, 0]).exp() * (-2 * sample.latent[:, 1]).exp()
     torch.testing.assert_close((-both(sample)).exp(), expected)
 
@@ -59,7 +59,7 @@ def test_not_keeps_the_order_reversed(sample):
 def test_expressions_nest_and_keep_gradients(sample):
     image = sample.image.clone().requires_grad_()
     inner = AnyOf({"a": Term(column(0)), "b": Term(Not(column(1), bound=3.0))})
-    AllOf({"inner": Term(inner), "c": Term(column(2))})(sample_of(image)).sum().backward()
+    WeightedSum({"inner": Term(inner), "c": Term(column(2))})(sample_of(image)).sum().backward()
     used, unused = image.grad.flatten(1)[:, :3], image.grad.flatten(1)[:, 3:]
     assert (used != 0).all()
     assert (unused == 0).all()

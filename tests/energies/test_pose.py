@@ -113,7 +113,7 @@ def test_what_is_seen_is_counted_from_the_canonical_pose():
     canonical = (0.3, 0.0, 0.0)
     energy = PoseEnergy(Seen(), canonical).double()
     torch.testing.assert_close(
-        energy.seen(picture(torch.tensor([canonical], dtype=torch.float64))),
+        energy.rotations(picture(torch.tensor([canonical], dtype=torch.float64))),
         torch.eye(3, dtype=torch.float64)[None],
         rtol=0,
         atol=1e-7,

@@ -107,7 +107,7 @@ def test_an_address_that_takes_connections_and_says_nothing_is_given_up():
 
 def test_an_engine_of_processes_needs_a_recipe():
     with pytest.raises(ValueError, match="recipe"):
-        list(open_engine(ProcessConfig(type="process", workers=1)).map(None, [1], here=abs))
+        list(open_engine(ProcessConfig(type="process", workers=1)).map(None, [1], function=abs))
 
 
 PROCESSES = ProcessConfig(type="process", workers=3)

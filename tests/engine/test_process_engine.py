@@ -107,7 +107,7 @@ def test_a_worker_with_other_weights_is_refused(engine, tmp_path, monkeypatch):
     secret.write_text("one")
     assert squares(engine, Squares(secret=secret)) == EXPECTED
     monkeypatch.setenv("PROMPTGEN_TEST", "another")  # of the driver alone: the workers run already
-    with pytest.raises(EngineError, match="another weights"):
+    with pytest.raises(EngineError, match="differs from the driver in weights"):
         squares(engine, Squares(secret=secret))
 
 

@@ -255,7 +255,7 @@ FOLDER_FAULTS = {
     "another pipeline": (
         lambda folder: edit(folder / "model_index.json", _class_name="KandinskyPipeline"),
         ConfigError,
-        "KandinskyPipeline, which is no known family",
+        "KandinskyPipeline, which is not a known family",
     ),
     "another network": (
         lambda folder: edit(folder / "model_index.json", unet=["diffusers", "UNet1DModel"]),

@@ -44,7 +44,7 @@ def test_a_server_that_dies_ends_no_run(project_folder, prefect_home):
     os.kill(children_of(run.process.pid)[-1], signal.SIGKILL)
     (project_folder / "hold").unlink()
     output = run.end()
-    assert output.count("has gone: the run goes on without Prefect") == 1
+    assert output.count("has gone: the run continues without Prefect") == 1
     assert output.count("\n") < 25
     assert (
         json.loads((project_folder / "reports/metrics.json").read_text())["stopped"] == "only measuring was asked for"
@@ -60,7 +60,7 @@ def test_a_database_of_another_version_ends_no_run(project_folder):
         database.execute("create table alembic_version (version_num varchar(32) not null)")
         database.execute("insert into alembic_version values ('ffffffffffff')")
     output = start(project_folder).end()
-    (line,) = [line for line in output.splitlines() if "the run goes on without Prefect" in line]
+    (line,) = [line for line in output.splitlines() if "the run continues without Prefect" in line]
     assert "Can't locate revision identified by 'ffffffffffff'" in line
     assert f"move {project_folder / '.prefect/prefect.db'} away" in line
     assert output.count("\n") < 10

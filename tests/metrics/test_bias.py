@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from promptgen.errors import DataError
-from promptgen.metrics.bias import BiasCounter, measure_bias, measure_soft_bias
+from promptgen.metrics.bias import measure_bias, measure_soft_bias
 from promptgen.metrics.shares import class_counts, joint_table
 
 UNIFORM = np.array([0.5, 0.5])
@@ -43,22 +43,6 @@ def test_soft_figures_of_certain_labels_are_those_of_the_counts():
     assert soft.kl.value == pytest.approx(hard.kl.value)
     assert soft.shares[0].low == pytest.approx(hard.shares[0].low)
     assert soft.n == hard.n == 1000
-
-
-def test_batches_make_no_difference():
-    labels = np.random.default_rng(0).integers(0, 3, size=1000)
-    target = [0.5, 0.25, 0.25]
-    one, other = BiasCounter(target), BiasCounter(target)
-    for batch in np.array_split(labels[:600], 7):
-        one.update(batch)
-    other.update(labels[600:])
-    one.merge(other)
-    assert one.compute(seed=3) == measure_bias(class_counts(labels, 3), target, seed=3)
-
-
-def test_counters_of_other_targets_do_not_merge():
-    with pytest.raises(DataError, match="different targets"):
-        BiasCounter([0.5, 0.5]).merge(BiasCounter([0.4, 0.6]))
 
 
 @pytest.mark.parametrize("target", [[1.0, 0.0], [0.5, 0.6], [0.5, 0.25, 0.25]])

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from promptgen.flows.fit import fit_statistics
-from promptgen.metrics.correction import cleam_interval, corrected_shares
+from promptgen.metrics.correction import corrected_shares
 from promptgen.metrics.distances import (
     discrepancy,
     distance_difference,
@@ -146,18 +146,6 @@ def test_shares_corrected_for_the_classifier(k, worlds):
         counts = rng.multinomial(800, truth @ confusion)
         found = corrected_shares(counts, table, resamples=RESAMPLES, seed=world)
         hits += [each.contains(p) for each, p in zip(found, truth, strict=True)]
-    assert_calibrated(hits, worlds)
-
-
-def test_cleam(worlds):
-    """CLEAM takes the accuracies as known, so here they are."""
-    rng, hits, runs = rng_of("cleam"), [], 30
-    for _ in range(worlds):
-        truth, (a0, a1) = rng.uniform(0.3, 0.9), rng.uniform(0.75, 0.99, size=2)
-        predicted = truth * a0 + (1 - truth) * (1 - a1)
-        shares = rng.binomial(400, predicted, size=runs) / 400
-        found = cleam_interval(shares.mean(), shares.std(ddof=1), runs, (a0, a1))
-        hits.append(found.contains(truth))
     assert_calibrated(hits, worlds)
 
 

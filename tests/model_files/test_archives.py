@@ -124,7 +124,7 @@ def test_a_bomb_that_lies_about_its_size_goes_off_no_further_than_that(tmp_path)
     archive = zipped(tmp_path / "archive", [(MEMBER, bytes(10_000_000))])
     size = struct.pack("<L", 10_000_000)
     archive.write_bytes(archive.read_bytes().replace(size, struct.pack("<L", 1000)))
-    with pytest.raises(ModelFileError, match="is no sound archive"):
+    with pytest.raises(ModelFileError, match="is not a sound archive"):
         extract(archive, MEMBER, tmp_path / "out")
     assert (tmp_path / "out").stat().st_size <= 1000
 
@@ -151,5 +151,5 @@ def broken_tar(path):
 @pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(CONTENT), damaged_zip, broken_tar])
 def test_a_damaged_archive_is_named_with_the_way_out(tmp_path, spoil):
     spoil(tmp_path / "archive")
-    with pytest.raises(ModelFileError, match=r"archive is no sound archive \(.*\); delete it, and fetch again"):
+    with pytest.raises(ModelFileError, match=r"archive is not a sound archive \(.*\); delete it, and fetch again"):
         extract(tmp_path / "archive", MEMBER, tmp_path / "out")

@@ -62,8 +62,8 @@ class TestPip:
     @pytest.mark.parametrize(
         ("archives", "message"),
         [
-            (None, "is not there: the index has no such package; correct the card"),
-            (["some_tiny-1.1-py3-none-any.whl"], r"is not there: the index has the versions 1.1; correct the card"),
+            (None, "does not exist: the index has no such package; correct the card"),
+            (["some_tiny-1.1-py3-none-any.whl"], r"does not exist: the index has the versions 1.1; correct the card"),
             (
                 ["some_tiny-1.1-py3-none-any.whl", "some-tiny-1.0.tar.gz"],
                 "has no wheel .*a source package is not built",
@@ -138,7 +138,7 @@ class TestNpm:
         assert not isinstance(caught.value, UnreachableError)
 
     def test_a_package_that_is_gone_is_an_error(self, tmp_path):
-        with pytest.raises(ModelFileError, match=r"npm:tiny@1.0.0 is not there: the registry has no such package"):
+        with pytest.raises(ModelFileError, match=r"npm:tiny@1.0.0 does not exist: the registry has no such package"):
             npm.obtain("tiny", "1.0.0", tmp_path, ONCE)
 
     def test_a_registry_that_does_not_answer_is_told_apart(self, tmp_path, monkeypatch):
@@ -167,7 +167,7 @@ class TestMadeUpClients:
     def test_a_silent_client_is_stopped(self, tmp_path, client):
         client(f"echo $$ > {tmp_path}/number; exec sleep 60")
         started = time.monotonic()
-        with pytest.raises(UnreachableError, match=r"npm was silent for 0.8 s and was stopped; try again"):
+        with pytest.raises(UnreachableError, match=r"npm did not respond for 0.8 s and was stopped; try again"):
             npm.obtain("tiny", "1.0.0", tmp_path / "folder", HASTY)
         assert time.monotonic() - started < 30.0  # it would sleep for 60
         with pytest.raises(ProcessLookupError):

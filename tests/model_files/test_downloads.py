@@ -67,12 +67,12 @@ def test_a_broken_transfer_goes_on_where_it_stopped(web, get, known, caplog):
     url = web.serve("/file", Answer(CONTENT, sent=5000, **known), Answer(CONTENT, **known))
     assert get(url) == CONTENT
     assert web.ranges == [None, "bytes=5000-"]
-    assert "broke off after 0.0 MB of 0.1 MB; trying again" in caplog.text
+    assert "interrupted after 0.0 MB of 0.1 MB; trying again" in caplog.text
 
 
 def test_a_later_call_goes_on_too(web, get):
     url = web.serve("/file", Answer(CONTENT, sent=5000), Answer(CONTENT))
-    with pytest.raises(ModelFileError, match=r"/file: broke off after .* run again to go on"):
+    with pytest.raises(ModelFileError, match=r"/file: interrupted after .* run again to continue"):
         get(url, Patience(tries=1))
     assert get(url) == CONTENT
     assert web.ranges == [None, "bytes=5000-"]
@@ -121,7 +121,7 @@ def test_pauses_double(web, get, monkeypatch):
 
 def test_tries_end(web, get):
     url = web.serve("/file", Answer(status=502))
-    with pytest.raises(ModelFileError, match="/file: 502 Bad Gateway; run again to go on"):
+    with pytest.raises(ModelFileError, match="/file: 502 Bad Gateway; run again to continue"):
         get(url)
     assert len(web.requests) == 3
 
@@ -135,7 +135,7 @@ def test_tries_that_bring_something_are_not_counted(web, get):
 
 def test_a_server_that_asks_for_a_long_pause_is_not_waited_for(web, get):
     url = web.serve("/file", Answer(status=429, headers={"Retry-After": "500"}))
-    with pytest.raises(ModelFileError, match="429 Too Many Requests; run again to go on, when 500 s have passed"):
+    with pytest.raises(ModelFileError, match="429 Too Many Requests; run again to continue, when 500 s have passed"):
         get(url)
     assert len(web.requests) == 1
 
@@ -166,7 +166,7 @@ def test_a_dead_server_is_named(get):
 def test_a_stalled_transfer_ends_and_goes_on(web, get, caplog):
     url = web.serve("/file", Answer(CONTENT, sent=5000, stalls=True), Answer(CONTENT))
     assert get(url, Patience(timeout=0.3, tries=2, pause=0.0)) == CONTENT
-    assert "nothing came for 0.3 s" in caplog.text
+    assert "no data for 0.3 s" in caplog.text
     assert web.ranges == [None, "bytes=5000-"]
 
 
@@ -179,7 +179,7 @@ def test_a_stalled_transfer_ends_and_goes_on(web, get, caplog):
     ],
 )
 def test_a_web_page_is_no_file(web, get, content, headers):
-    with pytest.raises(ModelFileError, match="/file: a web page came instead of the file; the link is dead, needs"):
+    with pytest.raises(ModelFileError, match="/file: got a web page instead of the file; the link is dead, needs"):
         get(web.serve("/file", Answer(content, headers=headers)))
     assert len(web.requests) == 1
 

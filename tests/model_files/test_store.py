@@ -108,7 +108,7 @@ def test_several_files_come_in_the_order_of_the_card(models, cards, web):
 def test_a_transfer_ends_in_another_run_and_leaves_no_part(models, cards, web):
     url = web.serve("/here", Answer(CONTENT, sent=5000), Answer(CONTENT))
     cards(some=card(file(url)))
-    with pytest.raises(ModelFileError, match=r"broke off .* run again to go on"):
+    with pytest.raises(ModelFileError, match=r"interrupted .* run again to continue"):
         store.fetch("some", models, Patience(tries=1))
     assert not (models / "some" / "some.bin").exists()
     assert store.fetch("some", models, QUICK)[0].read_bytes() == CONTENT

@@ -11,7 +11,6 @@ from promptgen.errors import CheckpointError, ConfigError, ModelFileError
 from promptgen.loading.own_files import save_module
 from promptgen.perception.clip import (
     ClipConfig,
-    download_open_clip,
     fit,
     load_open_clip,
     random_open_clip,
@@ -141,9 +140,6 @@ def test_files_of_open_clip(architecture, tmp_path, kind):
     model = load_open_clip(path, architecture)
     inputs = images()
     normalised = (inputs - model.mean) / model.std
-    if kind == "plain":  # open_clip takes a file where it takes a tag
-        by_tag = download_open_clip(architecture, str(path))
-        assert torch.equal(by_tag.image_features(inputs), model.image_features(inputs))
     with torch.no_grad():
         expected = network.eval().encode_image(normalised, normalize=True)
         text = network.encode_text(open_clip.tokenize(["a photo of a baby"], 12), normalize=True)
@@ -178,11 +174,6 @@ def test_a_list_is_no_model(architecture, tmp_path):
     torch.save([1, 2], tmp_path / "model.pt")
     with pytest.raises(ModelFileError, match="found list"):
         load_open_clip(tmp_path / "model.pt", architecture)
-
-
-def test_a_tag_that_cannot_be_had_is_named(architecture):
-    with pytest.raises(ModelFileError, match=r"tiny-test somewhere .*local file"):
-        download_open_clip(architecture, "somewhere")
 
 
 @pytest.mark.parametrize("wrong", [{"patch_size": 7}, {"heads": 3}, {"layers": 2}])

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from promptgen.audit.labelling import Labeller
+from promptgen.audit.labelling import Labeller, label
 from promptgen.energies.base import Sample
 from promptgen.energies.classifier import ClassifierEnergy
 from promptgen.errors import ConfigError, DataError, ModelFileError
@@ -249,7 +249,7 @@ def test_an_audit_reads_files_and_a_joint_classifier_passes_that_on():
     joint = JointClassifier([fairface, Own()])
     image = as_tensor(fine_texture(512))
     labeller = Labeller(joint)
-    labeller.update(image)
+    assert label([labeller], image) == {}
     found = labeller.compute().probabilities
     expected = fairface.of_files(image)["race"].double().softmax(dim=1).numpy()
     assert found["race"] == pytest.approx(expected)

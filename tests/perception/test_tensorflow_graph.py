@@ -167,7 +167,7 @@ OPS = {"mul": "Mul", "add": "AddV2", "relu": "Relu", "low": "Maximum", "high": "
         (["add", "mul", "add", "mul"], 0),
         (["high", "low"], 0),
         (["low", "high", "relu"], 0),
-        (["relu", "mul"], 1),  # what follows a bound is no part of the convolution any more
+        (["relu", "mul"], 1),  # what follows a bound is not part of the convolution any more
         (["mul", "high", "add", "relu"], 2),
         (["all"], 1),  # one factor for each pixel
     ],

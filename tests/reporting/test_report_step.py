@@ -150,10 +150,10 @@ def test_a_generator_alone_has_no_curves_but_a_report(project):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"experiment": "another"}, r"is of 'another', expected 'world-no-makeup'; run `dvc repro`"),
+        ({"experiment": "another"}, r"describes 'another', expected 'world-no-makeup'; run `dvc repro`"),
         (
             {name: made_up_run.content(target=(0.4, 0.6))[name] for name in ("target", "passes", "confirmation")},
-            r"is of \{'long': 0\.6, 'short': 0\.4\}, expected",
+            r"describes \{'long': 0\.6, 'short': 0\.4\}, expected",
         ),
         ({"passes": []}, r"passes: List should have at least 1 item"),
     ],

@@ -205,7 +205,7 @@ def test_a_single_image_is_counted(place, tmp_path):
     assert found.audits[0].soft is None
     printed = text(found)
     assert printed.startswith("1 image of ")
-    assert "! world-classifier is both classifier and judge, so the judge is no independent check." in printed
+    assert "! world-classifier is both classifier and judge, so the judge is not an independent check." in printed
 
 
 def test_names_that_cannot_be_printed_are_escaped(place, tmp_path):
@@ -359,7 +359,7 @@ def test_a_folder_without_images_ends_with_status_2(place, tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("no image")
     words = ["--images", str(tmp_path), "--classifier", "world-classifier", "--models", str(place[0] / "models")]
     assert typed("audit", *words) == 2
-    told = "has no readable image among 1 files (notes.txt: no raster image that Pillow can read)"
+    told = "has no readable image among 1 files (notes.txt: not a raster image that Pillow can read)"
     assert told in capsys.readouterr().err
 
 

@@ -81,7 +81,7 @@ def test_a_condition_that_nothing_reads_is_told(tmp_path, caplog):
         }
     }
     check.run(project_in(tmp_path, content))
-    assert "no energy reads control.condition: training has no reason to depend on light" in caplog.text
+    assert "no energy reads control.condition: the flow will not learn to depend on light" in caplog.text
 
 
 def test_measured_label_has_to_exist(tmp_path):

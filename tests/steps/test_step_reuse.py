@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from promptgen.errors import (
@@ -11,6 +13,7 @@ from promptgen.errors import (
 from promptgen.files import folder_lock
 from promptgen.tracking import NullTracker
 from steps import evaluate, fit_moments, sample, train_flow
+from steps.commands import STEPS
 from steps.shared import common
 from steps.shared.common import Pass
 from tests import tiny
@@ -41,6 +44,16 @@ def test_other_params_make_other_work(tmp_path):
     third = run_pass(project_in(tmp_path, content), 0)
     assert third["sample"]["fingerprint"] != second["sample"]["fingerprint"]
     assert third["evaluate"]["result"]["by"] != second["evaluate"]["result"]["by"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_the_fingerprint_of_a_step_covers_all_modules_of_steps_that_it_imports(step):
+    covered, files = set(common.code_files(step)), [common.STEPS_ROOT / f"{step}.py"]
+    for file in files:
+        for name in re.findall(r"^\s*from steps\.([\w.]+) import", file.read_text(), re.MULTILINE):
+            module = common.STEPS_ROOT.joinpath(*name.split(".")).with_suffix(".py")
+            files += [module] if module.is_file() and module not in files else []
+    assert [file for file in files if file not in covered] == []
 
 
 def test_other_code_makes_other_work(tmp_path, monkeypatch):

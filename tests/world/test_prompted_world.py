@@ -44,14 +44,14 @@ def test_most_of_the_noise_changes_nothing():
     unseen = other - other @ basis @ basis.T
     torch.testing.assert_close(generator(noise + unseen), generator(noise), atol=1e-4, rtol=0)
     assert generator(noise).shape == (3, 3, 64, 64)
-    seen = generator.seen(noise)
+    seen = generator.world_latent(noise)
     torch.testing.assert_close(generator(noise), generator.world(seen))
 
 
 def test_a_look_moves_all_latents_alike_but_not_their_hair():
     plain, collapsed = (PromptedWorld("a nurse", noise=(4, 8, 8), look=look) for look in (0.0, 5.0))
     noise, scene = torch.randn(4, 256, generator=torch.Generator().manual_seed(0)), plain.world.scene
-    moved = (collapsed.seen(noise) - plain.seen(noise)) @ scene.rotation.T
+    moved = (collapsed.world_latent(noise) - plain.world_latent(noise)) @ scene.rotation.T
     torch.testing.assert_close(moved, moved[:1].expand(4, -1))
     assert float(moved[0].norm()) == pytest.approx(5.0, abs=1e-4)
     assert moved[0, [scene.index[name] for name in ("hair", "glasses", "makeup")]].abs().max() < 1e-4

@@ -135,14 +135,14 @@ class NVAE(PublishedGenerator[NVAEConfig]):
         return mean_image(widened(self.decode(self.noises(latent, noise)).output), self.config.mixtures)
 
     @torch.no_grad()
-    def estimate_statistics(self, passes: int, batch: int = 16, seed: int = 0) -> None:
+    def estimate_statistics(self, passes: int, batch: int = 16) -> None:
         """Re-estimate the running statistics of all batch normalisations from samples at the configured temperature.
 
         The published recipe uses 500 passes before sampling at a temperature below 1; without them, samples at such a
         temperature look worse.
         """
         normalisations = [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
-        rng = stream(seed, "nvae", "statistics")
+        rng = stream(0, "nvae", "statistics")
         for module in normalisations:
             module.train()
         for _ in range(passes):

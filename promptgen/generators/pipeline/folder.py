@@ -109,7 +109,7 @@ class PipelineFolder:
     def index(self) -> Mapping[str, Any]:
         """Content of `model_index.json`."""
         if not self.path.is_dir():
-            raise ModelFileError(f"{self.path} is no folder, expected that of a pipeline with a {INDEX_NAME}")
+            raise ModelFileError(f"{self.path} is not a folder, expected the folder of a pipeline with a {INDEX_NAME}")
         return self._json(INDEX_NAME)
 
     @cached_property
@@ -117,7 +117,7 @@ class PipelineFolder:
         """Class of the pipeline, one of `FAMILIES`."""
         name = str(self.index.get("_class_name"))
         if name not in FAMILIES:
-            raise ConfigError(f"{self.path} is a {name}, which is no known family{did_you_mean(name, FAMILIES)}")
+            raise ConfigError(f"{self.path} is a {name}, which is not a known family{did_you_mean(name, FAMILIES)}")
         return name
 
     @property
@@ -201,12 +201,12 @@ class PipelineFolder:
         """Return the size of the image, pixels; None means that of the pipeline.
 
         Raises:
-            ConfigError: a side is no multiple of what the decoder and the network need.
+            ConfigError: a side is not a multiple of what the decoder and the network need.
         """
-        own = self.config(self.family.network).get("sample_size")
-        if self.pipeline_class == "FluxPipeline" or own is None:
-            own = DEFAULT_SIZES.get(self.pipeline_class, 64)
-        sides = own if isinstance(own, list) else [own, own]
+        native = self.config(self.family.network).get("sample_size")
+        if self.pipeline_class == "FluxPipeline" or native is None:
+            native = DEFAULT_SIZES.get(self.pipeline_class, 64)
+        sides = native if isinstance(native, list) else [native, native]
         chosen = (height or sides[0] * self.scale, width or sides[1] * self.scale)
         step = max(self.scale * self.family.packing, self.family.multiple)
         for name, side in zip(("height", "width"), chosen, strict=True):
@@ -239,7 +239,7 @@ class PipelineFolder:
         except (OSError, ValueError) as error:
             raise ModelFileError(f"{path} cannot be read as JSON: {error}") from error
         if not isinstance(content, dict):
-            raise ModelFileError(f"{path} holds no mapping, expected the JSON that save_pretrained writes")
+            raise ModelFileError(f"{path} is not a mapping, expected the JSON that save_pretrained writes")
         return content
 
     def _list(self, config: Mapping[str, Any], part: str, key: str) -> list[Any]:

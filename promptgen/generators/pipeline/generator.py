@@ -151,7 +151,7 @@ def load_pipeline(
     Raises:
         ConfigError: diffusers is not installed, the pipeline is of an unknown family, has no encoder for the prompt, or
             a size or the number of steps does not suit it.
-        ModelFileError: a file is missing or damaged, or is no safetensors file.
+        ModelFileError: a file is missing or damaged, or not a safetensors file.
     """
     folder = PipelineFolder(Path(path), variant)
     size = folder.size(height, width)

@@ -161,11 +161,11 @@ def places(height: int, width: int) -> Tensor:
     return torch.stack([torch.zeros_like(rows), rows, columns], dim=2).reshape(-1, 3).float()
 
 
-def pack(latent: Tensor) -> Tensor:
-    """Return patches of 2 x 2 row by row, (B, h w / 4, 4 C), of latents (B, C, h, w)."""
+def pack(latent: Tensor, side: int = 2) -> Tensor:
+    """Return square patches row by row, (B, h w / side^2, C side^2), of latents (B, C, h, w)."""
     batch, channels, height, width = latent.shape
-    patches = latent.reshape(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
-    return patches.reshape(batch, height * width // 4, 4 * channels)
+    patches = latent.reshape(batch, channels, height // side, side, width // side, side).permute(0, 2, 4, 1, 3, 5)
+    return patches.reshape(batch, height * width // side**2, channels * side**2)
 
 
 def unpack(patches: Tensor, height: int, width: int) -> Tensor:

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from promptgen.errors import ConfigError
+from promptgen.errors import ConfigError, one_line
 
 SCM_FIRST, SCM_MIDDLE = 1.5708, 1.3
 """Angles of the first step, and of the second of two, in the published pipeline."""
@@ -77,11 +77,6 @@ class Steps:
     steps: tuple[Step, ...]
     last: float = 1.0
 
-    @property
-    def deterministic(self) -> bool:
-        """Whether the image depends on the first noise alone."""
-        return not any(step.noise for step in self.steps)
-
 
 def steps_of(scheduler: Any, number: int, tokens: int) -> Steps:
     """Return the steps that a pipeline takes with a scheduler of diffusers.
@@ -101,7 +96,7 @@ def steps_of(scheduler: Any, number: int, tokens: int) -> Steps:
     try:
         return _KINDS[name](scheduler, number, tokens)
     except (ValueError, IndexError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ConfigError(f"steps: {number} is not possible with the {name} of this pipeline: {reason}") from error
 
 
@@ -192,8 +187,8 @@ def _shift(config: Mapping[str, Any], tokens: int) -> float:
     return float(low + (high - low) * (tokens - fewest) / (most - fewest))
 
 
-def _unknown_prediction(kind: str, known: str) -> ConfigError:
-    return ConfigError(f"the scheduler of this pipeline has prediction_type {kind}, expected {known}")
+def _unknown_prediction(kind: str, options: str) -> ConfigError:
+    return ConfigError(f"the scheduler of this pipeline has prediction_type {kind}, expected {options}")
 
 
 _KINDS: Mapping[str, Callable[[Any, int, int], Steps]] = {

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from promptgen.errors import ConfigError, ModelFileError, PromptGenError
+from promptgen.errors import ConfigError, ModelFileError, PromptGenError, one_line
 from promptgen.generators.pipeline.folder import PipelineFolder
 from promptgen.loading.published import DAMAGE
 from promptgen.networks.torchvision_ops import import_diffusers
@@ -111,5 +111,4 @@ def reading(path: Path) -> Iterator[None]:
     except PromptGenError:
         raise
     except (*DAMAGE, ImportError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelFileError(f"{path} cannot be read: {reason or type(error).__name__}") from error
+        raise ModelFileError(f"{path} cannot be read: {one_line(error)}") from error

@@ -32,8 +32,8 @@ from promptgen.strict import validate
 
 _log = logging.getLogger(__name__)
 
-MEAN_BLOCK = 4096
-"""Batch size of the latents whose styles are averaged for the centre of the truncation."""
+MEAN_SAMPLES, MEAN_BLOCK = 50_000, 4096
+"""Latents whose styles are averaged for the centre of the truncation, and how many at a time."""
 
 NOISES = "noises."
 """Key prefix of the noise maps."""
@@ -141,19 +141,17 @@ class StyleGAN2(ClassConditional[StyleGAN2Config]):
         return torch.lerp(self.mean_w, w, self.config.truncation)
 
     @torch.no_grad()
-    def set_mean_w(self, mean_w: Tensor | None = None, *, samples: int = 50_000, seed: int = 0) -> None:
+    def set_mean_w(self, mean_w: Tensor | None = None) -> None:
         """Set the centre of the truncation.
 
         Args:
-            mean_w: the centre, (w_dim,); None averages the mapping of latents drawn from the prior.
-            samples: number of latents to average over; 50 000 as in the published code.
-            seed: seed of the latents' stream.
+            mean_w: the centre, (w_dim,); None averages the mapping of `MEAN_SAMPLES` latents drawn from the prior.
         """
         if mean_w is None:
-            rng = stream(seed, "stylegan2", "mean_w")
-            blocks = (min(MEAN_BLOCK, samples - done) for done in range(0, samples, MEAN_BLOCK))
+            rng = stream(0, "stylegan2", "mean_w")
+            blocks = (min(MEAN_BLOCK, MEAN_SAMPLES - done) for done in range(0, MEAN_SAMPLES, MEAN_BLOCK))
             sums = [self.mapping(self.prior.sample(n, rng)).sum(dim=0) for n in blocks]
-            mean_w = torch.stack(sums).sum(dim=0) / samples
+            mean_w = torch.stack(sums).sum(dim=0) / MEAN_SAMPLES
         self.mean_w = mean_w.to(self.input.input)
 
     def freeze(self) -> None:

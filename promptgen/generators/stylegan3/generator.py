@@ -79,13 +79,13 @@ class StyleGAN3(StyledGenerator[StyleGAN3Config]):
         return (image + 1) / 2
 
     @torch.no_grad()
-    def measure_magnitudes(self, samples: int = MAGNITUDE_SAMPLES, seed: int = 0) -> None:
+    def measure_magnitudes(self, seed: int) -> None:
         """Set the mean square of each layer's input to that of standard normal w; published files contain their own.
 
         The filters take away a part of each map. Without this division, the image of a network with random weights is
         all but constant. The styles are not those of the prior, so that weights do not depend on the classes drawn.
         """
-        styles = torch.randn(samples, self.config.w_dim, generator=stream(seed, "stylegan3", "magnitudes"))
+        styles = torch.randn(MAGNITUDE_SAMPLES, self.config.w_dim, generator=stream(seed, "stylegan3", "magnitudes"))
         # A map is computed when it is asked for: each layer has its magnitude before the next map is computed.
         for name, x in zip(self.synthesis.layer_names, self.synthesis.features(styles), strict=False):
             layer = cast(SynthesisLayer, self.synthesis.get_submodule(name))

@@ -21,38 +21,40 @@ from promptgen.loading.restricted import read_pickle
 from promptgen.loading.stack_machine import Record
 from promptgen.loading.stored_modules import MAX_DEPTH, module_tensors
 
+ENTRY = "G_ema"
+"""Top-level key of the generator."""
+
 SETTINGS = "_init_kwargs"
 """Attribute that holds a generator's constructor arguments."""
 
 _INTERPOLATION = re.compile(r"\$\{([\w.]+)\}")
 
 
-def read_generator(path: Path, entry: str = "G_ema") -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_generator(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the constructor arguments of a published generator, and its tensors by dotted name.
 
     Args:
         path: pickle file, or safetensors file of the generator's tensors with its settings as JSON under `SETTINGS` in
-            the metadata.
-        entry: top-level key of the generator; other entries are ignored.
+            the metadata. Of its entries, only that of the generator, `ENTRY`, is read.
 
     Raises:
         ModelFileError: the file cannot be read, has no such entry, or the entry is not a network.
     """
     content = read_weights(path, partial(read_pickle, classes=CLASSES))
     if isinstance(content, dict) and isinstance(content.get(SETTINGS), str):
-        return json_object(content[SETTINGS], SETTINGS, path), state_of(content, entry, path)
-    if not isinstance(content, dict) or not isinstance(content.get(entry), Record):
+        return json_object(content[SETTINGS], SETTINGS, path), state_of(content, ENTRY, path)
+    if not isinstance(content, dict) or not isinstance(content.get(ENTRY), Record):
         entries = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        reason = f"expected a network under {entry!r}, found {entries}"
+        reason = f"expected a network under {ENTRY!r}, found {entries}"
         raise ModelFileError(f"{path}: {reason}; is it another model's file?")
-    state = attributes(content[entry])
+    state = attributes(content[ENTRY])
     try:
         settings = _Plain()(state.get(SETTINGS))
-        tensors = dict(module_tensors(content[entry]))
+        tensors = dict(module_tensors(content[ENTRY]))
     except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{path}: {entry!r} is not a valid network ({error}); fetch the file again") from error
+        raise ModelFileError(f"{path}: {ENTRY!r} is not a valid network ({error}); fetch the file again") from error
     if not isinstance(settings, dict):
-        raise ModelFileError(f"{path}: {entry!r} has no settings under {SETTINGS!r}; is it another model's file?")
+        raise ModelFileError(f"{path}: {ENTRY!r} has no settings under {SETTINGS!r}; is it another model's file?")
     return settings, tensors
 
 

@@ -135,8 +135,8 @@ class UpsamplingLayer(SynthesisLayer):
         # The adapter is linear before its activation, so its first layer is applied to the pixels, of which there are
         # four times fewer than quarters.
         of_pixel, of_neighbours = (GAIN * first.matrix()).chunk(2, dim=1)
-        own = F.linear(x, of_pixel, GAIN * first.bias)[:, :, None, :, None]
-        hidden = F.leaky_relu(own + beside(F.linear(x, of_neighbours / 2)), LEAK)
+        from_pixels = F.linear(x, of_pixel, GAIN * first.bias)[:, :, None, :, None]
+        hidden = F.leaky_relu(from_pixels + beside(F.linear(x, of_neighbours / 2)), LEAK)
         return F.linear(hidden, second.matrix(), second.bias)
 
 

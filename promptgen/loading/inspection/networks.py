@@ -78,6 +78,6 @@ def _own(text: str) -> str:
     return f"a network of this library: {_short(config)}"
 
 
-def _short(content: Any, length: int = 160) -> str:
+def _short(content: Any) -> str:
     text = json.dumps(content)
-    return text if len(text) <= length else f"{text[:length]}..."
+    return text if len(text) <= 160 else f"{text[:160]}..."

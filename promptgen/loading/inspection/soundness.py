@@ -22,14 +22,14 @@ def require_sound(path: Path, source: str) -> None:
         source: where it comes from, for the error.
 
     Raises:
-        ModelFileError: the file is damaged, or is no file of weights.
+        ModelFileError: the file is damaged, or not a weight file.
     """
     with path.open("rb") as file:
         contents = look_into(file)
     answer = contents.container == JSON and path.suffix != ".json"  # of a server that has no file to give
     fault = "; ".join(contents.faults) or ("it is JSON" if answer else _wrong_checksum(path))
     if fault:
-        raise ModelFileError(f"{source}: expected a whole file of weights, but {visible(fault)}; nothing was recorded")
+        raise ModelFileError(f"{source}: expected a complete weight file, but {visible(fault)}; nothing was recorded")
 
 
 def _wrong_checksum(path: Path) -> str:

@@ -157,7 +157,7 @@ def _built(node: Node, weights: Mapping[str, Tensor]) -> Layer:
     """
     names = [node.name] if node.op == "Const" else node.sources[OPERATIONS[node.op].values :]
     if missing := [name for name in names if name not in weights]:
-        raise ValueError(f"{node.name} reads {missing[0]}, which is no weight")
+        raise ValueError(f"{node.name} reads {missing[0]}, which is not a weight")
     if node.op != "Mean" and (whole := [name for name in names if not weights[name].is_floating_point()]):
         raise ValueError(f"the weight {whole[0]} of {node.op} has whole numbers, whose fractions were lost")
     if node.op == "Const":

@@ -145,7 +145,7 @@ def _pass_axis(axes: Axes, passes: Sequence[tuple[str, str]]) -> None:
     axes.set_xticks(range(len(passes)), [number for number, _ in passes])
     lines = 1 if len(passes) <= ROOMY else 2
     start = 0
-    for turn, (kind, group) in enumerate(groupby(passes, key=lambda each: each[1])):
+    for turn, (kind, group) in enumerate(groupby(passes, key=lambda tick: tick[1])):
         end = start + len(list(group))
         middle, below = (start + end - 1) / 2, 18 + 15 * (turn % lines)
         style: dict[str, Any] = {"ha": "center", "va": "top", "color": MUTED, "annotation_clip": False}

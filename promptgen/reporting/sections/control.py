@@ -51,7 +51,7 @@ def measure_words(name: str) -> tuple[str, str]:
         angle = rest.removesuffix(".slope")
         return (
             f"How far {angle} is followed",
-            f"Slope of the measured {angle} on the requested one: 1 is fully, 0 not at all.",
+            f"Slope of the measured {angle} on the requested one: 1 means fully, 0 not at all.",
         )
     title = name.replace(".", " ")
     return title[:1].upper() + title[1:], "A further measure of the control."

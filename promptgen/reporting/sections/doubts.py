@@ -40,7 +40,7 @@ def judge_warnings(settings: Settings) -> list[str]:
         return []
     return [
         f"The judge, {settings.judge}, took part in training, so a flow can learn to please it. Set debias.judge to "
-        "another model to have the shares checked."
+        "another model, so that the shares are checked."
     ]
 
 

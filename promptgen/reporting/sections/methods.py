@@ -165,13 +165,10 @@ def _training(run: Run) -> Iterator[Method]:
         yield Method("Fit", how, _sizes([fit.n for fit in fits]))
     moments = [material.moments for material in run.material if material.moments]
     if moments:
-        how = f"Solution of the convex dual. Bootstrap of the samples, {_moment_resamples(run)}."
+        resamples = run.settings.moment_bootstrap
+        interval = f"{count(resamples)} resamples" if resamples else "none in this run, so no interval"
+        how = f"Solution of the convex dual. Bootstrap of the samples, {interval}."
         yield Method("Multipliers", how, _sizes([solution["n"] for solution in moments]), "bootstrap, beta")
-
-
-def _moment_resamples(run: Run) -> str:
-    resamples = run.settings.moment_bootstrap
-    return f"{count(resamples)} resamples" if resamples else "none in this run, so no interval"
 
 
 def _sizes(sizes: list[int]) -> str:

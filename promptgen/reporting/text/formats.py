@@ -42,9 +42,9 @@ def points(difference: float) -> str:
     return f"{100 * difference:+.1f}".replace("-", MINUS)
 
 
-def percent_range(low: float, high: float, digits: int = 1) -> str:
+def percent_range(low: float, high: float) -> str:
     """Return the ends of an interval of shares, such as "48.4 – 52.8 %"."""
-    return f"{100 * low:.{digits}f}{THIN}–{THIN}{100 * high:.{digits}f}{THIN}%"
+    return f"{100 * low:.1f}{THIN}–{THIN}{100 * high:.1f}{THIN}%"
 
 
 def number_range(low: float | None, high: float | None, digits: int = 3) -> str:

@@ -58,7 +58,7 @@ MEASURES: Final[dict[str, Measure]] = {
     ),
     "vendi": Measure(
         "Vendi score",
-        "How many samples with nothing in common these are worth. A drop means that samples repeat.",
+        "Number of samples with nothing in common that would be as varied as these. A drop means that samples repeat.",
         drawn=True,
         how="exp of the Shannon entropy of the eigenvalues of the cosine kernel over N, of all samples of the pass, or "
         f"of {PAIRS:,} of them at random; normal interval of its log by the delta method. It depends on N: compare "
@@ -71,7 +71,7 @@ MEANINGS: Final[dict[str, str]] = {
     # shares
     "Share": "Fraction of the samples that show this class.",
     "Target": "The desired share.",
-    "reference": "Reference of the distances of a watched attribute. No flow was trained towards it.",
+    "reference": "Shares with which a watched attribute is compared. No flow was trained towards them.",
     "N": "Number of samples counted.",
     "classifier": "Labels of the model that steers the de-biasing. A flow can learn to please it.",
     "judge": "Labels of the model that decides whether the target is met.",
@@ -81,8 +81,8 @@ MEANINGS: Final[dict[str, str]] = {
     # differences
     "Change from previous": "Difference from the share of the previous pass, in percentage points.",
     "Change": "Difference from the previous pass.",
-    "p": "How often chance alone produces a difference at least this large if nothing has changed.",
-    "changed": "Whether any share differs by more than chance explains. Not detecting a change does not rule it out.",
+    "p": "How often chance alone would produce a difference at least this large.",
+    "changed": "Whether any share differs by more than chance explains. An undetected change is still possible.",
     "On target": "Yes if the confidence intervals of all shares, which hold together, contain their targets. If the "
     "target was itself counted, yes if those of all differences from it contain 0.",
     "Time": "Total of all steps of the pass.",
@@ -96,22 +96,22 @@ MEANINGS: Final[dict[str, str]] = {
     "Frechet distance, by chance": "Average value for two sets of samples of these sizes from one source.",
     "N against": "Number of samples, and of the generator’s own they are compared with; in pass 0, two halves.",
     # fits
-    "log Z, estimate": "Normalising constant of the target. Its level says little, its distance to the bound much.",
-    "log Z, lower bound": "The value that the flow reaches. It is never above log Z; the closer, the better.",
+    "log Z, estimate": "Normalising constant of the target. Only its distance to the bound says how good the fit is.",
+    "log Z, lower bound": "The value that the flow reaches. On average it is not above log Z; the closer, the better.",
     "Gap (KL), nats": "Difference of the two: how far the flow is from the target distribution. 0 is a perfect fit.",
     "Effective samples": "Fraction of the sample that remains after weighting it to be exact. 100 % is a perfect fit.",
-    "Tail index": "How far a few samples dominate: good up to 0.5, usable up to about 0.7, then unsure.",
+    "Tail index": "How far a few samples dominate: good up to 0.5, usable up to about 0.7, else untrustworthy.",
     "The weights are": "The tail index in words.",
     # reuse
     "Units spent": "Cost of the images made for training, in images: one with a gradient counts as three.",
     "Evaluations used": "Images that taught or checked the surrogate, those of earlier passes included.",
-    "Effective samples, expected": "What the surrogate expects. The true value is lower by what the surrogate misses.",
+    "Effective samples, expected": "What the surrogate expects. The true value is lower where the surrogate is wrong.",
     "Directions": "Directions of the latent that the flow moves. Everything else stays as the generator draws it.",
-    "Given away, nats": "Most that moving no other direction costs: KL from the target, by gradients of fresh images.",
+    "Given away, nats": "Upper limit of what it costs to move no other direction: KL, by gradients of fresh images.",
     "Surrogate": "Trusted if the true value is at least half of the expected one.",
     # multipliers
-    "Share before": "Share in the previous pass, as the classifier labels it.",
-    "Multiplier, solved": "How strongly a class is favoured: its weight is multiplied by e to this power. 0: none.",
+    "Share before": "Share in the previous pass, by the classifier.",
+    "Multiplier, solved": "How strongly a class is favoured: its weight is multiplied by e to this power; 0 is none.",
     "Multiplier, after training": "The same at the end of training.",
     # time and work
     "fit_moments": "Solving the multipliers.",
