@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from pydantic import ValidationError
 
+from promptgen.energies.base import Term, WeightedSum
 from promptgen.evaluations.budget import TIMED, budget_units
-from promptgen.evaluations.config import LEAST_BUDGET, ROUNDS, Allotment, Budget
+from promptgen.evaluations.config import LEAST_BUDGET, ROUNDS, Allotment, Budget, Stage
+from promptgen.evaluations.objective import control_objective
 from promptgen.evaluations.proposal import Proposal
 from promptgen.evaluations.store import EvaluationStore
+from promptgen.evaluations.training import Trainer
+from promptgen.flows.flow import FlowConfig
 from tests.evaluations.small import Coordinates
 
 
@@ -67,3 +72,29 @@ def test_the_parts_cost_no_more_than_the_whole(units, differentiable, lands, fit
     assert (parts.explore.gradients > 0) == (parts.refine.gradients > 0) == differentiable
     assert (parts.land > 0) == lands
     assert parts.fit == min(fit, units // 2)
+
+
+def test_a_stage_costs_its_units():
+    for stage in (Stage.of(1001, 0.5), Stage.of(1001, 0.0)):
+        assert (stage.units, len(stage)) == (1001, stage.gradients + stage.values)
+    assert Stage.of(1001, 0.5).dense() == Stage(333, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("few_steps")
+@pytest.mark.parametrize("directions", [1, 8])
+def test_gradients_are_for_energies_that_depend_on_everything(directions):
+    generator = Coordinates(8)
+
+    def energy(sample):
+        return sample.latent[:, :directions].square().sum(dim=1)
+
+    objective, outputs = control_objective(WeightedSum({"it": Term(energy)}), {"it": "it@1"})
+    store = EvaluationStore(generator, outputs)
+    Trainer(generator, store, objective, FlowConfig(blocks=2, hidden=8), 1).train(1024, goal=0.999, fit_samples=256)
+    spending = store.spending
+    assert 1020 <= spending.units <= 1024
+    if directions == 8:
+        assert spending.forward == spending.backward + 256
+    else:
+        assert spending.backward == 64 + 2 * 16

@@ -61,3 +61,13 @@ def test_a_flow_learns_what_it_lacks_from_enough_weighted_samples(effective, mov
     with torch.no_grad():
         gained = float(proposal.flow.log_prob(lacked[:1]) - before)
     assert (gained > 0.5) == moves
+
+
+def test_a_descent_that_leads_away_is_undone(monkeypatch):
+    monkeypatch.setattr("promptgen.evaluations.descent.LEARNING_RATE", 3.0)
+    generator, flow = LinearGenerator(), Flow(4, FlowConfig(blocks=2, hidden=8), dtype=torch.float64)
+    before = {name: value.clone() for name, value in flow.state_dict().items()}
+    start = Proposal(generator, 1)
+    descent = Descent(Proposal(generator, 1, flow), start, lambda draw: 0.3 * draw.base[:, 0], lambda *_: None)
+    descent.run("away")
+    assert all(torch.equal(before[name], value) for name, value in flow.state_dict().items())

@@ -91,6 +91,16 @@ def test_more_directions_are_kept_where_the_usual_choice_gives_away_too_much():
     assert enough_directions(gradient / 10, scale, log_weight) is None
 
 
+def test_a_single_steep_record_asks_for_no_directions():
+    gradient = torch.cat([normal(400, 2), torch.zeros(400, 38, dtype=torch.float64)], dim=1)
+    scale, log_weight = torch.ones(40, dtype=torch.float64), torch.zeros(400)
+    gradient[7, 20] = 30.0  # in the mean, 2 nats are given away
+    assert enough_directions(gradient, scale, log_weight) is None
+    gradient[:, 20] = 30.0 * normal(400, 1, "steep")[:, 0]
+    gradient[:, 21:30] = normal(400, 9, "others")
+    assert enough_directions(gradient, scale, log_weight) in range(11, 13)
+
+
 def test_weights_are_tempered_only_if_few_outweigh_the_others():
     even, steep = normal(500, 1)[:, 0], 40 * normal(500, 1)[:, 0]
     assert torch.equal(tempered(even), even)
