@@ -281,7 +281,7 @@ def plain_state(state: Mapping[Any, Tensor], source: Path) -> dict[str, Tensor]:
         keys = [key.removeprefix(wrapper) for key in keys]
     if len(set(keys)) < len(keys):
         twice = Counter(keys).most_common(1)[0][0]
-        raise ModelFileError(f"{source}: {visible(twice)} is there twice, with and without a wrapper; save it once")
+        raise ModelFileError(f"{source}: {visible(twice)} occurs twice, with and without a wrapper; save it once")
     values = (value.detach().float() if value.dtype in HALVES else value.detach() for value in state.values())
     return dict(zip(keys, values, strict=True))
 

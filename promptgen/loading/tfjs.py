@@ -151,7 +151,7 @@ def _require_names(content: _File, manifest: Path) -> None:
     """Refuse a manifest in which two weights have the same name."""
     names = Counter(entry.name for group in content.weightsManifest for entry in group.weights)
     if repeated := [name for name, count in names.items() if count > 1]:
-        raise ModelFileError(f"{manifest}: the weight {visible(repeated[0])} is there twice; fetch it again")
+        raise ModelFileError(f"{manifest}: the weight {visible(repeated[0])} occurs twice; fetch it again")
 
 
 def _files(content: _File, manifest: Path, shards: Sequence[Path]) -> dict[str, Path]:

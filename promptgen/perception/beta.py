@@ -58,5 +58,5 @@ def load_beta(path: Path, attributes: Mapping[str, Sequence[str]], chosen: Seque
         number = len(multipliers[name])
         classes = len(attributes[name]) if name in attributes else "no"
         if number != classes:
-            raise ConfigError(f"{path} has {number} multipliers for {name!r}, the classifier {classes} classes")
+            raise ConfigError(f"{path} has {number} multipliers for {name!r}, but the classifier has {classes} classes")
     return torch.cat([multipliers[name] for name in chosen])

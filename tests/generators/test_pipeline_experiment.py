@@ -71,7 +71,7 @@ def test_its_files_identify_it(project):
         ({"model": "stabilityai/sd-turbo", "revision": "main"}, "revision"),
         ({"prompt": None}, "either a prompt or a file of embeddings"),
         ({"height": 17}, "multiple of 2"),
-        ({"model": "./nowhere"}, "is no folder"),
+        ({"model": "./nowhere"}, "is not a folder"),
         ({"prompt": None, "embeddings": "missing.safetensors"}, "cannot be read as safetensors"),
     ],
 )

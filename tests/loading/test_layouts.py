@@ -185,7 +185,7 @@ def test_the_statistics_of_codes_must_be_fractions(path, tmp_path):
 def test_one_tensor_with_and_without_a_wrapper_is_refused(path):
     state = StyleGAN2(StyleGAN2Config(size=8, **GAN)).state_dict()
     twice = state | {f"_orig_mod.{next(iter(state))}": torch.zeros(1)}
-    with pytest.raises(ModelFileError, match="is there twice"):
+    with pytest.raises(ModelFileError, match="occurs twice"):
         load_stylegan2(write(twice, path), 8, **GAN)
 
 

@@ -122,7 +122,7 @@ def test_groups_have_their_own_shards_and_a_model_its_topology(tmp_path):
         (group(PLAIN | {"dtype": "object"}), "dtype"),
         (group(PLAIN | {"name": ""}), "name"),
         (group(PLAIN | {"name": "x" * 10_000}), "name"),
-        (group(PLAIN | {"shape": [1]}, PLAIN | {"shape": [1]}), "the weight a is there twice"),
+        (group(PLAIN | {"shape": [1]}, PLAIN | {"shape": [1]}), "the weight a occurs twice"),
         (group(PLAIN | {"shape": [8], "quantization": {"dtype": "uint8"}}), "need a scale and a min"),
         (group(PLAIN | {"shape": [8], "quantization": SCALED | {"scale": float("nan")}}), "scale"),
         (group(PLAIN | {"shape": [8], "quantization": SCALED | {"scale": 1e300}}), "not finite: a"),

@@ -116,5 +116,7 @@ def test_another_classifier_is_refused(path):
     name, beta = next(iter(read_beta(path).items()))
     with pytest.raises(ConfigError, match=r"has no multipliers for 'hair', only for \w+"):
         load_beta(path, ATTRIBUTES, ["hair"])
-    with pytest.raises(ConfigError, match=f"has {len(beta)} multipliers for '{name}', the classifier 4 classes"):
+    with pytest.raises(
+        ConfigError, match=f"has {len(beta)} multipliers for '{name}', but the classifier has 4 classes"
+    ):
         load_beta(path, {name: ("a", "b", "c", "d")}, [name])
