@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from pydantic import ValidationError
 
 from promptgen.energies.base import Term, WeightedSum
