@@ -50,11 +50,9 @@ def active_directions(gradient: Tensor, scale: Tensor, rank: int | None = None) 
         scale: standard deviations of the latent's prior, (D,).
         rank: number of directions R, at least 2, if there are as many; None ignores those of a negligible eigenvalue.
     """
-    rows = gradient * scale
+    nonzero = gradient.any(dim=1)
+    rows = (gradient if bool(nonzero.all()) else gradient[nonzero]) * scale
     length = rows.double().norm(dim=1, keepdim=True) if len(rows) >= rows.shape[1] else rows.norm(dim=1, keepdim=True)
-    nonzero = length[:, 0] > 0
-    if not bool(nonzero.all()):
-        rows, length = rows[nonzero], length[nonzero]
     singular, directions = _principal(rows, length + length.median(), lambda values: rank or _clear(values))
     return directions, (singular[: directions.shape[1]] / singular[0]).clamp(min=1e-3).to(gradient)
 

@@ -64,7 +64,7 @@ class SampleWriter:
 
         Args:
             labels: labels of each attribute, by who reads it.
-            pictures: sheets of pictures by name, (..., H, W, 3) uint8.
+            pictures: sheets of pictures by name, (..., H, W, 3) uint8, in any order.
 
         Raises:
             StorageError: a file cannot be written.
@@ -73,7 +73,7 @@ class SampleWriter:
             atomic_write(self.folder / PICTURES_NAME, _file_of(pictures))
         shards = [self._shards[start] for start in sorted(self._shards)]
         readers = [{"reader": reader, "attributes": list(attributes.items())} for reader, attributes in labels.items()]
-        content = {"columns": self._columns, "labels": readers, "shards": shards, "pictures": list(pictures or {})}
+        content = {"columns": self._columns, "labels": readers, "shards": shards, "pictures": sorted(pictures or {})}
         write_json(self.folder / SAMPLES_NAME, content)
         return Samples(self.folder)
 

@@ -119,6 +119,16 @@ def test_directions_of_wide_and_tall_matrices_are_those_of_the_full_decompositio
     torch.testing.assert_close(scales, singular[:4] / singular[0])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_records_without_a_gradient_change_no_direction(dtype):
+    gradient, scale = normal(30, 50, dtype=dtype), torch.ones(50, dtype=dtype)
+    among_others = torch.cat([torch.zeros(40, 50, dtype=dtype), gradient, torch.zeros(40, 50, dtype=dtype)])
+    expected, got = (active_directions(rows, scale, rank=4) for rows in (gradient, among_others))
+    assert [tensor.dtype for tensor in got] == [dtype, dtype]
+    assert torch.equal(got[1], expected[1])
+    assert torch.equal(got[0], expected[0])
+
+
 class Classes:
     def __init__(self, n):
         self.attributes = {"kind": tuple(map(str, range(n)))}

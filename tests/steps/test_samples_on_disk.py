@@ -49,6 +49,16 @@ def test_everything_comes_back_in_order(written):
         np.testing.assert_array_equal(content[name], array)
 
 
+def test_the_order_in_which_pictures_are_made_does_not_matter(tmp_path):
+    sheets, contents = {"tiles": TILES, "sweep": TILES[:1]}, []
+    for name, order in (("one", ["tiles", "sweep"]), ("other", ["sweep", "tiles"])):
+        writer = SampleWriter(tmp_path / name)
+        writer.add(0, {"label": np.arange(3)})
+        writer.finish({}, {sheet: sheets[sheet] for sheet in order})
+        contents.append({path.name: path.read_bytes() for path in (tmp_path / name).rglob("*.*")})
+    assert contents[0] == contents[1]
+
+
 def test_rows_are_read_by_slice_by_index_and_in_parts(written):
     samples, whole, _ = written
     column = samples["features"]
