@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from promptgen.evaluations.directions import active_directions
+from promptgen.evaluations.directions import DENSE, active_directions
 from promptgen.seeding import stream
 
 Kind = Literal["values", "probabilities"]
@@ -31,8 +31,9 @@ MEMBERS = 5
 """Networks in the ensemble; their mean predicts."""
 
 STEPS, BATCH, WIDTH, LAYERS, LEARNING_RATE, WEIGHT_DECAY = 1600, 64, 96, 3, 3e-3, 1e-2
-GRADIENT_WEIGHT = 0.02
-"""Weight of the error of gradients relative to the error of values."""
+GRADIENT_WEIGHT, DENSE_GRADIENT_WEIGHT = 0.02, 0.05
+"""Weight of the error of gradients relative to the error of values; and where nearly all directions are active, so that
+a gradient tells more than further values."""
 
 HELD_OUT = 0.1
 """Fraction of the records that measures how well the network predicts."""
@@ -208,6 +209,7 @@ def _fit(
     seen = records.latent[:, len(scale) - held :]
     inputs = torch.cat([_along(basis, records.latent), seen, records.context / context_scale], dim=1)
     rank = len(weights)
+    gradient_weight = DENSE_GRADIENT_WEIGHT if rank > DENSE * (len(scale) - held) else GRADIENT_WEIGHT
     has_slope = bool(records.direction.any())
     size = slopes.norm(dim=1, keepdim=True) + spread.mean()
     network = Ensemble(inputs.shape[1], features.shape[1], MEMBERS, stream(seed, "surrogate", "weights")).to(inputs)
@@ -232,7 +234,7 @@ def _fit(
             (slope,) = torch.autograd.grad((direction * spread * output).sum(), point, create_graph=True)
             error = (slope[..., :rank] * weights - slopes[batch]) / size[batch]
             known = direction.any(dim=2, keepdim=True)
-            loss = loss + GRADIENT_WEIGHT * (known * error.square()).sum(dim=2).mean(dim=1).sum()
+            loss = loss + gradient_weight * (known * error.square()).sum(dim=2).mean(dim=1).sum()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

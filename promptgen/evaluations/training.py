@@ -26,7 +26,7 @@ from torch import Tensor
 from promptgen.conditions import Condition
 from promptgen.evaluations.config import ROUNDS, Allotment, Stage
 from promptgen.evaluations.descent import Descent
-from promptgen.evaluations.directions import active_directions
+from promptgen.evaluations.directions import DENSE, active_directions
 from promptgen.evaluations.evaluator import Slope
 from promptgen.evaluations.history import History, fit_row, share_row
 from promptgen.evaluations.landing import Landing, Target
@@ -59,10 +59,6 @@ the largest difference from the target shares at which none is needed."""
 LANDINGS = 2
 """Parts in which images are spent on landing. The first move is the largest; samples of the flow after it tell more
 exactly what is left."""
-
-DENSE = 0.75
-"""Above this fraction of all directions, a flow is not confined to the active ones, and a surrogate that is wrong about
-the flow gives way to true gradients."""
 
 SMOOTH = 0.6
 """Largest error of values on held-out records at which true gradients help: they mislead where the energy is rough."""
