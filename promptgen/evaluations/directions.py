@@ -24,8 +24,8 @@ from torch import Tensor
 from promptgen.metrics.estimate import Estimate
 
 DENSE = 0.75
-"""Above this fraction of all directions, a flow is not confined to the active ones, all images that a surrogate is fitted
-to have gradients, and a surrogate that is wrong about the flow gives way to true gradients."""
+"""Above this fraction of all directions, a flow is not confined to the active ones, all images that a surrogate is
+fitted to have gradients, and a surrogate that is wrong about the flow gives way to true gradients."""
 
 LEAST_EIGENVALUE = 2e-3
 """Directions with a smaller eigenvalue, as a fraction of the largest one, are ignored."""
