@@ -19,6 +19,7 @@ from promptgen.config.models import JointModel, ReaderSpec
 from promptgen.config.params import Params
 from promptgen.engine.config import ProcessConfig, RayConfig
 from promptgen.engine.ray_cluster import import_ray
+from promptgen.errors import ConfigError
 from promptgen.experiments.limits import require_memory
 from promptgen.files import storage_error
 from promptgen.flows.config import LARGEST_DENSE
@@ -27,6 +28,7 @@ from promptgen.generators.base import held_by
 from promptgen.labels import agreed_classes, class_index, classes, factors, target_shares
 from promptgen.networks.devices import find_device
 from promptgen.networks.precision import require_precision
+from promptgen.perception.informed import informed
 from promptgen.records import TRUSTED
 from promptgen.words import listing
 from steps.list_models import unlisted, unused
@@ -53,12 +55,18 @@ def run(project: Project) -> None:
     _check_engine(params)
     generator = params.generator.build(models)
     dim, held = generator.prior.dim, held_by(generator)
+    drawn = params.generator.drawn(models)
+    if drawn and held != 1:
+        raise ConfigError(
+            f"{params.generator.name} should draw a {drawn.name} for each image by the shares in params.yaml, with the "
+            f"last coordinate of its latent, and say so by an attribute `held` of 1, got {held}"
+        )
     require_memory(params, dim, prod(generator.image_shape), held)
     if params.moves_all_directions or dim - held <= LARGEST_DENSE:
         # The parts of the flow may not fit the latent.
         Flow(dim, params.flow, params.condition, held=held)
     specs = {name: getattr(params.debias, name) for name in TRUSTED if name != "truth"}
-    readers = {name: build_classifier(spec, models).attributes for name, spec in specs.items()}
+    readers = {name: informed(build_classifier(spec, models), drawn).attributes for name, spec in specs.items()}
     for reader, attributes in readers.items():
         target_shares(classes(attributes, params.debias.attribute), params.debias.shares)
         for attribute, label in (params.control.measure if params.control else {}).items():

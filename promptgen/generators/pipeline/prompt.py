@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,21 @@ def encode(folder: PipelineFolder, prompt: str, negative_prompt: str | None, *, 
         outputs = encode_prompt(**arguments)
     named = dict(zip(OUTPUTS[folder.pipeline_class], outputs, strict=False))
     return {name: named[name].detach().clone() for name in _needed(folder, guided=guided)}
+
+
+def encode_all(
+    folder: PipelineFolder, prompts: Sequence[str], negative_prompt: str | None, *, guided: bool
+) -> dict[str, Tensor]:
+    """Return the embeddings of several prompts, one row each; arguments and errors as of `encode`.
+
+    Raises:
+        ConfigError: their embeddings differ in length.
+    """
+    rows = [encode(folder, prompt, negative_prompt, guided=guided) for prompt in prompts]
+    try:
+        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+    except RuntimeError as error:
+        raise ConfigError(f"{folder.path} gives these prompts embeddings of different lengths: take one") from error
 
 
 def _parts(folder: PipelineFolder, pipeline_class: Any) -> dict[str, Any]:
