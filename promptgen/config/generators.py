@@ -317,6 +317,9 @@ class CustomGenerator(GeneratorBase):
         drawn = {"prompts": self.prompts} if self.prompts else {}
         return cast("Generator", load_custom(self.factory, {**self.arguments, **drawn}, GENERATOR))
 
+    def settings(self) -> dict[str, Any]:
+        return {"prompts": self.prompts} if self.prompts else {}
+
     def drawn(self, models: Path) -> Drawn | None:
         return drawn_prompts(self.prompts)
 

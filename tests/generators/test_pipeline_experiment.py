@@ -47,6 +47,11 @@ def test_its_size_is_known_before_it_is_built(project):
     assert (shape.image_size, shape.width, shape.dim) == (16, 24, 4 * 8 * 12)
     generator = spec(height=16, width=24).build(models)
     assert (generator.image_shape, generator.prior.dim) == ((3, 16, 24), shape.dim)
+    several = spec(height=16, width=24, prompt=None, prompts={"a cat": 0.5, "a dog": 0.5})
+    assert (several.own_shape(models).dim, several.own_shape(models).held) == (shape.dim + 1, 1)
+    generator = several.build(models)
+    assert (generator.prior.dim, generator.held) == (shape.dim + 1, 1)
+    assert several.latent_form(models) == {"shape": [4, 8, 12], "patch": 1, "prompts": {"a cat": 0.5, "a dog": 0.5}}
 
 
 def test_its_files_identify_it(project):

@@ -126,14 +126,15 @@ def _change_from_before(count: Count) -> AttributeChange | None:
 
 def within_rows(metrics: Metrics) -> list[WithinRow]:
     """Return a row per count, drawn label and label of the attribute; none if nothing drawn is part of the target."""
-    rows = []
+    rows, order = [], list(metrics.target)
     for count in metrics.counts:
-        for drawn, shares in (count.trusted.within or {}).items():
-            goals = {label: count.target[f"{drawn}{PRODUCT}{label}"] for label in shares}
-            for label, goal in goals.items():
-                by = {source: reader.within for source, reader in count.by.items() if reader.within}
-                cells = {source: within[drawn][label] for source, within in by.items() if drawn in within}
-                rows.append(WithinRow(count, drawn, label, goal / sum(goals.values()), cells))
+        by = {source: reader.within for source, reader in count.by.items() if reader.within}
+        pairs = [(drawn, label) for drawn, shares in (count.trusted.within or {}).items() for label in shares]
+        goals = {pair: count.target[PRODUCT.join(pair)] for pair in pairs}
+        for drawn, label in sorted(pairs, key=lambda pair: order.index(PRODUCT.join(pair))):
+            goal = goals[drawn, label] / sum(share for (other, _), share in goals.items() if other == drawn)
+            cells = {source: within[drawn][label] for source, within in by.items() if drawn in within}
+            rows.append(WithinRow(count, drawn, label, goal, cells))
     return rows
 
 
