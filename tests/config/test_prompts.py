@@ -6,6 +6,8 @@ import yaml
 from promptgen.config.generators import generator_spec
 from promptgen.config.params import Params, load_params
 from promptgen.errors import ConfigError
+from promptgen.experiments.plan import plan_of
+from promptgen.experiments.plan_text import plan_text
 from promptgen.generators.classes import class_shares, drawn_classes
 from promptgen.model_files.cards import find_card
 from promptgen.strict import validate
@@ -129,3 +131,10 @@ def test_a_target_within_nothing_is_told_in_one_line(tmp_path, change, words):
     with pytest.raises(ConfigError, match=words) as error:
         load_params(tmp_path / "params.yaml")
     assert "\n" not in str(error.value)
+
+
+def test_the_plan_tells_the_prompts(tmp_path):
+    plan = plan_of(validate(Params, content(within="prompt")), tmp_path / "models")
+    text = plan_text(plan)
+    assert "prompts a builder 0.75 a nurse 0.25" in text
+    assert "de-bias prompt x hair" in text

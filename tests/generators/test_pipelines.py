@@ -76,7 +76,7 @@ def rows(embeddings, n):
 
 def load(folder, family, **options):
     height, width = SIDES.get(family, (16, 24))
-    given = {} if "prompt" in options else {"embeddings": folder / "prompt.safetensors"}
+    given = {} if {"prompt", "prompts"} & options.keys() else {"embeddings": folder / "prompt.safetensors"}
     return load_pipeline(folder, height=height, width=width, **given, **options)
 
 

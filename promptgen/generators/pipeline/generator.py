@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ from promptgen.generators.base import GaussianPrior
 from promptgen.generators.double_precision import keeping_double, recomputed_block
 from promptgen.generators.pipeline.folder import PipelineFolder
 from promptgen.generators.pipeline.networks import DENOISERS, Denoiser, UNetDenoiser, guided, pack
-from promptgen.generators.pipeline.prompt import encode_all, read_embeddings, require_fit
+from promptgen.generators.pipeline.prompt import encode, read_embeddings, require_fit
 from promptgen.generators.pipeline.steps import Steps, steps_of
 from promptgen.generators.pipeline.weights import load_part
 from promptgen.generators.recomputation import recomputed
@@ -175,8 +175,7 @@ def load_pipeline(
     scale = folder.family.guidance if guidance is None else guidance
     is_guided = DENOISERS[folder.pipeline_class] is UNetDenoiser and guided(scale, folder.config(folder.family.network))
     drawn = drawn_prompts(prompts)
-    texts = drawn.labels if drawn else [] if prompt is None else [prompt]
-    embedded = _embeddings(folder, texts, negative_prompt, embeddings, guided=is_guided)
+    embedded = _embeddings(folder, prompt, drawn, negative_prompt, embeddings, guided=is_guided)
     require_fit(embedded, folder, str(embeddings or folder.path))
     network, decoder = (_recomputing(load_part(folder, part)) for part in (folder.family.network, "vae"))
     if precision:
@@ -200,13 +199,19 @@ def load_pipeline_files(index: Path, /, *others: Any, **arguments: Any) -> Pipel
 
 
 def _embeddings(
-    folder: PipelineFolder, prompts: Sequence[str], negative: str | None, file: Path | str | None, *, guided: bool
+    folder: PipelineFolder,
+    prompt: str | None,
+    drawn: Drawn | None,
+    negative: str | None,
+    file: Path | str | None,
+    *,
+    guided: bool,
 ) -> dict[str, Tensor]:
-    if bool(prompts) == (file is not None):
+    if [prompt, drawn, file].count(None) != 2:
         raise ConfigError("a generator of type diffusers needs one of `prompt`, `prompts` and `embeddings`")
     if file is not None:
         return read_embeddings(Path(file), folder, guided=guided)
-    return encode_all(folder, prompts, negative, guided=guided)
+    return encode(folder, drawn.labels if drawn else [str(prompt)], negative, guided=guided)
 
 
 def _doubts(folder: PipelineFolder, steps: int, negative: str | None, *, is_guided: bool) -> Iterator[str]:
