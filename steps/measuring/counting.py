@@ -119,9 +119,9 @@ def _within(run_pass: Pass, counts: Mapping[str, int], attributes: Attributes) -
     outer, *others = factors(attributes, attribute)
     if drawn is None or outer != drawn.name or not others:
         return None
-    labels = classes(attributes, PRODUCT.join(others))
-    shares = shares_within(list(counts.values()), len(drawn.shares), run_pass.params.evaluation.confidence)
-    return {each: by_label(labels, row) for each, row in zip(drawn.labels, shares, strict=True) if row}
+    groups, labels = attributes[outer], classes(attributes, PRODUCT.join(others))
+    shares = shares_within(list(counts.values()), len(groups), run_pass.params.evaluation.confidence)
+    return {each: by_label(labels, row) for each, row in zip(groups, shares, strict=True) if row}
 
 
 def bias_of_counts(counts: Mapping[str, int], target: Mapping[str, float] | None, options: Resampling) -> Bias:

@@ -138,8 +138,22 @@ def test_an_unknown_prompt_is_found_before_any_work(tmp_path, change, words):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("attribute", ["prompt x hair", "hair x prompt"])
+def test_a_target_that_asks_for_other_prompts_is_refused(tmp_path, attribute):
+    """No flow changes the shares of the prompts, so the loop would never end on target."""
+
+    def target(nurse):
+        shares = {("a builder", "short"): 0.75 - nurse, ("a builder", "long"): 0.1}
+        shares |= {("a nurse", "short"): nurse, ("a nurse", "long"): 0.15}
+        return {" x ".join(pair if attribute.startswith("prompt") else pair[::-1]): s for pair, s in shares.items()}
+
+    check.run(project_in(tmp_path, content(within=None, attribute=attribute, target=target(0.1))))
+    with pytest.raises(ConfigError, match=r"a builder sum to 0\.65, but .* a share of 0\.75"):
+        check.run(project_in(tmp_path, content(within=None, attribute=attribute, target=target(0.2))))
+
+
 def test_a_generator_that_holds_no_coordinate_is_refused(tmp_path):
     wanted = content()
     wanted["generator"]["arguments"] = {"held": 0}
-    with pytest.raises(ConfigError, match=r"should draw a prompt .* by an attribute `held` of 1, got 0"):
+    with pytest.raises(ConfigError, match=r"should draw a prompt .* 1 as the scale and 0 as `held`"):
         check.run(project_in(tmp_path, wanted))
