@@ -55,6 +55,8 @@ class ReaderBias(Bias):
         corrected: shares without the reader's known errors; None if they are not known.
         uncorrectable: classes whose counts no true shares could have given, so that the reader's confusion table does
             not hold for these samples.
+        within: shares within each label of what the generator draws, such as its prompt, by that label and then by the
+            label of the other factor; None if the attribute is no such product. An empty label is left out.
     """
 
     counts: dict[str, int]
@@ -63,6 +65,7 @@ class ReaderBias(Bias):
     soft: Bias | None = None
     corrected: dict[str, Interval] | None = None
     uncorrectable: list[str] = Field(default_factory=list)
+    within: dict[str, dict[str, Interval]] | None = None
 
 
 class AttributeBias(Record):

@@ -14,11 +14,16 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from promptgen.config.build import build_classifier, build_embedder, build_energies, build_features
 from promptgen.config.models import JointModel, ReaderSpec
 from promptgen.config.params import Params
+from promptgen.drawn import Drawn
 from promptgen.engine.config import ProcessConfig, RayConfig
 from promptgen.engine.ray_cluster import import_ray
+from promptgen.errors import ConfigError
 from promptgen.experiments.limits import require_memory
 from promptgen.files import storage_error
 from promptgen.flows.config import LARGEST_DENSE
@@ -27,12 +32,16 @@ from promptgen.generators.base import held_by
 from promptgen.labels import agreed_classes, class_index, classes, factors, target_shares
 from promptgen.networks.devices import find_device
 from promptgen.networks.precision import require_precision
+from promptgen.perception.informed import informed
 from promptgen.records import TRUSTED
 from promptgen.words import listing
 from steps.list_models import unlisted, unused
 from steps.shared.common import Project
 
 logger = logging.getLogger("promptgen")
+
+TOLERANCE = 1e-6
+"""Largest difference of shares that counts as rounding."""
 
 
 def run(project: Project) -> None:
@@ -53,14 +62,23 @@ def run(project: Project) -> None:
     _check_engine(params)
     generator = params.generator.build(models)
     dim, held = generator.prior.dim, held_by(generator)
+    drawn = params.generator.drawn(models)
+    if drawn and (held != 1 or float(generator.prior.scale[-1]) != 1):
+        raise ConfigError(
+            f"{params.generator.name} should draw a {drawn.name} for each image by the shares in params.yaml, with the "
+            "last coordinate of its latent, which is N(0, 1), and say so by an attribute `held` of 1; it has "
+            f"{float(generator.prior.scale[-1]):g} as the scale and {held} as `held`"
+        )
     require_memory(params, dim, prod(generator.image_shape), held)
     if params.moves_all_directions or dim - held <= LARGEST_DENSE:
         # The parts of the flow may not fit the latent.
         Flow(dim, params.flow, params.condition, held=held)
     specs = {name: getattr(params.debias, name) for name in TRUSTED if name != "truth"}
-    readers = {name: build_classifier(spec, models).attributes for name, spec in specs.items()}
+    readers = {name: informed(build_classifier(spec, models), drawn).attributes for name, spec in specs.items()}
     for reader, attributes in readers.items():
-        target_shares(classes(attributes, params.debias.attribute), params.debias.shares)
+        target = target_shares(classes(attributes, params.debias.attribute), params.debias.shares)
+        if drawn and params.stops_by_count:
+            _check_drawn_shares(drawn, attributes, params.debias.attribute, target)
         for attribute, label in (params.control.measure if params.control else {}).items():
             if attribute in attributes or reader == "classifier":
                 class_index(attributes, attribute, label)
@@ -80,6 +98,23 @@ def run(project: Project) -> None:
             )
     for warning in filter(None, (_same_reader(params, models), unlisted(params), unused(params))):
         logger.warning("%s", warning)
+
+
+def _check_drawn_shares(
+    drawn: Drawn, attributes: Mapping[str, Sequence[str]], attribute: str, target: NDArray[np.float64]
+) -> None:
+    """Refuse a target, (K,), that gives what the generator draws other shares than those that it is drawn by."""
+    names = factors(attributes, attribute)
+    if drawn.name not in names:
+        return
+    table = target.reshape([len(attributes[name]) for name in names])
+    place = names.index(drawn.name)
+    for label, goal in zip(drawn.labels, np.moveaxis(table, place, 0).reshape(len(drawn.labels), -1), strict=True):
+        if abs(goal.sum() - drawn.shares[label]) > TOLERANCE:
+            raise ConfigError(
+                f"debias.target: the shares with {label} sum to {goal.sum():.4g}, but the generator draws it with a "
+                f"share of {drawn.shares[label]:.4g}, which no flow changes: let them sum to that"
+            )
 
 
 def _same_reader(params: Params, models: Path) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from promptgen.config.build import build_classifier, identities
+from promptgen.config.build import identities
 from promptgen.errors import ConfigError
 from promptgen.evaluations.evaluator import Evaluator, Request
 from promptgen.evaluations.objective import classifier_reader, split_logits
@@ -58,7 +58,7 @@ class FitRecipe(PassRecipe[Request, dict[str, torch.Tensor]]):
     def build(self) -> Evaluator:
         """Return the generator and the classifier."""
         params, project = self.run_pass.params, self.run_pass.project
-        classifier = project.placed(build_classifier(params.debias.classifier, project.models))
+        classifier = project.classifier()
         outputs = {classifier_output(self.run_pass): classifier_reader(classifier)}
         generator = Pass(project, 0).generator()
         return Evaluator(generator, outputs, seed=params.seed, batches=MicroBatches(params.evaluation.batch))
@@ -66,7 +66,7 @@ class FitRecipe(PassRecipe[Request, dict[str, torch.Tensor]]):
 
 def _fit(run_pass: Pass, folder: StepFolder, tracker: Tracker) -> Result:
     debias, evaluation = run_pass.params.debias, run_pass.params.evaluation
-    classifier = run_pass.project.placed(build_classifier(debias.classifier, run_pass.project.models))
+    classifier = run_pass.project.classifier()
     target = target_shares(classes(classifier.attributes, debias.attribute), debias.shares)
     read = _stored if run_pass.params.reuses(run_pass.number) else _fresh
     gamma, made = read(run_pass, folder, classifier, tracker)
@@ -89,8 +89,8 @@ def _fresh(run_pass: Pass, folder: StepFolder, classifier: Classifier, tracker: 
     generator, batch = run_pass.before.generator(), run_pass.params.evaluation.batch
     parts: list[torch.Tensor] = []
     with torch.inference_mode():
-        for _, image in generate(generator, debias.samples, seed=run_pass.seed, stream="moments", batch=batch):
-            logits = read_logits(classifier, image, "the classifier", sum(map(len, parts)))
+        for latent, image in generate(generator, debias.samples, seed=run_pass.seed, stream="moments", batch=batch):
+            logits = read_logits(classifier, image, latent, "the classifier", sum(map(len, parts)))
             parts.append(features(logits, [debias.attribute], debias.features).cpu())
             tracker.progress(sum(map(len, parts)), debias.samples, "moments")
     return torch.cat(parts), debias.samples

@@ -143,7 +143,9 @@ def test_yaml_blocks_are_read(page, tmp_path):
             continue  # its blocks are parts of examples/own.yaml, which a test of its own runs
         assert set(change) <= set(Params.model_fields), block
         params = load_params(written(tmp_path, laid_over(PARAMS, change)))
-        target_shares(classes(ATTRIBUTES, params.debias.attribute), params.debias.target)
+        drawn = params.generator.drawn(tmp_path / "models")
+        known = {**ATTRIBUTES, **({drawn.name: drawn.labels} if drawn else {})}
+        target_shares(classes(known, params.debias.attribute), params.debias.target)
         for attribute, label in (params.control.measure if params.control else {}).items():
             class_index(ATTRIBUTES, attribute, label)
 

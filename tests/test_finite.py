@@ -54,9 +54,9 @@ def test_whole_numbers_and_no_samples_are_finite():
 
 @bad
 def test_logits_are_read_only_if_they_are_finite(value):
-    assert set(read_logits(Reader(), images(0.1, 0.2), "the judge")) == {"light", "sky"}
+    assert set(read_logits(Reader(), images(0.1, 0.2), torch.zeros(2, 1), "the judge")) == {"light", "sky"}
     with pytest.raises(DataError, match=rf"the judge's logits of light are {value} for sample 66"):
-        read_logits(Reader(), images(0.1, 0.2, value), "the judge", first=64)
+        read_logits(Reader(), images(0.1, 0.2, value), torch.zeros(3, 1), "the judge", first=64)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_logits_that_the_classifier_does_not_promise_are_refused(logits, got):
             return logits
 
     with pytest.raises(DataError, match=rf"the judge must return logits of sky of shape \(2, 2\), got .*{got}"):
-        read_logits(Other(), images(0.1, 0.2), "the judge")
+        read_logits(Other(), images(0.1, 0.2), torch.zeros(2, 1), "the judge")
 
 
 @bad

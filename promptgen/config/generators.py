@@ -12,13 +12,14 @@ from pydantic import AfterValidator, Field, model_validator
 from promptgen.config.build import GENERATOR, load_custom, load_model, random_model
 from promptgen.config.registry import GENERATORS, union
 from promptgen.config.spec import DottedPath, GeneratorBase, Name, Positive, Shape, Share
-from promptgen.generators.classes import ClassChoice, class_coordinates, class_shares
+from promptgen.drawn import CLASS, Drawn, SeveralPrompts, drawn_prompts
+from promptgen.generators.classes import UNIFORM, ClassChoice, class_shares, drawn_classes
 from promptgen.generators.diffae.config import DiffAEConfig, NoiseSchedule
 from promptgen.generators.r3gan.config import R3GANConfig
 from promptgen.generators.stylegan2.config import StyleGAN2Config
 from promptgen.generators.stylegan3.config import StyleGAN3Config
 from promptgen.generators.stylenerf.config import CameraConfig, StyleNeRFConfig
-from promptgen.model_files.cards import Card
+from promptgen.model_files.cards import Card, find_card
 from promptgen.strict import Section, validate
 
 if TYPE_CHECKING:
@@ -120,9 +121,14 @@ class ClassConditionalSpec(PublishedGenerator):
 
     def shape(self, card: Card) -> Shape:
         config = validate(self.config, self.network(card))
-        class_shares(self.classes, config.class_count, self.model)
-        drawn = class_coordinates(self.classes)
-        return Shape(config.size, {"z": config.latent_dim, **({"class": drawn} if drawn else {})}, held=drawn)
+        held = 1 if drawn_classes(class_shares(self.classes, config.class_count, self.model)) else 0
+        return Shape(config.size, {"z": config.latent_dim, **({CLASS: held} if held else {})}, held=held)
+
+    def drawn(self, models: Path) -> Drawn | None:
+        if isinstance(self.classes, dict):  # needs no card, which may leave the number of classes to the file
+            return drawn_classes(dict(sorted(self.classes.items())))
+        count = self.network(find_card(self.model, models)).get("class_count") if self.classes == UNIFORM else None
+        return drawn_classes(class_shares(UNIFORM, count, self.model)) if count else None
 
 
 class StyleGAN2Spec(ClassConditionalSpec):
@@ -288,18 +294,34 @@ class CustomGenerator(GeneratorBase):
     Attributes:
         factory: ``module:callable``; called with `arguments`, returns the generator.
         arguments: keyword arguments of the factory.
+        prompts: shares by which prompts are drawn, which the factory gets as a further argument `prompts`; the
+            generator draws one for each image with the last coordinate of its latent, as `promptgen.drawn.Drawn` does.
     """
 
     type: Literal["custom"]
     factory: DottedPath
     arguments: Annotated[dict[str, Any], Field(default_factory=dict)]
+    prompts: SeveralPrompts = None
+
+    @model_validator(mode="after")
+    def _has_one_prompt_or_several(self) -> Self:
+        if self.prompts and (twice := self.arguments.keys() & {"prompt", "prompts"}):
+            raise ValueError(f"give either `prompts` or {twice.pop()!r} among the arguments, not both")
+        return self
 
     @property
     def name(self) -> str:
         return self.factory
 
     def build(self, models: Path, *, sampling: bool = False) -> Generator:
-        return cast("Generator", load_custom(self.factory, self.arguments, GENERATOR))
+        drawn = {"prompts": self.prompts} if self.prompts else {}
+        return cast("Generator", load_custom(self.factory, {**self.arguments, **drawn}, GENERATOR))
+
+    def settings(self) -> dict[str, Any]:
+        return {"prompts": self.prompts} if self.prompts else {}
+
+    def drawn(self, models: Path) -> Drawn | None:
+        return drawn_prompts(self.prompts)
 
     def custom_code(self) -> list[str]:
         return [self.factory]

@@ -10,7 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_serializer, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from promptgen.conditions import Condition, Range
 from promptgen.config.energies import DiversitySpec, EnergySpec, PoseSpec
@@ -19,10 +27,12 @@ from promptgen.config.models import ModelSpec, ReaderSpec
 from promptgen.config.spec import Name, Positive, Share, Spec
 from promptgen.config.targets import resolved
 from promptgen.config.workflow import Schedule, Tracking
+from promptgen.drawn import PROMPT, Drawn
 from promptgen.engine.config import EngineConfig, InlineConfig, RayConfig
 from promptgen.errors import ConfigError, DataError
 from promptgen.evaluations.config import AnyTraining, ReuseConfig
 from promptgen.flows.config import FlowConfig, TrainingConfig
+from promptgen.labels import PRODUCT
 from promptgen.metrics.sizes import LEAST_SAMPLES
 from promptgen.moments.config import DualConfig
 from promptgen.strict import Section, read_yaml, summing_to_one, validate
@@ -141,6 +151,9 @@ class Debias(Section):
             ``target: {images: FOLDER}``; a relative one starts at the folder of params.yaml.
         target_samples: number of samples that the shares of `target` were counted on; null for shares that are wanted
             as they are. Images of a folder are counted without it.
+        within: what the generator draws by shares, ``prompt`` or ``class``, within whose labels the target shares hold.
+            It is short for the product of both as the attribute, with products of their shares as the target, and is
+            read as that.
     """
 
     attribute: str
@@ -157,6 +170,7 @@ class Debias(Section):
     weight: Positive = 1.0
     target_images: Annotated[str, Field(min_length=1)] | None = Field(default=None, exclude=True)
     target_samples: Annotated[int, Field(ge=1)] | None = None
+    within: Literal["prompt", "class"] | None = Field(default=None, exclude=True)
 
     @field_serializer("target")
     def _folder_in_place_of_shares(self, target: dict[str, float] | None) -> dict[str, Any]:
@@ -178,7 +192,19 @@ class Debias(Section):
             raise ValueError("target: give the share of each label, or `{images: FOLDER}`")
         if self.target is None and self.target_samples is not None:
             raise ValueError("target_samples: the images of a folder are counted; remove it")
+        if self.target is None and self.within:
+            raise ValueError(f"within: {self.within} needs the share of each label as the target, not a folder")
         return self
+
+    def each(self, drawn: Drawn) -> Debias:
+        """Return the same target within each label of what a generator draws, whose own shares stay."""
+        target = {
+            f"{outer}{PRODUCT}{label}": one * other
+            for outer, one in drawn.shares.items()
+            for label, other in self.shares.items()
+        }
+        attribute = f"{drawn.name}{PRODUCT}{self.attribute}"
+        return self.model_copy(update={"attribute": attribute, "target": target, "within": None})
 
     @property
     def shares(self) -> dict[str, float]:
@@ -278,6 +304,19 @@ class Params(Section):
     schedule: Schedule | None
     models: list[Name]
     world: WorldConfig | None = None
+
+    @model_validator(mode="after")
+    def _target_within_each_drawn_label(self, info: ValidationInfo) -> Self:
+        if (name := self.debias.within) is None:
+            return self
+        drawn = self.generator.drawn((info.context or Path()) / "models")
+        if drawn is None or drawn.name != name:
+            key = "prompts" if name == PROMPT else "classes"
+            example = "{a nurse: 0.5, a builder: 0.5}" if name == PROMPT else "{0: 0.5, 1: 0.5}"
+            raise ValueError(
+                f"debias.within: the generator draws no {name}; give it shares, such as `{key}: {example}`"
+            )
+        return self.model_copy(update={"debias": self.debias.each(drawn)})
 
     @model_validator(mode="after")
     def _device_suits_the_engine(self) -> Self:

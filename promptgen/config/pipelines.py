@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from promptgen.config.build import GENERATOR, load_model
 from promptgen.config.spec import GeneratorBase, Shape
+from promptgen.drawn import PROMPT, Drawn, SeveralPrompts, drawn_prompts
 from promptgen.errors import ConfigError, ModelFileError
 from promptgen.files import sha256_of
 from promptgen.generators.pipeline.folder import PipelineFolder
@@ -34,6 +35,7 @@ class DiffusersSpec(GeneratorBase):
         revision: commit of the hub, 40 hexadecimal digits.
         variant: part of the names of weight files, such as ``fp16``; null for the plain ones.
         prompt: what the images show, read by the pipeline's own text encoders.
+        prompts: shares by which one of several prompts is drawn for each image, in place of `prompt`.
         negative_prompt: what guidance moves away from, where it compares two prompts.
         embeddings: safetensors file with the prompt's embeddings, in place of `prompt`.
         steps: steps of the sampler.
@@ -48,6 +50,7 @@ class DiffusersSpec(GeneratorBase):
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
     variant: Annotated[str, Field(pattern=r"^\w+$")] | None = None
     prompt: str | None = None
+    prompts: SeveralPrompts = None
     negative_prompt: str | None = None
     embeddings: str | None = None
     steps: Annotated[int, Field(ge=1, le=1000)] = 1
@@ -58,8 +61,11 @@ class DiffusersSpec(GeneratorBase):
 
     @model_validator(mode="after")
     def _has_one_prompt(self) -> Self:
-        if (self.prompt is None) == (self.embeddings is None):
-            raise ValueError("give either a prompt or a file of embeddings, such as `prompt: a photo of a doctor`")
+        if [self.prompt, self.prompts, self.embeddings].count(None) != 2:
+            raise ValueError(
+                "give either a prompt or a file of embeddings, or several `prompts` with their shares, and only one of "
+                "these, such as `prompt: a photo of a doctor`"
+            )
         if self.embeddings and self.negative_prompt is not None:
             raise ValueError("negative_prompt goes with a prompt; put its embeddings into the file")
         if self.revision and not HUB_ID.fullmatch(self.model):
@@ -91,13 +97,19 @@ class DiffusersSpec(GeneratorBase):
         if (pipeline := self._pipeline(models)) is None:
             return None
         height, width = size = pipeline.size(self.height, self.width)
-        return Shape(height, {"noise": prod(pipeline.latent_shape(size))}, width)
+        held = 1 if self.prompts else 0
+        latent = {"noise": prod(pipeline.latent_shape(size)), **({PROMPT: held} if held else {})}
+        return Shape(height, latent, width, held)
+
+    def drawn(self, models: Path) -> Drawn | None:
+        return drawn_prompts(self.prompts)
 
     def latent_form(self, models: Path) -> dict[str, Any] | None:
         if (pipeline := self._pipeline(models)) is None:
             return None
         shape = pipeline.latent_shape(pipeline.size(self.height, self.width))
-        return {"shape": list(shape), "patch": pipeline.family.packing}
+        form = {"shape": list(shape), "patch": pipeline.family.packing}
+        return {**form, "prompts": self.prompts} if self.prompts else form
 
     def digests(self, models: Path) -> dict[str, str]:
         if self.revision:

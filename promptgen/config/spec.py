@@ -19,6 +19,7 @@ from promptgen.strict import Section
 
 if TYPE_CHECKING:
     from promptgen.config.build import Role
+    from promptgen.drawn import Drawn
     from promptgen.energies.base import Energy
     from promptgen.generators.base import Generator
     from promptgen.model_files.cards import Card
@@ -141,6 +142,14 @@ class GeneratorBase(Spec):
 
     def own_shape(self, models: Path) -> Shape | None:
         """Return the size of its latents and images, from its files in or beside the folder `models`; None as above."""
+        return None
+
+    def drawn(self, models: Path) -> Drawn | None:
+        """Return what it draws for each image by shares, with the last coordinate of its latent; None for nothing.
+
+        Args:
+            models: folder of the weight files, beside which the user's own cards are.
+        """
         return None
 
     def latent_form(self, models: Path) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from promptgen.energies.base import Sample
 from promptgen.errors import DataError, TooFewSamplesError
 from promptgen.labels import FeatureKind, classes, feature_names, simplices
-from promptgen.perception.base import Classifier
+from promptgen.perception.base import Classifier, logits_of_samples
 
 
 class MomentEnergy(nn.Module):
@@ -87,7 +87,7 @@ class MomentEnergy(nn.Module):
 
     def forward(self, sample: Sample) -> Tensor:
         """Return the energy in nats, (B,), and count the samples if their images carry a gradient (in training)."""
-        logits = self.classifier(sample.image)
+        logits = logits_of_samples(self.classifier, sample.image, sample.latent)
         if sample.image.requires_grad:
             labels = simplices({name: part.detach() for name, part in logits.items()}, self.attributes, self.kind)
             self._feature_sum = self._feature_sum.to(labels.device) + labels.sum(dim=0, dtype=torch.float64)

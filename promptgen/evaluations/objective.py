@@ -185,7 +185,7 @@ def classifier_reader(classifier: Classifier) -> Reader:
     """
 
     def read(sample: Sample) -> Tensor:
-        logits = read_logits(classifier, sample.image, "the classifier", first=None)
+        logits = read_logits(classifier, sample.image, sample.latent, "the classifier", first=None)
         return torch.cat([logits[name].log_softmax(dim=1) for name in classifier.attributes], dim=1)
 
     return read

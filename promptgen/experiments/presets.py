@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 FOLDER_NAME = "experiments"
 DEFAULTS_NAME = "defaults.yaml"
 
-WHOLE = {"condition", "energies", "measure", "target", "watch"}
+WHOLE = {"classes", "condition", "energies", "measure", "prompts", "target", "watch"}
 """Keys whose mapping replaces the one below as a whole: half a target and half another make no sense."""
 
 KINDS = ("type", "method")

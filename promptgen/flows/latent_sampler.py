@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from promptgen.errors import CheckpointError
+from promptgen.drawn import Drawn, drawn_prompts
+from promptgen.errors import CheckpointError, DataError
 from promptgen.flows.chain_file import Chain, load_chain
 from promptgen.flows.chained import base_latent
 from promptgen.flows.sampling import condition_blocks, latent_blocks
@@ -27,6 +29,7 @@ class LatentSampler:
         chain: the chain.
         shape: channels, height and width of a latent.
         patch: side of the patches into which the pipeline wants a latent packed; 1 for none.
+        drawn: prompts that the chain was trained with, one of which is drawn for each latent; None for a single one.
 
     Example:
         A chain of a single new flow draws standard normal latents, the same whatever their number:
@@ -40,9 +43,20 @@ class LatentSampler:
         torch.Size([3, 4, 4])
     """
 
-    def __init__(self, chain: Chain, shape: tuple[int, int, int], patch: int = 1) -> None:
-        self.generator: Generator = chain.on(_Latents(shape))
-        self.shape, self.patch = shape, patch
+    def __init__(self, chain: Chain, shape: tuple[int, int, int], patch: int = 1, drawn: Drawn | None = None) -> None:
+        self.generator: Generator = chain.on(_Latents(shape, 0 if drawn is None else 1))
+        self.shape, self.patch, self.drawn = shape, patch, drawn
+
+    def prompts(self, n: int, seed: int) -> list[str]:
+        """Return the prompt of each of the latents that `latents` gives for this number and seed.
+
+        Raises:
+            DataError: the chain was trained with a single prompt.
+        """
+        if self.drawn is None:
+            raise DataError("this chain was trained with a single prompt: give all its latents that one")
+        noise = torch.cat(list(latent_blocks(self.generator.prior, n, seed, LATENTS_NAME)))
+        return [self.drawn.labels[index] for index in self.drawn.indices(noise).tolist()]
 
     @torch.no_grad()
     def latents(
@@ -55,6 +69,8 @@ class LatentSampler:
         device: torch.device | str = "cpu",
     ) -> Tensor:
         """Return what the pipeline's argument `latents` takes, (n, C, h, w) or (n, tokens, numbers of a patch).
+
+        If the chain has several prompts, each latent is for the one that `prompts` gives in its place.
 
         Args:
             n: number of latents.
@@ -70,7 +86,7 @@ class LatentSampler:
         noise = torch.cat(list(latent_blocks(self.generator.prior, n, seed, LATENTS_NAME)))
         drawn = torch.cat(list(condition_blocks(box, n, seed, LATENTS_NAME)))
         context = box.fix(drawn, condition or {}).to(noise) if box or condition else None
-        latent = base_latent(self.generator, noise, context).reshape(n, *self.shape)
+        latent = base_latent(self.generator, noise, context)[:, : math.prod(self.shape)].reshape(n, *self.shape)
         return (latent if self.patch == 1 else pack(latent, self.patch)).to(device, dtype)
 
 
@@ -85,25 +101,27 @@ def load_sampler(path: Path | str) -> LatentSampler:
     try:
         channels, height, width = (int(side) for side in form["shape"])
         patch = int(form["patch"])
-    except (TypeError, KeyError, ValueError) as error:
+        drawn = drawn_prompts({str(text): float(share) for text, share in form.get("prompts", {}).items()})
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
         kind = chain.generator_spec.get("type")
         raise CheckpointError(f"{path} is a chain on a generator of type {kind}, expected diffusers") from error
+    held = 0 if drawn is None else 1
     if (
-        any(flow.dim != channels * height * width for flow in chain.flows)
+        any(flow.dim != channels * height * width + flow.held or flow.held != held for flow in chain.flows)
         or patch < 1
         or height % patch
         or width % patch
     ):
         raise CheckpointError(f"the flows in {path} do not fit its latents of shape {form['shape']}: write it again")
-    return LatentSampler(chain, (channels, height, width), patch)
+    return LatentSampler(chain, (channels, height, width), patch, drawn)
 
 
 class _Latents:
     """Stands for the generator under a chain, of which only the latents are wanted."""
 
-    def __init__(self, shape: tuple[int, int, int]) -> None:
-        self.image_shape = shape
-        self.prior = GaussianPrior.standard(shape[0] * shape[1] * shape[2])
+    def __init__(self, shape: tuple[int, int, int], held: int) -> None:
+        self.image_shape, self.held = shape, held
+        self.prior = GaussianPrior.standard(math.prod(shape) + held)
 
     def __call__(self, latent: Tensor, *, noise: torch.Generator | None = None) -> Tensor:
-        return latent.reshape(-1, *self.image_shape)
+        return latent[:, : math.prod(self.image_shape)].reshape(-1, *self.image_shape)

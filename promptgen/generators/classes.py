@@ -1,10 +1,6 @@
 """Classes of a class-conditional generator: one of them, or one drawn for each image by given shares.
 
-A class that is drawn takes one more coordinate `u` of the latent, standard normal and independent of all others. The
-image has the class `k` with ``F(k - 1) < Phi(u) <= F(k)``, where `F` sums the shares up to a class and `Phi` is the
-normal distribution function. The prior is still Gaussian, so densities stay exact. An image is not continuous in `u`,
-so flows leave `u` as it is and take it as a condition (`promptgen.flows.flow`): the shares are those given, whatever
-the flow.
+A class that is drawn takes one more coordinate of the latent (`promptgen.drawn`).
 """
 
 from __future__ import annotations
@@ -14,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from promptgen.drawn import CLASS, Drawn, drawn_indices
 from promptgen.errors import ConfigError
 from promptgen.strict import summing_to_one
 
@@ -31,11 +28,6 @@ ClassShares = Annotated[
 
 ClassChoice = ClassNumber | ClassShares | Literal["uniform"]
 """One class by its number, from 0 on, or the shares by which classes are drawn, equal ones if `uniform`."""
-
-
-def class_coordinates(choice: ClassChoice | None) -> int:
-    """Return how many coordinates of the latent draw the class: one if more than one class can be drawn."""
-    return 0 if choice is None or isinstance(choice, int) or (choice != UNIFORM and len(choice) == 1) else 1
 
 
 def class_shares(choice: ClassChoice | None, count: int, source: object) -> Mapping[int, float]:
@@ -70,6 +62,11 @@ def class_shares(choice: ClassChoice | None, count: int, source: object) -> Mapp
     return dict(sorted(shares.items()))
 
 
+def drawn_classes(shares: Mapping[int, float]) -> Drawn | None:
+    """Return the classes as what a generator draws, their labels being their numbers; None for one class, or none."""
+    return Drawn(CLASS, {str(number): share for number, share in shares.items()}) if len(shares) > 1 else None
+
+
 def class_numbers(u: Tensor, shares: Mapping[int, float]) -> Tensor:
     """Return the classes, (B,) int64, that coordinates `u`, (B,) standard normal, draw by the given shares.
 
@@ -80,9 +77,7 @@ def class_numbers(u: Tensor, shares: Mapping[int, float]) -> Tensor:
     """
     import torch
 
-    numbers = torch.tensor(list(shares), device=u.device)
-    bounds = torch.tensor(list(shares.values()), dtype=torch.float64, device=u.device).cumsum(0)
-    return numbers[torch.bucketize(torch.special.ndtr(u.double()), bounds[:-1])]
+    return torch.tensor(list(shares), device=u.device)[drawn_indices(u, shares.values())]
 
 
 def class_vectors(latent: Tensor, z_dim: int, shares: Mapping[int, float], count: int) -> Tensor:

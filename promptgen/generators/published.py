@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from promptgen.generators.base import GaussianPrior
-from promptgen.generators.classes import ClassChoice, class_coordinates, class_shares, class_vectors
+from promptgen.generators.classes import ClassChoice, class_shares, class_vectors, drawn_classes
 from promptgen.generators.mapping.config import TruncatedConfig
 from promptgen.generators.mapping.network import MappingNetwork
 from promptgen.networks.frozen import FrozenModule
@@ -65,7 +65,8 @@ class ClassConditional(PublishedGenerator[C]):
     """
 
     def __init__(self, config: C, size: int, z_dim: int, class_count: int, classes: ClassChoice | None) -> None:
-        shares, held = class_shares(classes, class_count, "the network"), class_coordinates(classes)
+        shares = class_shares(classes, class_count, "the network")
+        held = 1 if drawn_classes(shares) else 0
         super().__init__(config, size, z_dim + held)
         self.z_dim, self.class_count, self.shares, self.held = z_dim, class_count, shares, held
 

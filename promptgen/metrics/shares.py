@@ -93,6 +93,23 @@ def share_estimates(counts: ArrayLike, confidence: float = 0.95) -> list[Estimat
     return [wilson(float(count), float(checked.sum()), confidence) for count in checked]
 
 
+def shares_within(counts: ArrayLike, groups: int, confidence: float = 0.95) -> list[list[Estimate]]:
+    """Return the share of each class within each group, (G, K / G), with its Wilson interval; none of an empty group.
+
+    Args:
+        counts: number of samples per class of a product whose first factor is the group, (K,).
+        groups: number of groups.
+        confidence: probability that an interval contains its share.
+
+    Example:
+        >>> (short, long), (bald, hairy) = shares_within([30, 10, 0, 60], groups=2)
+        >>> short.value, long.value, bald.value, hairy.value
+        (0.75, 0.25, 0.0, 1.0)
+    """
+    table = check_counts(counts).reshape(groups, -1)
+    return [share_estimates(row, confidence) if row.sum() else [] for row in table]
+
+
 def simultaneous_estimates(counts: ArrayLike, confidence: float = 0.95) -> list[Estimate]:
     """Return the share of each class with an interval, such that all intervals hold together at `confidence`.
 

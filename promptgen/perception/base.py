@@ -48,6 +48,23 @@ def logits_of_files(classifier: Classifier, image: Tensor) -> Mapping[str, Tenso
     return classifier.of_files(image) if isinstance(classifier, ReadsFiles) else classifier(image)
 
 
+@runtime_checkable
+class ReadsSamples(Protocol):
+    """A classifier that knows more of a generated image than it sees, such as the prompt that was drawn for it."""
+
+    def of_samples(self, image: Tensor, latent: Tensor) -> Mapping[str, Tensor]:
+        """Return logits, (B, K), by attribute, of images (B, 3, H, W) in [0, 1] and their latents, (B, D)."""
+        ...
+
+
+def logits_of_samples(classifier: Classifier, image: Tensor, latent: Tensor) -> Mapping[str, Tensor]:
+    """Return a classifier's logits, (B, K), by attribute, of images (B, 3, H, W) in [0, 1] and their latents, (B, D).
+
+    The latents may be those of the generator, or of a chain on it.
+    """
+    return classifier.of_samples(image, latent) if isinstance(classifier, ReadsSamples) else classifier(image)
+
+
 class Embedder(Protocol):
     """Maps images to unit vectors whose inner product measures similarity, for example of identity.
 

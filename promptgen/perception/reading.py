@@ -8,15 +8,18 @@ from torch import Tensor
 
 from promptgen.errors import DataError
 from promptgen.networks.finite import require_finite
-from promptgen.perception.base import Classifier
+from promptgen.perception.base import Classifier, logits_of_samples
 
 
-def read_logits(classifier: Classifier, image: Tensor, reader: str, first: int | None = 0) -> Mapping[str, Tensor]:
+def read_logits(
+    classifier: Classifier, image: Tensor, latent: Tensor, reader: str, first: int | None = 0
+) -> Mapping[str, Tensor]:
     """Return the logits, (B, K), of each attribute of a classifier, for images (B, 3, H, W) in [0, 1].
 
     Args:
         classifier: the classifier.
         image: the images.
+        latent: their latents, (B, D).
         reader: what errors call the classifier.
         first: number of the first image of the batch; None if images have no numbers.
 
@@ -24,7 +27,7 @@ def read_logits(classifier: Classifier, image: Tensor, reader: str, first: int |
         DataError: an attribute has no logits or the wrong number of them, or a logit is NaN or infinite; the message
             names the reader, the attribute and the sample.
     """
-    logits = promised(classifier, classifier(image), len(image), reader)
+    logits = promised(classifier, logits_of_samples(classifier, image, latent), len(image), reader)
     for name, part in logits.items():
         require_finite(part, f"{reader}'s logits of {name}", first)
     return logits

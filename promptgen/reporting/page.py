@@ -12,7 +12,13 @@ from promptgen.reporting.drawing.pictures import Pixels, data_uri, sheet, shrink
 from promptgen.reporting.run import Run
 from promptgen.reporting.sections import names as words
 from promptgen.reporting.sections.answer import answer, context
-from promptgen.reporting.sections.bias_tables import distance_rows, indirect_rows, indirect_sources, pass_rows
+from promptgen.reporting.sections.bias_tables import (
+    distance_rows,
+    indirect_rows,
+    indirect_sources,
+    pass_rows,
+    within_rows,
+)
 from promptgen.reporting.sections.control import DIVERSITY
 from promptgen.reporting.sections.doubts import judge_warnings, warnings
 from promptgen.reporting.sections.methods import methods, seeds
@@ -60,6 +66,7 @@ def render(run: Run) -> str:
             sweeps=_sweeps(run),
             passes=pass_rows(metrics, run.settings),
             bias_panels=bias_panels(metrics),
+            within=within_rows(metrics),
             indirect=indirect_sources(metrics),
             indirect_rows=indirect_rows(metrics),
             distances=distance_rows(metrics),

@@ -18,6 +18,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from promptgen.drawn import drawn_prompts
 from promptgen.errors import ConfigError
 from promptgen.generators.base import GaussianPrior
 from promptgen.networks.frozen import FrozenModule
@@ -39,6 +40,7 @@ class PromptedWorld(FrozenModule):
 
     Args:
         prompt: a subject of `SUBJECTS`, with words of `WORDS` behind it, such as "a builder with long hair".
+        prompts: shares of several prompts in its place, one of which is drawn for each image; see `promptgen.drawn`.
         noise: shape of the noise image, (C, h, w).
         look: how far all images are moved towards one look, standard deviations of the world's latent, as if the
             generator had collapsed to it; it is the same in hair, glasses and make-up.
@@ -46,13 +48,14 @@ class PromptedWorld(FrozenModule):
         weights: file of the world's generator.
 
     Attributes:
-        prior: N(0, I), (B, C h w).
+        prior: N(0, I), (B, C h w), with one more coordinate that draws the prompt if there are several.
+        held: trailing coordinates of the latent that draw the prompt; flows leave them as they are.
         image_shape: (3, 64, 64).
         attributes: class labels of each attribute, in the order of the true indices.
 
     Raises:
-        ConfigError: the prompt is unknown, the noise has fewer numbers than the world's latent, or `look` is negative
-            or not finite.
+        ConfigError: a prompt is unknown, there is neither a prompt nor shares of several or there are both, the noise
+            has fewer numbers than the world's latent, or `look` is negative or not finite.
     """
 
     attributes: Mapping[str, Sequence[str]] = ATTRIBUTES
@@ -61,15 +64,20 @@ class PromptedWorld(FrozenModule):
 
     def __init__(
         self,
-        prompt: str,
+        prompt: str | None = None,
         *,
+        prompts: Mapping[str, float] | None = None,
         noise: Sequence[int] = (4, 32, 32),
         look: float = 0.0,
         seed: int = 0,
         weights: Path | str = WEIGHTS,
     ) -> None:
         super().__init__()
-        self.shift = shift_of(prompt)
+        if (prompt is None) == (prompts is None):
+            raise ConfigError("give either `prompt`, such as a nurse, or `prompts`, shares of several, and not both")
+        self.drawn = drawn_prompts(prompts)
+        self.held = 0 if self.drawn is None else 1
+        self.shifts = {text: shift_of(text) for text in (self.drawn.labels if self.drawn else [str(prompt)])}
         self.world = cast(WorldGenerator, load_generator(Path(weights)))
         self.image_shape = self.world.image_shape
         dim, size = self.world.prior.dim, math.prod(noise)
@@ -77,39 +85,54 @@ class PromptedWorld(FrozenModule):
             raise ConfigError(f"a noise image of {size} numbers is too small for the world, which needs {dim}")
         if not 0 <= look < math.inf:
             raise ConfigError(f"the look of a prompted world should be 0 or more, and finite, got {look:g}")
-        self.prior = GaussianPrior.standard(size)
+        self.size, self.prior = size, GaussianPrior.standard(size + self.held)
         drawn = torch.randn(size, dim, generator=stream(seed, "prompted world"), dtype=torch.float64)
         columns, upper = torch.linalg.qr(drawn)
         columns = columns * upper.diagonal().sign()
         scene = self.world.scene
         self.register_buffer("directions", columns.float())
-        offset = self.shift * scene.rotation[scene.index["hair"]]
+        offset = (
+            torch.tensor(list(self.shifts.values()), dtype=scene.rotation.dtype)[:, None]
+            * scene.rotation[scene.index["hair"]]
+        )
         self.register_buffer("offset", offset + look * _direction_of_look(scene, seed) if look else offset)
         self.freeze()
 
     def forward(self, latent: Tensor, *, noise: torch.Generator | None = None) -> Tensor:
-        """Return images, (B, 3, 64, 64), nominally in [0, 1], of noise (B, C h w)."""
+        """Return images, (B, 3, 64, 64), nominally in [0, 1], of latents (B, D)."""
         image: Tensor = self.world(self.world_latent(latent), noise=noise)
         return image
 
     def truth(self, latent: Tensor) -> Mapping[str, Tensor]:
-        """Return the true class index, (B,) int64, of each attribute for noise (B, C h w)."""
+        """Return the true class index, (B,) int64, of each attribute of the world for latents (B, D)."""
         return self.world.truth(self.world_latent(latent))
 
     def world_latent(self, latent: Tensor) -> Tensor:
-        """Return the latent of the world, (B, d), that noise (B, C h w) and the prompt stand for."""
-        return latent @ self.directions.to(latent) + self.offset.to(latent)
+        """Return the latent of the world, (B, d), that noise and prompt, in latents (B, D), stand for."""
+        offset = self.offset.to(latent)
+        if self.drawn:
+            offset = offset[self.drawn.indices(latent)]
+        return latent[:, : self.size] @ self.directions.to(latent) + offset
 
 
 def long_hair(generator: PromptedWorld) -> float:
-    """Return the exact share of long hair under the generator's prompt, without a look."""
+    """Return the exact share of long hair under the generator's prompt, or over all its prompts, without a look."""
+    drawn, by_prompt = generator.drawn, long_hair_by_prompt(generator)
+    return sum(share * by_prompt[text] for text, share in drawn.shares.items()) if drawn else sum(by_prompt.values())
+
+
+def long_hair_by_prompt(generator: PromptedWorld) -> dict[str, float]:
+    """Return the exact share of long hair under each prompt of the generator, without a look."""
     from scipy.stats import nct, t  # slow to import
 
     scene = generator.world.scene
     dim = scene.config.latent_dim
     cut = float(scene.thresholds["hair"]) / math.sqrt(dim)
     limit = cut * math.sqrt((dim - 1) / (1 - cut**2))
-    return float(nct.sf(limit, dim - 1, generator.shift) if generator.shift else t.sf(limit, dim - 1))
+    return {
+        text: float(nct.sf(limit, dim - 1, shift) if shift else t.sf(limit, dim - 1))
+        for text, shift in generator.shifts.items()
+    }
 
 
 def _direction_of_look(scene: Scene, seed: int) -> Tensor:

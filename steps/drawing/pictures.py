@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from promptgen.config.build import build_classifier
 from promptgen.energies.base import Energy
 from promptgen.flows.chained import ChainedGenerator
 from promptgen.flows.exact import chain_log_weights
@@ -130,7 +129,7 @@ class Drawing:
     def _readers(self) -> dict[str, Classifier]:
         project, debias = self.run_pass.project, self.run_pass.params.debias
         specs = {"classifier": debias.classifier, "judge": debias.judge} if self.recipe.labels else {}
-        return {name: project.placed(build_classifier(spec, project.models)) for name, spec in specs.items()}
+        return {name: project.reader(spec) for name, spec in specs.items()}
 
     def _noise(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         """Return the latents, (N, D), and the conditions, (N, C), of those numbers; None without a condition."""
@@ -165,13 +164,13 @@ class Drawing:
         if shard.log_weights:
             columns["log_weight"] = [f"{value:.9g}" for value in shard.log_weights]
         pixels = (image * 255).round().byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
-        return Drawn([png(picture) for picture in pixels], columns | self._labels(image, shard.first))
+        return Drawn([png(picture) for picture in pixels], columns | self._labels(image, latents, shard.first))
 
-    def _labels(self, image: Tensor, first: int) -> dict[str, list[str]]:
+    def _labels(self, image: Tensor, latents: Tensor, first: int) -> dict[str, list[str]]:
         """Return the label of each image by `READER.ATTRIBUTE`."""
         labels = {}
         for reader, classifier in self._readers.items():
-            logits = read_logits(classifier, image, f"the {reader}", first)
+            logits = read_logits(classifier, image, latents, f"the {reader}", first)
             for name, words in classifier.attributes.items():
                 labels[f"{reader}.{name}"] = [words[index] for index in hard_labels(logits, name).tolist()]
         return labels

@@ -11,12 +11,18 @@ import numpy as np
 from promptgen.audit.confusion import card_confusions
 from promptgen.config.models import ReaderSpec
 from promptgen.errors import DataError
-from promptgen.labels import classes, factors, knows, spelled_as, target_shares
+from promptgen.labels import PRODUCT, classes, factors, knows, spelled_as, target_shares
 from promptgen.metrics.bias import DISTANCES, Bias, measure_bias, measure_soft_bias
 from promptgen.metrics.correction import corrected_shares, impossible_classes
 from promptgen.metrics.estimate import Estimate
 from promptgen.metrics.rows import Rows
-from promptgen.metrics.shares import class_counts, joint_labels, simultaneous_differences, simultaneous_estimates
+from promptgen.metrics.shares import (
+    class_counts,
+    joint_labels,
+    shares_within,
+    simultaneous_differences,
+    simultaneous_estimates,
+)
 from promptgen.model_files.cards import find_card
 from promptgen.records import Bias as BiasRecord
 from promptgen.records import Count, Interval, ReaderBias, Source
@@ -94,6 +100,7 @@ def debias_count(run_pass: Pass, samples: Samples, *, soft: bool = False) -> Cou
             more = _correction(run_pass, reader, counts, attributes)
             together = simultaneous_estimates(list(counts.values()), options["confidence"])
             more["simultaneous"] = by_label(list(counts), together)
+            more["within"] = _within(run_pass, counts, attributes)
             if samples_of_target := run_pass.params.debias.target_samples:
                 goals = [target[label] for label in counts]
                 differences = simultaneous_differences(
@@ -104,6 +111,17 @@ def debias_count(run_pass: Pass, samples: Samples, *, soft: bool = False) -> Cou
                 more["soft"] = soft_record(samples[probabilities], list(counts), target, options)
             by[reader] = reader_record(counts, bias, **more)
     return Count(number=run_pass.number, n=len(samples["probability.judge"]), target=target, chance=chance, by=by)
+
+
+def _within(run_pass: Pass, counts: Mapping[str, int], attributes: Attributes) -> dict[str, dict[str, Interval]] | None:
+    """Return shares within each label of what the generator draws; None unless it is the first of several factors."""
+    attribute, drawn = run_pass.params.debias.attribute, run_pass.project.drawn_in_target
+    outer, *others = factors(attributes, attribute)
+    if drawn is None or outer != drawn.name or not others:
+        return None
+    groups, labels = attributes[outer], classes(attributes, PRODUCT.join(others))
+    shares = shares_within(list(counts.values()), len(groups), run_pass.params.evaluation.confidence)
+    return {each: by_label(labels, row) for each, row in zip(groups, shares, strict=True) if row}
 
 
 def bias_of_counts(counts: Mapping[str, int], target: Mapping[str, float] | None, options: Resampling) -> Bias:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from promptgen.config.build import build_classifier, identities
+from promptgen.config.build import identities
 from promptgen.energies.base import Sample
 from promptgen.errors import DataError
 from promptgen.flows.sampling import BLOCK, draw
@@ -148,13 +148,13 @@ class Reading:
         self.attribute = run_pass.params.debias.attribute
         project = run_pass.project
         self.readers: dict[str, Classifier] = {
-            name: project.placed(build_classifier(spec, project.models))
-            for name, spec in reader_specs(run_pass).items()
+            name: project.reader(spec) for name, spec in reader_specs(run_pass).items()
         }
         self.attributes: dict[str, dict[str, list[str]]] = {
             reader: {name: list(labels) for name, labels in classifier.attributes.items()}
             for reader, classifier in self.readers.items()
         }
+        self.drawn = run_pass.params.generator.drawn(project.models)
         self.n = self.images = 0
         self._batches: defaultdict[str, list[Tensor]] = defaultdict(list)
 
@@ -182,13 +182,17 @@ class Reading:
         """
         image = shown(sample.image, self.n)
         for reader, classifier in self.readers.items():
-            logits = read_logits(classifier, image, f"the {reader}", self.n)
+            logits = read_logits(classifier, image, sample.latent, f"the {reader}", self.n)
             self._keep(reader, {name: part.argmax(dim=1) for name, part in logits.items()})
             self._batches[f"probability.{reader}"].append(probabilities(logits, self.attribute).cpu())
         if isinstance(self.generator, HasTruth):
             truth = conditioned_truth(self.generator, sample.latent, sample.context)
+            known = self._truth_classes(self.generator, truth)
+            if self.drawn:
+                truth = {**truth, self.drawn.name: self.drawn.indices(sample.latent)}
+                known[self.drawn.name] = list(self.drawn.labels)
             self._keep("truth", truth)
-            self.attributes["truth"] = self._truth_classes(self.generator, truth)
+            self.attributes["truth"] = known
         self.n += len(image)
         self.images += len(image)
 

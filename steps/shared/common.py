@@ -16,19 +16,24 @@ from typing import Any
 import torch
 
 import promptgen
-from promptgen.config.build import build_chain, identities
+from promptgen.config.build import build_chain, build_classifier, identities
+from promptgen.config.models import ReaderSpec
 from promptgen.config.params import Params, PassKind, load_params
+from promptgen.drawn import Drawn
 from promptgen.engine.base import Engine
 from promptgen.engine.config import engine_for, open_engine
 from promptgen.errors import DataError
 from promptgen.experiments.presets import FOLDER_NAME, find_preset
 from promptgen.files import fingerprint, folder_lock, sha256_of, storage_error
 from promptgen.generators.base import Generator
+from promptgen.labels import PRODUCT
 from promptgen.model_files.store import resolve
 from promptgen.networks.compilation import compiled
 from promptgen.networks.devices import find_device, placed
 from promptgen.networks.distributed import from_first, is_first
 from promptgen.networks.precision import use_precision
+from promptgen.perception.base import Classifier
+from promptgen.perception.informed import informed
 from promptgen.seeding import derive
 from steps.shared.manifest import StepFolder
 
@@ -100,6 +105,30 @@ class Project:
         if self.params.compile:
             model = compiled(model)
         return use_precision(model, self.params.precision, device)
+
+    def reader(self, spec: ReaderSpec) -> Classifier:
+        """Return a classifier of images, which also knows what the generator has drawn for them; errors as of `placed`.
+
+        Raises:
+            ConfigError: the classifier cannot be built, or has an attribute that the generator draws.
+            ModelFileError: a weight file is missing or damaged.
+        """
+        classifier = self.placed(build_classifier(spec, self.models))
+        return informed(classifier, self.params.generator.drawn(self.models))
+
+    def classifier(self) -> Classifier:
+        """Return the classifier that steers training; it knows what was drawn if that is a part of the target."""
+        debias = self.params.debias
+        if self.drawn_in_target:
+            return self.reader(debias.classifier)
+        classifier: Classifier = self.placed(build_classifier(debias.classifier, self.models))
+        return classifier
+
+    @property
+    def drawn_in_target(self) -> Drawn | None:
+        """What the generator draws, if it is a factor of the attribute to de-bias; None otherwise."""
+        drawn = self.params.generator.drawn(self.models)
+        return drawn if drawn and drawn.name in self.params.debias.attribute.split(PRODUCT) else None
 
     @property
     def engine(self) -> Engine:

@@ -83,8 +83,10 @@ def generator_identity(run_pass: Pass) -> dict[str, str]:
 
 
 def classifier_output(run_pass: Pass) -> str:
-    """Return the name of the output that holds what the classifier reads."""
-    return _output(run_pass, "classifier", run_pass.params.debias.classifier)
+    """Return the name of the output that holds what the classifier reads, and what was drawn if it knows that."""
+    name = _output(run_pass, "classifier", run_pass.params.debias.classifier)
+    drawn = run_pass.project.drawn_in_target
+    return f"{name}+{drawn.name}" if drawn else name
 
 
 def energy_outputs(run_pass: Pass, control: Control) -> dict[str, str]:

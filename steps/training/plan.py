@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from promptgen.conditions import Condition
-from promptgen.config.build import build_classifier, identities
+from promptgen.config.build import identities
 from promptgen.config.params import Control
 from promptgen.energies.base import Energy
 from promptgen.energies.moment import MomentEnergy
@@ -97,7 +97,7 @@ def _debias(run_pass: Pass) -> Plan:
         raise ConfigError("debias.training is null: the multipliers are fitted and no flow is trained with them")
 
     def build() -> tuple[Energy, MomentAscent | None]:
-        classifier = build_classifier(debias.classifier, run_pass.project.models)
+        classifier = run_pass.project.classifier()
         fitted = read_json(moments)["beta"]  # JSON sorts its keys, so they are looked up by name
         beta = [fitted[name] for name in feature_names(classifier.attributes, (debias.attribute,))]
         energy = run_pass.project.placed(

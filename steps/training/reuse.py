@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from promptgen.config.build import build_classifier
 from promptgen.energies.base import Energy, WeightedSum
 from promptgen.energies.moment import MomentEnergy
 from promptgen.evaluations.budget import budget_units
@@ -132,7 +131,7 @@ def training_objective(run_pass: Pass, energy: Energy) -> tuple[Objective, dict[
         energy, energy_outputs(run_pass, params.control), differentiable=differentiable
     )
     if params.stops_by_count and isinstance(debias.training, ReuseConfig):
-        classifier = run_pass.project.placed(build_classifier(debias.classifier, run_pass.project.models))
+        classifier = run_pass.project.classifier()
         outputs = {**outputs, name: without_gradient(classifier_reader(classifier))}
     return objective, outputs
 

@@ -63,7 +63,7 @@ def test_a_moment_constraint_is_linear_in_probabilities(attribute, weight):
 
 def test_log_probabilities_tell_what_the_classifier_said():
     image = Coordinates()(normal(20))
-    row = classifier_reader(Reader())(SimpleNamespace(image=image))
+    row = classifier_reader(Reader())(SimpleNamespace(image=image, latent=normal(20)))
     parts = split_logits(Reader(), row)
     for name in Reader.attributes:
         torch.testing.assert_close(probabilities(parts, name), probabilities(Reader()(image), name))

@@ -113,7 +113,9 @@ def test_flow_and_evaluation_are_the_published_ones(name):
 def test_every_label_is_known_to_who_reads_it(name):
     params = PRESETS[name].params()
     for spec in (params.debias.classifier, params.debias.judge):
-        target_shares(classes(attributes_of(spec), params.debias.attribute), params.debias.target)
+        drawn = params.generator.drawn(Path("models"))
+        known = attributes_of(spec) | ({drawn.name: drawn.labels} if drawn else {})
+        target_shares(classes(known, params.debias.attribute), params.debias.target)
     for attribute, label in (params.control.measure if params.control else {}).items():
         class_index(attributes_of(params.debias.classifier), attribute, label)
 

@@ -13,7 +13,9 @@ from promptgen.errors import CheckpointError, DataError
 from promptgen.flows.chain_file import load_chain, save_chain
 from promptgen.flows.config import LARGEST_DENSE
 from promptgen.flows.flow import Flow, FlowConfig
-from promptgen.flows.latent_sampler import load_sampler
+from promptgen.flows.latent_sampler import LATENTS_NAME, load_sampler
+from promptgen.flows.sampling import latent_blocks
+from promptgen.generators.base import GaussianPrior
 from promptgen.seeding import stream
 
 SHAPE, DIM = (4, 6, 8), 192
@@ -52,6 +54,30 @@ def test_latents_go_through_all_flows(tmp_path, patch):
         noise = second.inverse(first.inverse(sampler.latents(512, seed=3).flatten(1))[0])[0]
         assert abs(float(noise.std()) - 1) < 0.02
         assert abs(float(noise.mean())) < 0.02
+
+
+@torch.no_grad()
+def test_latents_of_several_prompts_come_with_their_prompts(tmp_path):
+    path, prompts = tmp_path / "chain.safetensors", {"a nurse": 0.75, "a builder": 0.25}
+    flow = moved(Flow(DIM + 1, FlowConfig(blocks=2, hidden=8), held=1), 1)
+    info = {"latents": {"shape": list(SHAPE), "patch": 1, "prompts": prompts}}
+    save_chain(path, [flow], {"type": "diffusers", "model": "./pipeline"}, info)
+    sampler = load_sampler(path)
+    texts, latents = sampler.prompts(2000, seed=3), sampler.latents(2000, seed=3)
+    assert texts.count("a nurse") / 2000 == pytest.approx(0.75, abs=0.05)  # five standard errors
+    assert sampler.prompts(5, seed=3) == texts[:5] != sampler.prompts(5, seed=4)
+    noise = torch.cat(list(latent_blocks(GaussianPrior.standard(DIM + 1), 2000, 3, LATENTS_NAME)))
+    torch.testing.assert_close(latents.flatten(1), flow(noise)[0][:, :DIM])
+    assert texts == [("a builder", "a nurse")[u > torch.special.ndtri(torch.tensor(0.25))] for u in noise[:, -1]]
+    other = flow(torch.cat([noise[:, :-1], -noise[:, -1:]], dim=1))[0][:, :DIM]
+    assert not torch.allclose(latents.flatten(1), other, atol=0.01)  # the same noise elsewhere, for another prompt
+
+    chain_of_two(path)
+    with pytest.raises(DataError, match="trained with a single prompt"):
+        load_sampler(path).prompts(2, seed=3)
+    save_chain(path, [Flow(DIM, FlowConfig(blocks=1, hidden=4))], {"type": "diffusers"}, info)
+    with pytest.raises(CheckpointError, match="do not fit its latents"):
+        load_sampler(path)
 
 
 def test_a_chain_of_another_kind_is_refused(tmp_path):

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import save_file
 
-from promptgen.config.build import identities
+from promptgen.config.build import build_chain, identities
 from promptgen.config.generators import generator_spec
 from promptgen.energies.base import Term, WeightedSum
 from promptgen.errors import ConfigError, ModelFileError
@@ -16,8 +17,9 @@ from promptgen.evaluations.objective import control_objective
 from promptgen.evaluations.store import EvaluationStore
 from promptgen.evaluations.training import Trainer
 from promptgen.flows.chain_file import load_chain, save_chain
-from promptgen.flows.flow import FlowConfig
-from promptgen.flows.latent_sampler import load_sampler
+from promptgen.flows.flow import Flow, FlowConfig
+from promptgen.flows.latent_sampler import LATENTS_NAME, load_sampler
+from promptgen.flows.sampling import latent_blocks
 from promptgen.seeding import stream
 
 pytest.importorskip("diffusers")
@@ -47,6 +49,11 @@ def test_its_size_is_known_before_it_is_built(project):
     assert (shape.image_size, shape.width, shape.dim) == (16, 24, 4 * 8 * 12)
     generator = spec(height=16, width=24).build(models)
     assert (generator.image_shape, generator.prior.dim) == ((3, 16, 24), shape.dim)
+    several = spec(height=16, width=24, prompt=None, prompts={"a cat": 0.5, "a dog": 0.5})
+    assert (several.own_shape(models).dim, several.own_shape(models).held) == (shape.dim + 1, 1)
+    generator = several.build(models)
+    assert (generator.prior.dim, generator.held) == (shape.dim + 1, 1)
+    assert several.latent_form(models) == {"shape": [4, 8, 12], "patch": 1, "prompts": {"a cat": 0.5, "a dog": 0.5}}
 
 
 def test_its_files_identify_it(project):
@@ -110,6 +117,26 @@ def test_a_flow_that_was_trained_on_it_works_in_the_pipeline(project, tmp_path):
     moved = seen(load_sampler(path).latents(256, seed=1))
     half_width = 1.96 * ((plain.var() + moved.var()) / 256).sqrt()  # of the 95 % interval of the difference
     assert float(moved.mean() - plain.mean() - half_width) > 0.7 * float(plain.std())
+
+
+@torch.no_grad()
+def test_latents_of_several_prompts_work_in_the_pipeline_with_their_prompts(project, tmp_path):
+    root, pipeline = project
+    request = spec(height=16, width=16, prompt=None, prompts={"a cat": 0.5, "blue": 0.5})
+    generator = request.build(root / "models")
+    flow, rng = Flow(generator.prior.dim, FlowConfig(blocks=1, hidden=8), held=1), stream(1, "weights")
+    for value in flow.parameters():
+        value.add_(0.05 * torch.randn(value.shape, generator=rng))
+    path = tmp_path / "chain.safetensors"
+    save_chain(path, [flow], request.model_dump(), {"latents": request.latent_form(root / "models")})
+    sampler = load_sampler(path)
+    prompts = sampler.prompts(8, seed=1)
+    assert set(prompts) == {"a cat", "blue"}
+    call = {"num_inference_steps": 1, "guidance_scale": 0.0, "height": 16, "width": 16, "output_type": "pt"}
+    theirs = pipeline(prompts, latents=sampler.latents(8, seed=1), **call).images
+    (eps,) = latent_blocks(generator.prior, 8, 1, LATENTS_NAME)
+    ours = build_chain(path, root / "models")(eps).clamp(0, 1)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
 def test_the_page_names_every_family():

@@ -76,7 +76,7 @@ def rows(embeddings, n):
 
 def load(folder, family, **options):
     height, width = SIDES.get(family, (16, 24))
-    given = {} if "prompt" in options else {"embeddings": folder / "prompt.safetensors"}
+    given = {} if {"prompt", "prompts"} & options.keys() else {"embeddings": folder / "prompt.safetensors"}
     return load_pipeline(folder, height=height, width=width, **given, **options)
 
 
@@ -163,6 +163,24 @@ def test_a_prompt_is_read_by_the_pipelines_own_encoders(saved, family, prompt):
     image = generator(latent)
     same(image, own_images(pipeline, family, generator, latent, prompt=prompt))
     assert not torch.allclose(load(folder, family, prompt="blue")(latent), image, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "guided"])
+def test_each_image_has_the_prompt_that_was_drawn_for_it(saved, family):
+    asked = {"guidance": 3.0, "negative_prompt": "red"} if family == "guided" else {}
+    family = "sd-turbo" if family == "guided" else family
+    folder, pipeline = saved(family, "text", text=True)
+    generator = load(folder, family, prompts={"red cat": 0.5, "blue": 0.5}, **asked)
+    assert (generator.held, generator.prior.dim) == (1, load(folder, family, prompt="blue").prior.dim + 1)
+    latent = noise(generator, 4)
+    latent[:, -1] = torch.tensor([-1.0, 2.0, -0.1, 0.1])  # in alphabetical order: blue below the median
+    image = generator(latent)
+    for rows_of, prompt in (([0, 2], "blue"), ([1, 3], "red cat")):
+        alone = load(folder, family, prompt=prompt, **asked)
+        same(alone(latent[rows_of, :-1]), image[rows_of].clamp(0, 1))
+        given = {"negative_prompt": ["red", "red"], "guidance": 3.0} if asked else {}
+        same(image[rows_of], own_images(pipeline, family, generator, latent[rows_of], prompt=prompt, **given))
+    assert not torch.allclose(generator(latent.index_fill(1, torch.tensor([latent.shape[1] - 1]), 1.0))[0], image[0])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -319,8 +337,10 @@ def test_a_bad_folder_is_refused_in_one_line(saved, tmp_path, name):
 REQUEST_FAULTS = {
     "height": ({"height": 17}, ConfigError, "height: .* multiple of 2, got 17; the nearest are 16 and 18"),
     "no encoder": ({"prompt": "a doctor"}, ConfigError, "has no text_encoder, so it cannot read a prompt"),
-    "neither": ({}, ConfigError, "either `prompt` or `embeddings`"),
-    "both": ({"prompt": "a", "embeddings": "x"}, ConfigError, "either `prompt` or `embeddings`"),
+    "neither": ({}, ConfigError, "needs one of `prompt`, `prompts` and `embeddings`"),
+    "both": ({"prompt": "a", "embeddings": "x"}, ConfigError, "needs one of `prompt`, `prompts` and `embeddings`"),
+    "prompts and a file": ({"prompts": {"a": 0.5, "b": 0.5}, "embeddings": "x"}, ConfigError, "needs one of"),
+    "prompts and a prompt": ({"prompts": {"a": 0.5, "b": 0.5}, "prompt": "c"}, ConfigError, "needs one of"),
     "no embeddings": ({"embeddings": "missing.safetensors"}, ModelFileError, "cannot be read"),
     "no negative": ({"embeddings": "prompt", "guidance": 3.0}, ModelFileError, "lacks negative_prompt_embeds"),
     "too many steps": ({"embeddings": "prompt", "steps": 2000}, ConfigError, "steps: 2000 is not possible"),

@@ -71,7 +71,14 @@ def reader(counts, target, labels, **others):
     found = bias(tuple(counts), tuple(target))
     shares = {label: share.as_dict() for label, share in zip(labels, found.shares, strict=True)}
     figures = {"shares": shares} | {name: getattr(found, name).as_dict() for name in DISTANCES}
-    alone = {"simultaneous": None, "from_target": None, "soft": None, "corrected": None, "uncorrectable": []} | others
+    alone = {
+        "simultaneous": None,
+        "from_target": None,
+        "soft": None,
+        "corrected": None,
+        "uncorrectable": [],
+        "within": None,
+    } | others
     return {"counts": dict(zip(labels, counts, strict=True))} | figures | alone
 
 

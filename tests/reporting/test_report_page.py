@@ -286,3 +286,21 @@ def test_a_warning_stands_before_the_figures_only_when_there_is_one(page):
     warned = render(made_up_run.make(made_up_run.content(long=[0.5, 0.84, apart])))
     assert 'class="notice"' in warned
     assert warned.index("disagree on long hair") < warned.index('id="passes"')
+
+
+def test_shares_within_each_prompt_have_a_table_of_their_own(page):
+    assert "Shares within each" not in page
+    labels = [f"a {who} x {hair}" for who in ("builder", "nurse") for hair in ("short", "long")]
+    content = made_up_run.content(labels=labels, target=(0.35, 0.15, 0.2, 0.3)) | {"attribute": "prompt x hair"}
+    for count in [*content["passes"], content["confirmation"]]:
+        for position, reader in enumerate(count["by"].values()):
+            share = {"value": 0.1234 + position / 10, "low": 0.1 + position / 10, "high": 0.15 + position / 10}
+            reader["within"] = {f"a {who}": {"short": share, "long": share} for who in ("builder", "nurse")}
+    html = render(made_up_run.make(content))
+    table = html.partition("Shares within each prompt")[2].partition("</table>")[0]
+    assert re.findall(r"<th>(a \w+)</th><th>(\w+)</th><td>([^<]+)</td>", table)[:4] == [
+        *(("a builder", "short", "70\u202f%"), ("a builder", "long", "30\u202f%")),
+        *(("a nurse", "short", "40\u202f%"), ("a nurse", "long", "60\u202f%")),
+    ]
+    for position in range(3):  # classifier, judge and truth
+        assert table.count(formats.percent(0.1234 + position / 10)) == 4 * len(content["passes"]) + 4

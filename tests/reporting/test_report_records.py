@@ -35,7 +35,7 @@ def bias(*labels):
 def reader(*labels, **others):
     """Return the shape of what one reader says of an attribute."""
     parts = (
-        {name: type(None) for name in ("simultaneous", "from_target", "soft", "corrected")}
+        {name: type(None) for name in ("simultaneous", "from_target", "soft", "corrected", "within")}
         | {"uncorrectable": []}
         | others
     )

@@ -45,7 +45,7 @@ def test_record_has_the_agreed_form(done):
     }  # fmt: skip
     assert set(record["by"]["judge"]) == {
         "counts", "shares", "simultaneous", "from_target", "kl", "total_variation", "discrepancy", "soft", "corrected",
-        "uncorrectable",
+        "uncorrectable", "within",
     }  # fmt: skip
     assert set(record["seconds"]) == set(STEPS["debias"])
     assert set(record["fit"]) == {"ess_fraction", "log_z", "kl_gap", "tail_index", "trust", "n"}

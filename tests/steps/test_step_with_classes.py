@@ -12,10 +12,11 @@ from promptgen.generators.classes import class_numbers
 from promptgen.seeding import stream
 from promptgen.tracking import NullTracker
 from steps import check, train_flow
+from steps.measuring.records import pass_record
 from steps.shared.common import Pass
 from tests import tiny
 from tests.generators import small
-from tests.steps.projects import project_in
+from tests.steps.projects import project_in, run_pass
 
 SHARES = {0: 0.5, 1: 0.5}
 Z = small.R3GAN_SHAPE["latent_dim"]
@@ -45,6 +46,19 @@ def content(training):
     energies = {"dark": {"type": "custom", "weight": 1.0, "function": f"{__name__}:dark"}}
     wanted["control"] = {"energies": energies, "measure": {}, "training": training}
     return wanted
+
+
+def test_the_class_that_was_drawn_is_an_attribute(tmp_path):
+    wanted = tiny.lean(content(TRAININGS["reuse"]) | {"control": None})
+    wanted["debias"] = tiny.reuse_params()["debias"] | {"within": "class"}
+    project = project_in(tmp_path, wanted)
+    run_pass(project, 0)
+    record = pass_record(Pass(project, 0))
+    assert set(record.target) == {"0 x short", "0 x long", "1 x short", "1 x long"}
+    for reader in record.by.values():
+        drawn = [sum(reader.counts[f"{number} x {hair}"] for hair in ("short", "long")) for number in SHARES]
+        assert drawn == pytest.approx([256, 256], abs=57)  # five standard errors
+        assert set(reader.within) <= {"0", "1"}
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import torch
 
 from promptgen.errors import ConfigError
 from promptgen.metrics.shares import wilson
-from promptgen.world.prompted import SUBJECTS, WORDS, PromptedWorld, long_hair
+from promptgen.world.prompted import SUBJECTS, WORDS, PromptedWorld, long_hair, long_hair_by_prompt
 
 DRAWN = 20_000
 
@@ -57,6 +57,23 @@ def test_a_look_moves_all_latents_alike_but_not_their_hair():
     assert moved[0, [scene.index[name] for name in ("hair", "glasses", "makeup")]].abs().max() < 1e-4
 
 
+def test_several_prompts_are_drawn_by_their_shares():
+    both = PromptedWorld(prompts={"a nurse": 0.75, "a builder": 0.25}, noise=(4, 8, 8))
+    assert (both.prior.dim, both.held) == (257, 1)
+    latent = both.prior.sample(64, torch.Generator().manual_seed(0))
+    drawn = both.drawn.indices(latent)
+    images, hair = both(latent), both.truth(latent)["hair"]
+    for number, prompt in enumerate(("a builder", "a nurse")):
+        alone, rows = PromptedWorld(prompt, noise=(4, 8, 8)), drawn == number
+        assert 4 < int(rows.sum()) < 60
+        torch.testing.assert_close(images[rows], alone(latent[rows, :-1]))
+        assert torch.equal(hair[rows], alone.truth(latent[rows, :-1])["hair"])
+        assert long_hair_by_prompt(both)[prompt] == long_hair(alone)
+    assert long_hair(both) == pytest.approx(
+        0.75 * long_hair(PromptedWorld("a nurse")) + 0.25 * long_hair(PromptedWorld("a builder"))
+    )
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -64,6 +81,9 @@ def test_a_look_moves_all_latents_alike_but_not_their_hair():
         {"prompt": "a nurse with hair"},
         {"prompt": "a nurse", "noise": (1, 4, 4)},
         {"prompt": "a nurse", "look": -1.0},
+        {},
+        {"prompt": "a nurse", "prompts": {"a nurse": 0.5, "a builder": 0.5}},
+        {"prompts": {"a nurse": 0.5, "a baker": 0.5}},
     ],
 )
 def test_what_it_cannot_draw_is_refused(options):

@@ -1,6 +1,7 @@
 """Few-step text-to-image models in diffusers' format as generators: noise of a fixed prompt -> image.
 
-The latent is the first noise of the sampler, standard normal. Denoiser and decoder are called directly and keep the
+The latent is the first noise of the sampler, standard normal; with several prompts, one more coordinate draws the
+prompt (`promptgen.drawn`). Denoiser and decoder are called directly and keep the
 gradient, which a pipeline's own call does not. The backward pass recomputes activations block by block.
 
 Sources: *Adversarial Diffusion Distillation* (Sauer, Lorenz, Blattmann, Rombach, ECCV 2024,
@@ -10,13 +11,15 @@ https://arxiv.org/abs/2311.17042) for SD-Turbo and SDXL-Turbo; see `promptgen.ge
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from promptgen.drawn import Drawn, drawn_prompts
 from promptgen.errors import ConfigError
 from promptgen.generators.base import GaussianPrior
 from promptgen.generators.double_precision import keeping_double, recomputed_block
@@ -38,32 +41,40 @@ NOISE_SEED = 0
 
 
 class PipelineGenerator(FrozenModule):
-    """A few-step text-to-image model with a fixed prompt.
+    """A few-step text-to-image model with a fixed prompt, or with several that are drawn by shares.
 
     Args:
         folder: the saved pipeline.
-        denoiser: its network, with the prompt.
+        denoiser: its network, with the prompts.
         decoder: its autoencoder.
         steps: the steps of the sampler.
         size: height and width of the image, pixels.
+        drawn: the prompts and their shares, in the order of the denoiser's; None for a single prompt.
 
     Attributes:
-        prior: N(0, I) over the noise, (C h w).
+        prior: N(0, I) over the noise, C h w numbers, and the number that draws the prompt if there are several.
+        held: trailing coordinates of the latent that draw the prompt; flows leave them as they are.
         image_shape: (3, H, W).
         latent_shape: (C, h, w) of the noise.
         packed: whether the pipeline's argument `latents` is a sequence of patches, as that of FLUX is.
     """
 
     def __init__(
-        self, folder: PipelineFolder, denoiser: Denoiser, decoder: Any, steps: Steps, size: tuple[int, int]
+        self,
+        folder: PipelineFolder,
+        denoiser: Denoiser,
+        decoder: Any,
+        steps: Steps,
+        size: tuple[int, int],
+        drawn: Drawn | None = None,
     ) -> None:
         super().__init__()
         self.denoiser, self.decoder, self.steps = denoiser, decoder, steps
         self.latent_shape = folder.latent_shape(size)
         self.packed = folder.family.packing > 1
         self.image_shape = (3, *size)
-        channels, height, width = self.latent_shape
-        self.prior = GaussianPrior.standard(channels * height * width)
+        self.drawn, self.held = drawn, 0 if drawn is None else 1
+        self.prior = GaussianPrior.standard(math.prod(self.latent_shape) + self.held)
         self.recompute_decoder = not _recomputes(decoder)
         self.is_xl = folder.is_xl
         rng = torch.Generator().manual_seed(NOISE_SEED)
@@ -76,16 +87,16 @@ class PipelineGenerator(FrozenModule):
         """Return images, (B, 3, H, W), nominally in [0, 1] and not clamped.
 
         Args:
-            latent: noise of the first step, (B, D).
+            latent: noise of the first step, with what draws the prompt, (B, D).
             noise: stream of fresh noise between the steps of a sampler that adds some; None means fixed noise.
 
         Raises:
             DataError: the latents have the wrong number of coordinates.
         """
-        self.prior.require(latent)
-        x = latent.reshape(-1, *self.latent_shape) * self.steps.first
+        which = self.drawn.indices(latent) if self.drawn else latent.new_zeros(len(latent), dtype=torch.long)
+        x = self._first(latent) * self.steps.first
         for index, step in enumerate(self.steps.steps):
-            output = self.denoiser(x * step.scale, step.time)
+            output = self.denoiser(x * step.scale, step.time, which)
             x = step.advance(x, output, self._noise(index, x, noise) if step.noise else None)
         return self.decode(x * self.steps.last)
 
@@ -97,9 +108,13 @@ class PipelineGenerator(FrozenModule):
 
     def pipeline_latents(self, latent: Tensor) -> Tensor:
         """Return what the pipeline's argument `latents` takes, (B, C, h, w) or packed, for latents (B, D)."""
-        self.prior.require(latent)
-        noise = latent.reshape(-1, *self.latent_shape)
+        noise = self._first(latent)
         return pack(noise) if self.packed else noise
+
+    def _first(self, latent: Tensor) -> Tensor:
+        """Return the noise of the first step, (B, C, h, w), of latents (B, D)."""
+        self.prior.require(latent)
+        return latent[:, : latent.shape[1] - self.held].reshape(-1, *self.latent_shape)
 
     def _unscaled(self, latent: Tensor) -> Tensor:
         config = self.decoder.config
@@ -125,6 +140,7 @@ def load_pipeline(
     path: Path | str,
     *,
     prompt: str | None = None,
+    prompts: Mapping[str, float] | None = None,
     negative_prompt: str | None = None,
     embeddings: Path | str | None = None,
     steps: int = 1,
@@ -139,6 +155,7 @@ def load_pipeline(
     Args:
         path: folder of the pipeline, with weights as safetensors.
         prompt: what the images show, read by the pipeline's own text encoders.
+        prompts: shares by which one of several prompts is drawn for each image, in place of a prompt.
         negative_prompt: what guidance moves away from; it counts only where guidance compares two prompts.
         embeddings: safetensors file with the prompt's embeddings, in place of a prompt.
         steps: number of steps.
@@ -157,8 +174,9 @@ def load_pipeline(
     size = folder.size(height, width)
     scale = folder.family.guidance if guidance is None else guidance
     is_guided = DENOISERS[folder.pipeline_class] is UNetDenoiser and guided(scale, folder.config(folder.family.network))
-    prompts = _embeddings(folder, prompt, negative_prompt, embeddings, guided=is_guided)
-    require_fit(prompts, folder, str(embeddings or folder.path))
+    drawn = drawn_prompts(prompts)
+    embedded = _embeddings(folder, prompt, drawn, negative_prompt, embeddings, guided=is_guided)
+    require_fit(embedded, folder, str(embeddings or folder.path))
     network, decoder = (_recomputing(load_part(folder, part)) for part in (folder.family.network, "vae"))
     if precision:
         network, decoder = (part.to(getattr(torch, precision)) for part in (network, decoder))
@@ -167,12 +185,12 @@ def load_pipeline(
     options: dict[str, Any] = {"recompute": steps > 1 or not _recomputes(network)}
     if DENOISERS[folder.pipeline_class] is UNetDenoiser:
         options["size"] = size
-    denoiser = DENOISERS[folder.pipeline_class](network, prompts, scale, **options)
+    denoiser = DENOISERS[folder.pipeline_class](network, embedded, scale, **options)
     _, rows, columns = folder.latent_shape(size)
     plan = steps_of(load_part(folder, "scheduler"), steps, rows * columns // folder.family.packing**2)
     for warning in _doubts(folder, steps, negative_prompt, is_guided=is_guided):
         logger.warning("%s", warning)
-    return PipelineGenerator(folder, denoiser, decoder, plan, size)
+    return PipelineGenerator(folder, denoiser, decoder, plan, size, drawn)
 
 
 def load_pipeline_files(index: Path, /, *others: Any, **arguments: Any) -> PipelineGenerator:
@@ -181,13 +199,19 @@ def load_pipeline_files(index: Path, /, *others: Any, **arguments: Any) -> Pipel
 
 
 def _embeddings(
-    folder: PipelineFolder, prompt: str | None, negative: str | None, file: Path | str | None, *, guided: bool
+    folder: PipelineFolder,
+    prompt: str | None,
+    drawn: Drawn | None,
+    negative: str | None,
+    file: Path | str | None,
+    *,
+    guided: bool,
 ) -> dict[str, Tensor]:
-    if (prompt is None) == (file is None):
-        raise ConfigError("a generator of type diffusers needs either `prompt` or `embeddings`, and not both")
-    if prompt is None:
-        return read_embeddings(Path(str(file)), folder, guided=guided)
-    return encode(folder, prompt, negative, guided=guided)
+    if [prompt, drawn, file].count(None) != 2:
+        raise ConfigError("a generator of type diffusers needs one of `prompt`, `prompts` and `embeddings`")
+    if file is not None:
+        return read_embeddings(Path(file), folder, guided=guided)
+    return encode(folder, drawn.labels if drawn else [str(prompt)], negative, guided=guided)
 
 
 def _doubts(folder: PipelineFolder, steps: int, negative: str | None, *, is_guided: bool) -> Iterator[str]:

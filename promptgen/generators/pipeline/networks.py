@@ -14,11 +14,11 @@ from promptgen.generators.recomputation import recomputed
 
 
 class Denoiser(nn.Module):
-    """A denoising network with its prompt: the output for a noisy latent, (B, C, h, w), at a time of the schedule.
+    """A denoising network with its prompts: the output for a noisy latent, (B, C, h, w), at a time of the schedule.
 
     Args:
         network: the network of diffusers.
-        embeddings: embeddings of the prompt by name, one row each.
+        embeddings: embeddings by name, one row for each prompt.
         guidance: guidance scale.
         recompute: whether the backward pass recomputes the whole network instead of storing its activations.
     """
@@ -40,24 +40,25 @@ class Denoiser(nn.Module):
         kind: torch.dtype = next(self.network.parameters()).dtype
         return kind
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """Return the network's output, (B, C, h, w), in the type of `x`."""
+    def forward(self, x: Tensor, time: Tensor, which: Tensor) -> Tensor:
+        """Return the network's output, (B, C, h, w), in the type of `x`; image i has the prompt number ``which[i]``."""
         inputs, at = x.to(self.dtype), time.to(x.device)
-        output: Tensor = recomputed(self._output, inputs, at) if self.recompute else self._output(inputs, at)
+        output: Tensor
+        output = recomputed(self._output, inputs, at, which) if self.recompute else self._output(inputs, at, which)
         return output.to(x.dtype)
 
-    def output(self, x: Tensor, time: Tensor) -> Tensor:
+    def output(self, x: Tensor, time: Tensor, which: Tensor) -> Tensor:
         """Return the network's output for inputs of its own type."""
         raise NotImplementedError
 
-    def rows(self, name: str, batch: int) -> Tensor:
-        """Return an embedding once for each image, (B, ...)."""
+    def rows(self, name: str, which: Tensor) -> Tensor:
+        """Return the embedding of the prompt of each image, (B, ...)."""
         value: Tensor = getattr(self, name)
-        return value.expand(batch, *value.shape[1:])
+        return value[which]
 
-    def _output(self, x: Tensor, time: Tensor) -> Tensor:
+    def _output(self, x: Tensor, time: Tensor, which: Tensor) -> Tensor:
         with keeping_double(x):
-            return self.output(x, time)
+            return self.output(x, time, which)
 
 
 class UNetDenoiser(Denoiser):
@@ -72,21 +73,21 @@ class UNetDenoiser(Denoiser):
         self.size = size
         self.guided = guided(self.guidance, self.network.config)
 
-    def output(self, x: Tensor, time: Tensor) -> Tensor:
+    def output(self, x: Tensor, time: Tensor, which: Tensor) -> Tensor:
         if not self.guided:
-            return self._predict(x, time, "")
-        away, towards = self._predict(x, time, "negative_"), self._predict(x, time, "")
+            return self._predict(x, time, which, "")
+        away, towards = self._predict(x, time, which, "negative_"), self._predict(x, time, which, "")
         return away + self.guidance * (towards - away)
 
-    def _predict(self, x: Tensor, time: Tensor, sign: str) -> Tensor:
+    def _predict(self, x: Tensor, time: Tensor, which: Tensor, sign: str) -> Tensor:
         batch, added, condition = len(x), None, None
         if self.network.config.addition_embed_type == "text_time":
             numbers = torch.tensor([[*self.size, 0, 0, *self.size]], dtype=x.dtype, device=x.device)
-            pooled = self.rows(f"{sign}pooled_prompt_embeds", batch)
+            pooled = self.rows(f"{sign}pooled_prompt_embeds", which)
             added = {"text_embeds": pooled, "time_ids": numbers.expand(batch, -1)}
         if (width := self.network.config.time_cond_proj_dim) is not None:
             condition = guidance_embedding(self.guidance, width).to(x).expand(batch, -1)
-        prompt = self.rows(f"{sign}prompt_embeds", batch)
+        prompt = self.rows(f"{sign}prompt_embeds", which)
         output: Tensor = self.network(
             x, time, encoder_hidden_states=prompt, timestep_cond=condition, added_cond_kwargs=added, return_dict=False
         )[0]
@@ -96,13 +97,13 @@ class UNetDenoiser(Denoiser):
 class SanaDenoiser(Denoiser):
     """The transformer of SANA-Sprint; the guidance is one of its inputs."""
 
-    def output(self, x: Tensor, time: Tensor) -> Tensor:
+    def output(self, x: Tensor, time: Tensor, which: Tensor) -> Tensor:
         batch, config = len(x), self.network.config
         guidance = torch.full((batch,), self.guidance, device=x.device, dtype=x.dtype) * config.guidance_embeds_scale
         output: Tensor = self.network(
             x,
-            encoder_hidden_states=self.rows("prompt_embeds", batch),
-            encoder_attention_mask=self.rows("prompt_attention_mask", batch),
+            encoder_hidden_states=self.rows("prompt_embeds", which),
+            encoder_attention_mask=self.rows("prompt_attention_mask", which),
             guidance=guidance if config.guidance_embeds else None,
             timestep=time.expand(batch),
             return_dict=False,
@@ -113,17 +114,17 @@ class SanaDenoiser(Denoiser):
 class FluxDenoiser(Denoiser):
     """The transformer of FLUX, which takes the latent as a sequence of patches of 2 x 2."""
 
-    def output(self, x: Tensor, time: Tensor) -> Tensor:
+    def output(self, x: Tensor, time: Tensor, which: Tensor) -> Tensor:
         batch, _, height, width = x.shape
         guidance = None
         if self.network.config.guidance_embeds:
             guidance = torch.full((batch,), self.guidance, device=x.device, dtype=torch.float32)
-        prompt = self.rows("prompt_embeds", batch)
+        prompt = self.rows("prompt_embeds", which)
         output: Tensor = self.network(
             hidden_states=pack(x),
             timestep=time.expand(batch).to(x.dtype) / 1000,
             guidance=guidance,
-            pooled_projections=self.rows("pooled_prompt_embeds", batch),
+            pooled_projections=self.rows("pooled_prompt_embeds", which),
             encoder_hidden_states=prompt,
             txt_ids=prompt.new_zeros(prompt.shape[1], 3),
             img_ids=places(height // 2, width // 2).to(prompt),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,14 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
 """What the `encode_prompt` of each pipeline returns, in order, as far as it is used."""
 
 
-def encode(folder: PipelineFolder, prompt: str, negative_prompt: str | None, *, guided: bool) -> dict[str, Tensor]:
-    """Return the embeddings of a prompt, by the names of the pipeline's arguments, one row each.
+def encode(
+    folder: PipelineFolder, prompts: Sequence[str], negative_prompt: str | None, *, guided: bool
+) -> dict[str, Tensor]:
+    """Return the embeddings of prompts, by the names of the pipeline's arguments, one row each.
 
     Args:
         folder: the pipeline.
-        prompt: what the image should show.
+        prompts: what the images should show.
         negative_prompt: what guidance moves away from; None means the pipeline's default.
         guided: whether there is guidance, which needs negative embeddings.
 
@@ -50,8 +52,7 @@ def encode(folder: PipelineFolder, prompt: str, negative_prompt: str | None, *, 
         )
     diffusers = import_diffusers()
     pipeline_class = getattr(diffusers, folder.pipeline_class)
-    pipeline = pipeline_class(**_parts(folder, pipeline_class))
-    encode_prompt = pipeline.encode_prompt
+    encode_prompt = pipeline_class(**_parts(folder, pipeline_class)).encode_prompt
     names = inspect.signature(encode_prompt).parameters
     defaults = inspect.signature(pipeline_class.__call__).parameters
     arguments = {
@@ -59,13 +60,14 @@ def encode(folder: PipelineFolder, prompt: str, negative_prompt: str | None, *, 
         for name in names
         if name in defaults and defaults[name].default is not inspect.Parameter.empty
     }
-    arguments |= {"prompt": prompt, "device": torch.device("cpu"), "num_images_per_prompt": 1}
+    arguments |= {"device": torch.device("cpu"), "num_images_per_prompt": 1}
     wanted = {"negative_prompt": negative_prompt, "do_classifier_free_guidance": guided}
     arguments |= {name: value for name, value in wanted.items() if name in names}
     with torch.no_grad(), reading(folder.path):
-        outputs = encode_prompt(**arguments)
-    named = dict(zip(OUTPUTS[folder.pipeline_class], outputs, strict=False))
-    return {name: named[name].detach().clone() for name in _needed(folder, guided=guided)}
+        outputs = [encode_prompt(**{**arguments, "prompt": prompt}) for prompt in prompts]
+    named = [dict(zip(OUTPUTS[folder.pipeline_class], output, strict=False)) for output in outputs]
+    # Every family pads its prompts to one length, so that rows fit together.
+    return {name: torch.cat([row[name].detach() for row in named]) for name in _needed(folder, guided=guided)}
 
 
 def _parts(folder: PipelineFolder, pipeline_class: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from promptgen.labels import PRODUCT
 from promptgen.records import SOURCES, AttributeChange, Count, Difference, Interval, Metrics, PassRecord, Source
 from promptgen.reporting.sections.names import headline_label, pass_words
 from promptgen.reporting.settings import Settings
@@ -56,6 +57,25 @@ class DistanceRow:
 
 
 @dataclass(frozen=True)
+class WithinRow:
+    """A share within one label of what the generator draws, by every source.
+
+    Attributes:
+        count: the count.
+        drawn: that label, such as a prompt.
+        label: label of the attribute whose share it is.
+        target: target share within it.
+        by: the share by source.
+    """
+
+    count: Count
+    drawn: str
+    label: str
+    target: float
+    by: Mapping[Source, Interval]
+
+
+@dataclass(frozen=True)
 class IndirectRow:
     """Shares or distances of a count that were estimated other than by counting labels.
 
@@ -102,6 +122,20 @@ def _change_from_before(count: Count) -> AttributeChange | None:
         return None
     change = count.change(since=count.number - 1)
     return change.by[count.source] if change else None
+
+
+def within_rows(metrics: Metrics) -> list[WithinRow]:
+    """Return a row per count, drawn label and label of the attribute; none if nothing drawn is part of the target."""
+    rows, order = [], list(metrics.target)
+    for count in metrics.counts:
+        by = {source: reader.within for source, reader in count.by.items() if reader.within}
+        pairs = [(drawn, label) for drawn, shares in (count.trusted.within or {}).items() for label in shares]
+        goals = {pair: count.target[PRODUCT.join(pair)] for pair in pairs}
+        for drawn, label in sorted(pairs, key=lambda pair: order.index(PRODUCT.join(pair))):
+            goal = goals[drawn, label] / sum(share for (other, _), share in goals.items() if other == drawn)
+            cells = {source: within[drawn][label] for source, within in by.items() if drawn in within}
+            rows.append(WithinRow(count, drawn, label, goal, cells))
+    return rows
 
 
 def indirect_sources(metrics: Metrics) -> list[tuple[Source, Way]]:
