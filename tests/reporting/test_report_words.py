@@ -1,5 +1,7 @@
 """The sentences: each outcome of a run has its own, and none of them flatters."""
 
+import re
+
 import made_up_run
 import pytest
 
@@ -96,11 +98,13 @@ def test_many_classes_are_told_as_a_distance():
     labels, target = ("young", "middle", "old"), (0.25, 0.25, 0.5)
     near = answer(run(long=[0.5, 0.84, 0.5], labels=labels, target=target))
     assert near.startswith(
-        "Asking for “a person without makeup” moved hair, as its distance from the target, from 0.000"
+        "Asking for “a person without makeup” moved the distance from the target shares of hair from 0.000"
     )
     assert near.endswith(
         "de-biasing brought it to 0.000 nats, and all confidence intervals of the judge contain their targets."
     )
+    alone = answer(run([GENERATOR], [0.6], labels=labels, target=target))
+    assert re.match(r"The generator alone is 0\.\d{3} nats from the target shares of hair; ", alone)
     far = answer(run(long=[0.5, 0.84, 0.6], labels=labels, target=target))
     assert far.endswith("nats, and some confidence intervals of the judge miss their targets.")
 

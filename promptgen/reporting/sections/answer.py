@@ -45,8 +45,10 @@ def _opening(metrics: Metrics, settings: Settings) -> str:
     first, asked = metrics.passes[0], settings.asked
     control = next((record for record in metrics.passes if record.kind == "control"), None)
     subject, before = _subject(metrics), _amount(metrics, first)
-    if control is None:
+    if control is None and len(metrics.target) == 2:
         return f"The generator alone has {subject} at {before}"
+    if control is None:
+        return f"The generator alone is {before} from the target shares of {metrics.attribute}"
     moved = "moved" if _moved(metrics, control) else "did not measurably move"
     return f"Asking for {asked} {moved} {subject} from {before} to {_amount(metrics, control)}"
 
@@ -55,7 +57,7 @@ def _subject(metrics: Metrics) -> str:
     """Return the subject of the headline: one share of two, or the distance of several shares from their target."""
     if len(metrics.target) == 2:
         return class_name(metrics.attribute, headline_label(metrics))
-    return f"{metrics.attribute}, as its distance from the target,"
+    return f"the distance from the target shares of {metrics.attribute}"
 
 
 def _amount(metrics: Metrics, record: PassRecord) -> str:
