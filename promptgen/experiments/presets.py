@@ -72,7 +72,8 @@ class Preset:
         Raises:
             ConfigError: a key is unknown, missing, ill-typed or out of range; the error names file and experiment.
         """
-        from promptgen.config.params import Control, Debias, Params  # names are listed without them, which is faster
+        from promptgen.config.debias import Debias
+        from promptgen.config.params import Control, Params  # names are listed without them, which is faster
 
         content: dict[str, Any] = {}
         for layer in self.layers:

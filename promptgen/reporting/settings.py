@@ -8,7 +8,8 @@ from typing import Literal
 
 import yaml
 
-from promptgen.config.params import Debias, Params
+from promptgen.config.debias import Debias
+from promptgen.config.params import Params
 from promptgen.words import listing
 
 

@@ -9,7 +9,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from promptgen.config.params import Control, Debias
+from promptgen.config.debias import Debias
+from promptgen.config.params import Control
 from promptgen.errors import ConfigError
 from promptgen.strict import validate
 from steps.shared.common import MOMENTS_NAME, Pass
