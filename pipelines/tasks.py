@@ -22,6 +22,7 @@ from steps import evaluate as _evaluate
 from steps import fit_moments as _fit_moments
 from steps import sample as _sample
 from steps import train_flow as _train_flow
+from steps.recording.events import Metrics
 from steps.shared.common import Pass, Result
 
 ARTIFACT_SECONDS = 5.0
@@ -43,7 +44,7 @@ class StepTracker(Bar):
         self._updated = -math.inf
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        self._run.journal.write("metrics", self._run.name, values=dict(values), step=step)
+        self._run.journal.write(Metrics(run=self._run.name, values=dict(values), step=step))
 
     def progress(self, done: int, total: int | None, note: str = "") -> None:
         """Show the progress of the step; the artifact is updated every few seconds."""

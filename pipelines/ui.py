@@ -7,24 +7,30 @@ if __name__ == "__main__":  # before the imports below, so that help and wrong a
 
     run_as("ui")
 
+import json
 import threading
 from contextlib import ExitStack
+from urllib.parse import quote
 
 from pipelines.servers import Server, end_on_sigterm, mlflow_server, prefect_server
-from steps.recording import links
 from steps.recording.mlflow_store import connect, tracking_uri
+from steps.recording.replay import PARENT_TAG
 from steps.shared.common import Project
 
 
 def comparison(project: Project, base: str) -> list[str]:
-    """Return the lines that say where the passes of the newest loop can be compared."""
-    latest = links.latest_loop(connect(project.root), project.params.tracking.experiment)
-    if latest is None:
+    """Return lines with MLflow's pages that compare the passes: its first page hides them and shows no metrics."""
+    client = connect(project.root)
+    experiment = client.get_experiment_by_name(project.params.tracking.experiment)
+    runs = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"]) if experiment else []
+    parents = [run.info.run_id for run in runs if PARENT_TAG not in run.data.tags]
+    if not parents:
         return ["no run is recorded yet: `make repro` records one"]
-    experiment, passes = latest
+    passes = [run.info.run_id for run in runs if run.data.tags.get(PARENT_TAG) == parents[-1]]
+    ids, experiments = (quote(json.dumps(x, separators=(",", ":"))) for x in (passes, [experiment.experiment_id]))
     return [
-        f"all runs as charts   {base}{links.charts(experiment)}",
-        f"the newest passes    {base}{links.compare(experiment, passes)}",
+        f"all runs as charts   {base}/#/experiments/{experiment.experiment_id}/runs?compareRunsMode=CHART",
+        f"the newest passes    {base}/#/compare-runs?runs={ids}&experiments={experiments}",
     ]
 
 

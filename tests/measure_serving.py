@@ -20,7 +20,7 @@ from pipelines.serve_model import model_server
 from promptgen import world
 from promptgen.flows.chain_file import save_chain
 from promptgen.flows.flow import Flow, FlowConfig
-from steps.recording.registry import save
+from steps.serving.registry import save
 from tests.faults import unused_port
 
 WORKERS = 1

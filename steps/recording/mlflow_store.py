@@ -50,7 +50,7 @@ class TrackingError(PromptGenError):
 
 def tracking_uri(root: Path) -> str:
     """Return the URI of the tracking store: MLFLOW_TRACKING_URI, or the project's own database."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or _own_uri(root)
+    return os.environ.get("MLFLOW_TRACKING_URI") or _database_uri(_own_database(root))
 
 
 def artifact_location(root: Path) -> str:
@@ -65,13 +65,15 @@ def connect(root: Path) -> MlflowClient:
         StorageError: mlruns/ cannot be written.
         TrackingError: the database is of another version of MLflow.
     """
-    uri, path = tracking_uri(root), root / "mlruns" / "mlflow.db"
-    if uri == _own_uri(root):
-        with _lock(root):
-            if path.exists():
-                _follow_move(path, artifact_location(root))
-            else:
+    uri, path = tracking_uri(root), _own_database(root)
+    if uri == _database_uri(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with filelock.FileLock(path.with_name(".lock"), timeout=120):
                 make_database(path)
+        except OSError as error:
+            raise storage_error(path.parent, error) from error
+        _follow_move(path, artifact_location(root))
     try:
         return _client(uri)
     except Exception as error:  # of MLflow, SQLAlchemy or Alembic, which differ from version to version
@@ -79,13 +81,15 @@ def connect(root: Path) -> MlflowClient:
 
 
 def make_database(path: Path) -> None:
-    """Make an empty MLflow database, whole or not at all: MLflow makes it table by table and cannot mend half of one.
+    """Make an empty MLflow database where there is none; MLflow makes it table by table and cannot mend half of one.
 
     No other process may make it at the same time.
 
     Raises:
         StorageError: the file cannot be written.
     """
+    if path.exists():
+        return
     for left in path.parent.glob(f".{path.stem}.*{TEMPORARY_SUFFIX}{path.suffix}*"):  # by a process that was killed
         left.unlink(missing_ok=True)
     with atomic_path(path) as temporary:
@@ -94,16 +98,21 @@ def make_database(path: Path) -> None:
 
 def experiment_id(client: MlflowClient, root: Path, name: str) -> str:
     """Return the id of the MLflow experiment called `name`, making it when it is new."""
-    with _lock(root):
-        experiment = client.get_experiment_by_name(name)
-        if experiment is not None:
-            return str(experiment.experiment_id)
-        location = artifact_location(root) if tracking_uri(root) == _own_uri(root) else None
+    from mlflow.exceptions import MlflowException
+
+    if (experiment := client.get_experiment_by_name(name)) is not None:
+        return str(experiment.experiment_id)
+    location = artifact_location(root) if tracking_uri(root) == _database_uri(_own_database(root)) else None
+    try:
         return str(client.create_experiment(name, artifact_location=location))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return str(client.get_experiment_by_name(name).experiment_id)  # another process has just made it
 
 
-def _own_uri(root: Path) -> str:
-    return _database_uri(root / "mlruns" / "mlflow.db")
+def _own_database(root: Path) -> Path:
+    return root / "mlruns" / "mlflow.db"
 
 
 def _database_uri(path: Path) -> str:
@@ -127,31 +136,13 @@ def _client(uri: str) -> MlflowClient:
     return MlflowClient(uri)
 
 
-def _lock(root: Path) -> filelock.FileLock:
-    """Return the lock for making databases and experiments: of two processes that make one at once, one would fail."""
-    folder = root / "mlruns"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return filelock.FileLock(folder / ".lock", timeout=120)
-    except OSError as error:
-        raise storage_error(folder, error) from error
-
-
 def _follow_move(path: Path, location: str) -> None:
     """Correct the absolute places of artifacts in the project's own database after the checkout was moved or copied."""
+    places = "select artifact_location from experiments where artifact_location like '%/mlruns/artifacts'"
     try:
         with closing(sqlite3.connect(path)) as database, database:
-            query = (
-                "select artifact_location from experiments where artifact_location like '%/mlruns/artifacts' limit 1"
-            )
-            row = database.execute(query).fetchone()
-            if row is None or row[0] == location:
-                return
-            for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
-                database.execute(
-                    f"update {table} set {column} = :new || substr({column}, length(:old) + 1)"
-                    f" where substr({column}, 1, length(:old)) = :old",
-                    {"new": location, "old": row[0]},
-                )
+            for (old,) in database.execute(f"{places} and artifact_location != ? limit 1", [location]).fetchall():
+                for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+                    database.execute(f"update {table} set {column} = replace({column}, ?, ?)", [old, location])
     except sqlite3.Error as error:
         raise StorageError(f"cannot read {path} ({error}): move it away, then run `promptgen sync`") from error

@@ -6,6 +6,7 @@ import json
 
 from promptgen.config.params import Params
 from promptgen.records import PassRecord
+from steps.recording.events import Metrics
 from steps.recording.journal import Journal
 from steps.recording.mlflow_store import connect
 from steps.recording.replay import published
@@ -68,7 +69,7 @@ def run_loop(root, *, until=2, interval=60.0, patience=15.0):
             with journal.run_pass(number, "control" if number else "generator") as run:
                 if number:
                     for step in range(3):
-                        journal.write("metrics", run, values={"train/loss": 1.0 / (step + 1)}, step=step)
+                        journal.write(Metrics(run=run, values={"train/loss": 1.0 / (step + 1)}, step=step))
                 journal.artifact(run, report)
                 journal.record(record(number, 1.0 / (number + 1)))
         journal.finish("maximum of passes reached", report)

@@ -13,6 +13,7 @@ import pytest
 
 from promptgen.errors import StorageError
 from steps import sync
+from steps.recording.events import End, Metrics
 from steps.recording.journal import Journal
 from steps.recording.mlflow_store import ROOT
 from steps.recording.replay import published, push
@@ -27,35 +28,35 @@ def journal(bare_root):
 
 @pytest.mark.faults
 def test_half_a_line_left_by_a_kill_is_dropped(journal, bare_root):
-    journal.write("status", "loop", status="RUNNING")
+    journal.write(End(run="loop", status="KILLED"))
     with journal.path.open("a") as file:
         file.write('{"kind": "sta')
-    Journal(project_of(bare_root)).write("status", "loop", status="FINISHED")
-    assert [event["status"] for event in events_of(journal.path)] == ["RUNNING", "FINISHED"]
+    Journal(project_of(bare_root)).write(End(run="loop", status="FINISHED"))
+    assert [event["status"] for event in events_of(journal.path)] == ["KILLED", "FINISHED"]
 
 
 def test_a_fact_is_written_once_but_a_status_each_time(journal, bare_root):
     for _ in range(2):
-        journal.write("metrics", "loop", values={"a": 1.0}, step=1)
-    for status in ("RUNNING", "FAILED", "RUNNING"):
-        journal.write("status", "loop", status=status)
+        journal.write(Metrics(run="loop", values={"a": 1.0}, step=1))
+    for status in ("FAILED", "FINISHED", "FAILED"):
+        journal.write(End(run="loop", status=status))
     again = Journal(project_of(bare_root))
-    again.write("metrics", "loop", values={"a": 1.0}, step=1)
-    again.write("metrics", "loop", values={"a": 1.0}, step=2)
+    again.write(Metrics(run="loop", values={"a": 1.0}, step=1))
+    again.write(Metrics(run="loop", values={"a": 1.0}, step=2))
     kinds = [event["kind"] for event in events_of(journal.path)]
-    assert kinds == ["metrics", "status", "status", "status", "metrics"]
+    assert kinds == ["metrics", "end", "end", "end", "metrics"]
 
 
 @pytest.mark.faults
 def test_a_full_disk_leaves_whole_lines_and_a_restart_goes_on(root):
     project = project_of(root)
     journal = Journal(project)
-    journal.write("metrics", "loop", values={"a": 1.0}, step=1)
+    journal.write(Metrics(run="loop", values={"a": 1.0}, step=1))
     before = journal.path.read_bytes()
     with full_disk(journal.path.parent, room=20), pytest.raises(StorageError, match=r"cannot write .*journal\.jsonl"):
-        journal.write("metrics", "loop", values={"a": 2.0}, step=2)  # 20 bytes of the line still fit
+        journal.write(Metrics(run="loop", values={"a": 2.0}, step=2))  # 20 bytes of the line still fit
     assert journal.path.read_bytes() == before
-    journal.write("metrics", "loop", values={"a": 2.0}, step=2)
+    journal.write(Metrics(run="loop", values={"a": 2.0}, step=2))
     assert [event["step"] for event in events_of(journal.path)] == [1, 2]
 
 
@@ -67,9 +68,9 @@ def test_a_full_disk_leaves_whole_lines_and_a_restart_goes_on(root):
         ("metrics", b"[" * 20_000),
         ("metrics", b'{"time": 1, "kind": "metrics", "run": "pass-0", "values": [1], "step": 1}'),
         ("metrics", b'{"time": 1, "kind": ["metrics"], "run": {}}'),
-        ("run", b'{"time": 1, "kind": "run", "run": "pass-0"}'),
-        ("run", b'{"kind": "ru'),
-        ("run", b"17"),
+        ("start", b'{"time": 1, "kind": "start", "run": "pass-0"}'),
+        ("start", b'{"kind": "ru'),
+        ("start", b"17"),
     ],
 )
 def test_an_unreadable_line_is_skipped_with_one_warning(root, caplog, monkeypatch, damage, damaged_kind):
@@ -94,7 +95,7 @@ def test_an_unreadable_line_is_skipped_with_one_warning(root, caplog, monkeypatc
 def test_infinite_and_missing_numbers_survive(root):
     journal = Journal(project_of(root))
     with published(journal.path.parent, root), journal.run_loop({}), journal.run_pass(1, "control") as run:
-        journal.write("metrics", run, values={"up": float("inf"), "none": float("nan")}, step=0)
+        journal.write(Metrics(run=run, values={"up": float("inf"), "none": float("nan")}, step=0))
     metrics = runs_of(root)["1 control"].data.metrics
     assert metrics["up"] > 1e308
     assert metrics["none"] != metrics["none"]
@@ -109,7 +110,7 @@ def train(root, steps):
         journal.run_pass(1, "control") as run,
     ):
         for step in steps:
-            journal.write("metrics", run, values={"train/loss": 1 / (step + 1)}, step=step)
+            journal.write(Metrics(run=run, values={"train/loss": 1 / (step + 1)}, step=step))
             time.sleep(0.02)
 
 

@@ -19,8 +19,8 @@ from promptgen.flows.flow import Flow, FlowConfig
 from promptgen.model_files import store
 from steps.recording.journal import Journal
 from steps.recording.mlflow_store import ROOT, connect, tracking_uri
-from steps.recording.registry import REQUIREMENTS, save
 from steps.recording.replay import STATE_NAME, published, push
+from steps.serving.registry import REQUIREMENTS, save
 from tests.recording.recorded_loop import project_of, record
 
 

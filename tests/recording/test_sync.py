@@ -12,6 +12,7 @@ import pytest
 
 from promptgen.files import sha256_of
 from steps import sync
+from steps.recording.events import Artifact
 from steps.recording.journal import Journal
 from steps.recording.mlflow_store import ROOT, TrackingError, connect
 from steps.recording.replay import STATE_NAME, push
@@ -77,7 +78,7 @@ def test_a_file_that_changed_since_is_not_sent(root, caplog):
     folder = run_loop(root, until=0)
     report = root / "reports" / "metrics.json"
     journal = Journal(project_of(root))
-    journal.write("artifact", "loop", path="reports/metrics.json", sha256="0" * 64, folder="later")
+    journal.write(Artifact(run="loop", path="reports/metrics.json", sha256="0" * 64, folder="later"))
     assert sha256_of(report) != "0" * 64
     push(folder, root)
     assert "reports/metrics.json has changed since it was recorded" in caplog.text

@@ -3,7 +3,7 @@
     model = mlflow.pyfunc.load_model("models:/world-no-makeup@least-biased")
     model.predict([{"seed": 1}, {"seed": 2, "size": 64}])
 
-`steps.recording.registry` copies this file into the model's folder, with the library beside it, and MLflow runs it from
+`steps.serving.registry` copies this file into the model's folder, with the library beside it, and MLflow runs it from
 there.
 """
 
