@@ -34,8 +34,7 @@ class Cells:
 
     def __init__(self) -> None:
         self.positions: dict[str, int] = {}
-        self.codes = array("B")
-        self.most = 1 << 8 * self.codes.itemsize
+        self.codes = array("H")  # 16 bits, for `MOST_LABELS`
         self.hashes: array[int] | None = None  # of all cells, once they are too many to keep
 
     def add(self, cell: str) -> None:
@@ -43,24 +42,13 @@ class Cells:
         if self.hashes is not None:
             self.hashes.append(hash(cell))
             return
-        code = self.positions.setdefault(cell, len(self.positions))
-        if code == self.most:
-            self._widen(cell)
-        else:
-            self.codes.append(code)
-
-    def _widen(self, cell: str) -> None:
-        """Make room for one more different cell, or keep no more of them."""
-        if self.most < MOST_LABELS:
-            self.codes = array("H", self.codes)
-            self.codes.append(self.most)
-            self.most = MOST_LABELS
+        if cell in self.positions or len(self.positions) < MOST_LABELS:
+            self.codes.append(self.positions.setdefault(cell, len(self.positions)))
             return
-        del self.positions[cell]
         hashes = [hash(text) for text in self.positions]
         self.hashes = array("q", (hashes[code] for code in self.codes))
         self.hashes.append(hash(cell))
-        self.codes = array("B")
+        self.codes = array("H")
 
     def column(self) -> Column:
         """Return the cells of all rows."""

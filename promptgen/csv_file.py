@@ -30,8 +30,8 @@ SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 BLANKS = " "
 """Separator of columns between which there are any numbers of blanks."""
 
-TOLD = re.compile(rf'"?sep=([{"".join(SEPARATORS)}{BLANKS}])"?[ \t]*(?:\r\n|\r|\n)', re.IGNORECASE)
-"""First line by which spreadsheets tell the separator."""
+SEPARATOR_LINE = re.compile(rf'"?sep=([{"".join(SEPARATORS)}{BLANKS}])"?[ \t]*(?:\r\n|\r|\n)', re.IGNORECASE)
+"""First line with which spreadsheets state the separator."""
 
 HEAD, BLOCK = 1 << 16, 1 << 20
 """Characters at the beginning in which the first line is looked for, and characters that are checked at a time."""
@@ -114,8 +114,8 @@ def read_csv(path: Path) -> CsvFile:
     """
     source = _source(path)
     head = source.open().read(HEAD)
-    if told := TOLD.match(head):
-        return _file(source.after(told), told[1])
+    if stated := SEPARATOR_LINE.match(head):
+        return _file(source.after(stated), stated[1])
     if count := COUNT.match(head):
         rest = source.after(count)
         mark = _separator(rest) or (BLANKS if _may_be_blanks(rest) else "")

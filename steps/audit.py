@@ -65,7 +65,7 @@ def run(request: Request, out: Path) -> AuditRun:
 
 
 def _audit_images(request: Request) -> AuditRun:
-    from promptgen.audit.folder import files_of
+    from promptgen.audit.images import find_files
     from promptgen.config.build import build_classifier
     from steps.auditing.labelling import LabellingRecipe, shards
 
@@ -79,7 +79,7 @@ def _audit_images(request: Request) -> AuditRun:
         target_shares(classes(labels, attribute), targets.get(attribute))
     confusions = _confusions(request, labels, attributes)
     folders = [folder for folder in (request.source, request.compare) if folder]
-    files = [files_of(folder) for folder in folders]  # fail on an empty folder before hours of reading the other one
+    files = [find_files(folder) for folder in folders]  # fail on an empty folder before hours of reading the other one
     wanted = {factor for attribute in attributes for factor in factors(labels, attribute)}
     sets = []
     for folder, paths in zip(folders, files, strict=True):

@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import stat
 import warnings
-from functools import cache, lru_cache
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,12 @@ def decode(path: Path) -> Image.Image:
             pixels, or has pixels whose white is unknown.
     """
     _require_regular(path)
+    Image.init()  # which fills `Image.OPEN` with the formats of this build of Pillow
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd but harmless metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=_formats()) as image:
+            with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
                 return _as_shown(image)
     except UnidentifiedImageError as error:
         raise DataError("not a raster image that Pillow can read") from error
@@ -66,21 +68,17 @@ def _require_regular(path: Path) -> None:
         raise DataError(f"{kinds.get(stat.S_IFMT(mode), 'a device')}, not a regular file")
 
 
-@cache
-def _formats() -> tuple[str, ...]:
-    """Return those of the formats that this build of Pillow knows."""
-    Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
-
-
 def _as_shown(image: Image.Image) -> Image.Image:
     deep = ";16" in str(getattr(image, "tile", ""))  # colours of 16 bits, which Pillow cuts to their upper 8
-    inverted = _white_is_zero(image)
+    tags: Any = getattr(image, "tag_v2", {})
+    inverted = image.mode.startswith("I") and tags.get(262) == 0  # TIFF's photometric interpretation: white is zero
     profile = image.info.get("icc_profile")
     image.load()
     if min(image.size) < 1:
         raise DataError("no pixels")
-    shown = _turned(image)
+    shown = image
+    with suppress(Exception):  # whatever a camera has written: with damaged EXIF data, the image stays as it is stored
+        shown = ImageOps.exif_transpose(image)
     if shown.mode == "F":
         raise DataError("its pixels are floating-point numbers without a defined white level")
     if shown.mode.startswith("I"):
@@ -96,19 +94,6 @@ def _as_shown(image: Image.Image) -> Image.Image:
         return shown.convert("RGB")
     white = Image.new("RGBA", shown.size, "white")
     return Image.alpha_composite(white, shown.convert("RGBA")).convert("RGB")
-
-
-def _turned(image: Image.Image) -> Image.Image:
-    """Return an image as its orientation says, or as it is stored if its EXIF data are damaged."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # whatever a camera has written
-        return image
-
-
-def _white_is_zero(image: Image.Image) -> bool:
-    tags: Any = getattr(image, "tag_v2", {})
-    return image.mode.startswith("I") and tags.get(262) == 0  # the photometric interpretation of TIFF
 
 
 def _eight_bits(values: np.ndarray[Any, np.dtype[np.int64]], inverted: bool, scaled: bool) -> Image.Image:

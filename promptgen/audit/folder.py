@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from promptgen.audit.images import ImageBatch, Unread, find_files, read_batches
+from promptgen.audit.images import Unread, read_batches
 from promptgen.audit.labelling import Labeller, label
 from promptgen.audit.labels import Labels
 from promptgen.audit.spelling import visible
@@ -49,17 +49,6 @@ class LabelledFolder:
     labels: Sequence[Labels]
 
 
-def files_of(folder: Path) -> list[str]:
-    """Return the files below a folder, relative to it.
-
-    Raises:
-        DataError: it is not a folder, cannot be listed, or has no files.
-    """
-    if not (names := find_files(folder)):
-        raise DataError(f"{folder} has no files, expected images; name a folder of images")
-    return names
-
-
 def label_files(
     folder: Path, names: Sequence[str], labellers: Sequence[Labeller], *, batch: int, size: int | None = None
 ) -> LabelledFiles:
@@ -67,17 +56,20 @@ def label_files(
 
     Args:
         folder: the folder.
-        names: paths relative to it, see `files_of`.
+        names: paths relative to it, see `promptgen.audit.images.find_files`.
         labellers: the classifiers, which have labelled no image yet.
         batch: images at a time.
         size: pixels to resize images to; None keeps their size.
 
     Raises:
-        DataError: a classifier refuses a batch.
+        DataError: a classifier refuses a batch; the error names its first file.
     """
     labelled, unread, unlabelled = list[str](), list[Unread](), list[Unread]()
     for part in read_batches(folder, names, batch=batch, size=size, unread=unread.append):
-        left_out = _label(labellers, part)
+        try:
+            left_out = label(labellers, part.images)
+        except DataError as error:
+            raise DataError(f"{visible(part.names[0])}: {error}; see --size and --batch") from error
         unlabelled += [Unread(part.names[index], reason) for index, reason in left_out.items()]
         labelled += [name for index, name in enumerate(part.names) if index not in left_out]
     return LabelledFiles(
@@ -108,11 +100,3 @@ def labelled_folder(folder: Path, parts: Sequence[LabelledFiles], *, groups: boo
         Labels.of_parts(pieces, named) for pieces in zip(*(part.labels for part in parts if part.names), strict=True)
     ]
     return LabelledFolder(ImageSet(str(folder), len(labelled), unread, unlabelled), labels)
-
-
-def _label(labellers: Sequence[Labeller], batch: ImageBatch) -> dict[int, str]:
-    """Label a batch of images and return which are left out, and why; an error names the first file of the batch."""
-    try:
-        return label(labellers, batch.images)
-    except DataError as error:
-        raise DataError(f"{visible(batch.names[0])}: {error}; see --size and --batch") from error

@@ -59,7 +59,7 @@ def find_files(folder: Path) -> list[str]:
     so that no image counts twice and links cannot lead in circles; real folders come first.
 
     Raises:
-        DataError: `folder` is not a folder, or a folder below it cannot be listed.
+        DataError: `folder` is not a folder or has no files, or a folder below it cannot be listed.
     """
 
     def refuse(error: OSError) -> None:
@@ -82,6 +82,8 @@ def find_files(folder: Path) -> list[str]:
                 folders[:] = [path.name for path in below if not path.is_symlink()]
                 paths += [Path(place, name).relative_to(folder).as_posix() for name in names if name[0] != "."]
         todo = sorted(links)
+    if not paths:
+        raise DataError(f"{folder} has no files, expected images; name a folder of images")
     return sorted(paths)
 
 
@@ -95,7 +97,13 @@ def read_image(path: Path, size: int | None = None) -> Pixels:
     Raises:
         DataError: as of `promptgen.audit.decoding.decode`.
     """
-    return np.asarray(_square(decode(path), size))
+    image = decode(path)
+    side = min(image.size)
+    left, top = ((length - side) // 2 for length in image.size)
+    square = image.crop((left, top, left + side, top + side))
+    if size not in (None, side):
+        square = square.resize((size, size), Image.Resampling.BICUBIC)  # antialiased
+    return np.asarray(square)
 
 
 def read_batches(
@@ -132,11 +140,3 @@ def _batch(held: dict[str, Pixels]) -> ImageBatch:
 
     stacked = torch.from_numpy(np.stack(list(held.values())))
     return ImageBatch(tuple(held), stacked.permute(0, 3, 1, 2).contiguous().float() / 255)
-
-
-def _square(image: Image.Image, size: int | None) -> Image.Image:
-    """Return the central square, resized to `size` pixels with an antialiased bicubic filter."""
-    side = min(image.size)
-    left, top = ((length - side) // 2 for length in image.size)
-    cut = image.crop((left, top, left + side, top + side))
-    return cut if size in (None, side) else cut.resize((size, size), Image.Resampling.BICUBIC)

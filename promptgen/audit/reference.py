@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from promptgen.audit.folder import files_of, label_files, labelled_folder
+from promptgen.audit.folder import label_files, labelled_folder
+from promptgen.audit.images import find_files
 from promptgen.audit.labelling import Labeller
 from promptgen.errors import ConfigError
 from promptgen.figures import Interval, ReferenceImages
@@ -36,7 +36,7 @@ def reference_shares(
     """
     labels = classes(classifier.attributes, attribute)
     labeller = Labeller(classifier, name=name, wanted=set(factors(classifier.attributes, attribute)))
-    read = labelled_folder(folder, [label_files(folder, files_of(folder), [labeller], batch=batch)])
+    read = labelled_folder(folder, [label_files(folder, find_files(folder), [labeller], batch=batch)])
     counts = read.labels[0].counts(attribute)
     n, left_out = int(counts.sum()), [*read.images.unread, *read.images.unlabelled]
     if n < LEAST_IMAGES:
@@ -44,14 +44,10 @@ def reference_shares(
         raise ConfigError(f"{folder} has {n} labelled images, expected at least {LEAST_IMAGES} for a target{first}")
     if missing := [label for label, count in zip(labels, counts, strict=True) if not count]:
         raise ConfigError(
-            f"{name} sees no {attribute} {_listed(missing)} in the {n} images of {folder}, but a target needs some of "
-            "every class: add images, or give the shares yourself"
+            f"{name} sees no {attribute} {' or '.join(missing)} in the {n} images of {folder}, but a target needs "
+            "some of every class: add images, or give the shares yourself"
         )
     estimates = map(Interval.of, share_estimates(counts, confidence))
     return ReferenceImages(
         folder=folder.name, n=n, left_out=len(left_out), shares=dict(zip(labels, estimates, strict=True))
     )
-
-
-def _listed(labels: Sequence[str]) -> str:
-    return " or ".join(labels)

@@ -98,7 +98,7 @@ def headline(run: AuditRun) -> str:
     off = [audit.attribute for audit in run.audits if audit.off_target]
     on = [audit.attribute for audit in run.audits if not audit.off_target]
     parts = [f"off target in {listing(off)}"] if off else []
-    parts += [f"on target in {listing(on)}, as far as {_images(run.images.n)} can tell"] if on else []
+    parts += [f"on target in {listing(on)}, as far as {_several(run.images.n, 'image')} can tell"] if on else []
     return f"{run.images.name} is {', and '.join(parts)}"
 
 
@@ -106,12 +106,12 @@ def context(run: AuditRun) -> str:
     """Return the sentences below the headline: the images, the classifier and the judge."""
     reader = f"as {run.classifier} perceives them" if run.classifier else "by the labels in the file"
     judge = f", with {run.judge} as a second opinion" if run.judge else ""
-    other = f" Compared with {_images(run.other.n)} of {run.other.name}." if run.other else ""
-    return f"{_images(run.images.n)} of {run.images.name}, {reader}{judge}.{other}"
+    other = f" Compared with {_several(run.other.n, 'image')} of {run.other.name}." if run.other else ""
+    return f"{_several(run.images.n, 'image')} of {run.images.name}, {reader}{judge}.{other}"
 
 
-def _images(n: int) -> str:
-    return "1 image" if n == 1 else f"{count(n)} images"
+def _several(n: int, noun: str) -> str:
+    return f"1 {noun}" if n == 1 else f"{count(n)} {noun}s"
 
 
 def verdict(audit: Audit) -> str:
@@ -140,25 +140,20 @@ def doubts(run: AuditRun) -> list[str]:
 def _left_out(images: ImageSet) -> Iterator[str]:
     """Yield what a set lacks: files that could not be read or labelled, and labels; the first few by name."""
     if images.unread:
-        yield f"Skipped {_files(images.unread)} of {images.name} that could not be read: {_named(images.unread)}."
+        files = _several(len(images.unread), "file")
+        yield f"Skipped {files} of {images.name} that could not be read: {_named(images.unread)}."
     if images.unlabelled:
-        yield (
-            f"Left out {_files(images.unlabelled)} of {images.name} that could not be labelled: "
-            f"{_named(images.unlabelled)}."
-        )
+        files = _several(len(images.unlabelled), "file")
+        yield f"Left out {files} of {images.name} that could not be labelled: {_named(images.unlabelled)}."
     if images.headless:
         yield (
             f"The first line of {images.name} names {listing([*images.headless])}, which are also labels: if the file "
             "has no header, its first row is lost; write the names of the columns above it."
         )
     for name, lines in images.missing.items():
-        rows, where = ("1 row", "line") if len(lines) == 1 else (f"{count(len(lines))} rows", "lines")
+        rows, where = _several(len(lines), "row"), "line" if len(lines) == 1 else "lines"
         numbers = _first([str(line) for line in lines])
         yield f"Left out {rows} of {images.name} without a label of {name}: {where} {numbers}."
-
-
-def _files(files: Sequence[Unread]) -> str:
-    return "1 file" if len(files) == 1 else f"{count(len(files))} files"
 
 
 def _named(files: Sequence[Unread]) -> str:

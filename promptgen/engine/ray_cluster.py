@@ -162,13 +162,11 @@ def _lost_connection() -> Any:
         yield
     except Exception as error:
         # Ray's client lets some errors of gRPC through as they are.
-        if not isinstance(error, ConnectionError) and "grpc" not in {_package(kind) for kind in type(error).__mro__}:
+        if not isinstance(error, ConnectionError) and "grpc" not in {
+            kind.__module__.partition(".")[0] for kind in type(error).__mro__
+        }:
             raise
         raise CrewLostError(f"the connection to the Ray cluster is lost ({one_line(error)})") from error
-
-
-def _package(kind: type) -> str:
-    return kind.__module__.partition(".")[0]
 
 
 def import_ray() -> Any:

@@ -49,7 +49,12 @@ def extract(archive: Path, member: str, target: Path, size: int | None = None, t
     opened = _zip_member if zipfile.is_zipfile(archive) else _tar_member
     try:
         with opened(archive, member, top) as (source, length):
-            _require_size(archive, member, length, size)
+            if size is not None and length != size:
+                raise ChecksumError(f"{archive}: {member} has {length} bytes, expected {size}")
+            if length > LARGEST:
+                raise ModelFileError(
+                    f"{archive}: {member} has {length} bytes, expected at most {LARGEST}; use another archive"
+                )
             require_space(target, length)
             with target.open("wb") as file:
                 shutil.copyfileobj(source, file, _CHUNK)
@@ -96,10 +101,3 @@ def _only(archive: Path, member: str, entries: Sequence[tuple[str, T]], top: str
 
 def _no_file(archive: Path, member: str) -> ModelFileError:
     return ModelFileError(f"{archive}: {member} is a folder, a link or a device, expected a file")
-
-
-def _require_size(archive: Path, member: str, length: int, size: int | None) -> None:
-    if size is not None and length != size:
-        raise ChecksumError(f"{archive}: {member} has {length} bytes, expected {size}")
-    if length > LARGEST:
-        raise ModelFileError(f"{archive}: {member} has {length} bytes, expected at most {LARGEST}; use another archive")

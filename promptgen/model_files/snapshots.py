@@ -34,7 +34,9 @@ def snapshot(repository: str, revision: str, variant: str | None = None, *, offl
     index = _fetch(repository, revision, ["model_index.json"], offline=offline)
     if index is None:
         return None
-    parts = _parts(index / "model_index.json")
+    content: Any = json.loads((index / "model_index.json").read_text(encoding="utf-8"))
+    named = content.items() if isinstance(content, dict) else ()
+    parts = [name for name, entry in named if isinstance(entry, list) and all(entry) and name not in LEFT_OUT]
     settings = [f"{part}/*.{ending}" for part in parts for ending in SETTINGS]
     stems = [f"{part}/{stem}" for part in parts for stem in ("model", "diffusion_pytorch_model")]
     ending = f".{variant}" if variant else ""
@@ -42,12 +44,6 @@ def snapshot(repository: str, revision: str, variant: str | None = None, *, offl
     unwanted = None if variant else ["*.fp16-*", "*.bf16-*", "*.non_ema-*"]
     folder = _fetch(repository, revision, [*settings, *weights], unwanted, offline=offline)
     return folder if folder and all(any((folder / part).glob("*")) for part in parts) else None
-
-
-def _parts(index: Path) -> list[str]:
-    content: Any = json.loads(index.read_text(encoding="utf-8"))
-    named = content.items() if isinstance(content, dict) else ()
-    return [name for name, entry in named if isinstance(entry, list) and all(entry) and name not in LEFT_OUT]
 
 
 def _fetch(

@@ -107,7 +107,8 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     if not _together():
         return
     held = [parameter for parameter in parameters if parameter.requires_grad]
-    flat = torch.cat([_gradient(parameter).flatten() for parameter in held])
+    gradients = [torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in held]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
     distributed.all_reduce(flat)
     for parameter, part in zip(held, torch.split(flat, [parameter.numel() for parameter in held]), strict=True):
         parameter.grad = part.view_as(parameter)
@@ -135,10 +136,6 @@ def keep_equal(module: nn.Module) -> None:
 
 def _together() -> bool:
     return distributed.is_available() and distributed.is_initialized()
-
-
-def _gradient(parameter: nn.Parameter) -> Tensor:
-    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
 def _packed(result: object) -> bytes:

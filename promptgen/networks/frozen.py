@@ -58,17 +58,12 @@ class FrozenModule(nn.Module):
 def networks_in(model: Any) -> list[FrozenModule]:
     """Return the frozen networks in a model, or in the one that a method belongs to; of nested ones the innermost."""
     owner = getattr(model, "__self__", model)
-    networks = (
-        [part for part in owner.modules() if isinstance(part, FrozenModule)] if isinstance(owner, nn.Module) else []
-    )
-    return [part for part in networks if not any(isinstance(other, FrozenModule) for other in _inside(part))]
+    parts = owner.modules() if isinstance(owner, nn.Module) else ()
+    networks = [part for part in parts if isinstance(part, FrozenModule)]
+    return [part for part in networks if sum(isinstance(inner, FrozenModule) for inner in part.modules()) == 1]
 
 
 def rebound(model: Any) -> Any:
     """Return a method of a network as it is after its entries have been wrapped, and other models as they are."""
     owner, name = getattr(model, "__self__", None), getattr(model, "__name__", "")
     return getattr(owner, name) if isinstance(owner, FrozenModule) and name in owner.entries else model
-
-
-def _inside(module: nn.Module) -> list[nn.Module]:
-    return [part for part in module.modules() if part is not module]

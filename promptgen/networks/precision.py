@@ -95,7 +95,7 @@ def exact(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        kind = _lowered_device()
+        kind = next((kind for kind in ("cuda", "cpu") if torch.is_autocast_enabled(kind)), None)
         if kind is None:
             return function(*args, **kwargs)
         with torch.autocast(kind, enabled=False):
@@ -107,11 +107,6 @@ def exact(function: Callable[P, R]) -> Callable[P, R]:
 def widened(values: Tensor) -> Tensor:
     """Return numbers of 16 bits in single precision, and others as they are."""
     return values.float() if values.dtype in DTYPES.values() else values
-
-
-def _lowered_device() -> str | None:
-    """Return the kind of device on which autocast is on; None if it is off."""
-    return next((kind for kind in ("cuda", "cpu") if torch.is_autocast_enabled(kind)), None)
 
 
 def _lowered(dtype: torch.dtype, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -131,9 +126,9 @@ def _lowered(dtype: torch.dtype, function: Callable[..., Any]) -> Callable[..., 
             args, kwargs = tree_unflatten(values, form)
         with torch.autocast(tensors[0].device.type, dtype):
             outputs = function(network, *args, **kwargs)
-        found, form = tree_flatten(outputs)
-        results = [widened(value) for value in found]
-        if not all(bool(result.isfinite().all()) for result in results) and _all_finite(tensors):
+        leaves, form = tree_flatten(outputs)
+        results = [widened(value) for value in leaves]
+        if not _all_finite(results) and _all_finite(tensors):
             raise NonFiniteEnergyError(f"{name} returned NaN or infinity: choose precision: float32 or bfloat16")
         leave: Any = _Leave.apply
         return tree_unflatten(results if scale is None else list(leave(scale, *results)), form)

@@ -240,7 +240,8 @@ def _untrained(architecture: str, mean: Colour, std: Colour, seed: int = 0) -> C
     tokens = _tokens(architecture)
     with initial_weights(seed, "clip"), _unwarned():
         network = import_open_clip().create_model(architecture)
-    return ClipModel(network, _side(network.visual.image_size), tokens, mean, std)
+    size = network.visual.image_size
+    return ClipModel(network, size if isinstance(size, int) else size[0], tokens, mean, std)
 
 
 @contextmanager
@@ -269,7 +270,3 @@ def _tokens(architecture: str) -> Tokens:
             f"{architecture} uses another tokeniser; choose an architecture with open_clip's own tokeniser"
         )
     return Tokens(text["context_length"])
-
-
-def _side(size: int | tuple[int, int]) -> int:
-    return size if isinstance(size, int) else size[0]

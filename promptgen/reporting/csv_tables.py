@@ -45,17 +45,19 @@ def bias_table(metrics: Metrics) -> str:
 
     The KL, nats, has a column per source, such as ``judge``; others are called ``judge_total_variation``.
     """
-    return _csv({"pass": record.number, **_distances(record)} for record in metrics.passes)
-
-
-def _distances(record: PassRecord) -> dict[str, float]:
-    others = {
-        f"{source}_{name}": distance.value
-        for source, reader in record.by.items()
-        for name, distance in reader.distances.items()
-        if name != "kl"
-    }
-    return {source: reader.kl.value for source, reader in record.by.items()} | others
+    return _csv(
+        {
+            "pass": record.number,
+            **{source: reader.kl.value for source, reader in record.by.items()},
+            **{
+                f"{source}_{name}": distance.value
+                for source, reader in record.by.items()
+                for name, distance in reader.distances.items()
+                if name != "kl"
+            },
+        }
+        for record in metrics.passes
+    )
 
 
 def quality_table(metrics: Metrics) -> str:

@@ -23,7 +23,6 @@ from promptgen.reporting.sections.control import DIVERSITY
 from promptgen.reporting.sections.doubts import judge_warnings, warnings
 from promptgen.reporting.sections.methods import methods, seeds
 from promptgen.reporting.sections.panels import (
-    Panel,
     bias_panels,
     control_panels,
     quality_panels,
@@ -46,6 +45,7 @@ WORK = {"forward": "images made", "backward": "of these, with a gradient"}
 def render(run: Run) -> str:
     """Return the page as HTML; equal runs give equal bytes."""
     watched = watched_tables(run.metrics, run.settings)
+    controls = dict.fromkeys(name for record in run.metrics.passes for name in record.control)
     metrics, tiles = run.metrics, [shrink(material.tiles, LARGEST_TILE) for material in run.material]
     return (
         environment()
@@ -72,12 +72,20 @@ def render(run: Run) -> str:
             distances=distance_rows(metrics),
             distance_names=DISTANCES,
             control_panels=control_panels(metrics),
-            control_names=_control_names(metrics),
-            **_quality(metrics),
+            control_names=[name for name in controls if name != DIVERSITY],
+            quality_panels=quality_panels(metrics),
+            qualities=[record for record in metrics.passes if record.quality],
+            quality_sentence=quality_sentence,
+            quality_rows=quality_rows(metrics),
+            cost=cost(metrics),
             watched=watched,
             watched_panels=[watched_panel(metrics, index, table) for index, table in enumerate(watched)],
             held_against=held_against,
-            training=_training(run),
+            training=[
+                (record, training_panels(metrics, record, material.history))
+                for record, material in zip(metrics.passes, run.material, strict=True)
+                if material.history
+            ],
             fit_words=words.fit_words,
             multipliers=_multipliers(run),
             seconds=_table(metrics, "seconds"),
@@ -88,33 +96,6 @@ def render(run: Run) -> str:
             most_open_rows=MOST_OPEN_ROWS,
         )
     )
-
-
-def _quality(metrics: Metrics) -> dict[str, Any]:
-    """Return the template variables of the section on quality and variety."""
-    return {
-        "quality_panels": quality_panels(metrics),
-        "qualities": [record for record in metrics.passes if record.quality],
-        "quality_sentence": quality_sentence,
-        "quality_rows": quality_rows(metrics),
-        "cost": cost(metrics),
-    }
-
-
-def _control_names(metrics: Metrics) -> list[str]:
-    """Return the name of every figure of the control except diversity, in order of appearance."""
-    names = dict.fromkeys(name for record in metrics.passes for name in record.control)
-    return [name for name in names if name != DIVERSITY]
-
-
-def _training(run: Run) -> list[tuple[PassRecord, list[Panel]]]:
-    """Return the training curves of every trained pass."""
-    passes = zip(run.metrics.passes, run.material, strict=True)
-    return [
-        (record, training_panels(run.metrics, record, material.history))
-        for record, material in passes
-        if material.history
-    ]
 
 
 def _hero(metrics: Metrics, tiles: Sequence[Pixels]) -> list[tuple[PassRecord, str]]:

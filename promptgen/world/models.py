@@ -59,7 +59,11 @@ def plan(name: ModelName, config: WorldConfig) -> Plan:
         case "identity":
             return Plan("clip", _seeded(lambda: IdentityNet(EmbeddingConfig(dim=IDENTITY_DIM))), identity_lesson)
         case "clip":
-            return Plan("clip", _untrained_clip, _clip_lesson(Reporter(config.reporter)))
+            return Plan(
+                "clip",
+                lambda _, seed: small_clip(ClipConfig(vision_layers=4, context_length=20, words=WORDS), seed),
+                lambda model, *data: clip_lesson(cast(ClipModel, model), Reporter(config.reporter), *data),
+            )
 
 
 def train(name: ModelName, config: WorldConfig, folder: Path) -> nn.Module:
@@ -90,14 +94,6 @@ def renders(config: WorldConfig, split: Split, folder: Path) -> Renders:
 def _generator_rate(parameter: str) -> float:
     """Stored weights of the mapping are a hundred times larger than the others, and so are their steps."""
     return 100.0 if parameter.startswith("style.") else 1.0
-
-
-def _untrained_clip(scene: Scene, seed: int) -> ClipModel:
-    return small_clip(ClipConfig(vision_layers=4, context_length=20, words=WORDS), seed)
-
-
-def _clip_lesson(reporter: Reporter) -> Callable[[nn.Module, Scene, Tensor, Tensor, int], Loss]:
-    return lambda model, *data: clip_lesson(cast(ClipModel, model), reporter, *data)
 
 
 def _seeded(make: Callable[[], nn.Module]) -> Callable[[Scene, int], nn.Module]:

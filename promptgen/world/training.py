@@ -54,7 +54,7 @@ def optimise(
     groups = [{"params": [value], "lr": recipe.learning_rate * rates(key)} for key, value in named]
     optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, recipe.steps))
-    parts = {"model": model, "average": average, "optimiser": optimiser, "schedule": schedule}
+    parts: dict[str, Any] = {"model": model, "average": average, "optimiser": optimiser, "schedule": schedule}
     start = _restore(parts, state)
     begun, running = time.monotonic(), 0.0
     for step in range(start, recipe.steps):
@@ -72,7 +72,8 @@ def optimise(
             logger.info(line, name, step + 1, recipe.steps, loss_now, speed)
             running = 0.0
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == recipe.steps:
-            _save(parts, state, step + 1)
+            with atomic_path(state) as temporary:
+                torch.save({key: part.state_dict() for key, part in parts.items()} | {"step": step + 1}, temporary)
     return average
 
 
@@ -85,11 +86,6 @@ def _rate(step: int, steps: int) -> float:
 def _move_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     for old, new in zip(average.parameters(), model.parameters(), strict=True):
         old.lerp_(new, 1 - decay)
-
-
-def _save(parts: Mapping[str, Any], state: Path, step: int) -> None:
-    with atomic_path(state) as temporary:
-        torch.save({key: part.state_dict() for key, part in parts.items()} | {"step": step}, temporary)
 
 
 def _restore(parts: Mapping[str, Any], state: Path) -> int:

@@ -45,10 +45,18 @@ def check_purpose(run_pass: Pass) -> list[str]:
     except ConfigError as error:  # recorded by an earlier version, with other parameters
         return [_unknown(run_pass, str(error))]
     _refuse(run_pass, different)
+    moments_are_final = run_pass.params.debias.dual is None  # or else the multipliers that it reached are recorded
     changed = [
         name for name, sha256 in plan_of(run_pass).inputs.items() if made_from["inputs"].get(name, sha256) != sha256
     ]
-    _refuse(run_pass, [f"{name} is now another file" for name in changed if _decides(run_pass, name)])
+    _refuse(
+        run_pass,
+        [
+            f"{name} is now another file"
+            for name in changed
+            if not _is_code(name) and (name != MOMENTS_NAME or moments_are_final)
+        ],
+    )
     return [
         f"{name} has changed since pass {run_pass.number} was trained: if that changes the energy, train the pass again"
         for name in changed
@@ -108,10 +116,5 @@ def _differences(path: str, then: Any, now: Any) -> Iterator[str]:
 
 
 def _is_code(name: str) -> bool:
-    """Tell whether an input is a dotted path, or the arguments on a model's card."""
+    """Return whether an input is a dotted path, or the arguments on a model's card."""
     return ":" in name or name.endswith("/arguments")
-
-
-def _decides(run_pass: Pass, name: str) -> bool:
-    """Tell whether the energy depends on an input that is a file: multipliers that moved are recorded elsewhere."""
-    return not _is_code(name) and (name != MOMENTS_NAME or run_pass.params.debias.dual is None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from promptgen.audit.folder import files_of
+from promptgen.audit.images import find_files
 from promptgen.audit.reference import reference_shares
 from promptgen.config.build import build_classifier, identities
 from promptgen.config.params import Params
@@ -36,7 +36,7 @@ def reference_of(root: Path, params: Params) -> ReferenceImages | None:
     if debias.target_images is None:
         return None
     folder, kept = root / debias.target_images, root / "artifacts" / params.experiment / TARGET_NAME
-    states = {name: (folder / name).stat() for name in files_of(folder)}
+    states = {name: (folder / name).stat() for name in find_files(folder)}
     made_from = {
         "files": {name: [state.st_size, state.st_mtime_ns] for name, state in states.items()},
         "classifier": debias.classifier.model_dump(mode="json"),

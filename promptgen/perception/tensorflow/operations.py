@@ -245,19 +245,11 @@ def _pointwise(values: int, function: Callable[..., Tensor]) -> Operation:
     return Operation(values, (0, 0), lambda node, weights: Pointwise(function))
 
 
-def _identity(value: Tensor) -> Tensor:
-    return value
-
-
-def _softmax(value: Tensor) -> Tensor:
-    return value.softmax(-1)
-
-
 OPERATIONS: Mapping[str, Operation] = {
-    "Identity": _pointwise(1, _identity),
+    "Identity": _pointwise(1, lambda value: value),
     "Relu": _pointwise(1, torch.relu),
     "Sigmoid": _pointwise(1, torch.sigmoid),
-    "Softmax": _pointwise(1, _softmax),
+    "Softmax": _pointwise(1, lambda value: value.softmax(-1)),
     "Add": _pointwise(2, torch.add),
     "AddV2": _pointwise(2, torch.add),
     "Mul": _pointwise(2, torch.mul),

@@ -126,7 +126,7 @@ def pass_panel(
         written = next((series[source] for source in WRITTEN if any(series.get(source, ()))), [None] * len(passes))
         shown = _written(passes)
         written = [interval if i in shown else None for i, interval in enumerate(written)]
-        _values(axes, written, _tops(series), percent if shares else brief)
+        _values(axes, written, series, percent if shares else brief)
         if target is not None:
             axes.axhline(target, color=TARGET, linestyle=DASHED, linewidth=1.4, zorder=1)
         if floor is not None:
@@ -184,22 +184,14 @@ def _points(axes: Axes, mark: Mark, intervals: Sequence[Interval | None]) -> Non
     axes.plot(x, y, mark.marker, color=mark.colour, markersize=6, zorder=4)
 
 
-def _tops(series: Series) -> list[float]:
-    """Return the upper end of the highest whisker of each pass."""
-    return [
-        max((interval.high for interval in column if interval), default=0.0)
-        for column in zip(*series.values(), strict=True)
-    ]
-
-
-def _values(
-    axes: Axes, intervals: Sequence[Interval | None], tops: Sequence[float], written: Callable[[float], str]
-) -> None:
+def _values(axes: Axes, intervals: Sequence[Interval | None], series: Series, written: Callable[[float], str]) -> None:
     """Write the numbers above all whiskers of their pass."""
-    for i, (interval, top) in enumerate(zip(intervals, tops, strict=True)):
+    for i, (interval, *others) in enumerate(zip(intervals, *series.values(), strict=True)):
         if interval:
-            text = written(interval.value)
-            axes.annotate(text, (i, top), (0, 5), textcoords="offset points", ha="center", fontsize=11)
+            top = max(other.high for other in others if other)
+            axes.annotate(
+                written(interval.value), (i, top), (0, 5), textcoords="offset points", ha="center", fontsize=11
+            )
 
 
 def _percent_ticks() -> FuncFormatter:

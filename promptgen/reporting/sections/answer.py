@@ -44,20 +44,16 @@ def _opening(metrics: Metrics, settings: Settings) -> str:
     """Return the share of the generator alone, or the effect of the control on it."""
     first, asked = metrics.passes[0], settings.asked
     control = next((record for record in metrics.passes if record.kind == "control"), None)
-    subject, before = _subject(metrics), _amount(metrics, first)
-    if control is None and len(metrics.target) == 2:
+    is_pair, before = len(metrics.target) == 2, _amount(metrics, first)
+    subject = f"the distance from the target shares of {metrics.attribute}"
+    if is_pair:
+        subject = class_name(metrics.attribute, headline_label(metrics))
+    if control is None and is_pair:
         return f"The generator alone has {subject} at {before}"
     if control is None:
         return f"The generator alone is {before} from the target shares of {metrics.attribute}"
     moved = "moved" if _moved(metrics, control) else "did not measurably move"
     return f"Asking for {asked} {moved} {subject} from {before} to {_amount(metrics, control)}"
-
-
-def _subject(metrics: Metrics) -> str:
-    """Return the subject of the headline: one share of two, or the distance of several shares from their target."""
-    if len(metrics.target) == 2:
-        return class_name(metrics.attribute, headline_label(metrics))
-    return f"the distance from the target shares of {metrics.attribute}"
 
 
 def _amount(metrics: Metrics, record: PassRecord) -> str:

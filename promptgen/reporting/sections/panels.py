@@ -8,7 +8,7 @@ from functools import partial
 from math import isnan, nan
 from typing import Any
 
-from promptgen.records import SOURCES, Distance, Figure, Interval, Metrics, PassRecord, Source, requested_shares
+from promptgen.records import SOURCES, Distance, Figure, Interval, Metrics, PassRecord, requested_shares
 from promptgen.reporting.drawing import figures
 from promptgen.reporting.drawing.history import Curve, History, column, columns
 from promptgen.reporting.sections import names as words
@@ -59,15 +59,14 @@ def bias_panels(metrics: Metrics) -> list[Panel]:
             "kl",
             "Distance to the target, KL in nats",
             "0 is the target itself. Dotted: value expected by chance alone with as many samples.",
-            {source: [_kl(record, source) for record in metrics.passes] for source in metrics.sources},
+            {
+                source: [record.by[source].kl if source in record.by else None for record in metrics.passes]
+                for source in metrics.sources
+            },
             floor=[record.chance["kl"] for record in metrics.passes],
             shares=False,
         ),
     ]
-
-
-def _kl(record: PassRecord, source: Source) -> Interval | None:
-    return record.by[source].kl if source in record.by else None
 
 
 def control_panels(metrics: Metrics) -> list[Panel]:

@@ -8,17 +8,8 @@ from promptgen.reporting.text import formats
 from promptgen.reporting.text.glossary import MEANINGS
 
 FILTERS = (
-    "brief",
-    "class_name",
-    "count",
-    "duration",
-    "number",
-    "number_range",
-    "p_value",
-    "percent",
-    "percent_range",
-    "points",
-    "wanted",
+    *("brief", "class_name", "count", "duration", "number", "number_range", "p_value", "percent", "percent_range"),
+    *("points", "wanted"),
 )
 
 
