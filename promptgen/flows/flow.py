@@ -7,7 +7,7 @@ Each block is a scale and shift per dimension, a fixed random rotation and an af
 where the log-scale `a` is bounded. A final rotation undoes all the others, so a new flow is the identity.
 A latent made of several parts, such as BigGAN's z and class embedding, can have a separate flow for each part. Where
 an energy depends on few directions of the latent only, a flow can be confined to these: everything else stays noise.
-The blocks are nflows transforms. The coupling is a subclass, because the affine coupling of nflows can only contract.
+The blocks are in `promptgen.flows.transforms`.
 
 L. Dinh, J. Sohl-Dickstein, S. Bengio, "Density estimation using Real NVP", 2017, https://arxiv.org/abs/1605.08803
 """
@@ -16,19 +16,17 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
 
 import torch
-from nflows.transforms.base import CompositeTransform, Transform
-from nflows.transforms.coupling import AffineCouplingTransform
+from nflows.transforms.base import CompositeTransform
 from nflows.transforms.standard import PointwiseAffineTransform
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from promptgen.conditions import Condition
 from promptgen.errors import DataError
-from promptgen.flows.config import LARGEST_DENSE
 from promptgen.flows.config import FlowConfig as FlowConfig
+from promptgen.flows.transforms import Held, Parts, Subspace, coupling_blocks, free_part
 from promptgen.seeding import stream
 
 
@@ -93,12 +91,12 @@ class Flow(nn.Module):
         free, context_dim = dim - held, self.context_dim + held
         blocks: list[nn.Module]
         if directions is not None:
-            blocks = [_Subspace(free, self.config, _free(directions, held), context_dim, rng)]
+            blocks = [Subspace(free, self.config, free_part(directions, held), context_dim, rng)]
         elif self.config.parts is None:
-            blocks = _blocks(free, self.config, context_dim, rng)
+            blocks = coupling_blocks(free, self.config, context_dim, rng)
         else:
-            blocks = [_Parts(free, self.config, self.config.parts, context_dim, rng)]
-        blocks = [_Held(held, blocks)] if held else blocks
+            blocks = [Parts(free, self.config, self.config.parts, context_dim, rng)]
+        blocks = [Held(held, blocks)] if held else blocks
         self.transform = CompositeTransform([*blocks, PointwiseAffineTransform(scale=scale)]).to(dtype)
 
     def forward(self, eps: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -127,8 +125,12 @@ class Flow(nn.Module):
     @property
     def directions(self) -> Tensor | None:
         """Directions that the flow is confined to, (D, R); None if it moves all that it does not hold."""
-        within = next((module.directions for module in self.modules() if isinstance(module, _Subspace)), None)
-        return None if within is None else F.pad(within, (0, 0, 0, self.held))
+        subspace = self._subspace
+        return None if subspace is None else F.pad(subspace.directions, (0, 0, 0, self.held))
+
+    @property
+    def _subspace(self) -> Subspace | None:
+        return next((module for module in self.modules() if isinstance(module, Subspace)), None)
 
     def along(self, directions: Tensor) -> Flow:
         """Return this flow in coordinates along orthonormal directions, (D, S), whose span holds its own directions.
@@ -138,8 +140,7 @@ class Flow(nn.Module):
         Raises:
             DataError: the flow is not confined to directions.
         """
-        within = next((module for module in self.modules() if isinstance(module, _Subspace)), None)
-        if within is None or self.held:
+        if (within := self._subspace) is None or self.held:
             raise DataError("a flow that moves all directions, or holds some, has no coordinates along a few of them")
         flow, inner = copy.copy(self), copy.copy(within)
         inner._buffers = {"directions": directions.T @ within.directions}
@@ -172,206 +173,3 @@ class Flow(nn.Module):
 def standard_log_prob(eps: Tensor) -> Tensor:
     """Return the log density of N(0, I), nats, (B,), at `eps`, (B, D)."""
     return -0.5 * (eps.square().sum(dim=1) + eps.shape[1] * math.log(2 * math.pi))
-
-
-def _blocks(dim: int, config: FlowConfig, context_dim: int, rng: torch.Generator) -> list[nn.Module]:
-    """Return the blocks of a flow and the final rotation, which together are the identity at first."""
-    _require_few(dim, config)
-    blocks: list[nn.Module] = []
-    product = torch.eye(dim, dtype=torch.float64)
-    for _ in range(config.blocks):
-        rotation = _random_rotation(dim, rng)
-        product = rotation @ product
-        blocks += [_ScaleShift(dim), _Rotation(rotation), _BoundedCoupling(dim, config, context_dim, rng)]
-    return [*blocks, _Rotation(product.T)]
-
-
-def _require_few(dim: int, config: FlowConfig) -> None:
-    """Check that the rotations of a flow that moves all dimensions fit into memory.
-
-    Raises:
-        DataError: there are more than `LARGEST_DENSE` dimensions.
-    """
-    if dim > LARGEST_DENSE:
-        needed = (config.blocks + 1) * dim**2 * 4 / 1e9
-        raise DataError(
-            f"a flow that moves all {dim:,} dimensions needs {needed:,.1f} GB for its rotations, expected at most "
-            f"{LARGEST_DENSE:,} dimensions: train with `method: reuse` and energies with gradients, which confines the "
-            "flow to the directions that matter"
-        )
-
-
-def _random_rotation(dim: int, rng: torch.Generator) -> Tensor:
-    """Draw an orthogonal matrix, (D, D) float64, uniformly (Haar measure)."""
-    q, r = torch.linalg.qr(torch.randn(dim, dim, generator=rng, dtype=torch.float64))
-    rotation: Tensor = q * r.diagonal().sign()
-    return rotation
-
-
-class _Parts(Transform):  # type: ignore[misc]
-    """Independent flows for the parts of the dimensions; all of them see the condition."""
-
-    def __init__(
-        self, dim: int, config: FlowConfig, sizes: tuple[int, ...], context_dim: int, rng: torch.Generator
-    ) -> None:
-        super().__init__()
-        if sum(sizes) != dim:
-            parts = " + ".join(map(str, sizes))
-            raise DataError(f"the latent has {dim} dimensions, flow.parts has {parts} = {sum(sizes)}: make them agree")
-        self.sizes = list(sizes)
-        self.flows = nn.ModuleList(CompositeTransform(_blocks(size, config, context_dim, rng)) for size in sizes)
-
-    def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._join([flow(part, context) for flow, part in self._with_parts(inputs)])
-
-    def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._join([flow.inverse(part, context) for flow, part in self._with_parts(inputs)])
-
-    def _with_parts(self, inputs: Tensor) -> Iterator[tuple[CompositeTransform, Tensor]]:
-        return zip(self.flows, torch.split(inputs, self.sizes, dim=1), strict=True)
-
-    @staticmethod
-    def _join(results: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        outputs, log_dets = zip(*results, strict=True)
-        return torch.cat(outputs, dim=1), torch.stack(log_dets).sum(dim=0)
-
-
-def _free(directions: Tensor, held: int) -> Tensor:
-    """Return directions, (D, R), without the last `held` dimensions, in which they must have zeros."""
-    cut = len(directions) - held
-    if bool(directions[cut:].any()):
-        raise DataError(f"the directions of a flow must be 0 in the last {held} dimensions, which it holds")
-    return directions[:cut]
-
-
-class _Held(Transform):  # type: ignore[misc]
-    """A flow of the first dimensions; the last ones pass unchanged and are part of its condition."""
-
-    def __init__(self, held: int, blocks: list[nn.Module]) -> None:
-        super().__init__()
-        self.held = held
-        self.flow = CompositeTransform(blocks)
-
-    def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._move(self.flow, inputs, context)
-
-    def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._move(self.flow.inverse, inputs, context)
-
-    def _move(
-        self, move: Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]], points: Tensor, context: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        free, held = points[:, : -self.held], points[:, -self.held :]
-        moved, log_det = move(free, held if context is None else torch.cat([context, held], dim=1))
-        return torch.cat([moved, held], dim=1), log_det
-
-
-class _Subspace(Transform):  # type: ignore[misc]
-    """A flow of the coordinates along some directions; the orthogonal complement passes unchanged."""
-
-    directions: Tensor
-
-    def __init__(
-        self, dim: int, config: FlowConfig, directions: Tensor, context_dim: int, rng: torch.Generator
-    ) -> None:
-        super().__init__()
-        rank = directions.shape[1] if directions.ndim == 2 else 0
-        if directions.ndim != 2 or len(directions) != dim or not 2 <= rank <= dim:
-            raise DataError(f"directions must be ({dim}, R) with 2 <= R <= {dim}, got {tuple(directions.shape)}")
-        if config.parts is not None:
-            raise DataError("a flow with parts cannot be confined to directions: leave out one of the two")
-        layout = torch.contiguous_format  # that of a flow from a file, so that both round alike
-        self.register_buffer("directions", directions.detach().clone(memory_format=layout))
-        self.flow = CompositeTransform(_blocks(rank, config, context_dim, rng))
-
-    def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._move(self.flow, inputs, context)
-
-    def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._move(self.flow.inverse, inputs, context)
-
-    def _move(
-        self, move: Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]], points: Tensor, context: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        before = points @ self.directions
-        after, log_det = move(before, context)
-        return points + (after - before) @ self.directions.T, log_det
-
-
-class _ScaleShift(Transform):  # type: ignore[misc]
-    """``x -> exp(s) x + t`` with learned `s` and `t` per dimension, initially zero."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.log_scale = nn.Parameter(torch.zeros(dim))
-        self.shift = nn.Parameter(torch.zeros(dim))
-
-    def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return inputs * self.log_scale.exp() + self.shift, self.log_scale.sum().expand(len(inputs))
-
-    def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return (inputs - self.shift) * (-self.log_scale).exp(), -self.log_scale.sum().expand(len(inputs))
-
-
-class _Rotation(Transform):  # type: ignore[misc]
-    """``x -> Q x`` with a fixed orthogonal `Q`, (D, D)."""
-
-    matrix: Tensor
-
-    def __init__(self, matrix: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("matrix", matrix.contiguous())
-
-    def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return inputs @ self.matrix.T, inputs.new_zeros(len(inputs))
-
-    def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return inputs @ self.matrix, inputs.new_zeros(len(inputs))
-
-
-class _BoundedCoupling(AffineCouplingTransform):  # type: ignore[misc]
-    """Scales and shifts the second half of the dimensions as functions of the first half and the condition."""
-
-    def __init__(self, dim: int, config: FlowConfig, context_dim: int, rng: torch.Generator) -> None:
-        def network(inputs: int, outputs: int) -> nn.Module:
-            return _CouplingNetwork(inputs + context_dim, config.hidden, outputs, rng)
-
-        super().__init__(mask=torch.arange(dim) >= dim // 2, transform_net_create_fn=network)
-        self.bound = config.log_scale_bound
-
-    def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        fixed, moved = self._halves(inputs)
-        log_scale, shift = self._log_scale_and_shift(self.transform_net(fixed, context))
-        return torch.cat([fixed, moved * log_scale.exp() + shift], dim=1), log_scale.sum(dim=1)
-
-    def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        fixed, moved = self._halves(inputs)
-        log_scale, shift = self._log_scale_and_shift(self.transform_net(fixed, context))
-        return torch.cat([fixed, (moved - shift) * (-log_scale).exp()], dim=1), -log_scale.sum(dim=1)
-
-    def _halves(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Split points without the indices of nflows' own coupling, whose gradients are slow."""
-        fixed, moved = torch.tensor_split(inputs, [inputs.shape[1] // 2], dim=1)
-        return fixed, moved
-
-    def _log_scale_and_shift(self, transform_params: Tensor) -> tuple[Tensor, Tensor]:
-        shift, unbounded = transform_params.chunk(2, dim=1)
-        return torch.tanh(unbounded / self.bound) * self.bound, shift
-
-
-class _CouplingNetwork(nn.Module):
-    """One hidden layer, with outputs that are initially zero for all inputs."""
-
-    def __init__(self, inputs: int, hidden: int, outputs: int, rng: torch.Generator) -> None:
-        super().__init__()
-        bound = 1 / math.sqrt(inputs)
-        self.hidden_weight = nn.Parameter(torch.empty(hidden, inputs).uniform_(-bound, bound, generator=rng))
-        self.hidden_bias = nn.Parameter(torch.empty(hidden).uniform_(-bound, bound, generator=rng))
-        self.output_weight = nn.Parameter(torch.zeros(outputs, hidden))
-        self.output_bias = nn.Parameter(torch.zeros(outputs))
-
-    def forward(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
-        if context is not None:
-            inputs = torch.cat([inputs, context], dim=1)
-        hidden = F.silu(F.linear(inputs, self.hidden_weight, self.hidden_bias))
-        return F.linear(hidden, self.output_weight, self.output_bias)

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from promptgen.conditions import Condition
 from promptgen.errors import DataError
 from promptgen.flows.flow import Flow, FlowConfig, standard_log_prob
+from promptgen.flows.transforms import BoundedCoupling
 from promptgen.seeding import stream
 
 SMALL = FlowConfig(blocks=3, hidden=16)
@@ -93,7 +94,7 @@ def test_density_integrates_to_one():
 def test_log_scales_are_bounded():
     flow = perturbed(Flow(4, FlowConfig(blocks=1, hidden=4, log_scale_bound=0.5), dtype=torch.float64), size=100.0)
     with torch.no_grad():
-        block = next(module for module in flow.modules() if type(module).__name__ == "_BoundedCoupling")
+        block = next(module for module in flow.modules() if isinstance(module, BoundedCoupling))
         log_scale, _ = block._log_scale_and_shift(block.transform_net(normal(100, 2)))
     assert float(log_scale.abs().max()) == pytest.approx(0.5, abs=1e-6)
 
@@ -101,7 +102,9 @@ def test_log_scales_are_bounded():
 def test_context_matters_in_every_block():
     flow = Flow(4, SMALL, box(2), dtype=torch.float64)
     eps, context = normal(16, 4), normal(16, 2, "context")
-    for block in [module for module in flow.modules() if type(module).__name__ == "_BoundedCoupling"]:
+    blocks = [module for module in flow.modules() if isinstance(module, BoundedCoupling)]
+    assert len(blocks) == SMALL.blocks
+    for block in blocks:
         one = copy.deepcopy(flow)
         target = one.get_submodule(next(name for name, module in flow.named_modules() if module is block))
         perturbed(target)
