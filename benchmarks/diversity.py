@@ -74,7 +74,7 @@ def trained(generator: Generator, arguments: argparse.Namespace) -> Iterator[tup
         store = EvaluationStore(generator, outputs, batch=16, seed=seed)
         training = Trainer(generator, store, objective, FlowConfig(), seed).train(arguments.units, fit_samples=FIT)
         rank = "all" if training.flow.directions is None else training.flow.directions.shape[1]
-        lost = f", at most {training.given_away.high:.2g} nats given away" if training.given_away else ""
+        lost = f", at most {training.given_away.high:.2g} nats of projection error" if training.given_away else ""
         cost = f"{store.spending.units:,} + {OWN:,} units, ESS {training.fit.ess_fraction:.2f}, {rank} directions{lost}"
         yield f"seed {seed} ({cost}, {training.seconds:.0f} s)", ChainedGenerator(generator, training.flow)
 

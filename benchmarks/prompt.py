@@ -61,8 +61,8 @@ def main(words: Sequence[str]) -> None:
         result = debias(seed, arguments.units)
         print(
             f"seed {seed}: {result.units:,} units, {result.long:.1%} long hair, KL {result.kl:.4f}, "
-            f"ESS {result.ess:.2f}, {result.rank} directions, at most {result.given_away:.2g} nats given away, "
-            f"{result.seconds:.0f} s",
+            f"ESS {result.ess:.2f}, {result.rank} directions, at most {result.given_away:.2g} nats of projection "
+            f"error, {result.seconds:.0f} s",
             flush=True,
         )
 

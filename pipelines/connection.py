@@ -1,7 +1,7 @@
 """The Prefect server of a run: the one that PREFECT_API_URL names, or a temporary one that ends with the run.
 
-Prefect reads its address when it is imported, so a run connects first. Where no server answers, the run goes on without
-Prefect: its work, its figures and MLflow's copy of them need none.
+Prefect reads its address when it is imported, so a run connects first. If no server answers, the run continues without
+Prefect: its work, its figures and their copy in MLflow do not need it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ WITHOUT = "the run continues without Prefect, which will not show it"
 
 @dataclass(frozen=True)
 class Connection:
-    """Where a run finds Prefect.
+    """The connection of a run to Prefect.
 
     Attributes:
         url: address of the API; None without a server.
@@ -43,17 +43,17 @@ class Connection:
 
     @property
     def loss(self) -> str:
-        """What is said when the server has gone."""
-        return f"Prefect's server at {self.url} has gone: {WITHOUT}"
+        """Warning for the loss of the server."""
+        return f"Prefect's server at {self.url} is gone: {WITHOUT}"
 
     def is_lost(self, error: Exception) -> bool:
-        """Return whether an error is the server's: it is one of its answers, or no answer comes any more."""
+        """Return whether the server caused an error: it answered with one, or it no longer answers."""
         return type(error).__module__.partition(".")[0] in ("httpx", "httpcore") or not _answers(self.url)
 
 
 @contextmanager
 def connected() -> Iterator[Connection]:
-    """Give this process a Prefect server for the length of a block; say in one line if there is none."""
+    """Connect this process to a Prefect server for the length of a block; log one line if there is none."""
     with ExitStack() as stack:
         url = os.environ.get(ADDRESS)
         if url is None:

@@ -28,11 +28,15 @@ def _run_name() -> str:
 
 @flow(name="debias", flow_run_name=_run_name)
 def debias(params_path: str = "params.yaml", experiment: str | None = None) -> dict[str, Any]:
-    """Run the loop of an experiment, or what is left of it; a ready-made one where its name is given.
+    """Run the loop of an experiment, or the rest of it.
 
-    For each pass: fit the moments, train a flow, sample, evaluate, estimate the bias and decide. Where no flow is to be
-    trained against the bias, the moments that the next pass would have used are all that is left to do. Where a count
-    has ended the loop, the last pass is counted once more, on fresh samples, whatever comes of it.
+    For each pass: fit the moments, train a flow, sample, evaluate, estimate the bias and decide. If no flow is to be
+    trained against the bias, the loop ends by fitting the moments of the next pass. If a count has ended the loop, the
+    last pass is counted again on fresh samples; this confirming count decides nothing.
+
+    Args:
+        params_path: file of the experiment.
+        experiment: name of a ready-made experiment, which replaces the file.
 
     Returns:
         `stopped` (why), `passes` (how many), `metrics` (the file with all figures).

@@ -1,7 +1,7 @@
 """Run a command until it ends or the process that started it does, even by SIGKILL: ``python -m pipelines.guard``.
 
-Whoever starts this keeps the other end of its standard input. The end of that input says that it is gone, since no
-process can keep a pipe open beyond its death.
+The parent process holds the other end of the standard input. The end of that input means that the parent is gone, since
+a dead process cannot keep a pipe open.
 """
 
 from __future__ import annotations

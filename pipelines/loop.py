@@ -27,7 +27,7 @@ class PassRun:
     """The state shared by the tasks of one pass.
 
     Attributes:
-        journal: where they record.
+        journal: their journal.
         name: of the pass's run in the journal.
         confirmation: the confirming count of the pass; None if there is none yet.
     """

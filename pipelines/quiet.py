@@ -1,4 +1,4 @@
-"""What Prefect says of errors: nothing where this project, or a lost server's one line, says it."""
+"""Filters that keep errors out of Prefect's log if this project reports them in one line."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from promptgen.errors import PromptGenError
 
 RUNS = ("prefect.flow_runs", "prefect.task_runs")
 TALK = ("prefect.events.clients", "prefect._internal.concurrency", "EventsWorker", "APILogWorker")
-"""Loggers of runs, and of the threads that talk to the server: they repeat a lost server for every event."""
+"""Loggers of the threads that talk to the server, which report a lost server for every event."""
 
 
 def quiet_errors() -> None:
-    """Leave out of Prefect's log what is said in one line elsewhere."""
+    """Filter errors that are reported in one line elsewhere."""
     for name in RUNS:
         logging.getLogger(name).addFilter(_is_news)
     for name in TALK:
@@ -34,8 +34,8 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 
 def forget_events() -> None:
-    """Drop what waits for a server that has gone: at the end of the process, each event would wait for seconds."""
-    with suppress(ImportError, AttributeError):  # Prefect offers no way of its own
+    """Drop the events that wait for a lost server: at the end of the process, each of them would take seconds."""
+    with suppress(ImportError, AttributeError):  # Prefect has no public way to do this
         from prefect._internal.concurrency.services import _QueueServiceBase
 
         for service in list(_QueueServiceBase._instances.values()):

@@ -1,4 +1,4 @@
-"""A run of the loop, with Prefect as long as its server lives, and without it otherwise."""
+"""A run of the loop, with Prefect as long as its server answers."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def run(params_path: str, experiment: str | None) -> None:
 
 
 def _run_loop(params_path: str, experiment: str | None, connection: Connection) -> None:
-    """Run the flow `pipelines.debias.debias`, without Prefect once its server is gone.
+    """Run the flow `pipelines.debias.debias`; if Prefect's server is lost, run it again without Prefect.
 
-    What was done before is on disk, so the second attempt does only the rest.
+    Finished steps are on disk, so the second attempt does only the rest.
     """
     from pipelines.debias import debias
     from pipelines.quiet import forget_events, quiet_errors
@@ -55,7 +55,7 @@ def _run_loop(params_path: str, experiment: str | None, connection: Connection) 
 
 
 def _raise_interruption(error: Exception) -> None:
-    """Raise the Ctrl-C that is behind an error of Prefect, whose temporary server it has ended, too."""
+    """Raise KeyboardInterrupt if Ctrl-C caused an error of Prefect, since it also ends the temporary server."""
     behind: BaseException | None = error
     while behind is not None:
         if isinstance(behind, KeyboardInterrupt):

@@ -1,7 +1,7 @@
 """The experiment on its schedule: `make serve`, or `promptgen serve`.
 
-The schedule is that of params.yaml. Runs do not overlap; when this process ends the schedule is paused, so that no run
-is late when it comes back.
+The schedule is that of params.yaml. Runs do not overlap. The schedule is paused when this process ends, so that no runs
+are late when it starts again.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ DEPLOYMENT = "scheduled"
 
 
 def schedule_of(params: Params) -> Schedule:
-    """Return when an experiment is to run, as Prefect wants it.
+    """Return the schedule of an experiment as Prefect's.
 
     Raises:
-        ConfigError: it has no schedule, or one that Prefect does not take.
+        ConfigError: it has no schedule, or one that Prefect does not accept.
     """
     from prefect.schedules import Cron
 
@@ -40,13 +40,13 @@ def schedule_of(params: Params) -> Schedule:
         raise ConfigError("schedule is null: give it cron (five fields) and timezone in params.yaml")
     try:
         return Cron(schedule.cron, timezone=schedule.timezone)
-    except ValueError as error:  # some words of cron are not Prefect's
-        message = f"Prefect does not take schedule.cron, got {schedule.cron!r}: write numbers, such as '0 3 * * *'"
+    except ValueError as error:  # Prefect does not know all words of cron
+        message = f"Prefect does not accept schedule.cron, got {schedule.cron!r}: write numbers, such as '0 3 * * *'"
         raise ConfigError(message) from error
 
 
 def serve(project: Project, params_path: str) -> None:
-    """Run the experiment whenever it is due, until the process is told to end."""
+    """Run the experiment on its schedule until the process is ended."""
     from pipelines.debias import debias
 
     schedule = schedule_of(project.params)
@@ -58,7 +58,7 @@ def serve(project: Project, params_path: str) -> None:
 
 
 def end_runs() -> None:
-    """End the runs under way, before the server that they talk to; the next run goes on from what they wrote."""
+    """End the current runs before their server ends; the next run continues them."""
     for run in multiprocessing.active_children():
         run.terminate()
         run.join(STOP_SECONDS)
@@ -66,7 +66,7 @@ def end_runs() -> None:
 
 
 def start(stack: ExitStack, server: Server) -> None:
-    """Start a Prefect server until the stack is closed, unless one runs already."""
+    """Run a Prefect server until the stack is closed, unless one is running already."""
     if not server.answers():
         print(f"starting Prefect at {server.url} ...", flush=True)
         stack.enter_context(server.running())

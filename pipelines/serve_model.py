@@ -1,4 +1,4 @@
-"""A registered sampler behind an address: `promptgen serve-model`."""
+"""A registered sampler as a server: `promptgen serve-model`."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def model_server(model: str, port: int, workers: int, root: Path) -> Server:
     Args:
         model: address of the model, such as ``models:/world-no-makeup@least-biased``.
         port: on the loopback address.
-        workers: processes, each of which holds the model.
-        root: folder of the project, whose MLflow database knows the model.
+        workers: number of processes, each with its own copy of the model.
+        root: folder of the project, whose MLflow database contains the model.
     """
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", model, "--env-manager", "local"]
     command += ["--host", HOST, "--port", str(port), "--workers", str(workers)]

@@ -25,15 +25,15 @@ STARTUP_SECONDS = 180.0
 STOP_SECONDS = 15.0
 STARTUP_VARIABLE = "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"
 ERROR_LINE = re.compile(r"[\w.]+(Error|Exception): ")
-"""How Python's tracebacks end."""
+"""Last line of a traceback of Python."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """How to start a server, and how to tell that it answers.
+    """How to start a server, and how to check that it answers.
 
     Attributes:
-        name: as in messages.
+        name: its name in messages.
         port: on the loopback address.
         command: what starts it.
         health: path that answers with status 200 when it runs.
@@ -48,11 +48,11 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where its pages are."""
+        """Address of its pages."""
         return f"http://{HOST}:{self.port}"
 
     def answers(self) -> bool:
-        """Say whether it runs."""
+        """Return whether it runs."""
         try:
             with urllib.request.urlopen(self.url + self.health, timeout=2) as answer:
                 return bool(answer.status == 200)
@@ -72,10 +72,10 @@ class Server:
         """Start the server for the length of a block. It also ends when this process is killed.
 
         Args:
-            log: file that gets what the server says; None leaves it on the terminal.
+            log: file for the output of the server; None leaves it on the terminal.
 
         Raises:
-            PromptGenError: the port is in use, or the server does not come up.
+            PromptGenError: the port is in use, or the server does not start.
             OSError: the log cannot be written.
         """
         self.require_port()
@@ -98,7 +98,7 @@ class Server:
         deadline = time.monotonic() + seconds
         while not self.answers():
             if process.poll() is not None:
-                reason = last_line(log) if log else "read what it says above"
+                reason = last_line(log) if log else "see its output above"
                 raise PromptGenError(f"{self.name} ended with status {process.returncode}: {reason}")
             if time.monotonic() > deadline:
                 raise PromptGenError(f"{self.name} did not answer at {self.url} within {seconds:.0f} s")
@@ -106,7 +106,7 @@ class Server:
 
 
 def temporary_prefect(port: int) -> Server:
-    """Return Prefect's server for the length of a run: without pages, as Prefect itself would start it."""
+    """Return Prefect's server of a single run: without pages, as Prefect itself would start it."""
     command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
     command += ["--host", HOST, "--port", str(port), "--log-level", "error", "--lifespan", "on"]
     environment = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
@@ -135,14 +135,14 @@ def mlflow_server(port: int, root: Path) -> Server:
 
 
 def use_prefect(server: Server) -> None:
-    """Make Prefect in this process, and in those that it starts, talk to a server; before Prefect is imported."""
+    """Let Prefect use a server, in this process and its children; call it before Prefect is imported."""
     os.environ["PREFECT_API_URL"] = f"{server.url}/api"
     os.environ["PREFECT_LOGGING_TO_API_ENABLED"] = "true"
     os.environ.pop("PREFECT_CLIENT_MAX_RETRIES", None)
 
 
 def port_in_use(port: int) -> bool:
-    """Say whether something listens on a port of the loopback address."""
+    """Return whether something listens on a port of the loopback address."""
     with socket.socket() as probe:
         probe.settimeout(1.0)
         return probe.connect_ex((HOST, port)) == 0
@@ -156,14 +156,14 @@ def free_port() -> int:
 
 
 def last_line(log: Path) -> str:
-    """Return the last line of a server's log that is the message of an error, or else its last line."""
+    """Return the last error message in a server's log, or else its last line."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if ERROR_LINE.match(line)]
-    return (errors or lines or ["it says nothing"])[-1][:300]
+    return (errors or lines or ["it printed nothing"])[-1][:300]
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a process that was started in a session of its own, with all that it has started."""
+    """End a process that leads its own session, with all of its children."""
     if process.stdin is not None:
         process.stdin.close()
     if process.poll() is None:
@@ -178,5 +178,5 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def end_on_sigterm() -> None:
-    """Let SIGTERM end this process as Ctrl-C does, so that the servers that it started end with it."""
+    """Let SIGTERM end this process as Ctrl-C does, so that its servers end, too."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))

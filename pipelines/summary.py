@@ -27,7 +27,7 @@ logger = logging.getLogger("promptgen")
 
 
 PAUSE = 60.0
-"""Seconds without artifacts after one that Prefect did not take, since each can take as long as the client waits."""
+"""Seconds without artifacts after one has failed, since each can take as long as the timeout of the client."""
 
 _failed = -math.inf
 
@@ -38,7 +38,7 @@ def in_flow_run() -> bool:
 
 
 def show(create: Callable[[], object]) -> object:
-    """Return what creating an artifact in Prefect returns; None where Prefect does not run the loop or has gone."""
+    """Return what creating an artifact in Prefect returns; None without Prefect."""
     global _failed
     if not in_flow_run() or time.monotonic() - _failed < PAUSE:
         return None
@@ -59,7 +59,7 @@ def show_grid(run_pass: Pass) -> None:
 
 
 def show_summary(project: Project, metrics_path: Path) -> None:
-    """Show the outcome of a run as a markdown artifact, and in the log what counting once more has shown."""
+    """Show the outcome of a run as a markdown artifact, and the confirming count in the log."""
     metrics = Metrics.parse(read_json(metrics_path), str(metrics_path))
     target = spelled_as(list(metrics.target), project.params.debias.shares)  # in the order of params.yaml
     metrics = metrics.model_copy(update={"target": target})
@@ -96,7 +96,7 @@ def confirmation_line(metrics: Metrics, confirmation: Confirmation) -> str:
 
 
 def artifact_key(*words: str) -> str:
-    """Return `words` as Prefect wants keys to be: small letters, digits and dashes."""
+    """Return `words` as a key of Prefect: lower-case letters, digits and dashes."""
     return re.sub("[^a-z0-9]+", "-", "-".join(words).lower()).strip("-")
 
 

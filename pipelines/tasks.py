@@ -62,7 +62,7 @@ class StepTracker(Bar):
 
 
 def as_task(name: str, step: Callable[[Pass, Tracker], Result]) -> Callable[[Pass, PassRun], Result]:
-    """Return a step as a task, which outside of a flow run is the step alone."""
+    """Return a step as a task; outside of a flow run, it is the step alone."""
 
     def work(run_pass: Pass, run: PassRun) -> Result:
         started = time.perf_counter()

@@ -25,7 +25,7 @@ def comparison(project: Project, base: str) -> list[str]:
     runs = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"]) if experiment else []
     parents = [run.info.run_id for run in runs if PARENT_TAG not in run.data.tags]
     if not parents:
-        return ["no run is recorded yet: `make repro` records one"]
+        return ["no run has been recorded yet: `make repro` records one"]
     passes = [run.info.run_id for run in runs if run.data.tags.get(PARENT_TAG) == parents[-1]]
     ids, experiments = (quote(json.dumps(x, separators=(",", ":"))) for x in (passes, [experiment.experiment_id]))
     return [
@@ -35,7 +35,7 @@ def comparison(project: Project, base: str) -> list[str]:
 
 
 def needed(prefect: Server, mlflow: Server, uri: str) -> list[Server]:
-    """Return the servers to start: not a Prefect that `make serve` runs already, nor MLflow where another is in use.
+    """Return the servers to start: Prefect unless `make serve` runs it, and MLflow unless another server is configured.
 
     Raises:
         PromptGenError: the port of one of them is in use.
@@ -56,7 +56,7 @@ def run(params_path: str, mlflow_port: int, prefect_port: int) -> None:
     with ExitStack() as stack:
         for server in needed(prefect, mlflow, uri):
             print(f"starting {server.name} ...", flush=True)
-            connect(project.root)  # makes the database whole, where MLflow's server would make it table by table
+            connect(project.root)  # creates the database atomically; MLflow's server would create it table by table
             stack.enter_context(server.running())
         base = uri if uri.startswith("http") else mlflow.url
         lines = [f"Prefect              {prefect.url}", f"MLflow               {base}", *comparison(project, base)]

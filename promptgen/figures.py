@@ -46,7 +46,7 @@ class Record(BaseModel):
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             place = ".".join(str(part) for part in first["loc"]) or "content"
-            raise DataError(f"{origin}: {place}: {first['msg']}; run the loop again to write it anew") from error
+            raise DataError(f"{origin}: {place}: {first['msg']}; run the loop again") from error
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON content; `parse` reads it back."""

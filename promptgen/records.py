@@ -43,7 +43,7 @@ class Bias(Record):
 
 
 class ReaderBias(Bias):
-    """What one reader says of an attribute, each sample counted as its most probable class.
+    """The labels of an attribute by one reader, each sample counted as its most probable class.
 
     Attributes:
         counts: samples of each class.
@@ -231,12 +231,12 @@ class Change(Record):
 
 
 class Verdict(Record):
-    """How far a pass has come, and whether the loop goes on.
+    """The changes of a pass since earlier ones, and whether the loop continues.
 
     Attributes:
         changes: what is different from the first pass, the control's pass and the pass before.
         contains_target: whether the judge's count is on target.
-        stop: why the loop stops after this pass; None to go on.
+        stop: why the loop stops after this pass; None if it continues.
     """
 
     changes: list[Change]

@@ -1,6 +1,6 @@
-"""Train the models of the embedded world from nothing: render images, train, measure, write weights and cards.
+"""Train the models of the embedded world from scratch: render images, train, measure, write weights and cards.
 
-It takes hours on a few cores; a training that was interrupted continues where it was.
+It takes hours on a few cores; an interrupted training resumes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Draw images from a pass into a folder: as its flow gives them, or exactly as its energies ask."""
+"""Draw images from a pass into a folder: as its flow makes them, or corrected to follow its energies exactly."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Request:
 def run(run_pass: Pass, request: Request, tracker: Tracker) -> dict[str, Any]:
     """Write images as NUMBER.png, then summary.json and samples.csv, which has a row per image; return the summary.
 
-    Each file is written whole or not at all, and samples.csv last: if it exists, all images do. The same request
+    Each file is written atomically, and samples.csv last: if it exists, all images do. The same request
     writes the same bytes, so an interrupted one can be repeated.
 
     Raises:
@@ -159,7 +159,7 @@ def described(correction: Mapping[str, Any]) -> str:
 
 
 def run_and_print(run_pass: Pass, request: Request) -> None:
-    """Draw images with a progress bar, then print how exact they are and where they lie."""
+    """Draw images with a progress bar, then print how exact they are and where they are."""
     with Bar() as bar:
         summary = run(run_pass, request, bar)
     if summary["exact"]:

@@ -22,7 +22,7 @@ FITTED = "only fitting the multipliers was asked for"
 
 
 def run(run_pass: Pass, tracker: Tracker) -> Result:
-    """Compare a pass with the first one, the control's and the one before, and decide whether the loop goes on.
+    """Compare a pass with the first one, the control's and the one before, and decide whether the loop continues.
 
     Unrequested changes between pass 0 and the control's pass are the bias that the control introduced.
 
@@ -69,11 +69,11 @@ def _verdict(run_pass: Pass) -> Verdict:
 
 
 def decide(count: Count, params: Params) -> str | None:
-    """Return why the loop stops after a pass, or None to go on.
+    """Return why the loop stops after a pass, or None if it continues.
 
     Args:
-        count: the pass, as it was counted.
-        params: the experiment; its control, `debias.max_passes` and `debias.training` tell which passes there are.
+        count: the count of the pass.
+        params: the experiment; its control, `debias.max_passes` and `debias.training` determine its passes.
     """
     if count.number == 0 and params.control:
         return None  # the control has not been trained yet

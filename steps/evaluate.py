@@ -67,7 +67,7 @@ def _evaluate(run_pass: Pass) -> Measurement:
 
 
 def _watched(run_pass: Pass, samples: Samples) -> dict[str, AttributeBias]:
-    """Return what is only watched, by those readers who see the same classes in it."""
+    """Return the bias of each watched attribute, by the readers that agree on its classes."""
     watched, readers = {}, samples.labels
     for attribute, wanted in run_pass.params.evaluation.watch.items():
         agreed = agreed_classes({source: readers[source] for source in TRUSTED if source in readers}, attribute)
@@ -83,7 +83,7 @@ def _watched(run_pass: Pass, samples: Samples) -> dict[str, AttributeBias]:
 
 
 def _quality(run_pass: Pass, samples: Samples) -> Quality | None:
-    """Return how the samples look against the generator's own, if a network looked at them."""
+    """Return quality and variety compared with the generator's own samples; None without a feature network."""
     network, confidence = run_pass.params.evaluation.features, run_pass.params.evaluation.confidence
     if network is None:
         return None
@@ -121,14 +121,14 @@ def _requested(run_pass: Pass, samples: Samples) -> dict[str, Interval]:
 
 
 def _diversity(run_pass: Pass, samples: Samples) -> dict[str, Interval]:
-    """Return how far the identities of two samples lie apart on average, if they were told apart."""
+    """Return the mean distance of the identities of two samples, if there is an identity network."""
     if "identity" not in samples:
         return {}
     return {"identity.diversity": Interval.of(pairwise_distance(samples["identity"], **resampling(run_pass)))}
 
 
 def _condition(run_pass: Pass, samples: Samples) -> dict[str, Interval]:
-    """Return how well the condition is followed, and whether it leaves identities alone, as far as it was looked at."""
+    """Return how well the condition is followed, and how much it changes identities, as far as networks measured it."""
     if "condition" not in samples:
         return {}
     names, options = run_pass.params.condition.names, resampling(run_pass)

@@ -1,4 +1,4 @@
-"""Draw samples of a pass and read their attributes: what all figures and pictures of the pass are made from."""
+"""Draw samples of a pass and label them: the basis of all figures and pictures of the pass."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ GRID_NAME = "grid.png"
 SWEEP_NAME = "sweep.png"
 STREAM = "evaluate"
 Sheet = Literal["tiles", "sweep"]
-"""Pictures that are drawn beside the samples, by the name of their array."""
+"""Sheets of pictures in addition to the samples, by the name of their array."""
 LARGEST_TILE = 256
 """Larger pictures are shrunk to this many pixels before they go into the grid."""
 
@@ -50,13 +50,13 @@ def run(run_pass: Pass, tracker: Tracker) -> Result:
     The columns of the `Samples`, for N of them, are `READER.ATTRIBUTE`, class indices (N,), for each reader
     (classifier, judge, and truth where the generator knows it); `probability.READER`, the probabilities of the
     attribute to de-bias by classifier and judge, (N, K); `identity`, unit embeddings (N, E), if the experiment has an
-    identity network; and `features`, (N, D), if it has a feature network. A picture besides is `tiles`, those of the
+    identity network; and `features`, (N, D), if it has a feature network. The sheet `tiles` holds the pictures of the
     grid, (n, H, W, 3).
 
-    An experiment with a condition also has `condition`, what is asked of each sample, (N, C), which the generator alone
-    does not hear; `pose`, the rotations seen, (N, 3, 3), if an energy sees poses; and of a generator that hears it
-    `identity_again`, embeddings of the first samples' latents under other conditions, and as a picture `sweep`, some
-    latents under conditions that run over their ranges, (rows, columns, H, W, 3), which is sweep.png.
+    An experiment with a condition also has `condition`, the condition of each sample, (N, C), which the generator alone
+    ignores; and `pose`, the estimated rotations, (N, 3, 3), if an energy reads poses. Passes with a flow also have
+    `identity_again`, embeddings of the first samples' latents under other conditions, and the sheet `sweep`, latents
+    under conditions that cover their ranges, (rows, columns, H, W, 3), which becomes sweep.png.
 
     Raises:
         DataError: the flow of this pass is not trained yet.
@@ -89,7 +89,7 @@ def _sample(run_pass: Pass, folder: StepFolder, tracker: Tracker) -> Result:
 
 @dataclass(frozen=True)
 class SamplingRecipe(PassRecipe[Block | Sheet, Part]):
-    """Makes what reads the samples of a pass and draws its sheets of pictures."""
+    """Builds the reader of the samples and the sheets of a pass."""
 
     def inputs(self) -> Mapping[str, str]:
         """Return the sha256 of the flows."""
@@ -102,7 +102,7 @@ class SamplingRecipe(PassRecipe[Block | Sheet, Part]):
 
 
 class _Reading(Reading):
-    """What the readers and the other networks say about samples that come in batches."""
+    """Reads samples with classifier and judge, and with the networks for identity, features and pose."""
 
     def __init__(self, run_pass: Pass) -> None:
         super().__init__(run_pass)
@@ -162,7 +162,7 @@ class _Reading(Reading):
 
 
 def _conditions(run_pass: Pass, stream_name: str, start: int, stop: int) -> Tensor:
-    """Return a condition, (N, C), for each of these samples: what a conditional generator hears in that stream."""
+    """Return the condition of each of these samples in that stream, (N, C)."""
     return torch.cat(list(condition_blocks(run_pass.params.condition, stop, run_pass.seed, stream_name, start=start)))
 
 

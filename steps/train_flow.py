@@ -29,8 +29,8 @@ HISTORY_NAME = "history.json"
 def run(run_pass: Pass, tracker: Tracker) -> Result:
     """Train the flow; write the chain of all flows so far and the history of the training.
 
-    A run that was killed goes on from its last state and ends with the same numbers. Processes of torchrun train it
-    together, and the first one writes.
+    A killed run resumes from its last state and ends with the same numbers. Processes of torchrun train together
+    and the first one writes.
 
     Raises:
         ConfigError: pass 0 is asked for, no flow is wanted, or a label is unknown to a classifier.

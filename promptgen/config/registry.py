@@ -1,8 +1,8 @@
 """Every kind of generator, classifier and energy that params.yaml may name: one line each.
 
-A line names the class of the section. The class says everything else: its `type` and keys, how it is built, which cards
-and code of the user's it needs, how many images its models see, and how it reads in words. It may lie in any module
-that imports torch only where it builds, since params.yaml is read without torch.
+A line names the class of the section. The class defines everything else: its `type` and keys, how it is built, which
+cards and user code it needs, how many images its models see, and its description in words. It may be in any module
+that imports torch only while building, since params.yaml is read without torch.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ ENERGIES = [
 
 
 def union(paths: Sequence[str]) -> Any:
-    """Return the type of a field that holds one of the classes at ``module:name``, told apart by their `type`.
+    """Return the type of a field that holds one of the classes at ``module:name``, discriminated by their `type`.
 
     Raises:
         ConfigError: a module cannot be imported, or has no such name.

@@ -1,4 +1,4 @@
-"""What every section of params.yaml can tell that stands for a model, a generator or an energy.
+"""The bases of all sections of params.yaml that stand for a model, a generator or an energy.
 
 A kind is one class below these bases, and one line in `promptgen.config.registry`.
 """
@@ -33,7 +33,7 @@ Gradient = Literal["autograd", "none"]
 
 
 class Spec(Section, ABC):
-    """A section that stands for a model, a generator or an energy, told apart by its `type`.
+    """A section that stands for a model, a generator or an energy; its `type` says which.
 
     It needs what the sections inside it need, unless a subclass adds to that.
     """
@@ -137,7 +137,7 @@ class GeneratorBase(Spec):
         return {}
 
     def shape(self, card: Card) -> Shape | None:
-        """Return the size of its latents and images, from its card alone; None if only the network can tell."""
+        """Return the size of its latents and images, from its card alone; None if the card does not determine it."""
         return None
 
     def own_shape(self, models: Path) -> Shape | None:
@@ -145,7 +145,7 @@ class GeneratorBase(Spec):
         return None
 
     def drawn(self, models: Path) -> Drawn | None:
-        """Return what it draws for each image by shares, with the last coordinate of its latent; None for nothing.
+        """Return what it draws for each image by shares, with the last coordinate of its latent; None if nothing.
 
         Args:
             models: folder of the weight files, beside which the user's own cards are.
@@ -176,13 +176,13 @@ class EnergyBase(Spec):
     weight: float
 
     needs_condition: ClassVar[bool] = False
-    """Whether the energy makes sense for a flow with a condition only."""
+    """Whether the energy makes sense only for a flow with a condition."""
     reads_condition: ClassVar[bool] = False
-    """Whether the energy may differ from one condition to the next."""
+    """Whether the energy may depend on the condition."""
     coordinates: ClassVar[tuple[str, ...]] = ()
-    """Coordinates of the condition that the energy reads; at least one of them has to be there."""
+    """Coordinates of the condition that the energy reads; the condition must have at least one of them."""
     depends_on_weight: ClassVar[bool] = False
-    """Whether the energy is another one under another weight, rather than a multiple."""
+    """Whether a change of the weight changes the energy itself, not only its factor."""
     needs_anchor: ClassVar[bool] = False
     """Whether each image is compared with that of the same noise under the null condition."""
 
@@ -204,15 +204,15 @@ class EnergyBase(Spec):
         """Return how many images each model sees for one sample, by the model's name."""
 
     def asks_for(self, name: str) -> str:
-        """Return in words what it asks for.
+        """Return what it asks for, in words.
 
         Args:
-            name: its name in params.yaml, which has to do for an energy without words.
+            name: its name in params.yaml, the description of an energy that has no better one.
         """
         return name
 
     def simple(self) -> Iterator[EnergyBase]:
-        """Yield the energies that it is composed of; a simple one is all there is of it."""
+        """Yield the energies that it is composed of; a simple energy yields itself."""
         inner = [part for part in self.parts() if isinstance(part, EnergyBase)]
         if not inner:
             yield self

@@ -95,7 +95,7 @@ def subject(name: str, models: Path, batch: int = 1, device: str = "cpu") -> Sub
         raise ConfigError(f"{name} holds multipliers, which cost nothing; expected the card of a network")
     shipped = any(url.startswith("package:") for file in card.files for url in file.urls)
     from_file = shipped or not has_random(card)
-    # Which class an image has does not change its cost, but a network with classes needs to be told one.
+    # Which class an image has does not change its cost, but a network with classes needs one.
     options = {"classes": 0} if card.arguments.get("class_count") else {}
     network: nn.Module = (load_model if from_file else random_model)(name, models, card.kind, **options)
     rng = stream(0, "cost", name)

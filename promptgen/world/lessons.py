@@ -79,7 +79,7 @@ def identity_lesson(network: nn.Module, scene: Scene, latents: Tensor, images: T
 def clip_lesson(
     model: ClipModel, reporter: Reporter, scene: Scene, latents: Tensor, images: Tensor, batch: int
 ) -> Loss:
-    """Return CLIP's contrastive loss on pictures and what the reporter says of them.
+    """Return CLIP's contrastive loss on pictures and the reporter's captions of them.
 
     Few captions are possible, so a batch holds the same caption many times: every picture of a caption counts as its
     partner.

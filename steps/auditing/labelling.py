@@ -1,4 +1,4 @@
-"""Image files and their labels, which an engine reads in shards."""
+"""Labels of image files, which an engine reads in shards."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHARD = 256
 
 @dataclass(frozen=True)
 class LabellingRecipe(Recipe[tuple[str, ...], LabelledFiles]):
-    """Makes what reads and labels files of a folder.
+    """Builds the labeller of the files of a folder.
 
     Attributes:
         folder: the folder.
@@ -55,7 +55,7 @@ class LabellingRecipe(Recipe[tuple[str, ...], LabelledFiles]):
         return self.labelling([build_classifier(spec, self.models) for _, spec in self.readers])
 
     def labelling(self, classifiers: Sequence[Classifier]) -> Callable[[tuple[str, ...]], LabelledFiles]:
-        """Return the same with classifiers that are there already, as many as readers or more."""
+        """Return the same from classifiers that have been built, in the order of `readers`; others are ignored."""
 
         def label(names: tuple[str, ...]) -> LabelledFiles:
             labellers = [

@@ -18,7 +18,7 @@ DIGITS = 6
 
 
 class Gallery:
-    """Writes images that come in batches, in any order. Each file is written whole or not at all, and the table last.
+    """Writes images in batches, in any order. Each file is written atomically, and the table last.
 
     Args:
         folder: the folder; created if it does not exist. The table of an earlier run in it is removed.

@@ -44,7 +44,7 @@ class Proposals:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures that are made at a time.
+    """Pictures of one shard.
 
     Attributes:
         first: position of the first one among all that are drawn.
@@ -59,7 +59,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What was made of `Pictures`.
+    """The files and table columns of `Pictures`.
 
     Attributes:
         files: content of their PNG files.
@@ -72,7 +72,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class DrawingRecipe(PassRecipe[Proposals | Pictures, Tensor | Drawn]):
-    """Makes a `Drawing` of a pass.
+    """Builds a `Drawing` of a pass.
 
     Attributes:
         seed: seed of the noise.

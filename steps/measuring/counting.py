@@ -1,4 +1,4 @@
-"""Counting the classes of a pass's samples: each reader's labels of an attribute, as a part of the pass's record."""
+"""Counts of the classes of a pass's samples, by each reader, as a part of the pass's record."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def reader_specs(run_pass: Pass) -> dict[Source, ReaderSpec]:
 
 
 def counting_params(run_pass: Pass) -> dict[str, Any]:
-    """Return all parameters that `debias_count` depends on, and what it reads off cards."""
+    """Return everything that `debias_count` depends on: parameters, and the quality on the cards of the readers."""
     cards = [name for spec in reader_specs(run_pass).values() for name in spec.cards()]
     return {
         "seed": run_pass.seed,
@@ -152,7 +152,7 @@ def by_label(labels: Sequence[str], estimates: Sequence[Estimate]) -> dict[str, 
 
 
 def _correction(run_pass: Pass, reader: Source, counts: Mapping[str, int], attributes: Attributes) -> dict[str, Any]:
-    """Return shares without a reader's known errors, and what is uncorrectable, if its card has a confusion table."""
+    """Return shares corrected for a reader's errors, and uncorrectable classes, if its card has a confusion table."""
     spec = reader_specs(run_pass).get(reader)
     if spec is None:
         return {}

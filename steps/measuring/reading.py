@@ -1,4 +1,4 @@
-"""What classifier, judge, and who knows the truth say of the samples of a pass, which an engine reads in blocks."""
+"""The labels of the samples of a pass by classifier, judge and truth; an engine reads the samples in blocks."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ class Part:
 
     Attributes:
         arrays: what was read, by name: `READER.ATTRIBUTE`, (N,), `probability.READER`, (N, K), and so on.
-        attributes: labels of each attribute, by who reads them.
+        attributes: labels of each attribute, by reader.
         n: samples read.
-        images: images that the generator has made for that.
+        images: images that the generator has made for them.
     """
 
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
@@ -90,16 +90,16 @@ def blocks(run_pass: Pass, stream: str) -> list[Block]:
 def read(
     recipe: PassRecipe[Any, Part], shards: Sequence[Block | str], folder: Path, tracker: Tracker
 ) -> tuple[Samples, int]:
-    """Write what the engine of a pass reads of blocks of samples, and the sheets of pictures that it draws.
+    """Let the engine of a pass read blocks of samples and draw sheets of pictures; write both.
 
     Args:
-        recipe: makes what reads.
+        recipe: builds the reader.
         shards: the blocks, and the names of the sheets.
-        folder: folder of the step, which holds all of this in the end.
-        tracker: hears of the samples that are done.
+        folder: folder of the step, for the samples and the sheets.
+        tracker: receives the number of samples done.
 
     Returns:
-        What was read, and the number of images that the generator has made for that.
+        The samples, and the number of images that the generator has made for them.
 
     Raises:
         DataError: an image, a logit or a true class is no proper number.
@@ -122,7 +122,7 @@ def read(
 
 @dataclass(frozen=True)
 class ReadingRecipe(PassRecipe[Block, Part]):
-    """Makes a `Reading` of a pass."""
+    """Builds a `Reading` of a pass."""
 
     def inputs(self) -> Mapping[str, str]:
         """Return the sha256 of the flows."""
@@ -187,12 +187,12 @@ class Reading:
             self._batches[f"probability.{reader}"].append(probabilities(logits, self.attribute).cpu())
         if isinstance(self.generator, HasTruth):
             truth = conditioned_truth(self.generator, sample.latent, sample.context)
-            known = self._truth_classes(self.generator, truth)
+            truth_labels = self._truth_classes(self.generator, truth)
             if self.drawn:
                 truth = {**truth, self.drawn.name: self.drawn.indices(sample.latent)}
-                known[self.drawn.name] = list(self.drawn.labels)
+                truth_labels[self.drawn.name] = list(self.drawn.labels)
             self._keep("truth", truth)
-            self.attributes["truth"] = known
+            self.attributes["truth"] = truth_labels
         self.n += len(image)
         self.images += len(image)
 
@@ -203,7 +203,7 @@ class Reading:
             self._batches[f"{reader}.{name}"].append(indices.to("cpu", torch.int16))
 
     def _truth_classes(self, generator: HasTruth, truth: Iterable[str]) -> dict[str, list[str]]:
-        """Return the labels of what is truly known and the classifier knows too, by the same labels.
+        """Return the labels of the true attributes that the classifier has with the same labels.
 
         A generator that does not name its classes has them in the order of the classifier's.
         """

@@ -39,7 +39,7 @@ def measurement(run_pass: Pass) -> Measurement:
 
 
 def evaluation_fingerprint(run_pass: Pass) -> str:
-    """Return what stands for the measurement of a pass among the inputs of a step: equal ones measured the same.
+    """Return the fingerprint of the measurement of a pass, an input of later steps.
 
     Raises:
         DataError: the pass has not been evaluated.
@@ -52,7 +52,7 @@ def pass_record(run_pass: Pass, *, confirmed: bool = False) -> PassRecord:
 
     Args:
         run_pass: the pass.
-        confirmed: whether it was counted once more, which took time and images, too.
+        confirmed: whether the time and images of its confirming count are included.
 
     Raises:
         DataError: a step of the pass has not been run.
@@ -95,7 +95,7 @@ def write_metrics(
         project: the experiment.
         records: the record of each pass, in order.
         stopped: why the loop stops.
-        confirmation: the last pass counted once more, if it was.
+        confirmation: the confirming count of the last pass, if there is one.
 
     Raises:
         StorageError: it cannot be written.
@@ -151,7 +151,7 @@ def _judged(count: Count) -> dict[str, Any]:
 
 
 def write_timing(project: Project, total: float, spent: float) -> None:
-    """Log and write how much of a run's seconds was spent in steps; the rest went into starting and keeping books."""
+    """Log and write the time of a run and how much of it was spent in steps; the rest is startup and bookkeeping."""
     rest = total - spent
     logger.info("%.0f s in all: %.0f s in steps, %.0f s (%.1f %%) else", total, spent, rest, 100 * rest / total)
     timing = {"total": total, "steps": spent, "overhead_fraction": rest / total}

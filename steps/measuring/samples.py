@@ -1,7 +1,7 @@
-"""The samples of a pass on disk: what was read of them, in shards, so that memory does not grow with their number.
+"""The samples of a pass on disk: their labels and features in shards, so that memory does not grow with their number.
 
-A shard holds one block of samples, and its name the number of the first. `samples.json` is written last: it lists the
-shards with their sha256, so it is there only if they are, and its own sha256 stands for all of them.
+A shard holds one block of samples and is named after the number of the first. `samples.json` is written last and lists
+the shards with their sha256: it exists only if they do, and its own sha256 stands for all of them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PICTURES_NAME = "pictures.safetensors"
 
 
 class SampleWriter:
-    """Writes samples that come in blocks, in any order.
+    """Writes samples in blocks, in any order.
 
     Args:
         folder: folder of the step that reads them.
@@ -63,7 +63,7 @@ class SampleWriter:
         """Write the pictures, then the list of all shards, and return the samples.
 
         Args:
-            labels: labels of each attribute, by who reads it.
+            labels: labels of each attribute, by reader.
             pictures: sheets of pictures by name, (..., H, W, 3) uint8, in any order.
 
         Raises:
@@ -114,10 +114,6 @@ class Samples:
         """Yield the rows of columns, chunk by chunk."""
         for parts in zip(*(chunks(self[name]) for name in names), strict=True):
             yield [part.numpy() for _, part in parts]
-
-    def in_memory(self) -> dict[str, NDArray[Any]]:
-        """Return all columns and pictures as arrays by name, which takes the memory that the columns save."""
-        return {name: self[name][:].numpy() for name in self.columns} | self.pictures()
 
     def pictures(self) -> dict[str, NDArray[Any]]:
         """Return the sheets of pictures by name.

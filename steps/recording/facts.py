@@ -1,4 +1,4 @@
-"""What is told of a run: its figures as flat metrics, its parameters as flat text, and where it comes from."""
+"""What MLflow records of a run: its figures as flat metrics, its parameters as flat text, and its provenance."""
 
 from __future__ import annotations
 

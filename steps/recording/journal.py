@@ -66,7 +66,7 @@ class Journal:
 
     @contextmanager
     def run_loop(self, tags: Mapping[str, str]) -> Iterator[None]:
-        """Open the parent run, with the parameters of the project and with tags that say where it comes from."""
+        """Open the parent run, with the parameters of the project and tags for its provenance."""
         params = self._project.params.model_dump(mode="json", exclude={"world"})
         with self._run(LOOP_RUN, self._project.params.experiment, None, params):
             self.write(Tags(run=LOOP_RUN, values={**provenance(self._project.root), **tags}))
@@ -74,7 +74,7 @@ class Journal:
 
     @contextmanager
     def run_pass(self, number: int, kind: str) -> Iterator[str]:
-        """Open the child run of a pass and give its name; it ends with the block, as failed when the block raises.
+        """Open the child run of a pass and yield its name; it ends with the block, as failed if the block raises.
 
         The headline metric comes first, with the bias that the pass starts from, because MLflow's compare page shows
         the first metric of a run. The pass's only parameters are its number and kind, since that page shows the first
@@ -136,16 +136,16 @@ class Journal:
 
 
 def journal_folder(project: Project) -> Path:
-    """Return the folder of a loop's journal, and of the file that says how much of it MLflow has."""
+    """Return the folder of a loop's journal and of the state of its replay."""
     return project.artifacts / "tracking" / project.fingerprint[:16]
 
 
 def _fact(line: bytes) -> bytes:
-    """Return what a line says without its time."""
+    """Return a line without its time."""
     return line.partition(b",")[2]
 
 
 def _drop_half_line(path: Path) -> None:
-    """Cut the file behind its last line end."""
+    """Cut the file off after its last line end."""
     with path.open("r+b") as file:
         file.truncate(file.read().rfind(b"\n") + 1)

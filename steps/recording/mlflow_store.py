@@ -36,15 +36,15 @@ _ENVIRONMENT = {
 
 
 class TrackingError(PromptGenError):
-    """MLflow cannot be reached now; what it lacks is in the journal.
+    """MLflow cannot be reached; the journal keeps what it lacks.
 
     Args:
-        root: of the project.
-        error: of the failed call; the message is its first line, and leaves out the password of a URI.
+        root: folder of the project.
+        error: error of the failed call; the message contains its first line, without the password of a URI.
     """
 
     def __init__(self, root: Path, error: Exception) -> None:
-        problem = f"MLflow at {tracking_uri(root)} does not take the runs ({first_line(error)})"
+        problem = f"MLflow at {tracking_uri(root)} does not accept the runs ({first_line(error)})"
         super().__init__(re.sub(r"//[^/@\s]+@", "//", problem) + ": start or repair it, then run `promptgen sync`")
 
 
@@ -59,7 +59,7 @@ def artifact_location(root: Path) -> str:
 
 
 def connect(root: Path) -> MlflowClient:
-    """Return a client that fails soon rather than late; makes the project's own database when it is the store.
+    """Return a client with short timeouts; create the project's own database if it is the store.
 
     Raises:
         StorageError: mlruns/ cannot be written.
@@ -81,9 +81,9 @@ def connect(root: Path) -> MlflowClient:
 
 
 def make_database(path: Path) -> None:
-    """Make an empty MLflow database where there is none; MLflow makes it table by table and cannot mend half of one.
+    """Create an empty MLflow database atomically if there is none; MLflow cannot repair a half-made one.
 
-    No other process may make it at the same time.
+    No other process may create it at the same time.
 
     Raises:
         StorageError: the file cannot be written.
@@ -97,7 +97,7 @@ def make_database(path: Path) -> None:
 
 
 def experiment_id(client: MlflowClient, root: Path, name: str) -> str:
-    """Return the id of the MLflow experiment called `name`, making it when it is new."""
+    """Return the id of the MLflow experiment called `name`, which is created if it is new."""
     from mlflow.exceptions import MlflowException
 
     if (experiment := client.get_experiment_by_name(name)) is not None:
@@ -116,15 +116,15 @@ def _own_database(root: Path) -> Path:
 
 
 def _database_uri(path: Path) -> str:
-    """Return the URI of a file of SQLite; one with a question mark, behind which options follow, is quoted.
+    """Return the URI of a SQLite file; a path with a question mark, which would start options, is quoted.
 
-    SQLite's own URI is quoted. MLflow would make a folder called ``file:`` if the driver were not named.
+    Only SQLite's own URIs can be quoted. Without the driver's name, MLflow would create a folder called ``file:``.
     """
     return f"sqlite+pysqlite:///file:{quote(str(path))}?uri=true" if "?" in str(path) else f"sqlite:///{path}"
 
 
 def _client(uri: str) -> MlflowClient:
-    """Import MLflow, with its settings made and without its chatter, and return a client."""
+    """Import MLflow with its settings and without its chatter, and return a client."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
@@ -137,7 +137,7 @@ def _client(uri: str) -> MlflowClient:
 
 
 def _follow_move(path: Path, location: str) -> None:
-    """Correct the absolute places of artifacts in the project's own database after the checkout was moved or copied."""
+    """Correct the absolute paths of artifacts in the project's own database after the checkout was moved or copied."""
     places = "select artifact_location from experiments where artifact_location like '%/mlruns/artifacts'"
     try:
         with closing(sqlite3.connect(path)) as database, database:

@@ -103,7 +103,7 @@ def _is_behind(folder: Path, root: Path) -> bool:
 
 
 class _State(BaseModel):
-    """What MLflow has of a journal: its first `offset` bytes; and the ids of the experiment and the runs there."""
+    """State of a replay: MLflow has the first `offset` bytes of the journal, under these ids of experiment and runs."""
 
     offset: int = 0
     experiment: str | None = None
@@ -130,7 +130,7 @@ class _Replay:
             self.state = _State()
 
     def push(self) -> int:
-        """Send what is new; warn of what can never be sent, and leave it out."""
+        """Send the new events; warn of those that MLflow can never accept, and skip them."""
         from mlflow.exceptions import MlflowException
 
         lines = list(self._lines())

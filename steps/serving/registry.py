@@ -36,13 +36,13 @@ def register(
     """Log a checkpoint as a model of the run and register it under `name`; return the version, old or new.
 
     Args:
-        client: of MLflow.
+        client: client of MLflow.
         run_id: the run that trained the checkpoint.
-        name: of the registered model, made when it is new.
+        name: name of the registered model, created if it is new.
         checkpoint: a chain written by `promptgen.flows.chain_file.save_chain`.
         weights: the weight files that the checkpoint's generator is built from.
-        tags: of the version; a version of the same run with the same tags is taken as this one.
-        root: folder of the project, with the user's cards and the pins of fetched files, if there are any.
+        tags: tags of the version; a version of the same run with the same tags counts as this one.
+        root: folder of the project, which may contain the user's cards and pins of fetched files.
     """
     from mlflow.exceptions import MlflowException
 
@@ -62,19 +62,19 @@ def register(
 
 
 def set_alias(client: MlflowClient, run_id: str, name: str, alias: str) -> None:
-    """Give an alias to the newest version of a registered model that a run has; to none where it has none."""
+    """Give an alias to the newest version of a registered model that a run has, if it has one."""
     versions = _versions(client, run_id, name)
     if versions:
         client.set_registered_model_alias(name, alias, max(versions, key=lambda version: int(version.version)).version)
 
 
 def _versions(client: MlflowClient, run_id: str, name: str) -> list[ModelVersion]:
-    """Return the versions of a registered model that a run has; MLflow's filters cannot name a model with a quote."""
+    """Return a run's versions of a registered model; MLflow's filters cannot name a model with a quote."""
     return [version for version in client.search_model_versions(f"run_id = '{run_id}'") if version.name == name]
 
 
 def save(folder: Path, checkpoint: Path, weights: Sequence[Path], root: Path) -> None:
-    """Write an MLflow model folder that holds everything but the installed packages; arguments as of `register`."""
+    """Write an MLflow model that contains everything except installed packages; arguments as for `register`."""
     from mlflow import pyfunc
 
     with tempfile.TemporaryDirectory() as scratch:

@@ -32,7 +32,7 @@ class Request(BaseModel):
     Attributes:
         seed: equal seeds give equal images.
         condition: values of conditions by name, such as ``{"yaw": 0.2}``; others follow from the seed.
-        size: pixels along the longer side of the image; None for those of the generator.
+        size: pixels along the longer side of the image; None keeps the size of the generator's images.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -48,7 +48,7 @@ class Sampler(PythonModel):
     generator: Generator
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the chain and the generator under it."""
+        """Load the chain and its generator."""
         models = Path(context.artifacts["project"]) / "models"
         self.generator = build_chain(Path(context.artifacts["checkpoint"]), models, sampling=True)
 
@@ -56,7 +56,7 @@ class Sampler(PythonModel):
         """Return one PNG image per request, as base64 text.
 
         Raises:
-            MlflowException: there is no condition of a name; a server answers with status 400.
+            MlflowException: a condition is unknown; a server answers with status 400.
         """
         return [self._png(request) for request in model_input]
 

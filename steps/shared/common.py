@@ -1,4 +1,4 @@
-"""What all steps share: where things lie, and when a step's work is already done."""
+"""The experiment and its passes: where their files are, and whether a step's work is already done."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from steps.shared.manifest import StepFolder
 LIBRARY_ROOT, STEPS_ROOT = Path(promptgen.__file__).parent, Path(__file__).parents[1]
 
 FORMAT_VERSION = 1
-"""Of the files that steps leave for each other."""
+"""Version of the files that steps exchange."""
 
 UNRELATED_CODE = {"reporting", "experiments", "commands", "__main__.py", "command_line.py", "progress.py"}
 """Rooms and files of the library whose code does not change what a step of a pass computes."""
@@ -59,10 +59,10 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class Project:
-    """An experiment and the folder that it lives in.
+    """An experiment and its folder.
 
     Attributes:
-        root: folder of params.yaml; models/, artifacts/ and reports/ lie in it.
+        root: folder of params.yaml, which contains models/, artifacts/ and reports/.
         params: content of params.yaml.
     """
 
@@ -95,7 +95,7 @@ class Project:
         return Project(self.root, self.params.model_copy(update={"debias": debias}))
 
     def placed(self, model: Any) -> Any:
-        """Return a network on the device, and in the precision, that the experiment runs in; other things as they are.
+        """Return a network on the device and in the precision of the experiment; anything else is returned unchanged.
 
         Raises:
             ConfigError: there is no such device, or torch cannot compute in that precision there.
@@ -132,7 +132,7 @@ class Project:
 
     @property
     def engine(self) -> Engine:
-        """What evaluates images, here or elsewhere."""
+        """The engine that evaluates images, on this machine or others."""
         device = self.params.device
         return open_engine(engine_for(self.params.engine, device, torch.cuda.device_count()), device)
 
@@ -148,7 +148,7 @@ class Project:
 
     @property
     def reports(self) -> Path:
-        """Folder of what a run ends with."""
+        """Folder of the metrics and the report of a run."""
         return self.root / "reports"
 
     @property
@@ -158,7 +158,7 @@ class Project:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over all that the outcome of the loop depends on."""
+        """The sha256 of everything that the outcome of the loop depends on."""
         inputs = identities(self.params.specs, self.models) | {"code": _code_sha256()}
         return fingerprint(
             self.params.model_dump(mode="json", exclude={"world", "device", "engine", "compile"}),
@@ -206,12 +206,12 @@ class Pass:
 
     @property
     def kind(self) -> PassKind:
-        """What the pass is about."""
+        """Whether the pass measures the generator, controls it or de-biases it."""
         return self.params.kind_of(self.number)
 
     @property
     def seed(self) -> int:
-        """Seed of the pass; those of two passes are independent."""
+        """Seed of the pass, independent of those of other passes."""
         return derive(self.params.seed, "pass", self.number)
 
     @property
@@ -234,7 +234,7 @@ class Pass:
         return self.project.artifacts / f"pass-{self.number}" / step
 
     def generator(self, *, sampling: bool = False) -> Generator:
-        """Return the generator as it is after this pass; `sampling` as of `build_chain`.
+        """Return the generator with the flows up to this pass; `sampling` as for `build_chain`.
 
         Raises:
             CheckpointError: the flow of this pass is not trained yet.
@@ -244,7 +244,7 @@ class Pass:
             generator = self.params.generator.build(self.project.models, sampling=sampling)
         else:
             generator = build_chain(self.chain, self.project.models, sampling=sampling)
-        self.project.placed(generator.prior)  # a user's own generator may be no network, but flows meet its latents
+        self.project.placed(generator.prior)  # a custom generator need not be a network, but flows need its prior
         placed: Generator = self.project.placed(generator)
         return placed
 
@@ -275,14 +275,14 @@ class Pass:
         inputs: Mapping[str, str],
         work: Callable[[StepFolder], Result],
     ) -> Result:
-        """Do the work of a step, unless its folder says that it is done already.
+        """Do the work of a step, unless its manifest shows that it is done.
 
         Args:
             name: name of the step and of its module.
             params: all parameters that the outcome depends on.
             inputs: sha256 of all files that it depends on.
-            work: writes files into the folder and returns what it found out. A `seconds` among that is the time over
-                all restarts; without one, the time is taken here.
+            work: writes files into the folder and returns the result. Its `seconds`, if it has any, are the time over
+                all restarts; otherwise the time is measured here.
 
         Returns:
             A small dict: `folder`, `fingerprint`, `seconds`, `result`.

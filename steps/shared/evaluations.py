@@ -1,4 +1,4 @@
-"""The store of evaluations of an experiment: where it lies, what it holds, and under which names."""
+"""The store of evaluations of an experiment: its folder, and the names of its outputs."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def open_store(
         outputs: as of `promptgen.evaluations.store.EvaluationStore`.
         step: name of the step that evaluates.
         batch: images at a time; None for as many as fit.
-        recipe: how workers make an equal evaluator.
-        spending: what the step has spent before, to which the store adds; None starts at nothing.
+        recipe: builds the same evaluator in a worker.
+        spending: what the step has spent so far, to which the store adds; None means nothing.
 
     Raises:
         DataError: the folder holds evaluations of another generator.
@@ -77,13 +77,13 @@ def generator_identity(run_pass: Pass) -> dict[str, str]:
     return {
         "generator": json.dumps(spec.model_dump(mode="json"), sort_keys=True),
         **identities([spec], run_pass.project.models),
-        # Left out for the default, so that a store of an earlier version stays of use.
+        # Left out for the default, so that stores of earlier versions remain valid.
         **({} if precision == "float32" else {"precision": precision}),
     }
 
 
 def classifier_output(run_pass: Pass) -> str:
-    """Return the name of the output that holds what the classifier reads, and what was drawn if it knows that."""
+    """Return the name of the output with the classifier's logits, and with what was drawn if the target needs it."""
     name = _output(run_pass, "classifier", run_pass.params.debias.classifier)
     drawn = run_pass.project.drawn_in_target
     return f"{name}+{drawn.name}" if drawn else name
@@ -127,7 +127,7 @@ def listed_evaluations(run_pass: Pass, step: str, store: EvaluationStore, like: 
 
 
 def log_reuse(store: EvaluationStore) -> None:
-    """Log how many evaluations did not have to be made."""
+    """Log how many evaluations were reused."""
     spending = store.spending
     if spending.cached:
         logger.info("%s of %s evaluations reused", f"{spending.cached:,}", f"{spending.asked:,}")

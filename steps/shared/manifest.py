@@ -1,7 +1,7 @@
-"""A step's output folder and its manifest: whether the work is done, sound, and what came of it.
+"""A step's output folder and its manifest: whether the work is done, whether its files are intact, and the result.
 
-A folder holds the step's files, `manifest.json` once the step has ended well, and while it runs a folder `state/` from
-which a killed run goes on. Whoever works in a folder holds it with `promptgen.files.folder_lock`.
+A folder holds the step's files; `manifest.json` once the step has succeeded; and, while it runs, a folder `state/` from
+which a killed run resumes. A process locks the folder with `promptgen.files.folder_lock` before it works in it.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class StepFolder:
 
     @property
     def state(self) -> Path:
-        """The folder from which a killed run goes on; `begin` makes it and `finish` removes it."""
+        """The folder from which a killed run resumes; `begin` creates it and `finish` removes it."""
         return self.path / STATE_NAME
 
     def is_complete(self) -> bool:
-        """Say whether the step ended well, with this fingerprint, and each of its files is still what it wrote."""
+        """Return whether the step succeeded with this fingerprint, and none of its files has changed since."""
         try:
             manifest = self.manifest()
         except DataError:
@@ -48,7 +48,7 @@ class StepFolder:
         )
 
     def begin(self) -> None:
-        """Make the folder ready for a run: only a held lock, and `state/` of this very fingerprint, stay.
+        """Empty the folder for a run, except for its lock and a `state/` of the same fingerprint.
 
         Raises:
             StorageError: something cannot be removed or written.
@@ -66,12 +66,12 @@ class StepFolder:
     def finish(
         self, result: Mapping[str, Any], seconds: float, made_from: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Write the manifest over all files of the folder, then drop `state/`. Return the manifest.
+        """Write the manifest of all files in the folder, then remove `state/`; return the manifest.
 
         Args:
-            result: what the step found out, as plain numbers, strings, lists and dicts.
+            result: result of the step, as plain numbers, strings, lists and dicts.
             seconds: how long the step took.
-            made_from: what the fingerprint is of, so that it can be told later what is different.
+            made_from: the parameters and inputs behind the fingerprint, so that later runs can name the differences.
 
         Raises:
             DataError: `result` or `made_from` is not plain.
@@ -87,7 +87,7 @@ class StepFolder:
         return self.manifest()
 
     def manifest(self) -> dict[str, Any]:
-        """Return the manifest: fingerprint, files (sha256 by name), result, seconds, and what it was `made_from`.
+        """Return the manifest: `fingerprint`, `files` (sha256 by name), `result`, `seconds` and `made_from`.
 
         Raises:
             DataError: there is none, or it is damaged.
@@ -99,17 +99,17 @@ class StepFolder:
         return manifest
 
     def result(self) -> dict[str, Any]:
-        """Return what the step found out.
+        """Return the result of the step.
 
         Raises:
-            DataError: the step has not ended well.
+            DataError: the step has not succeeded.
         """
         result: dict[str, Any] = self.manifest()["result"]
         return result
 
 
 def _remove(entry: Path) -> None:
-    """Remove a file, a link or a whole folder; what a link points at stays."""
+    """Remove a file, a link or a folder; the target of a link stays."""
     try:
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)

@@ -1,4 +1,4 @@
-"""What a worker needs to do a part of a pass: parsed parameters, weight files, and what earlier steps have written."""
+"""Recipes of the workers of a pass: parsed parameters, weight files, and the files of earlier steps."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class PassRecipe(Recipe[S, R]):
     run_pass: Pass
 
     def prepare(self) -> None:
-        """Fetch the weight files that are missing on this machine; another file in the place of one is refused."""
+        """Fetch the weight files that are missing on this machine; refuse a file with another checksum."""
         for name in self.run_pass.params.cards:
             bring(name, self.run_pass.project.models)
 

@@ -1,4 +1,4 @@
-"""The target of an experiment that names a folder of images: its shares, read once and kept."""
+"""Target shares that an experiment takes from a folder of images; they are measured once and cached."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ VERSION = 1
 
 
 def reference_of(root: Path, params: Params) -> ReferenceImages | None:
-    """Return the shares of the folder that `debias.target` names, None if it gives the shares itself.
+    """Return the shares of the folder that `debias.target` names; None if `debias.target` holds the shares.
 
-    They are kept in the experiment's folder of artifacts, and read again if a file, the classifier or the attribute has
-    changed.
+    They are cached in the experiment's folder of artifacts, and measured again if a file, the classifier or the
+    attribute has changed.
 
     Args:
         root: folder of params.yaml, at which a relative folder starts.
@@ -30,7 +30,7 @@ def reference_of(root: Path, params: Params) -> ReferenceImages | None:
         ConfigError: the shares cannot be a target.
         DataError: the folder is missing or has no readable image.
         ModelFileError: the classifier's weight file is missing or damaged.
-        StorageError: the shares cannot be kept.
+        StorageError: the cache cannot be written.
     """
     debias, models = params.debias, root / "models"
     if debias.target_images is None:

@@ -1,1 +1,1 @@
-"""What the flow of a pass is trained for, and the methods of training it."""
+"""What the flow of a pass is trained for, and the methods of training."""

@@ -1,7 +1,7 @@
-"""Energies of diversity: fitted once to images of the generator, and read from a file by whoever builds them.
+"""Energies of diversity: fitted once to images of the generator, and then read from a file.
 
 Their images are evaluated like all others: an engine makes them, the store keeps the features, and they count as spent
-by the training. A run that was killed finds the features and fits the same energies again.
+by the training. A killed run finds the features and fits the same energies again.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class FeaturesRecipe(PassRecipe[Request, dict[str, Tensor]]):
 
 
 def fit_energies(run_pass: Pass, tracker: Tracker) -> Spending:
-    """Fit the energies of the control that need it, write what was found, and return what the images cost.
+    """Fit the energies of the control that need it, write them to a file, and return the cost of the images.
 
     Raises:
         ConfigError: a weight asks for more diversity than the images show.
@@ -56,7 +56,7 @@ def fit_energies(run_pass: Pass, tracker: Tracker) -> Spending:
 
 
 def build_fitted(run_pass: Pass) -> WeightedSum:
-    """Return the energies of the control, in the experiment's place and precision, as they were fitted.
+    """Return the fitted energies of the control, on the device and in the precision of the experiment.
 
     Raises:
         CheckpointError: what was fitted cannot be read.
@@ -116,7 +116,7 @@ def _fit(run_pass: Pass, tracker: Tracker) -> Spending:
 
 
 def _made_from(run_pass: Pass) -> dict[str, Any]:
-    """Return what decides whether a file is of these energies; code may change without changing them."""
+    """Return what identifies the fitted energies. Code is not part of it: it may change without changing them."""
     specs, project = _control(run_pass).diversity, run_pass.project
     files = generator_identity(run_pass) | identities(specs, project.models)
     return {

@@ -14,14 +14,14 @@ from steps.training.plan import Plan, Trained
 
 
 def train_on_policy(run_pass: Pass, plan: Plan, folder: StepFolder, spending: Spending, tracker: Tracker) -> Trained:
-    """Train the flow of a pass; a run that was killed goes on from its last state.
+    """Train the flow of a pass; a killed run resumes from its last state.
 
     Args:
         run_pass: the pass.
-        plan: what it trains for.
-        folder: where its state lies.
-        spending: what the images that its energies were fitted to have cost.
-        tracker: is told of the progress.
+        plan: the goal and the method.
+        folder: contains the state of the training.
+        spending: cost of the images to which its energies were fitted.
+        tracker: receives the progress.
     """
     assert isinstance(plan.training, TrainingConfig)
     params, generator = run_pass.params, run_pass.before.generator()

@@ -23,19 +23,19 @@ from steps.shared.manifest import StepFolder
 from steps.training.diversity import build_fitted
 
 Trained = tuple[Flow, list[dict[str, float]], Result]
-"""A flow, the history of its training, and what the step found out."""
+"""A flow, the history of its training, and the result of the step."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What one kind of pass trains for.
+    """The goal and the method of training the flow of a pass.
 
     Attributes:
-        training: how.
-        params: the parameters that matter to this kind.
-        inputs: sha256 of the files that matter to this kind.
-        build: makes the energy, and what moves it during training.
-        condition: what the flow is told besides its noise.
+        training: the method and its parameters.
+        params: parameters of the goal.
+        inputs: sha256 of the files that the goal depends on.
+        build: builds the energy, and what changes its multipliers during training (None if nothing does).
+        condition: condition of the flow.
     """
 
     training: ReuseConfig | TrainingConfig
@@ -46,7 +46,7 @@ class Plan:
 
 
 def plan_of(run_pass: Pass) -> Plan:
-    """Return what the flow of a pass is trained for by params.yaml, and how.
+    """Return the plan of the training of a pass, by params.yaml.
 
     Raises:
         ConfigError: pass 0 is asked for, no flow is wanted, or a model is unknown.

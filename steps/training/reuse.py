@@ -63,7 +63,7 @@ class TrainingRecipe(PassRecipe[Request, dict[str, Tensor]]):
 def train_on_evaluations(
     run_pass: Pass, plan: Plan, folder: StepFolder, spending: Spending, tracker: Tracker
 ) -> Trained:
-    """Train the flow of a pass; a run that was killed finds the evaluations that it had made.
+    """Train the flow of a pass; a killed run finds its evaluations in the store.
 
     Arguments as of `steps.training.on_policy.train_on_policy`.
     """

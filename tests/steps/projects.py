@@ -9,6 +9,7 @@ from pathlib import Path
 from promptgen.tracking import NullTracker
 from steps import estimate_bias, evaluate, fit_moments, sample, train_flow
 from steps.measuring.records import STEPS
+from steps.measuring.samples import Samples
 from steps.shared.common import Pass, Project
 from tests import tiny
 
@@ -23,6 +24,11 @@ MODULES = {
 
 def project_in(folder: Path, content: dict | None = None) -> Project:
     return Project.load(tiny.write_params(folder, content))
+
+
+def arrays_of(samples: Samples) -> dict:
+    """Return all columns and pictures as arrays by name."""
+    return {name: samples[name][:].numpy() for name in samples.columns} | samples.pictures()
 
 
 def run_pass(project: Project, number: int) -> dict:

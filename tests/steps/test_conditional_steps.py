@@ -26,7 +26,7 @@ from steps.recording.facts import figures
 from steps.shared.common import Pass, Project
 from tests import tiny
 from tests.faults import HOLD, wait_for
-from tests.steps.projects import project_in, run_pass
+from tests.steps.projects import arrays_of, project_in, run_pass
 
 ROOT = Path(__file__).parents[2]
 YAW = Condition({"yaw": (-0.2, 0.2)})
@@ -82,7 +82,7 @@ def test_a_chain_says_what_it_can_be_told_and_samples_by_itself(done):
 def test_samples_hold_what_was_asked_and_what_was_seen(done):
     for number in range(3):
         this = Pass(done, number)
-        arrays = Samples(this.folder("sample")).in_memory()
+        arrays = arrays_of(Samples(this.folder("sample")))
         expected = torch.cat(list(condition_blocks(YAW, 512, this.seed, "evaluate"))).float()
         np.testing.assert_array_equal(arrays["condition"], expected)
         assert arrays["pose"].shape == (512, 3, 3)
@@ -96,7 +96,7 @@ def test_samples_do_not_depend_on_the_batch(done, tmp_path):
     project = project_in(tmp_path, content)
     shutil.copytree(Pass(done, 1).folder("train_flow"), Pass(project, 1).folder("train_flow"))
     sample.run(Pass(project, 1), NullTracker())
-    whole, parts = (Samples(Pass(each, 1).folder("sample")).in_memory() for each in (done, project))
+    whole, parts = (arrays_of(Samples(Pass(each, 1).folder("sample"))) for each in (done, project))
     for name in whole:
         np.testing.assert_allclose(parts[name].astype(float), whole[name].astype(float), atol=2e-3)
 

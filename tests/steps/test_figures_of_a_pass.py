@@ -12,7 +12,7 @@ from steps.estimate_bias import EXHAUSTED
 from steps.measuring.records import SUMMARY_NAME, pass_record, write_metrics
 from steps.measuring.samples import Samples
 from steps.shared.common import Pass, Project
-from tests.steps.projects import changed, project_in, run_pass
+from tests.steps.projects import arrays_of, changed, project_in, run_pass
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_distances_stand_beside_what_chance_alone_shows(records):
 
 def test_soft_shares_are_mean_probabilities_of_classifier_and_judge(done, records):
     for number, record in enumerate(records):
-        arrays = Samples(Pass(done, number).folder("sample")).in_memory()
+        arrays = arrays_of(Samples(Pass(done, number).folder("sample")))
         assert record["by"]["truth"]["soft"] is None  # the truth is not uncertain
         for reader in ("classifier", "judge"):
             share = record["by"][reader]["soft"]["shares"]["long"]
@@ -48,7 +48,7 @@ def test_soft_shares_are_mean_probabilities_of_classifier_and_judge(done, record
 
 def test_intersections_are_watched(done, records):
     for number, record in enumerate(records):
-        arrays = Samples(Pass(done, number).folder("sample")).in_memory()
+        arrays = arrays_of(Samples(Pass(done, number).folder("sample")))
         watched = record["watched"]["hair x makeup"]
         assert watched["target"] == dict.fromkeys(watched["by"]["judge"]["shares"], 0.25)
         assert set(watched["by"]) == {"judge", "classifier", "truth"}

@@ -22,7 +22,7 @@ from steps.measuring.records import STEPS, SUMMARY_NAME, pass_record, write_metr
 from steps.measuring.samples import Samples, SampleWriter
 from steps.shared.common import Pass, Project
 from tests import tiny
-from tests.steps.projects import changed, project_in, run_pass
+from tests.steps.projects import arrays_of, changed, project_in, run_pass
 
 
 def test_passes_control_and_correct(done):
@@ -75,7 +75,7 @@ def test_metrics_file_is_the_same_for_the_same_records(done, tmp_path):
 
 def test_samples_hold_labels_and_no_pictures(done):
     samples = Samples(Pass(done, 1).folder("sample"))
-    arrays, labels = samples.in_memory(), samples.labels
+    arrays, labels = arrays_of(samples), samples.labels
     n = done.params.evaluation.samples
     assert labels["judge"] == {"hair": ["short", "long"], "makeup": ["without", "with"]}
     assert arrays["truth.hair"].shape == (n,)

@@ -14,6 +14,7 @@ from promptgen.metrics.rows import random_subset
 from promptgen.metrics.sizes import CHUNK, PAIRS
 from steps.measuring.samples import Samples, SampleWriter
 from tests.measure_memory import peak
+from tests.steps.projects import arrays_of
 
 N, BLOCK = 2 * CHUNK + 700, 256
 
@@ -42,7 +43,7 @@ def test_everything_comes_back_in_order(written):
     assert len(samples) == N
     assert list(samples.labels) == list(labels)
     assert samples.labels == labels
-    content = samples.in_memory()
+    content = arrays_of(samples)
     np.testing.assert_array_equal(content.pop("tiles"), TILES)
     assert content.keys() == whole.keys()
     for name, array in whole.items():

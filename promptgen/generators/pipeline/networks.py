@@ -65,7 +65,7 @@ class UNetDenoiser(Denoiser):
     """The U-Net of Stable Diffusion, SDXL and latent consistency models.
 
     Args:
-        size: height and width of the image, pixels, which SDXL is told.
+        size: height and width of the image, pixels, an input of SDXL.
     """
 
     def __init__(self, *arguments: Any, size: tuple[int, int], **options: Any) -> None:

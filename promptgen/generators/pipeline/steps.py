@@ -35,7 +35,7 @@ class Step:
     """One step of a sampler.
 
     Attributes:
-        time: what the network is told about the noise level, ().
+        time: the noise level as the network expects it, ().
         scale: factor of x in the network's input.
         of_x: coefficient of x in the clean latent.
         of_output: coefficient of the network's output in the clean latent.

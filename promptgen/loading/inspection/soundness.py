@@ -1,4 +1,4 @@
-"""Whether a fetched file is a whole file of weights, before its checksum is recorded as the right one."""
+"""Check that a fetched file is complete, before its checksum is recorded as the right one."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from promptgen.loading.inspection.containers import JSON, look_into
 def require_sound(path: Path, source: str) -> None:
     """Check that a file has a known format and is not cut off or damaged, as far as the file itself can tell.
 
-    Numbers that changed in a format without checksums, such as safetensors, cannot be told. The file is not run, and
-    need not be safe to load: the loaders decide that.
+    In a format without checksums, such as safetensors, changed numbers go unnoticed. The file is not run, and need not
+    be safe to load: the loaders decide that.
 
     Args:
         path: the file.

@@ -107,7 +107,7 @@ MEANINGS: Final[dict[str, str]] = {
     "Evaluations used": "Images that taught or checked the surrogate, those of earlier passes included.",
     "Effective samples, expected": "What the surrogate expects. The true value is lower where the surrogate is wrong.",
     "Directions": "Directions of the latent that the flow moves. Everything else stays as the generator draws it.",
-    "Given away, nats": "Upper limit of what it costs to move no other direction: KL, by gradients of fresh images.",
+    "Projection error, nats": "Upper limit of the KL that fixing all other directions costs, by fresh gradients.",
     "Surrogate": "Trusted if the true value is at least half of the expected one.",
     # multipliers
     "Share before": "Share in the previous pass, by the classifier.",
