@@ -9,7 +9,7 @@ from promptgen.commands.library import add_params
 from steps.commands import add_experiment
 
 
-def run(words: Sequence[str]) -> None:
+def run(arguments: Sequence[str]) -> None:
     """Run `promptgen run`."""
     parser = Parser(
         "run",
@@ -18,36 +18,36 @@ def run(words: Sequence[str]) -> None:
         "promptgen run\npromptgen run --experiment text-baby",
     )
     add_experiment(parser)
-    options = parser.parse_args(words)
+    options = parser.parse_args(arguments)
     from pipelines import run
 
     run.run(options.params, options.experiment)
 
 
-def ui(words: Sequence[str]) -> None:
+def ui(arguments: Sequence[str]) -> None:
     """Run `promptgen ui`."""
     parser = Parser("ui", "Start the web pages of MLflow and Prefect on this machine, until Ctrl-C.", "promptgen ui")
     add_params(parser)
     _add_port(parser, "MLflow", 5000)
     _add_port(parser, "Prefect", 4200)
-    options = parser.parse_args(words)
+    options = parser.parse_args(arguments)
     from pipelines import ui
 
     ui.run(options.params, options.mlflow_port, options.prefect_port)
 
 
-def serve(words: Sequence[str]) -> None:
+def serve(arguments: Sequence[str]) -> None:
     """Run `promptgen serve`."""
     parser = Parser("serve", "Run the experiment whenever the schedule of params.yaml says so, until Ctrl-C.")
     add_params(parser)
     _add_port(parser, "Prefect", 4200)
-    options = parser.parse_args(words)
+    options = parser.parse_args(arguments)
     from pipelines import serve
 
     serve.run(options.params, options.prefect_port)
 
 
-def serve_model(words: Sequence[str]) -> None:
+def serve_model(arguments: Sequence[str]) -> None:
     """Run `promptgen serve-model`."""
     parser = Parser(
         "serve-model",
@@ -67,7 +67,7 @@ def serve_model(words: Sequence[str]) -> None:
         metavar="N",
         help="processes, each with its own copy of the model (default: 1)",
     )
-    options = parser.parse_args(words)
+    options = parser.parse_args(arguments)
     from pipelines import serve_model
 
     serve_model.run(options.params, options.model, options.port, options.workers)

@@ -65,13 +65,13 @@ EXAMPLES = """\
   promptgen audit --images FOLDER --classifier fairface"""
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status.
 
     Args:
-        words: name and arguments of the command; None takes those of the process.
+        arguments: name and arguments of the command; None takes those of the process.
     """
-    name, *rest = list(sys.argv[1:] if words is None else words) or [""]
+    name, *rest = list(sys.argv[1:] if arguments is None else arguments) or [""]
     if name in ("-h", "--help", "help"):
         return run_command(lambda _: print(page()), rest)
     if name == "--version":

@@ -39,7 +39,7 @@ def add_pass(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     )
 
 
-def step(words: Sequence[str]) -> None:
+def step(arguments: Sequence[str]) -> None:
     """Run `promptgen step`."""
     width = max(map(len, STEPS))
     listing = "\n".join(f"  {name:<{width}}  {about}" for name, about in STEPS.items())
@@ -51,7 +51,7 @@ def step(words: Sequence[str]) -> None:
     parser.add_argument("name", choices=STEPS, metavar="STEP", help="one of the steps above")
     add_pass(parser)
     add_experiment(parser)
-    options = parser.parse_args(words)
+    options = parser.parse_args(arguments)
     from promptgen.errors import ConfigError
     from promptgen.networks.distributed import is_first, process_group, size
     from promptgen.progress import Bar
@@ -72,11 +72,11 @@ def step(words: Sequence[str]) -> None:
     print(f"{result['folder']}: {result['seconds']:.1f} s")
 
 
-def check(words: Sequence[str]) -> None:
+def check(arguments: Sequence[str]) -> None:
     """Run `promptgen check`."""
     parser = Parser("check", "Find mistakes in an experiment before it runs. Takes seconds and trains nothing.")
     add_experiment(parser)
-    options = parser.parse_args(words)
+    options = parser.parse_args(arguments)
     from steps import check
     from steps.shared.common import Project
 
@@ -84,18 +84,18 @@ def check(words: Sequence[str]) -> None:
     print("the experiment can run")
 
 
-def report(words: Sequence[str]) -> None:
+def report(arguments: Sequence[str]) -> None:
     """Run `promptgen report`."""
     parser = Parser("report", "Write the report of an experiment from the files of its last run.")
     add_experiment(parser)
-    options = parser.parse_args(words)
+    options = parser.parse_args(arguments)
     from steps import report
     from steps.shared.common import Project
 
     report.run_and_attach(Project.load(options.params, options.experiment))
 
 
-def list_models(words: Sequence[str]) -> None:
+def list_models(arguments: Sequence[str]) -> None:
     """Run `promptgen list-models`."""
     parser = Parser(
         "list-models",
@@ -103,14 +103,14 @@ def list_models(words: Sequence[str]) -> None:
         "Write the licences of the models used to models/used.json.",
     )
     add_params(parser)
-    path = Path(parser.parse_args(words).params)
+    path = Path(parser.parse_args(arguments).params)
     from promptgen.config.params import load_params
     from steps import list_models
 
     list_models.run(load_params(path), path.parent / "models")
 
 
-def build_world(words: Sequence[str]) -> None:
+def build_world(arguments: Sequence[str]) -> None:
     """Run `promptgen build-world`."""
     parser = Parser(
         "build-world",
@@ -122,14 +122,14 @@ def build_world(words: Sequence[str]) -> None:
     parser.add_argument(
         "--only", nargs="+", choices=WORLD_MODELS, default=WORLD_MODELS, metavar="MODEL", help="models (default: all)"
     )
-    options = parser.parse_args(words)
+    options = parser.parse_args(arguments)
     from steps import build_world
     from steps.shared.common import Project
 
     build_world.run(Project.load(options.params), tuple(options.only))
 
 
-def draw(words: Sequence[str]) -> None:
+def draw(arguments: Sequence[str]) -> None:
     """Run `promptgen draw`."""
     parser = Parser(
         "draw",
@@ -159,7 +159,7 @@ def draw(words: Sequence[str]) -> None:
         help="condition of the images, such as yaw=0.1 (default: random)",
     )
     parser.add_argument("--labels", action="store_true", help="label the images with the classifier and the judge")
-    options = parser.parse_args(words)
+    options = parser.parse_args(arguments)
     if options.proposals is not None and options.exact is None:
         parser.error("--proposals is for --exact: add --exact metropolis, or leave --proposals out")
     from steps import draw
@@ -178,9 +178,9 @@ def draw(words: Sequence[str]) -> None:
     draw.run_and_print(run_pass, request)
 
 
-def audit(words: Sequence[str]) -> None:
+def audit(arguments: Sequence[str]) -> None:
     """Run `promptgen audit`."""
-    options = _audit_options(words)
+    options = _audit_options(arguments)
     from promptgen.audit.figures import Sampling
     from promptgen.audit.request import Request
     from promptgen.engine.config import InlineConfig
@@ -212,10 +212,10 @@ def audit(words: Sequence[str]) -> None:
     audit.run_and_print(request, options.out)
 
 
-def _audit_options(words: Sequence[str]) -> argparse.Namespace:
+def _audit_options(arguments: Sequence[str]) -> argparse.Namespace:
     """Return the arguments of `promptgen audit`, which fit together."""
     parser = _audit_parser()
-    options = parser.parse_args(_joined(words, "--target"))
+    options = parser.parse_args(_joined(arguments, "--target"))
     if options.images and not options.classifier:
         parser.error("--images needs a --classifier, such as fairface")
     if options.labels and (options.classifier or options.judge):
@@ -306,26 +306,26 @@ def _audit_parser() -> Parser:
     return parser
 
 
-def sync(words: Sequence[str]) -> int:
+def sync(arguments: Sequence[str]) -> int:
     """Run `promptgen sync`."""
     parser = Parser(
         "sync", "Send MLflow the records that it has missed because its server was down or its database was deleted."
     )
     parser.add_argument("--root", type=Path, metavar="DIR", help="the project's folder (default: that of this code)")
-    options = parser.parse_args(words)
+    options = parser.parse_args(arguments)
     from steps import sync
 
     return sync.run() if options.root is None else sync.run(options.root)
 
 
-def _joined(words: Sequence[str], option: str) -> list[str]:
-    """Return words in which the option and its value are one: a value such as ``-1=0.5`` begins like an option."""
+def _joined(arguments: Sequence[str], option: str) -> list[str]:
+    """Return arguments in which the option and its value are one: a value such as ``-1=0.5`` begins like an option."""
     joined = list[str]()
-    for word in words:
+    for argument in arguments:
         if joined and joined[-1] == option:
-            joined[-1] = f"{option}={word}"
+            joined[-1] = f"{option}={argument}"
         else:
-            joined.append(word)
+            joined.append(argument)
     return joined
 
 

@@ -127,7 +127,7 @@ class _Plain(yaml.SafeDumper):
         return True
 
 
-def main(words: Sequence[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
     """Run `promptgen experiments`."""
     parser = Parser(
         "experiments",
@@ -138,17 +138,17 @@ def main(words: Sequence[str]) -> None:
         "promptgen experiments plan text-baby",
     )
     parser.add_argument("action", choices=ACTIONS, metavar="list|plan|choose")
-    action = parser.parse_args(words[:1]).action
-    ACTIONS[action](words[1:])
+    action = parser.parse_args(arguments[:1]).action
+    ACTIONS[action](arguments[1:])
 
 
-def _list(words: Sequence[str]) -> None:
-    Parser("experiments list", "List the ready-made experiments, one per line.").parse_args(words)
+def _list(arguments: Sequence[str]) -> None:
+    Parser("experiments list", "List the ready-made experiments, one per line.").parse_args(arguments)
     project = Path() if Path(FOLDER_NAME).is_dir() else Path(__file__).parents[1]  # else that of this code
     print(listing(project))
 
 
-def _plan(words: Sequence[str]) -> None:
+def _plan(arguments: Sequence[str]) -> None:
     parser = Parser(
         "experiments plan",
         "Show the models, images and costs of an experiment, or of one of its passes. Nothing is run.",
@@ -159,18 +159,18 @@ def _plan(words: Sequence[str]) -> None:
     either.add_argument("--params", default=PARAMS_NAME, metavar="FILE", help="its file (default: params.yaml)")
     add_pass(parser, required=False)
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
-    options = parser.parse_args(words)
+    options = parser.parse_args(arguments)
     print(plan(Path(options.params), options.name, options.number, as_json=options.json))
 
 
-def _choose(words: Sequence[str]) -> None:
+def _choose(arguments: Sequence[str]) -> None:
     parser = Parser(
         "experiments choose",
         "Write a ready-made experiment into params.yaml. Your own params.yaml is kept under another name.",
         "promptgen experiments choose text-baby",
     )
     parser.add_argument("name", metavar="NAME", help="the experiment; `promptgen experiments list` lists all")
-    name = parser.parse_args(words).name
+    name = parser.parse_args(arguments).name
     kept = choose(name, Path.cwd())
     if kept is not None:
         print(f"the previous {PARAMS_NAME} is now {kept.name}")

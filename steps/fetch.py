@@ -50,7 +50,7 @@ def run_all(names: list[str], models: Path, source: Path | None = None) -> None:
         raise ModelFileError(f"{len(failed)} of {len(names)} models were not fetched: {', '.join(failed)}; see above")
 
 
-def main(words: Sequence[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
     """Run `promptgen fetch`."""
     parser = Parser(
         "fetch",
@@ -66,10 +66,10 @@ def main(words: Sequence[str]) -> None:
         metavar="PATH",
         help="copy the file, or the folder of files, from PATH instead",
     )
-    arguments = parser.parse_args(words)
-    if arguments.source and len(arguments.names) > 1:
-        parser.error(f"--from is for one model, got {len(arguments.names)}: fetch each by itself")
-    run_all(arguments.names, arguments.models, arguments.source)
+    options = parser.parse_args(arguments)
+    if options.source and len(options.names) > 1:
+        parser.error(f"--from is for one model, got {len(options.names)}: fetch each by itself")
+    run_all(options.names, options.models, options.source)
 
 
 if __name__ == "__main__":

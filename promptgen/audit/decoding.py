@@ -84,8 +84,8 @@ def _as_shown(image: Image.Image) -> Image.Image:
     if shown.mode.startswith("I"):
         shown = _eight_bits(np.asarray(shown).astype(np.int64), inverted, scaled=image.format == "PPM")
     elif deep and 0 < _brightest(shown) < DARKEST_16 >> 8:
-        most = _brightest(shown)
-        raise DataError(f"its colours of 16 bits are at most {most} of 255: probably of fewer bits, white unknown")
+        highest = _brightest(shown)
+        raise DataError(f"its colours of 16 bits are at most {highest} of 255: probably of fewer bits, white unknown")
     if shown.mode not in ("L", "LA", "RGB", "RGBA", "CMYK") or "transparency" in shown.info:
         shown = shown.convert("RGBA" if shown.has_transparency_data else "RGB")
     if profile:
@@ -104,12 +104,12 @@ def _eight_bits(values: np.ndarray[Any, np.dtype[np.int64]], inverted: bool, sca
         inverted: whether 0 is white.
         scaled: whether they surely reach from 0 to 65535, however dark the image is.
     """
-    least, most = int(values.min()), int(values.max())
-    if least < 0 or most > WHITE_16:
-        raise DataError(f"its pixels are integers from {least} to {most}, expected 0 to {WHITE_16}: white unknown")
+    lowest, highest = int(values.min()), int(values.max())
+    if lowest < 0 or highest > WHITE_16:
+        raise DataError(f"its pixels are integers from {lowest} to {highest}, expected 0 to {WHITE_16}: white unknown")
     repeated = not (values % 257).any()  # each byte twice, as programs widen 8 bits; black, too
-    if most < DARKEST_16 and not (scaled or repeated):
-        raise DataError(f"its pixels are at most {most} of {WHITE_16}: probably of fewer bits, white unknown")
+    if highest < DARKEST_16 and not (scaled or repeated):
+        raise DataError(f"its pixels are at most {highest} of {WHITE_16}: probably of fewer bits, white unknown")
     shown = WHITE_16 - values if inverted else values
     return Image.fromarray((shown / 257).round().astype(np.uint8))
 

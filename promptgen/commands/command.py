@@ -64,21 +64,21 @@ def whole_number(lowest: int, highest: int | None = None) -> Callable[[str], int
     return read
 
 
-def run_command(work: Callable[[Sequence[str]], int | None], words: Sequence[str]) -> int:
+def run_command(work: Callable[[Sequence[str]], int | None], arguments: Sequence[str]) -> int:
     """Run a command and return its exit status; an error of this project is one line on stderr.
 
     Characters that the terminal cannot show are printed as question marks. A reader of the output may stop early.
 
     Args:
         work: reads its arguments and does the work; returns an exit status, or None for 0.
-        words: the arguments.
+        arguments: the arguments.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     logging.basicConfig(format="%(message)s")
     logging.getLogger("promptgen").setLevel(logging.INFO)
     try:
-        status = work(words)
+        status = work(arguments)
         sys.stdout.flush()
     except BrokenPipeError:  # nobody reads on, such as after `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,7 +9,7 @@ from pathlib import Path
 from promptgen.commands.command import Parser, whole_number
 
 
-def doctor(words: Sequence[str]) -> int:
+def doctor(arguments: Sequence[str]) -> int:
     """Run `promptgen doctor`."""
     parser = Parser(
         "doctor", "Check this machine and the installation, and say how to fix what is wrong. Change nothing."
@@ -17,13 +17,13 @@ def doctor(words: Sequence[str]) -> int:
     parser.add_argument(
         "--root", type=Path, default=Path.cwd(), metavar="DIR", help="the project's folder (default: the current one)"
     )
-    options = parser.parse_args(words)
+    options = parser.parse_args(arguments)
     from promptgen.commands import doctor
 
     return doctor.main(options.root)
 
 
-def inspect(words: Sequence[str]) -> int:
+def inspect(arguments: Sequence[str]) -> int:
     """Run `promptgen inspect`."""
     parser = Parser(
         "inspect",
@@ -33,13 +33,13 @@ def inspect(words: Sequence[str]) -> int:
     )
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
     parser.add_argument("--json", action="store_true", help="print a JSON list instead of text")
-    options = parser.parse_args(words)
+    options = parser.parse_args(arguments)
     from promptgen.loading.inspection import report
 
     return report.main(options.files, options.json)
 
 
-def store(words: Sequence[str]) -> None:
+def store(arguments: Sequence[str]) -> None:
     """Run `promptgen store`."""
     parser = Parser(
         "store",
@@ -56,7 +56,7 @@ def store(words: Sequence[str]) -> None:
         help="folder of the results (default: artifacts)",
     )
     parser.add_argument("--json", action="store_true", help="print a JSON list instead of text")
-    options = parser.parse_args(words)
+    options = parser.parse_args(arguments)
     from promptgen.evaluations.inventory import find_stores, inventory_json, inventory_text
 
     contents = find_stores(options.artifacts, options.experiment)
@@ -66,7 +66,7 @@ def store(words: Sequence[str]) -> None:
         print(inventory_text(contents) or f"no evaluations are kept in {options.artifacts}")
 
 
-def cost(words: Sequence[str]) -> int:
+def cost(arguments: Sequence[str]) -> int:
     """Run `promptgen cost`."""
     parser = Parser(
         "cost",
@@ -77,7 +77,7 @@ def cost(words: Sequence[str]) -> int:
     add_models(parser)
     parser.add_argument("--batch", type=whole_number(1), default=1, metavar="N", help="images at a time (default: 1)")
     add_device(parser)
-    options = parser.parse_args(words)
+    options = parser.parse_args(arguments)
     from promptgen.experiments import costs
 
     return costs.main(options.model, options.models, options.batch, options.device)

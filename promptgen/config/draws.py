@@ -34,11 +34,11 @@ def fitting(params: Params, number: int) -> Draw:
 
     Where the flow before was trained on evaluations, its final fit has made the first ones.
     """
-    samples, before, made = params.debias.samples, params.training_of(number - 1), 0
+    samples, before, existing = params.debias.samples, params.training_of(number - 1), 0
     if isinstance(before, ReuseConfig) and params.reuses(number):
         fit = params.evaluation.fit_samples
-        made = shared_records(samples, fit_images(before.budget.images, fit) if before.budget.images else fit)
-    return Draw(samples - made, (params.debias.classifier,))
+        existing = shared_records(samples, fit_images(before.budget.images, fit) if before.budget.images else fit)
+    return Draw(samples - existing, (params.debias.classifier,))
 
 
 def measuring(params: Params, number: int) -> dict[str, Draw]:

@@ -23,7 +23,7 @@ ANSWER_SECONDS, JOIN_SECONDS = 10.0, 60.0
 """Seconds in which a cluster has to take a connection, and to let this process join."""
 
 PROBE_SECONDS = 5.0
-"""Seconds without an answer of any worker after which the head is asked whether it lives."""
+"""Seconds without an answer of any worker after which the head is probed."""
 
 RETURN_SECONDS = 300.0
 """Seconds in which a head that is gone has to come back."""
@@ -39,7 +39,7 @@ INSTALL = "pip install -r requirements-ray.txt"
 
 
 class RayWorker:
-    """An actor and what it was asked last."""
+    """An actor and its last request."""
 
     def __init__(self, ray: Any, actor: Any) -> None:
         self.ray, self.actor = ray, actor
@@ -79,7 +79,7 @@ class RayCrew:
         if self.joined:
             self._join()
         self._require_room()
-        self.asked = time.monotonic()
+        self.probed = time.monotonic()
 
     def hire(self) -> RayWorker:
         """Return a new worker."""
@@ -99,10 +99,10 @@ class RayCrew:
             done, _ = self.ray.wait(list(pending), num_returns=1, timeout=seconds)
         now = time.monotonic()
         if done:
-            self.asked = now
-        elif now - self.asked > PROBE_SECONDS:
+            self.probed = now
+        elif now - self.probed > PROBE_SECONDS:
             self._require_head()
-            self.asked = time.monotonic()
+            self.probed = time.monotonic()
         return [pending[reference] for reference in done]
 
     def recover(self) -> None:
@@ -171,7 +171,7 @@ def _lost_connection() -> Any:
 
 def import_ray() -> Any:
     """Return the package; raise EngineError with the command that installs it if it is missing."""
-    # Before the import: Ray reports nothing to anybody, starts no cluster that nobody has asked for, does not end this
+    # Before the import: Ray reports nothing to anybody, starts no cluster that was not requested, does not end this
     # process when its head is away for a minute, and leaves the print of this process alone.
     settings = SETTINGS | ({"RAY_AUTH_MODE": "token"} if _has_token() else {})  # `ray start` uses the token, too
     for name, value in settings.items():

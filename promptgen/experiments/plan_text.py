@@ -123,11 +123,11 @@ def _estimates(plan: Plan) -> Iterator[str]:
     yield "debias.training.micro_batch and evaluation.batch change it."
 
 
-def _bounded(estimate: Estimate, words: Callable[[float], str]) -> str:
+def _bounded(estimate: Estimate, formatted: Callable[[float], str]) -> str:
     if estimate.unmeasured:
-        least = f"at least {words(estimate.value)}" if estimate.value else "not known"
+        least = f"at least {formatted(estimate.value)}" if estimate.value else "not known"
         return f"{least}; the cost of {listing(list(estimate.unmeasured))} is not measured"
-    return f"about {words(estimate.value)}"
+    return f"about {formatted(estimate.value)}"
 
 
 def _work(giga_macs: float) -> str:

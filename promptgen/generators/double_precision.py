@@ -52,9 +52,9 @@ class _KeepDouble(TorchFunctionMode):
     ) -> Any:
         named = kwargs or {}
         if func in (torch.Tensor.float, torch.Tensor.to) and args[0].dtype == torch.float64:
-            asked = (*args[1:], *named.values())
+            arguments = (*args[1:], *named.values())
             if func is torch.Tensor.float or torch.float32 in [
-                value for value in asked if isinstance(value, torch.dtype)
+                value for value in arguments if isinstance(value, torch.dtype)
             ]:
                 return args[0]
         return func(*args, **named)

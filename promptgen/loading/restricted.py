@@ -158,7 +158,7 @@ def _dtype(*arguments: Any) -> Record:
 
 def _dict(*factory: Any) -> dict[Any, Any]:
     """Return an empty dict; later opcodes of the file fill it."""
-    if any(not isinstance(made, Reference) for made in factory):
+    if any(not isinstance(entry, Reference) for entry in factory):
         raise PickleError("it creates a dict in a way that weight files do not need")
     return {}
 

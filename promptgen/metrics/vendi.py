@@ -63,6 +63,6 @@ def vendi_score(features: Rows, *, confidence: float = 0.95, seed: int = 0) -> E
     terms = -(parts * logs).sum(dim=1)
     entropy, error = float(terms.mean()), float(terms.std()) / math.sqrt(n)
     half = NormalDist().inv_cdf(0.5 + confidence / 2) * error
-    most = float(min(n, dim))
-    value = min(max(math.exp(entropy), 1.0), most)
-    return Estimate(value, max(math.exp(entropy - half), 1.0), min(math.exp(entropy + half), most))
+    largest = float(min(n, dim))
+    value = min(max(math.exp(entropy), 1.0), largest)
+    return Estimate(value, max(math.exp(entropy - half), 1.0), min(math.exp(entropy + half), largest))

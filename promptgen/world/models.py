@@ -75,13 +75,13 @@ def train(name: ModelName, config: WorldConfig, folder: Path) -> nn.Module:
         folder: where pictures and the state of the training are kept; a killed training goes on from there.
     """
     scene, recipe = Scene(config.scene), config.training[name]
-    made = plan(name, config)
-    latents, images = renders(config, made.split, folder).load()
-    network = made.network(scene, derive(config.seed, "weights", name))
-    lesson = made.lesson(network, scene, latents, images, recipe.batch)
+    training_plan = plan(name, config)
+    latents, images = renders(config, training_plan.split, folder).load()
+    network = training_plan.network(scene, derive(config.seed, "weights", name))
+    lesson = training_plan.lesson(network, scene, latents, images, recipe.batch)
     matters = config.model_dump(include={"seed", "scene", "reporter", "renders"}) | {"recipe": recipe.model_dump()}
     state = folder / "trainings" / f"{name}-{fingerprint(matters, {}, VERSION)[:12]}.pt"
-    average = optimise(network, lesson, recipe, name=name, seed=config.seed, state=state, rates=made.rates)
+    average = optimise(network, lesson, recipe, name=name, seed=config.seed, state=state, rates=training_plan.rates)
     return average.requires_grad_(False).eval()
 
 

@@ -70,7 +70,7 @@ def pass_record(run_pass: Pass, *, confirmed: bool = False) -> PassRecord:
             "reuse": results.get("train_flow", {}).get("reuse"),
             "seconds": {step: round(manifest["seconds"], 3) for step, manifest in manifests.items()},
             "generator_evaluations": {
-                way: sum(counted.get(way, 0) for counted in evaluations) for way in ("forward", "backward")
+                direction: sum(part.get(direction, 0) for part in evaluations) for direction in ("forward", "backward")
             },
         },
         origin,

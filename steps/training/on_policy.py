@@ -42,7 +42,7 @@ def train_on_policy(run_pass: Pass, plan: Plan, folder: StepFolder, spending: Sp
     result: Result = {"fit": training.fit.as_dict(params.evaluation.confidence), "best_step": training.best_step}
     if multipliers is not None:
         result["beta"] = dict(zip(multipliers.energy.names, multipliers.beta.tolist(), strict=True))
-    made = {"forward": spending.forward, "backward": spending.backward}
-    evaluations = {way: made[way] + count for way, count in training.evaluations.items()}
+    fitting = {"forward": spending.forward, "backward": spending.backward}
+    evaluations = {direction: fitting[direction] + count for direction, count in training.evaluations.items()}
     result |= {"seconds": training.seconds, "generator_evaluations": evaluations}
     return training.flow, training.history, result

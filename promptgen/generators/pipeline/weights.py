@@ -42,7 +42,7 @@ def load_part(folder: PipelineFolder, part: str) -> Any:
         network, report = part_class.from_pretrained(
             folder.path, **place, **number_type, use_safetensors=True, variant=folder.variant, output_loading_info=True
         )
-    _require_whole(folder.path / part, report)
+    _require_complete(folder.path / part, report)
     return network.eval()
 
 
@@ -85,17 +85,17 @@ def _header(file: Path) -> dict[str, Any]:
         return header
 
 
-def _require_whole(path: Path, report: Any) -> None:
+def _require_complete(path: Path, report: Any) -> None:
     """Check that every weight of a network came from its file, and every weight in the file was used."""
     keys = {
         name: sorted(map(str, report.get(f"{name}_keys") or [])) for name in ("missing", "mismatched", "unexpected")
     }
-    words = [f"{len(names)} {fault} ({names[0]})" for fault, names in keys.items() if names]
+    faults = [f"{len(names)} {fault} ({names[0]})" for fault, names in keys.items() if names]
     if errors := report.get("error_msgs"):
-        words.append(" ".join(str(errors[0]).split())[:200])
-    if words:
+        faults.append(" ".join(str(errors[0]).split())[:200])
+    if faults:
         raise ModelFileError(
-            f"the weights in {path} do not fit its config: {', '.join(words)}; save the pipeline again"
+            f"the weights in {path} do not fit its config: {', '.join(faults)}; save the pipeline again"
         )
 
 

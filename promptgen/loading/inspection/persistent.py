@@ -30,10 +30,10 @@ R3GAN_CLASSES = frozenset(
     {
         *(f"{package}.Networks.{name}" for package in R3GAN_PACKAGES for name in R3GAN_NETWORKS),
         *(
-            f"{package}.Resamplers.{kind}{way}sampler{build}"
+            f"{package}.Resamplers.{kind}{direction}sampler{build}"
             for package in R3GAN_PACKAGES
             for kind in ("Interpolative", "Inplace")
-            for way in ("Up", "Down")
+            for direction in ("Up", "Down")
             for build in ("CUDA", "Reference", "")
         ),
         *(

@@ -197,9 +197,9 @@ def to_text(result: Inspection) -> str:
     return "\n".join(lines)
 
 
-def _some(words: Iterable[str], separator: str = ", ") -> str:
-    """Return the first words and the number of those omitted."""
-    listed = list(words)
+def _some(items: Iterable[str], separator: str = ", ") -> str:
+    """Return the first items and the number of those omitted."""
+    listed = list(items)
     more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
     return separator.join(listed[:SHOWN]) + more
 

@@ -203,9 +203,9 @@ def _frame(axes: Axes, least_span: float, shares: bool) -> None:
     low, high = axes.get_ylim()
     middle, half = (low + high) / 2, max(high - low, least_span) / 2
     low, high = max(middle - half * 1.1, -0.02 if shares else 0.0), middle + half * 1.3
-    most = 1.0 if shares else high
-    axes.set_yticks([tick for tick in MaxNLocator(**TICKS).tick_values(low, high) if max(low, 0.0) <= tick <= most])
-    axes.set_ylim(low, min(high, most + 0.08))
+    highest = 1.0 if shares else high
+    axes.set_yticks([tick for tick in MaxNLocator(**TICKS).tick_values(low, high) if max(low, 0.0) <= tick <= highest])
+    axes.set_ylim(low, min(high, highest + 0.08))
     if shares:
         axes.yaxis.set_major_formatter(_percent_ticks())
 

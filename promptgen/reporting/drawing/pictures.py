@@ -22,10 +22,10 @@ def sheet(tiles: Pixels, columns: int) -> Pixels:
     return padded.reshape(rows, columns, height, width, 3).swapaxes(1, 2).reshape(rows * height, columns * width, 3)
 
 
-def shrink(tiles: Pixels, most: int) -> Pixels:
-    """Return tiles, (n, H, W, 3), scaled down so that no side has more than `most` pixels."""
+def shrink(tiles: Pixels, largest_side: int) -> Pixels:
+    """Return tiles, (n, H, W, 3), scaled down so that no side has more than `largest_side` pixels."""
     height, width = tiles.shape[1:3]
-    scale = most / max(height, width)
+    scale = largest_side / max(height, width)
     if scale >= 1:
         return tiles
     size = (round(width * scale), round(height * scale))

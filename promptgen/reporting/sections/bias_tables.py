@@ -12,7 +12,7 @@ from promptgen.reporting.sections.names import headline_label, pass_words
 from promptgen.reporting.settings import Settings
 from promptgen.reporting.text.glossary import DISTANCES
 
-Way = Literal["corrected", "mean probability"]
+Estimator = Literal["corrected", "mean probability"]
 """How a share is estimated other than by counting labels."""
 
 
@@ -138,13 +138,13 @@ def within_rows(metrics: Metrics) -> list[WithinRow]:
     return rows
 
 
-def indirect_sources(metrics: Metrics) -> list[tuple[Source, Way]]:
+def indirect_sources(metrics: Metrics) -> list[tuple[Source, Estimator]]:
     """Return the sources and methods, other than counting labels, that have a share in at least one count."""
     readers = {source: [count.by[source] for count in metrics.counts if source in count.by] for source in SOURCES}
-    corrected: list[tuple[Source, Way]] = [
+    corrected: list[tuple[Source, Estimator]] = [
         (source, "corrected") for source in SOURCES if any(reader.corrected for reader in readers[source])
     ]
-    soft: list[tuple[Source, Way]] = [
+    soft: list[tuple[Source, Estimator]] = [
         (source, "mean probability") for source in SOURCES if any(reader.soft for reader in readers[source])
     ]
     return [*corrected, *soft]
@@ -155,23 +155,23 @@ def indirect_rows(metrics: Metrics) -> list[IndirectRow]:
     columns, rows = indirect_sources(metrics), []
     for count in metrics.counts:
         for label in metrics.target:
-            cells = [_indirect_share(count, source, way, label) for source, way in columns]
+            cells = [_indirect_share(count, source, estimator, label) for source, estimator in columns]
             rows.append(IndirectRow(count, label, cells, are_shares=True))
         soft = {source: reader.soft for source, reader in count.by.items() if reader.soft}
         for name, title in DISTANCES.items() if soft else ():
             cells = [
-                soft[source].distances[name] if way == "mean probability" and source in soft else None
-                for source, way in columns
+                soft[source].distances[name] if estimator == "mean probability" and source in soft else None
+                for source, estimator in columns
             ]
             rows.append(IndirectRow(count, title, cells, are_shares=False))
     return rows
 
 
-def _indirect_share(count: Count, source: Source, way: Way, label: str) -> Interval | None:
+def _indirect_share(count: Count, source: Source, estimator: Estimator, label: str) -> Interval | None:
     """Return the share of a class by one source and method."""
     reader = count.by.get(source)
     if reader is None:
         return None
-    if way == "corrected":
+    if estimator == "corrected":
         return (reader.corrected or {}).get(label)
     return reader.soft.shares[label] if reader.soft else None

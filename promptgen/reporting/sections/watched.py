@@ -140,15 +140,15 @@ def _sentence(
     if p is None:
         share = f"{name} {percent(shares[-1].value)}, reference {wanted(target[label])}"
         return f"{share[:1].upper()}{share[1:]}. There are not two passes to compare."
-    way = f"{name} {percent(shares[0].value)}\u00a0→\u00a0{percent(shares[-1].value)}"
+    shift = f"{name} {percent(shares[0].value)}\u00a0→\u00a0{percent(shares[-1].value)}"
     change = account.moved[label]
     pair = len(target) == 2
     all_classes, one_class = ("", "") if pair else (" over all classes", "this class ")
     numbers = f"({p_value(p)}{all_classes}; {one_class}{points(change.low)} to {points(change.high)} points)"
     if p > 1 - settings.confidence:
-        return f"No change beyond chance: {way} {numbers}."
+        return f"No change beyond chance: {shift} {numbers}."
     most = "" if pair else ", the largest change of its classes"
-    return f"Changed: {way}{most} {numbers}.{_on_purpose(metrics, attribute)}"
+    return f"Changed: {shift}{most} {numbers}.{_on_purpose(metrics, attribute)}"
 
 
 def _on_purpose(metrics: Metrics, attribute: str) -> str:

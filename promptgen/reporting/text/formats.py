@@ -21,10 +21,10 @@ def number(value: float | None, digits: int = 3) -> str:
     return text.lstrip("-") if zero else text.replace("-", MINUS)
 
 
-def brief(value: float, most: int = 3) -> str:
-    """Return `value` with three significant digits, or at most `most` decimals: "220", "7.67" or "0.011"."""
-    decimals = 2 - math.floor(math.log10(abs(value))) if value else most
-    return number(value, min(max(decimals, 0), most))
+def brief(value: float, max_decimals: int = 3) -> str:
+    """Return `value` with three significant digits and at most `max_decimals` decimals: "220", "7.67" or "0.011"."""
+    decimals = 2 - math.floor(math.log10(abs(value))) if value else max_decimals
+    return number(value, min(max(decimals, 0), max_decimals))
 
 
 def percent(share: float, digits: int = 1) -> str:
