@@ -15,13 +15,13 @@ R = TypeVar("R")
 
 
 class Recipe(ABC, Generic[S, R]):
-    """How the function that evaluates a shard is made: parsed parameters instead of networks, so it is a few kB.
+    """Builds the function that evaluates a shard, from parsed parameters instead of networks, so it is a few kB.
 
     Workers receive it pickled. Equal recipes make equal functions as long as their identities are equal.
     """
 
     def prepare(self) -> None:
-        """Bring what is missing on this machine, such as weight files."""
+        """Fetch what is missing on this machine, such as weight files."""
 
     def identity(self) -> Mapping[str, str]:
         """Return the sha256 of everything on this machine that results depend on, such as code and weights, by name."""
@@ -52,7 +52,7 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """End all workers; the next `map` starts others."""
+        """End all workers; the next `map` starts new ones."""
         ...
 
 

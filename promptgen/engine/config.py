@@ -36,7 +36,7 @@ class InlineConfig(Section):
 
 
 class Workers(Section):
-    """What engines with workers have in common.
+    """Base of the engines with workers.
 
     Attributes:
         workers: number of workers; each loads the generator and the models once.
@@ -102,7 +102,7 @@ def engine_for(
 
 
 def open_engine(config: InlineConfig | ProcessConfig | RayConfig, device: str = "cpu") -> Engine:
-    """Return the engine of a section; one process has each engine once, and its workers end with the process.
+    """Return the engine of a section; a process creates each engine once, and the workers end with the process.
 
     Workers start with the first shard.
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from promptgen.engine.base import R, Recipe, S
-from promptgen.engine.worker import Opening, whole_identity
+from promptgen.engine.worker import Opening, full_identity
 from promptgen.errors import EngineError, PromptGenError
 
 ATTEMPTS = 3
@@ -34,11 +34,11 @@ logger = logging.getLogger("promptgen")
 
 
 class WorkerLostError(Exception):
-    """A worker has ended; the message says how."""
+    """A worker has ended; the message states how."""
 
 
 class CrewLostError(Exception):
-    """What all workers ran on is gone; the message says how."""
+    """The host of all workers is gone; the message states how."""
 
 
 class Worker(Protocol):
@@ -58,7 +58,7 @@ class Worker(Protocol):
 
 
 class Crew(Protocol):
-    """Where workers come from."""
+    """Hires workers."""
 
     def hire(self) -> Any:
         """Return a new worker."""
@@ -69,17 +69,17 @@ class Crew(Protocol):
         ...
 
     def recover(self) -> None:
-        """Get ready to hire again after `CrewLostError`; raise EngineError if that takes too long."""
+        """Prepare to hire again after `CrewLostError`; raise EngineError if that takes too long."""
         ...
 
     def close(self) -> None:
-        """End what the workers ran on."""
+        """Close the host of the workers."""
         ...
 
 
 @dataclass
 class _Seat:
-    """A worker's place.
+    """The place of a worker.
 
     Attributes:
         name: what the log calls the worker.
@@ -113,7 +113,7 @@ class _Seat:
 
 @dataclass
 class Dispatcher:
-    """An engine whose workers are elsewhere.
+    """An engine that hands shards to workers.
 
     Args:
         size: number of workers.
@@ -140,7 +140,7 @@ class Dispatcher:
             raise ValueError("workers need a recipe, got None")
         import torch
 
-        opening = Opening(recipe, whole_identity(recipe), self.threads or torch.get_num_threads())
+        opening = Opening(recipe, full_identity(recipe), self.threads or torch.get_num_threads())
         if self._opening is not None and opening == self._opening:
             opening = self._opening  # so that seats compare it by identity
         self._opening = opening
@@ -162,7 +162,7 @@ class Dispatcher:
                     seat.vacate()
 
     def close(self) -> None:
-        """End all workers; the next `map` starts others."""
+        """End all workers; the next `map` starts new ones."""
         for seat in self.seats:
             seat.vacate()
         crew, self.seats, self._crew = self._crew, [], None
@@ -182,7 +182,7 @@ class _Work:
         self.attempts: Counter[int] = Counter()
 
     def hand_out(self) -> None:
-        """Give every free worker something to do, and start workers as long as there are shards for them."""
+        """Give every free worker a message, and start workers as long as there are shards for them."""
         wanted = sum(isinstance(seat.task, int) for seat in self.seats) + len(self.queue)
         usable = [seat for seat in self.seats if seat.refused is not self.opening]
         for seat in sorted(usable, key=lambda seat: seat.opened is not self.opening)[:wanted]:
@@ -203,7 +203,7 @@ class _Work:
             self._lose(seat, str(loss))
 
     def collect(self) -> Iterator[tuple[int, Any]]:
-        """Wait for workers; yield the results that have come."""
+        """Wait for workers; yield the results that have arrived."""
         busy = {id(seat.worker): seat for seat in self.seats if seat.task is not None}
         if not busy:
             return
@@ -231,7 +231,7 @@ class _Work:
                 self._lose(seat, "did not finish in time")
 
     def _note_opening(self, seat: _Seat, opening: Opening, kind: str, payload: bytes) -> None:
-        """Note that a worker is ready or refused; raise the error if no other is left."""
+        """Record that a worker is ready or refused; raise the error if all have refused."""
         value = pickle.loads(payload)
         if kind == "ready":
             seat.name = f"{seat.name.partition(' (')[0]} ({value})"
@@ -254,7 +254,7 @@ class _Work:
         )
 
     def _lose(self, seat: _Seat, reason: str) -> None:
-        """Empty a seat whose worker has ended or hangs, and queue its shard again."""
+        """Vacate a seat whose worker has ended or hangs, and queue its shard again."""
         task = seat.task
         with contextlib.suppress(OSError):
             seat.vacate()
@@ -277,7 +277,7 @@ class _Work:
         logger.warning("%s %s before it was ready: another one is started", seat.name, reason)
 
     def start_over(self, reason: str) -> None:
-        """Go on with new workers after all have been lost."""
+        """Continue with new workers after all have been lost."""
         lost = [seat.task for seat in self.seats if isinstance(seat.task, int)]
         logger.warning("%s: %s of %s shards are made again", reason, len(lost), len(self.shards))
         for seat in self.seats:

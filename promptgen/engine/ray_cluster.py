@@ -26,7 +26,7 @@ PROBE_SECONDS = 5.0
 """Seconds without an answer of any worker after which the head is probed."""
 
 RETURN_SECONDS = 300.0
-"""Seconds in which a head that is gone has to come back."""
+"""Seconds that a lost head may take to return."""
 
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -106,7 +106,7 @@ class RayCrew:
         return [pending[reference] for reference in done]
 
     def recover(self) -> None:
-        """Join the cluster again after its head was gone."""
+        """Join the cluster again after its head was lost."""
         last = time.monotonic() + RETURN_SECONDS
         while True:
             try:
@@ -136,7 +136,7 @@ class RayCrew:
         _within(JOIN_SECONDS, lambda: self.ray.init(address=address, **options), f"joining the cluster {address}")
 
     def _require_room(self) -> None:
-        """Refuse a cluster on which the workers would wait for each other forever."""
+        """Refuse a cluster without room for all workers, which would wait forever."""
         has, config = self.ray.cluster_resources(), self.config
         wanted = {"GPU": config.workers * config.gpus_per_worker, "CPU": float(config.workers)}
         for kind, count in wanted.items():
@@ -157,7 +157,7 @@ class RayCrew:
 
 @contextlib.contextmanager
 def _lost_connection() -> Any:
-    """Turn an error of the connection to the cluster into CrewLostError."""
+    """Convert errors of the connection to the cluster into CrewLostError."""
     try:
         yield
     except Exception as error:
@@ -187,7 +187,7 @@ def import_ray() -> Any:
 
 
 def _has_token() -> bool:
-    """Return whether there is a token with which Ray clusters of this user are protected."""
+    """Return whether a token protects the Ray clusters of this user."""
     named = any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
     return named or (Path.home() / ".ray" / "auth_token").is_file()
 
@@ -204,7 +204,7 @@ def _require_answer(address: str) -> None:
 
 
 def _within(seconds: float, work: Callable[[], object], what: str) -> None:
-    """Do some work of Ray's that may wait forever.
+    """Run a function of Ray that may wait forever.
 
     Raises:
         EngineError: it fails, or takes too long.

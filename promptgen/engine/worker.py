@@ -27,7 +27,7 @@ Kind = Literal["ready", "refused", "done", "failed"]
 
 @dataclass(frozen=True)
 class Opening:
-    """What a worker makes itself ready for.
+    """The work that a worker prepares for.
 
     Attributes:
         recipe: makes the function that evaluates a shard.
@@ -48,7 +48,7 @@ class Bench:
         self._threads = 1
 
     def answer(self, kind: str, payload: bytes) -> tuple[Kind, bytes]:
-        """Return what became of a message: ready, refused (an error), done (a result), or failed (an error)."""
+        """Return the answer to a message: ready, refused (an error), done (a result), or failed (an error)."""
         try:
             if kind == "open":
                 self._open(payload)
@@ -64,7 +64,7 @@ class Bench:
         opening: Opening = pickle.loads(payload)
         self._threads = opening.threads
         opening.recipe.prepare()
-        own, expected = whole_identity(opening.recipe), opening.identity
+        own, expected = full_identity(opening.recipe), opening.identity
         if different := sorted(name for name in {*own, *expected} if own.get(name) != expected.get(name)):
             raise EngineError(f"it differs from the driver in {', '.join(different)}: install the same there")
         self._evaluate = opening.recipe.build()
@@ -76,8 +76,8 @@ class Bench:
             torch.set_num_threads(self._threads)
 
 
-def whole_identity(recipe: Recipe[Any, Any]) -> dict[str, str]:
-    """Return the identity of a recipe and of what all results depend on."""
+def full_identity(recipe: Recipe[Any, Any]) -> dict[str, str]:
+    """Return the identity of a recipe, and of everything that all results depend on."""
     torch = metadata.version("torch").partition("+")[0]
     return {**recipe.identity(), "version of Python": platform.python_version(), "version of torch": torch}
 
@@ -89,7 +89,7 @@ def _portable(error: Exception) -> Exception:
     try:
         if type(pickle.loads(pickle.dumps(error))) is type(error):
             return error
-    except Exception:  # whatever a class of the user's own raises there
+    except Exception:  # a class of the user's may raise anything
         pass
     return EngineError(f"a shard raised {type(error).__name__}: {one_line(error)}")
 
@@ -101,7 +101,7 @@ def _end_with_driver() -> None:
 
 
 def main(descriptor: int) -> None:
-    """Answer messages until the driver hangs up."""
+    """Answer messages until the driver disconnects."""
     from multiprocessing.connection import Connection
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the driver decides

@@ -1,4 +1,4 @@
-"""How many images are made at a time: a given number, or on a GPU as many as fit into its memory.
+"""Sizes of micro-batches: a given number of images or, on a GPU, as many as fit into its memory.
 
 There, the work itself is the probe. It starts with one image, measures the peak of memory, and doubles the number as
 long as the memory that is left will do. A micro-batch that does not fit is halved and done again, wherever it runs.
@@ -114,7 +114,7 @@ class MicroBatches:
     def over(
         self, n: int, work: Callable[[slice], R], kind: str = "", undo: Callable[[], Callable[[], None]] | None = None
     ) -> list[R]:
-        """Return what some work makes of all parts of a batch.
+        """Return the results of some work on all parts of a batch.
 
         Args:
             n: images of the batch.
@@ -163,7 +163,7 @@ class MicroBatches:
 
 
 def largest(most: int, run: Callable[[int], object], memory: Memory | None) -> int:
-    """Return how many images, at most `most`, some work can do at a time.
+    """Return how many images, at most `most`, some work can process at a time.
 
     Args:
         most: the largest number that is of use.

@@ -31,7 +31,7 @@ R = TypeVar("R")
 
 
 def use_precision(model: Any, precision: str, device: torch.device) -> Any:
-    """Have the frozen networks in a model compute in this precision from now on, and return the model.
+    """Let the frozen networks in a model compute in this precision, and return the model.
 
     Args:
         model: a network, a method of one, or what is built of them; networks that do not derive from
@@ -53,7 +53,7 @@ def use_precision(model: Any, precision: str, device: torch.device) -> Any:
 
 
 def require_precision(precision: str, device: torch.device) -> None:
-    """Try what networks are made of, and their gradients.
+    """Try the operations of networks, and their gradients.
 
     Raises:
         ConfigError: torch cannot compute in this precision on that device.
@@ -88,7 +88,7 @@ def _refusal(precision: str, device: torch.device) -> str | None:
 
 
 def exact(function: Callable[P, R]) -> Callable[P, R]:
-    """Have a function, or a method, of a network compute in single precision, whatever precision the network has.
+    """Let a function or method of a network compute in single precision, whatever the precision of the network.
 
     Its arguments of 16 bits become single precision; others stay as they are.
     """

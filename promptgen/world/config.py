@@ -1,4 +1,4 @@
-"""The `world:` section of params.yaml: what the embedded world is, and how its models are made."""
+"""The `world` section of params.yaml: the embedded world, and the training of its models."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class ReporterConfig(BaseModel):
 
 
 class Recipe(Section):
-    """How long and how fast a model is trained.
+    """Length and learning rate of a training.
 
     Attributes:
         steps: optimiser steps.

@@ -1,4 +1,4 @@
-"""What each of the world's models learns from: a loss per model, as a function of a random stream alone."""
+"""The losses of the world's models, each as a function of a random stream alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Loss = Callable[[torch.Generator], Tensor]
 
 
 def generator_lesson(network: nn.Module, scene: Scene, latents: Tensor, images: Tensor, batch: int) -> Loss:
-    """Return the loss of a generator that shall show, for each latent, the picture of its scene.
+    """Return the loss of a generator: for each latent, it should show the picture of its scene.
 
     Half of the pictures are mirrored: the head then looks, and the light falls, the other way, which are two
     directions of the latent space.
@@ -63,7 +63,7 @@ def pose_lesson(network: nn.Module, scene: Scene, latents: Tensor, images: Tenso
 
 
 def identity_lesson(network: nn.Module, scene: Scene, latents: Tensor, images: Tensor, batch: int) -> Loss:
-    """Return the loss of an embedding whose cosines shall be those of the identities' shape numbers."""
+    """Return the loss of an embedding: its cosines should be those of the identities' shape numbers."""
     looks = scene.looks(latents)
     shape = torch.stack([looks[name] for name in IDENTITY], dim=1)
 

@@ -1,4 +1,4 @@
-"""The world's models: what each one is before training, what it learns from, and which pictures it may see."""
+"""The world's models: the network before training, its loss, and the pictures it is trained on."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ VERSION: Final = 1
 
 @dataclass(frozen=True)
 class Plan:
-    """How one model comes about.
+    """How a model is trained.
 
     Attributes:
         split: data set it learns from; generator, classifier, judge and clip share no picture.
@@ -45,7 +45,7 @@ class Plan:
 
 
 def plan(name: ModelName, config: WorldConfig) -> Plan:
-    """Return how the model `name` comes about."""
+    """Return how the model `name` is trained."""
     attributes = AttributeConfig(attributes=ATTRIBUTES)
     match name:
         case "generator":
@@ -72,7 +72,7 @@ def train(name: ModelName, config: WorldConfig, folder: Path) -> nn.Module:
     Args:
         name: which model.
         config: the world.
-        folder: where pictures and the state of the training are kept; a killed training goes on from there.
+        folder: where pictures and the state of the training are stored; a killed training resumes from there.
     """
     scene, recipe = Scene(config.scene), config.training[name]
     training_plan = plan(name, config)

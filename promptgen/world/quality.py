@@ -1,4 +1,4 @@
-"""How good the world's models are, measured on pictures and latents that none of them has seen."""
+"""Quality of the world's models, measured on pictures and latents that none of them has seen."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def read(network: Callable[[Tensor], Mapping[str, Tensor]], images: Tensor) -> d
 
 
 def confusion(read_labels: Tensor, truth: Tensor, classes: int) -> list[list[int]]:
-    """Return counts, rows by truth and columns by what was read."""
+    """Return counts, with true classes as rows and predicted classes as columns."""
     table = torch.bincount(truth * classes + read_labels, minlength=classes**2).reshape(classes, classes)
     counts: list[list[int]] = table.tolist()
     return counts

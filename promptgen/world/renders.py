@@ -1,4 +1,4 @@
-"""Rendered data sets, kept on disk so that several trainings can share them and a killed build goes on where it was."""
+"""Rendered data sets on disk, so that several trainings share them and a killed build resumes."""
 
 from __future__ import annotations
 

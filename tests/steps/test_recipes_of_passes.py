@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from promptgen.engine.worker import Bench, Opening, whole_identity
+from promptgen.engine.worker import Bench, Opening, full_identity
 from promptgen.errors import ChecksumError
 from promptgen.model_files.store import fetch, resolve
 from steps.measuring.reading import ReadingRecipe
@@ -31,7 +31,7 @@ def models_of(recipe) -> Path:
 
 def opened(recipe, identity=None):
     """Return what a worker answers to a recipe."""
-    opening = Opening(recipe, identity or whole_identity(recipe), threads=1)
+    opening = Opening(recipe, identity or full_identity(recipe), threads=1)
     kind, payload = Bench().answer("open", pickle.dumps(opening))
     return kind, pickle.loads(payload)
 
@@ -59,7 +59,7 @@ def test_a_worker_with_another_weight_file_is_refused_and_keeps_it(recipe):
 
 @pytest.mark.parametrize("name", ["version of promptgen", "version of torch", "tests.tiny:TinyGenerator"])
 def test_a_worker_of_another_version_is_refused(recipe, name):
-    identity = whole_identity(recipe)
+    identity = full_identity(recipe)
     assert name in identity
     kind, error = opened(recipe, {**identity, name: "another"})
     assert kind == "refused"
