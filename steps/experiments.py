@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from promptgen.commands.command import Parser
-from promptgen.errors import StorageError
 from promptgen.experiments.presets import FOLDER_NAME, Preset, find_preset, read_presets
 from promptgen.files import atomic_write, storage_error
 from steps.commands import add_pass
@@ -109,10 +109,8 @@ def is_written_here(path: Path, folder: Path) -> bool:
 
 def _set_aside(path: Path) -> Path:
     """Rename the file to a name that is free."""
-    names = (path.with_name(f"{path.name}.bak{number or ''}") for number in range(1000))
-    free = next((name for name in names if not name.exists()), None)
-    if free is None:
-        raise StorageError(f"{path} has 1000 copies named {path.name}.bak already: delete some")
+    names = (path.with_name(f"{path.name}.bak{number or ''}") for number in count())
+    free = next(name for name in names if not name.exists())
     try:
         path.rename(free)
     except OSError as error:

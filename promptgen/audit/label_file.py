@@ -14,7 +14,7 @@ import numpy as np
 from promptgen.audit.labels import NO_LABEL, Indices, Labels, small_indices
 from promptgen.audit.spelling import is_missing, one_spelling, spelling
 from promptgen.csv_column import MOST_LABELS, Column
-from promptgen.csv_file import CsvFile, read_csv
+from promptgen.csv_file import CsvFile
 from promptgen.errors import DataError
 
 MOST_CLASSES = 50
@@ -67,7 +67,7 @@ class LabelFile:
             )
 
 
-def read_labels(path: Path, exceptions: Collection[str] = ()) -> LabelFile:
+def label_file(path: Path, table: CsvFile, exceptions: Collection[str] = ()) -> LabelFile:
     """Return the labels of a CSV file with one column per attribute and one row per image.
 
     The first line names the attributes. The classes are the labels that occur, sorted. A first column without a name is
@@ -75,16 +75,12 @@ def read_labels(path: Path, exceptions: Collection[str] = ()) -> LabelFile:
 
     Args:
         path: the file.
+        table: its content.
         exceptions: labels that are labels even if programs write the same for a missing value, such as ``none``.
 
     Raises:
         DataError: the file is not such a table, or a column has no name of its own.
     """
-    return label_file(path, read_csv(path), exceptions)
-
-
-def label_file(path: Path, table: CsvFile, exceptions: Collection[str] = ()) -> LabelFile:
-    """Return the labels in the content of a file; see `read_labels`."""
     _check_names(path, table)
     columns = {name: column for name, column in zip(table.names, table.columns, strict=True) if name}
     uncountable = {name: column for name, column in columns.items() if not column.is_kept}

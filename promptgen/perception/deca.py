@@ -78,25 +78,13 @@ class DecaPose(FrozenModule):
         return features
 
     def code(self, image: Tensor) -> Tensor:
-        """Return codes, (B, outputs), of images (B, 3, H, H) in [0, 1]; see `split_code`."""
+        """Return codes, (B, outputs), of images (B, 3, H, H) in [0, 1]; `CODE` names their parts."""
         code: Tensor = self.layers(self.features(image))
         return code
 
     def forward(self, image: Tensor) -> Tensor:
         """Return head rotations, (B, 3, 3), of images (B, 3, H, H) in [0, 1]; see `preprocess`."""
         return axis_angle_rotation(self.code(image)[:, CODE["pose"]][:, :3])
-
-
-def split_code(code: Tensor) -> dict[str, Tensor]:
-    """Return the parts of a code, (B, 236), by name (the keys of `CODE`); the light is (B, 9, 3).
-
-    Raises:
-        DataError: the code has the wrong length.
-    """
-    if code.shape[1] != CODE_LENGTH:
-        raise DataError(f"expected codes of {CODE_LENGTH} numbers, got {code.shape[1]}")
-    parts = {name: code[:, part] for name, part in CODE.items()}
-    return {**parts, "light": parts["light"].view(-1, 9, 3)}
 
 
 @exact

@@ -12,7 +12,8 @@ from promptgen.config.build import build_classifier, identities
 from promptgen.config.models import ReaderSpec
 from promptgen.engine.base import Recipe
 from promptgen.perception.base import Classifier
-from steps.shared.recipes import bring, version
+from steps.shared.code import all_code_sha256
+from steps.shared.recipes import bring
 
 SHARD = 256
 """Files per shard."""
@@ -48,7 +49,10 @@ class LabellingRecipe(Recipe[tuple[str, ...], LabelledFiles]):
 
     def identity(self) -> dict[str, str]:
         """Return the sha256 of the code and of the classifiers, by name."""
-        return {"version of promptgen": version(), **identities((spec for _, spec in self.readers), self.models)}
+        return {
+            "version of promptgen": all_code_sha256(),
+            **identities((spec for _, spec in self.readers), self.models),
+        }
 
     def build(self) -> Callable[[tuple[str, ...]], LabelledFiles]:
         """Return what labels the files of a shard."""

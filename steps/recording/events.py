@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("promptgen.tracking")
 
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+"""A whole number that fits into a column of MLflow's database."""
+
 
 @dataclass(frozen=True)
 class MlflowRun:
@@ -56,7 +59,7 @@ class Event(BaseModel):
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
     recurs: ClassVar[bool] = False
 
-    time: int = Field(default_factory=lambda: clock.time_ns() // 1_000_000)
+    time: Count = Field(default_factory=lambda: clock.time_ns() // 1_000_000)
     run: str
 
     @classmethod
@@ -92,7 +95,7 @@ class Metrics(Event):
 
     kind: Literal["metrics"] = "metrics"
     values: dict[str, float]
-    step: int
+    step: Count
 
     @classmethod
     def send_all(cls, events: Sequence[Self], run: MlflowRun) -> None:

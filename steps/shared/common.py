@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,6 @@ from typing import Any
 
 import torch
 
-import promptgen
 from promptgen.config.build import build_chain, build_classifier, identities
 from promptgen.config.models import ReaderSpec
 from promptgen.config.params import Params, PassKind, load_params
@@ -35,18 +32,11 @@ from promptgen.networks.precision import use_precision
 from promptgen.perception.base import Classifier
 from promptgen.perception.informed import informed
 from promptgen.seeding import derive
+from steps.shared.code import code_sha256
 from steps.shared.manifest import StepFolder
-
-LIBRARY_ROOT, STEPS_ROOT = Path(promptgen.__file__).parent, Path(__file__).parents[1]
 
 FORMAT_VERSION = 1
 """Version of the files that steps exchange."""
-
-UNRELATED_CODE = {"reporting", "experiments", "commands", "__main__.py", "command_line.py", "progress.py"}
-"""Rooms and files of the library whose code does not change what a step of a pass computes."""
-
-SHARED_CODE = ("measuring", "shared", "training")
-"""Rooms of steps/ whose code every step of a pass depends on."""
 
 CHAIN_NAME = "chain.safetensors"
 MOMENTS_NAME = "moments.json"
@@ -159,7 +149,7 @@ class Project:
     @property
     def fingerprint(self) -> str:
         """The sha256 of everything that the outcome of the loop depends on."""
-        inputs = identities(self.params.specs, self.models) | {"code": _code_sha256()}
+        inputs = identities(self.params.specs, self.models) | {"code": code_sha256()}
         return fingerprint(
             self.params.model_dump(mode="json", exclude={"world", "device", "engine", "compile"}),
             inputs,
@@ -291,7 +281,7 @@ class Pass:
             StorageError: another run holds the folder, or it cannot be written.
         """
         params = {"precision": self.params.precision, **params}
-        inputs = {**inputs, "code": _code_sha256(name)}
+        inputs = {**inputs, "code": code_sha256(name)}
         folder = StepFolder(self.folder(name), fingerprint(params, inputs, FORMAT_VERSION))
         with folder_lock(folder.path) if is_first() else nullcontext():
             if not from_first(folder.is_complete):
@@ -304,26 +294,3 @@ class Pass:
             manifest = from_first(folder.manifest)
         place = folder.path.relative_to(self.project.root).as_posix()
         return {"folder": place} | {key: manifest[key] for key in ("fingerprint", "seconds", "result")}
-
-
-@functools.cache
-def _code_sha256(step: str | None = None) -> str:
-    return code_sha256(code_files(step))
-
-
-def code_files(step: str | None = None) -> list[Path]:
-    """Return the files of the library's code, of the rooms that all steps share, and of a step."""
-    related = [
-        path for path in LIBRARY_ROOT.rglob("*.py") if path.relative_to(LIBRARY_ROOT).parts[0] not in UNRELATED_CODE
-    ]
-    shared = [path for room in SHARED_CODE for path in (STEPS_ROOT / room).rglob("*.py")]
-    return [*related, *shared, *([STEPS_ROOT / f"{step}.py"] if step else [])]
-
-
-def code_sha256(files: Iterable[Path]) -> str:
-    """Return the sha256 of files of the library and of the steps, with their places in them."""
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        root = LIBRARY_ROOT if path.is_relative_to(LIBRARY_ROOT) else STEPS_ROOT
-        digest.update(f"{root.name}/{path.relative_to(root).as_posix()} {sha256_of(path)}\n".encode())
-    return digest.hexdigest()

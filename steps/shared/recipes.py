@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ from promptgen.config.build import identities
 from promptgen.engine.base import R, Recipe, S
 from promptgen.errors import ChecksumError, ModelFileError
 from promptgen.model_files.store import fetch, resolve
-from steps.shared.common import LIBRARY_ROOT, STEPS_ROOT, Pass, code_sha256
+from steps.shared.code import all_code_sha256
+from steps.shared.common import Pass
 
 FETCH_LOCK = ".fetch.lock"
 
@@ -42,7 +42,7 @@ class PassRecipe(Recipe[S, R]):
         project = self.run_pass.project
         models = identities(project.params.specs, project.models)
         return {
-            "version of promptgen": version(),
+            "version of promptgen": all_code_sha256(),
             "precision": project.params.precision,
             **models,
             **self.inputs(),
@@ -67,9 +67,3 @@ def _is_there(name: str, models: Path) -> bool:
     except ModelFileError:
         return False
     return True
-
-
-@functools.cache
-def version() -> str:
-    """Return the sha256 of all code of the library and of the steps."""
-    return code_sha256([*LIBRARY_ROOT.rglob("*.py"), *STEPS_ROOT.rglob("*.py")])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from promptgen.audit.figures import Sampling
-from promptgen.audit.label_file import read_labels
+from promptgen.audit.label_file import label_file
 from promptgen.audit.request import Request
 from promptgen.audit.spelling import alike, is_missing, spelling
 from promptgen.audit.words import doubts
@@ -29,6 +29,10 @@ def write(tmp_path):
         return path
 
     return written
+
+
+def read_labels(path):
+    return label_file(path, read_csv(path))
 
 
 def audited(path, **options):

@@ -13,7 +13,7 @@ from promptgen.errors import ConfigError, DataError, ModelFileError
 from promptgen.perception.arcface import ArcFace, ArcFaceConfig, load_arcface
 from promptgen.perception.beta import load_beta
 from promptgen.perception.celeba import CelebaAttribute, load_celeba
-from promptgen.perception.deca import CODE, CODE_LENGTH, DecaPose, axis_angle_rotation, load_deca, split_code
+from promptgen.perception.deca import CODE, CODE_LENGTH, DecaPose, axis_angle_rotation, load_deca
 from promptgen.perception.fairface import ATTRIBUTES, FairFace, load_fairface
 from promptgen.perception.joint import JointClassifier
 from promptgen.perception.networks import imagenet_input
@@ -165,13 +165,8 @@ def test_deca_needs_square_images():
 
 
 def test_the_code_is_split_without_a_gap():
-    code = torch.arange(CODE_LENGTH, dtype=torch.float32)[None]
-    parts = split_code(code)
-    assert list(parts) == list(CODE)
-    assert torch.equal(torch.cat([part.flatten(1) for part in parts.values()], dim=1), code)
-    assert parts["light"].shape == (1, 9, 3)
-    with pytest.raises(DataError, match=r"236.*128"):
-        split_code(torch.zeros(1, 128))
+    code = torch.arange(CODE_LENGTH)
+    assert torch.equal(torch.cat([code[part] for part in CODE.values()]), code)
 
 
 def test_rotations_against_scipy():

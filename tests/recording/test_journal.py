@@ -68,6 +68,7 @@ def test_a_full_disk_leaves_whole_lines_and_a_restart_goes_on(root):
         ("metrics", b"[" * 20_000),
         ("metrics", b'{"time": 1, "kind": "metrics", "run": "pass-0", "values": [1], "step": 1}'),
         ("metrics", b'{"time": 1, "kind": ["metrics"], "run": {}}'),
+        ("metrics", b'{"time": 1, "kind": "metrics", "run": "pass-0", "values": {}, "step": 9999999999999999999}'),
         ("start", b'{"time": 1, "kind": "start", "run": "pass-0"}'),
         ("start", b'{"kind": "ru'),
         ("start", b"17"),

@@ -17,6 +17,7 @@ from steps.measuring.reading import Reading
 from steps.measuring.records import METRICS_NAME, SUMMARY_NAME, pass_record, write_metrics
 from steps.recording.facts import counted
 from steps.shared import common
+from steps.shared.code import SHARED_CODE
 from steps.shared.common import Pass, Project
 from steps.shared.manifest import StepFolder
 from tests import tiny
@@ -117,10 +118,10 @@ def test_other_parameters_make_other_work(again, section, change):
 
 def test_it_depends_on_the_code_that_reads_and_counts(again, monkeypatch):
     asked = []
-    monkeypatch.setattr(common, "_code_sha256", lambda *steps: asked.append(steps) or "changed")
+    monkeypatch.setattr(common, "code_sha256", lambda *steps: asked.append(steps) or "changed")
     confirm.run(Pass(again, LAST), NullTracker())
     assert asked == [("confirm",)]
-    assert "measuring" in common.SHARED_CODE  # every step depends on the room that reads and counts
+    assert "measuring" in SHARED_CODE  # every step depends on the room that reads and counts
 
 
 def test_it_decides_nothing(done, again):

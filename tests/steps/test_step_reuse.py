@@ -14,7 +14,7 @@ from promptgen.files import folder_lock
 from promptgen.tracking import NullTracker
 from steps import evaluate, fit_moments, sample, train_flow
 from steps.commands import STEPS
-from steps.shared import common
+from steps.shared import code, common
 from steps.shared.common import Pass
 from tests import tiny
 from tests.faults import full_disk
@@ -48,10 +48,10 @@ def test_other_params_make_other_work(tmp_path):
 
 @pytest.mark.parametrize("step", STEPS)
 def test_the_fingerprint_of_a_step_covers_all_modules_of_steps_that_it_imports(step):
-    covered, files = set(common.code_files(step)), [common.STEPS_ROOT / f"{step}.py"]
+    covered, files = set(code.code_files(step)), [code.STEPS_ROOT / f"{step}.py"]
     for file in files:
         for name in re.findall(r"^\s*from steps\.([\w.]+) import", file.read_text(), re.MULTILINE):
-            module = common.STEPS_ROOT.joinpath(*name.split(".")).with_suffix(".py")
+            module = code.STEPS_ROOT.joinpath(*name.split(".")).with_suffix(".py")
             files += [module] if module.is_file() and module not in files else []
     assert [file for file in files if file not in covered] == []
 
@@ -59,7 +59,7 @@ def test_the_fingerprint_of_a_step_covers_all_modules_of_steps_that_it_imports(s
 def test_other_code_makes_other_work(tmp_path, monkeypatch):
     project = project_in(tmp_path)
     first = run_pass(project, 0)
-    monkeypatch.setattr(common, "_code_sha256", lambda *steps: f"changed {steps}")
+    monkeypatch.setattr(common, "code_sha256", lambda *steps: f"changed {steps}")
     assert run_pass(project, 0)["sample"]["fingerprint"] != first["sample"]["fingerprint"]
 
 
