@@ -1,4 +1,4 @@
-"""Rotations in three dimensions, as Euler angles and as matrices."""
+"""Rotations: in three dimensions, as Euler angles and as matrices; and random ones in any number of dimensions."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ from torch import Tensor, nn
 
 from promptgen.conditions import EULER as EULER
 from promptgen.errors import DataError
+
+
+def random_rotation(dim: int, rng: torch.Generator) -> Tensor:
+    """Draw an orthogonal matrix, (D, D) float64, uniformly (Haar measure)."""
+    q, r = torch.linalg.qr(torch.randn(dim, dim, generator=rng, dtype=torch.float64))
+    rotation: Tensor = q * r.diagonal().sign()  # a unique factorisation, whatever the linear-algebra library
+    return rotation
 
 
 def pose_angles(context: Tensor, names: Sequence[str]) -> Tensor:

@@ -143,7 +143,8 @@ def diverse_weights(units: Tensor, weight: float) -> Tensor:
 
     def objective(log_weights: Tensor, eigenvalues: Tensor) -> float:
         divergence = float(log_weights.exp() @ log_weights) + math.log(n)
-        return weight * _entropy(eigenvalues) - divergence
+        entropy = -float((eigenvalues * eigenvalues.log()).sum())  # H(S), nats
+        return weight * entropy - divergence
 
     eigenvalues, axes = _spectrum(units, log_weights)
     value = objective(log_weights, eigenvalues)
@@ -166,8 +167,3 @@ def _spectrum(units: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
     rows = units * (0.5 * log_weights).exp()[:, None]
     _, singular, axes = torch.linalg.svd(rows, full_matrices=False)
     return singular.square().clamp(min=LEAST_EIGENVALUE), axes.T
-
-
-def _entropy(eigenvalues: Tensor) -> float:
-    """Return H(S), nats."""
-    return -float((eigenvalues * eigenvalues.log()).sum())

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from promptgen.errors import DataError
 from promptgen.flows.config import LARGEST_DENSE, FlowConfig
+from promptgen.rotations import random_rotation
 
 
 def coupling_blocks(dim: int, config: FlowConfig, context_dim: int, rng: torch.Generator) -> list[nn.Module]:
@@ -24,7 +25,7 @@ def coupling_blocks(dim: int, config: FlowConfig, context_dim: int, rng: torch.G
     blocks: list[nn.Module] = []
     product = torch.eye(dim, dtype=torch.float64)
     for _ in range(config.blocks):
-        rotation = _random_rotation(dim, rng)
+        rotation = random_rotation(dim, rng)
         product = rotation @ product
         blocks += [ScaleShift(dim), Rotation(rotation), BoundedCoupling(dim, config, context_dim, rng)]
     return [*blocks, Rotation(product.T)]
@@ -43,13 +44,6 @@ def _require_few(dim: int, config: FlowConfig) -> None:
             f"{LARGEST_DENSE:,} dimensions: train with `method: reuse` and energies with gradients, which confines the "
             "flow to the directions that matter"
         )
-
-
-def _random_rotation(dim: int, rng: torch.Generator) -> Tensor:
-    """Draw an orthogonal matrix, (D, D) float64, uniformly (Haar measure)."""
-    q, r = torch.linalg.qr(torch.randn(dim, dim, generator=rng, dtype=torch.float64))
-    rotation: Tensor = q * r.diagonal().sign()
-    return rotation
 
 
 class Parts(Transform):  # type: ignore[misc]

@@ -152,10 +152,6 @@ def _number(dtype: Record, content: bytes) -> Any:
     return value
 
 
-def _dtype(*arguments: Any) -> Record:
-    return Record("numpy.dtype", arguments)
-
-
 def _dict(*factory: Any) -> dict[Any, Any]:
     """Return an empty dict; later opcodes of the file fill it."""
     if any(not isinstance(entry, Reference) for entry in factory):
@@ -167,7 +163,7 @@ MAKERS: Mapping[str, Callable[..., Any]] = {
     "builtins.dict": _dict,
     "collections.OrderedDict": _dict,
     "collections.defaultdict": _dict,
-    "numpy.dtype": _dtype,
+    "numpy.dtype": lambda *arguments: Record("numpy.dtype", arguments),
     "numpy.core.multiarray.scalar": _number,
     "numpy._core.multiarray.scalar": _number,
     "torch.storage._load_from_bytes": _storage,

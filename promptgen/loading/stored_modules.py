@@ -35,6 +35,7 @@ MAX_DEPTH = 32
 HEAD = 64
 """Bytes in which an old ``torch.save`` file shows itself."""
 
+NOUNS: Mapping[type, str] = {int: "an integer", float: "a number", str: "a word", bool: "true or false"}
 _NAME = re.compile(r"\w{1,64}")
 
 
@@ -99,7 +100,7 @@ class StoredModule:
         if kind is float and type(value) is int:
             value = float(value)
         if type(value) is not kind:
-            raise self.fault(f"{self.shown} has {name} = {_short(value)}, expected {_article(kind.__name__)}")
+            raise self.fault(f"{self.shown} has {name} = {_short(value)}, expected {NOUNS[kind]}")
         return value
 
     def optional(self, name: str, kind: type[T]) -> T | None:
@@ -288,7 +289,3 @@ def _short(value: Any) -> str:
     if isinstance(value, Reference):
         return value.name[:80]
     return f"{value!r:.80}" if isinstance(value, str | int | float | None) else type(value).__name__
-
-
-def _article(noun: str) -> str:
-    return {"int": "an integer", "float": "a number", "str": "a word", "bool": "true or false"}.get(noun, noun)

@@ -114,7 +114,9 @@ def read_tfjs(manifest: Path, shards: Sequence[Path]) -> TFJSModel:
         ModelFileError: a file is missing or damaged, the manifest names another file or type, or sizes differ.
     """
     content = _parsed(manifest)
-    _require_names(content, manifest)
+    names = Counter(entry.name for group in content.weightsManifest for entry in group.weights)
+    if repeated := [name for name, count in names.items() if count > 1]:
+        raise ModelFileError(f"{manifest}: the weight {visible(repeated[0])} occurs twice; fetch it again")
     files = _files(content, manifest, shards)
     for group in content.weightsManifest:
         _require_size(group, [files[path] for path in group.paths], manifest)
@@ -145,13 +147,6 @@ def checked(model: type[M], content: Any, path: Path, wanted: str) -> M:
         return validate(model, content)
     except ConfigError as error:
         raise ModelFileError(f"{path}: expected {wanted}, but {visible(str(error))}; fetch it again") from error
-
-
-def _require_names(content: _File, manifest: Path) -> None:
-    """Refuse a manifest in which two weights have the same name."""
-    names = Counter(entry.name for group in content.weightsManifest for entry in group.weights)
-    if repeated := [name for name, count in names.items() if count > 1]:
-        raise ModelFileError(f"{manifest}: the weight {visible(repeated[0])} occurs twice; fetch it again")
 
 
 def _files(content: _File, manifest: Path, shards: Sequence[Path]) -> dict[str, Path]:

@@ -5,7 +5,6 @@ A compiled network fuses what moves memory, such as biases, activations and filt
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from promptgen.networks.frozen import networks_in, rebound
 
 
 def compiled(model: Any) -> Any:
-    """Have the frozen networks in a model compiled when they are first used, and return the model.
+    """Let the frozen networks in a model be compiled when they are first used, and return the model.
 
     Args:
         model: a network, a method of one, or what is built of them; networks that do not derive from
@@ -22,12 +21,7 @@ def compiled(model: Any) -> Any:
     """
     for network in networks_in(model):
         if not network.is_compiled:
-            network.wrap_entries(_compiled)
+            # At a second batch size, such as that of the last batch, torch compiles once more, for sizes of all kinds.
+            network.wrap_entries(torch.compile)
             network.is_compiled = True
     return rebound(model)
-
-
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    # The last batch is smaller than the others: at the second size, torch compiles once more, for sizes of all kinds.
-    result: Callable[..., Any] = torch.compile(function)
-    return result

@@ -18,6 +18,7 @@ import torch
 from scipy.stats import beta as beta_distribution
 from torch import Tensor
 
+from promptgen.rotations import random_rotation
 from promptgen.seeding import stream
 from promptgen.world.config import ATTRIBUTES as ATTRIBUTES
 from promptgen.world.config import CONTINUOUS as CONTINUOUS
@@ -32,7 +33,7 @@ class Scene:
     def __init__(self, config: SceneConfig) -> None:
         self.config = config
         self.index = {name: i for i, name in enumerate(COORDINATES)}
-        self.rotation = _rotation(config.latent_dim, config.seed)
+        self.rotation = random_rotation(config.latent_dim, stream(config.seed, "scene", "rotation")).float()
         self.thresholds = _thresholds(config)
 
     def coordinates(self, latent: Tensor) -> dict[str, Tensor]:
@@ -86,13 +87,6 @@ def quantile(p: float, dim: int) -> float:
     """Return the p-quantile of one coordinate of a uniform direction of length sqrt(dim)."""
     radius = (dim * beta_distribution.ppf(abs(2 * p - 1), 0.5, (dim - 1) / 2)) ** 0.5
     return float(radius if p > 0.5 else -radius)
-
-
-def _rotation(dim: int, seed: int) -> Tensor:
-    square = torch.randn(dim, dim, generator=stream(seed, "scene", "rotation"), dtype=torch.float64)
-    q, r = torch.linalg.qr(square)
-    rotation: Tensor = q * r.diagonal().sign()  # a unique factorisation, whatever the linear-algebra library
-    return rotation.to(torch.float32)
 
 
 def _thresholds(config: SceneConfig) -> dict[str, Tensor]:

@@ -184,9 +184,11 @@ class PipelineFolder:
     @cached_property
     def scale(self) -> int:
         """Image pixels per pixel of the latent, in each direction."""
-        config = self.config("vae")
         key = "encoder_block_out_channels" if self.family.vae_class == "AutoencoderDC" else "block_out_channels"
-        return int(2 ** (len(self._list(config, "vae", key)) - 1))
+        channels = self.config("vae").get(key)
+        if not isinstance(channels, list) or not channels:
+            raise ModelFileError(f"{self.path / 'vae'}/config.json has no list {key}")
+        return int(2 ** (len(channels) - 1))
 
     @cached_property
     def channels(self) -> int:
@@ -241,12 +243,6 @@ class PipelineFolder:
         if not isinstance(content, dict):
             raise ModelFileError(f"{path} is not a mapping, expected the JSON that save_pretrained writes")
         return content
-
-    def _list(self, config: Mapping[str, Any], part: str, key: str) -> list[Any]:
-        value = config.get(key)
-        if not isinstance(value, list) or not value:
-            raise ModelFileError(f"{self.path / part}/config.json has no list {key}")
-        return value
 
 
 SETTINGS = (".json", ".txt", ".model")
