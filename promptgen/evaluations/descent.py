@@ -140,7 +140,7 @@ class Descent:
         count, rate = THOROUGH_STEPS if thorough else QUICK_STEPS, LEARNING_RATE if fresh else LEARNING_RATE / 2
         self.steps(count, rate, name, warm_up=WARM_UP if fresh else 0)
         self.pool = from_first(partial(self.new_pool, name, "last"))
-        if self.pool.gap > gap:
+        if not self.pool.gap <= gap:  # which NaN is not, either
             flow.load_state_dict(before)
 
     def steps(self, count: int, rate: float, *names: str | int, warm_up: int = 0) -> None:
@@ -184,21 +184,14 @@ class Descent:
     @torch.no_grad()
     def new_pool(self, *names: str | int) -> Pool:
         """Return samples of the flow and of its start, weighted to the surrogate's density."""
-        flow = self.proposal.flow
-        assert flow is not None
-        draws = [self.proposal.draw(POOL_SIZE, "pool", *names), self.start.draw(POOL_SIZE, "pool start", *names)]
-        latent = torch.cat([draw.latent for draw in draws])
-        owns = [own for draw in draws if (own := self.proposal.own(draw.context)) is not None]
-        own = torch.cat(owns) if owns else None
-        log_p = torch.cat([draw.log_p for draw in draws])
-        log_q = torch.cat([draws[0].log_q, flow.log_prob(draws[1].latent, owns[1] if owns else None)])
-        log_wanted = log_p - torch.cat([self.energy(draw) for draw in draws])
-        log_weight = log_wanted - torch.logaddexp(log_p, log_q) + math.log(2)
-        log_z = torch.logsumexp(log_weight, dim=0) - math.log(len(latent))
-        weights, log_ratio = log_weight.softmax(dim=0), log_wanted - log_q - log_z
+        draw = self.proposal.mixed(self.start, POOL_SIZE, "pool", *names)
+        log_wanted = draw.log_p - self.energy(draw)
+        log_weight = log_wanted - torch.logaddexp(draw.log_p, draw.log_q) + math.log(2)
+        log_z = torch.logsumexp(log_weight, dim=0) - math.log(len(draw))
+        weights, log_ratio = log_weight.softmax(dim=0), log_wanted - draw.log_q - log_z
         return Pool(
-            latent,
-            own,
+            draw.latent,
+            self.proposal.own(draw.context),
             weights,
             -float(log_ratio[:POOL_SIZE].mean()),
             float(weights @ log_ratio.clamp(max=LARGEST_RATIO)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -37,12 +37,12 @@ class Draw:
     def __len__(self) -> int:
         return len(self.latent)
 
-    def __getitem__(self, part: slice) -> Draw:
+    def __getitem__(self, part: slice | Tensor) -> Draw:
         context = None if self.context is None else self.context[part]
         return Draw(self.latent[part], self.base[part], context, self.log_p[part], self.log_q[part])
 
     def __add__(self, other: Draw) -> Draw:
-        return _join([self, other])
+        return join([self, other])
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,13 @@ class Proposal:
             self._part(eps[portion].to(like), context[portion].to(like) if box else None, path)
             for eps, context in zip(noise, conditions, strict=True)
         ]
-        return parts[0] if len(parts) == 1 else _join(parts)
+        return parts[0] if len(parts) == 1 else join(parts)
+
+    def mixed(self, start: Proposal, n: int, *names: str | int) -> Draw:
+        """Draw `n` samples of the flow, and `n` of another distribution with the flow's density as their `log_q`."""
+        assert self.flow is not None
+        drawn, others = self.draw(n, *names), start.draw(n, *names, "start")
+        return drawn + replace(others, log_q=self.flow.log_prob(others.latent, self.own(others.context)))
 
     def own(self, context: Tensor | None) -> Tensor | None:
         """Return the flow's part of conditions, (B, C)."""
@@ -99,7 +105,8 @@ class Proposal:
         return Draw(latent, base_latent(self.generator, latent, below), context, prior.log_prob(latent), log_q)
 
 
-def _join(parts: list[Draw]) -> Draw:
+def join(parts: list[Draw]) -> Draw:
+    """Return samples one after another."""
     contexts = [part.context for part in parts if part.context is not None]
     return Draw(
         torch.cat([part.latent for part in parts]),

@@ -2,14 +2,14 @@
 
 1. Explore: evaluate the distribution that the flow starts from, and fit a surrogate.
 2. Descend: train the flow on ``p(u) exp(-E_hat(u))``, which makes no image.
-3. Refine: evaluate fresh samples of the flow, fit the surrogate again, and descend again.
+3. Refine: evaluate fresh samples of the flow and samples about which the surrogate is unsure, fit the surrogate again,
+   and descend again.
 4. Polish, instead of a second refinement, if the energy depends on all directions of the latent and true evaluations
    contradict the surrogate: see `promptgen.evaluations.polish`.
 5. Land, if there are target shares: see `promptgen.evaluations.landing`.
 6. Measure: the true weights of samples that no surrogate has seen tell how well the flow fits.
 
-E_hat is the energy of the mixture of what the ensemble's members predict, ``-log mean exp(-E_m)``: where one member
-predicts a low energy, the flow keeps some mass, so that few true weights are large.
+E_hat is a low estimate of the energy; see `promptgen.evaluations.prediction.OPTIMISM`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ import torch
 from torch import Tensor
 
 from promptgen.conditions import Condition
+from promptgen.evaluations.acquisition import acquire
 from promptgen.evaluations.config import ROUNDS, Allotment, Stage
 from promptgen.evaluations.descent import Descent
 from promptgen.evaluations.directions import DENSE, active_directions
-from promptgen.evaluations.evaluator import Slope
 from promptgen.evaluations.history import History, fit_row, share_row
 from promptgen.evaluations.landing import Landing, Target
 from promptgen.evaluations.objective import Objective
+from promptgen.evaluations.oracle import Oracle
 from promptgen.evaluations.polish import Polish
 from promptgen.evaluations.prediction import Prediction
 from promptgen.evaluations.proposal import Draw, Proposal
@@ -46,11 +47,12 @@ from promptgen.generators.base import Generator, held_by
 from promptgen.metrics.estimate import Estimate, Vector
 from promptgen.networks.devices import torch_threads
 from promptgen.networks.distributed import from_first, keep_equal
-from promptgen.seeding import derive, stream
+from promptgen.seeding import derive
 from promptgen.tracking import NullTracker, Tracker
 
-FRESH = 0.9
-"""Fraction of a round that the flow draws; the rest comes from the distribution that it starts from."""
+FRESH, ACQUIRED = 0.5, 0.4
+"""Fractions of a round that the flow draws, which measure its fit, and that the surrogate asks for, as
+`promptgen.evaluations.acquisition` tells; the rest comes from the distribution that the flow starts from."""
 
 CORRECTIONS, CORRECTION_STEPS, CORRECTION_RATE, ROUGHLY = 2, 60, 2e-3, 0.03
 """Most corrections of the multipliers after the last descent, steps and learning rate of the descent after each, and
@@ -125,6 +127,7 @@ class Trainer:
     def __post_init__(self) -> None:
         self.evaluations = list(self.earlier)
         self.history = History(self.tracker)
+        self.oracle = Oracle(self.store, self.seed, self.tracker)
         self.polished = 0
         self.landing: Landing | None = None
         self.rank = self.flow_config.rank
@@ -145,7 +148,6 @@ class Trainer:
             NonFiniteEnergyError: an output or its gradient is NaN or infinite.
             StorageError: an evaluation cannot be stored.
         """
-        self.threads = torch.get_num_threads()
         with torch_threads(1):  # the networks are small, and rounding then does not depend on the number of cores
             return self.train_in_one_thread(units, goal, fit_samples)
 
@@ -225,7 +227,7 @@ class Trainer:
         """Evaluate samples of the distribution that the flow starts from, all with a gradient or all without."""
         with torch.no_grad():
             draw = self.start.draw(len(stage), name)
-        (evaluations,) = self.evaluate_stage(draw, name, stage)
+        (evaluations,) = self.oracle.evaluate_stage(draw, name, stage, self.objective)
         self.evaluations.append(evaluations)
         return evaluations
 
@@ -236,10 +238,12 @@ class Trainer:
             The fit of the flow before, and the effective sample size that the surrogate expected.
         """
         stage = stage.dense() if self.dense else stage
-        cut = round(FRESH * len(stage))
+        fresh, acquired = round(FRESH * len(stage)), round(ACQUIRED * len(stage))
         with torch.no_grad():
-            draw, start = self.proposal.draw(cut, name), self.start.draw(len(stage) - cut, name, "start")
-        evaluated = self.evaluate_stage(draw + start, name, stage)
+            draw = self.proposal.draw(fresh, name)
+            rest = self.start.draw(len(stage) - fresh - acquired, name, "start")
+        asked = acquire(acquired, self.proposal, self.start, self.prediction, self.objective, name)
+        evaluated = self.oracle.evaluate_stage(draw + asked + rest, name, stage, self.objective)
         noted = self.note_fit(draw, evaluated)
         self.evaluations += evaluated
         if self.has_one_target:
@@ -263,7 +267,8 @@ class Trainer:
 
     def polish(self, n: int) -> None:
         """Train the flow on the true gradients of `n` of its own samples."""
-        polish = Polish(self.proposal, self.objective, self.evaluate_energy, self.history.add_step)
+        evaluate = partial(self.oracle.evaluate_energy, objective=self.objective)
+        polish = Polish(self.proposal, self.objective, evaluate, self.history.add_step)
         evaluations = polish.run(n)
         self.evaluations += evaluations
         self.polished = sum(map(len, evaluations)) if polish.kept else 0
@@ -276,7 +281,7 @@ class Trainer:
             name = f"landing {number}"
             with torch.no_grad():
                 draw = self.proposal.draw(n // LANDINGS, name)
-                evaluations = self.evaluate(draw, name)
+                evaluations = self.oracle.evaluate(draw, name)
             self.note_fit(draw, [evaluations])
             landing.learn(self.prediction.seen(draw).base, self.objective.features(evaluations.outputs))
             self.evaluations.append(evaluations)
@@ -289,7 +294,7 @@ class Trainer:
     def measure(self, n: int) -> tuple[Fit, float]:
         """Return the fit on fresh evaluations, and the effective sample size that the surrogate expects."""
         draw = self.proposal.draw(n, "fit")
-        evaluations = self.evaluate(draw, "fit")
+        evaluations = self.oracle.evaluate(draw, "fit")
         self.evaluations.append(evaluations)
         return self.note_fit(draw, [evaluations])
 
@@ -320,30 +325,6 @@ class Trainer:
         joint[free:] = 0  # up to rounding, they are
         return None if self.flow_config.parts or joint.shape[1] > DENSE * free else joint
 
-    def evaluate_stage(self, draw: Draw, name: str, stage: Stage) -> list[Evaluations]:
-        """Return the true evaluations of samples: first of those with a gradient, then of the others."""
-        cut, evaluated = stage.gradients, []
-        if cut:
-            evaluated.append(self.evaluate(draw[:cut], f"{name}, gradients", self.slope(name, cut)))
-        if stage.values:
-            evaluated.append(self.evaluate(draw[cut:], name))
-        return evaluated
-
-    def evaluate(self, draw: Draw, name: str, slope: Slope | None = None) -> Evaluations:
-        """Return the true evaluations of samples, with gradients if there is something to differentiate."""
-        total = len(draw)
-
-        def evaluate() -> Evaluations:
-            return self.store.evaluate(
-                draw.base.detach(),
-                draw.context,
-                slope=slope,
-                progress=lambda done: self.tracker.progress(done, total, f"images, {name}"),
-            )
-
-        with torch_threads(self.threads):
-            return from_first(evaluate)
-
     def needs_all(self, evaluations: Evaluations) -> bool:
         """Return whether gradients depend on nearly all directions, as far as so many can tell."""
         assert evaluations.gradient is not None
@@ -351,14 +332,6 @@ class Trainer:
         free = len(scale) - held_by(self.generator)
         directions, _ = active_directions(evaluations.gradient[:, :free], scale[:free])
         return directions.shape[1] > DENSE * min(free, len(evaluations))
-
-    def slope(self, name: str, n: int) -> Slope | None:
-        """Return what to differentiate in `n` records that the surrogate is fitted to."""
-        return self.objective.slope(n, stream(self.seed, "slope", name))
-
-    def evaluate_energy(self, draw: Draw, name: str) -> Evaluations:
-        """Return the true evaluations of samples, with the gradient of the energy."""
-        return self.evaluate(draw, name, self.objective.energy_slope(len(draw)))
 
     def energy(self, draw: Draw) -> Tensor:
         """Return the predicted energy, nats, (B,), of samples as descent draws them."""

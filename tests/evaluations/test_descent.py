@@ -63,8 +63,9 @@ def test_a_flow_learns_what_it_lacks_from_enough_weighted_samples(effective, mov
     assert (gained > 0.5) == moves
 
 
-def test_a_descent_that_leads_away_is_undone(monkeypatch):
-    monkeypatch.setattr("promptgen.evaluations.descent.LEARNING_RATE", 3.0)
+@pytest.mark.parametrize("rate", [30.0, 1e30])
+def test_a_descent_that_leads_away_is_undone(rate, monkeypatch):
+    monkeypatch.setattr("promptgen.evaluations.descent.LEARNING_RATE", rate)
     generator, flow = LinearGenerator(), Flow(4, FlowConfig(blocks=2, hidden=8), dtype=torch.float64)
     before = {name: value.clone() for name, value in flow.state_dict().items()}
     start = Proposal(generator, 1)
