@@ -72,6 +72,7 @@ class Surrogate:
         kind: what the features are.
         directions: active directions, orthonormal columns, (D, R), in units of the prior; none, (D, 0), if the network
             sees the whole latent.
+        dense: whether nearly all directions are active.
         basis: maps latents to the network's coordinates, (D, R); or a factor for each coordinate, (R,), of the whole
             latent.
         context_scale: largest absolute value of each coordinate of the condition, (C,).
@@ -86,6 +87,7 @@ class Surrogate:
 
     kind: Kind
     directions: Tensor
+    dense: bool
     basis: Tensor
     context_scale: Tensor
     network: Ensemble
@@ -209,7 +211,8 @@ def _fit(
     seen = records.latent[:, len(scale) - held :]
     inputs = torch.cat([_along(basis, records.latent), seen, records.context / context_scale], dim=1)
     rank = len(weights)
-    gradient_weight = DENSE_GRADIENT_WEIGHT if rank > DENSE * (len(scale) - held) else GRADIENT_WEIGHT
+    dense = rank > DENSE * (len(scale) - held)
+    gradient_weight = DENSE_GRADIENT_WEIGHT if dense else GRADIENT_WEIGHT
     has_slope = bool(records.direction.any())
     size = slopes.norm(dim=1, keepdim=True) + spread.mean()
     network = Ensemble(inputs.shape[1], features.shape[1], MEMBERS, stream(seed, "surrogate", "weights")).to(inputs)
@@ -240,7 +243,7 @@ def _fit(
         optimiser.step()
         schedule.step()
     network.requires_grad_(False)
-    return Surrogate(kind, directions, basis, context_scale, network, centre, spread, held, math.nan)
+    return Surrogate(kind, directions, dense, basis, context_scale, network, centre, spread, held, math.nan)
 
 
 def _along(basis: Tensor, latent: Tensor) -> Tensor:

@@ -261,9 +261,8 @@ class Trainer:
 
     def gives_way(self, fit: Fit, expected_ess: float) -> bool:
         """Tell whether true gradients promise more than another refinement of the surrogate."""
-        dense = self.surrogate.directions.shape[1] > DENSE * len(self.surrogate.directions)
         wrong = fit.intervals()["ess_fraction"].high < TRUSTED_FRACTION * expected_ess
-        return self.objective.differentiable and dense and wrong and self.surrogate.error < SMOOTH
+        return self.objective.differentiable and self.surrogate.dense and wrong and self.surrogate.error < SMOOTH
 
     def polish(self, n: int) -> None:
         """Train the flow on the true gradients of `n` of its own samples."""
