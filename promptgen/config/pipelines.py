@@ -131,7 +131,7 @@ class DiffusersSpec(GeneratorBase):
         return options | ({"embeddings": models.parent / self.embeddings} if self.embeddings else {})
 
     def _pipeline(self, models: Path) -> PipelineFolder | None:
-        """Return the pipeline if it is on this machine; None for one that has not been fetched."""
+        """Return the pipeline if it is on this machine; None if it is not there yet."""
         variant, folder = self.variant, None
         if self.card_name:
             card, card_folder = find_card(self.card_name, models), models / self.card_name
@@ -139,7 +139,7 @@ class DiffusersSpec(GeneratorBase):
             folder = card_folder if all((card_folder / file.file).is_file() for file in card.files) else None
         elif self.revision:
             folder = snapshot(self.model, self.revision, variant, offline=True)
-        else:
+        elif HUB_ID.fullmatch(self.model) or (models.parent / self.model).is_dir():
             folder = self._folder(models)
         return PipelineFolder(folder, variant) if folder else None
 

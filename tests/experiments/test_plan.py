@@ -51,7 +51,8 @@ def test_every_preset_has_a_plan_without_any_file(name, tmp_path):
     plan = plan_of(PRESETS[name].params(), tmp_path / "models", PRESETS[name].about)
     text = plan_text(plan)
     assert text.startswith(f"{name}: {PRESETS[name].about}\n")
-    assert (plan.shape is None) == (plan.params.generator.type == "custom")  # whose shape only its code knows
+    # Only its code knows the shape of a custom one, and only the pipeline's folder that of another.
+    assert (plan.shape is None) == (plan.params.generator.type in ("custom", "diffusers"))
     urls = [file.urls for model in plan.models for file in find_card(model.name).files if model.files]
     assert all(f"not fetched ({shown(addresses[0]) if addresses else 'no direct link'})" in text for addresses in urls)
     assert "not fetched" in text

@@ -49,6 +49,9 @@ def test_its_size_is_known_before_it_is_built(project):
     assert (shape.image_size, shape.width, shape.dim) == (16, 24, 4 * 8 * 12)
     generator = spec(height=16, width=24).build(models)
     assert (generator.image_shape, generator.prior.dim) == ((3, 16, 24), shape.dim)
+    assert spec(model="./not-there-yet").own_shape(models) is None
+    with pytest.raises(ConfigError, match="a hub id needs a revision"):
+        spec(model="stabilityai/sd-turbo").own_shape(models)
     several = spec(height=16, width=24, prompt=None, prompts={"a cat": 0.5, "a dog": 0.5})
     assert (several.own_shape(models).dim, several.own_shape(models).held) == (shape.dim + 1, 1)
     generator = several.build(models)
