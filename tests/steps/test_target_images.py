@@ -76,10 +76,27 @@ def test_a_run_reaches_it_and_reports_its_intervals(tmp_path):
     assert [each.low for each in judge.from_target.values()] == [each.low for each in differences]
 
 
-@pytest.mark.parametrize(("long", "short", "error"), [(0, 40, ConfigError), (10, 10, ConfigError), (0, 0, DataError)])
-def test_a_folder_that_cannot_be_a_target_is_refused(tmp_path, long, short, error):
-    folder_of(tmp_path / "wanted", long, short)
-    with pytest.raises(error) as refusal:
+def unreadable(place):
+    place.mkdir()
+    (place / "0.png").write_bytes(b"no image")
+    (place / "1.jpg").touch()
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda place: None, r"cannot list .* \(No such file or directory\); give a folder of images"),
+        (lambda place: place.write_text("a file"), "Not a directory"),
+        (lambda place: place.mkdir(), "has no files, expected images"),
+        (unreadable, r"no readable image among 2 files \(0.png: "),
+        (lambda place: folder_of(place, 1, 0), "has 1 labelled images, expected at least 30"),
+        (lambda place: folder_of(place, 0, 40), "sees no hair long in the 40 images"),
+    ],
+    ids=["none", "a file", "empty", "unreadable", "one image", "one class"],
+)
+def test_a_folder_that_cannot_be_a_target_is_refused_in_a_line(tmp_path, make, words):
+    make(tmp_path / "wanted")
+    with pytest.raises((ConfigError, DataError), match=words) as refusal:
         project_in(tmp_path, content())
     assert "wanted" in str(refusal.value)
     assert "\n" not in str(refusal.value)
@@ -91,11 +108,6 @@ def test_a_folder_is_counted_without_being_told_how_many_images_it_has(tmp_path)
     content_of_both = changed("debias", target={"images": "wanted"}, target_samples=40)
     with pytest.raises(ConfigError, match="target_samples: the images of a folder are counted"):
         load_params(tiny.write_params(tmp_path, content_of_both))
-
-
-def test_a_missing_folder_is_refused(tmp_path):
-    with pytest.raises(DataError, match="wanted"):
-        project_in(tmp_path, content())
 
 
 @pytest.mark.parametrize("wanted", [None, {"images": 3}, {"images": "a", "short": 0.5}, {"images": ""}])
