@@ -18,6 +18,7 @@ import promptgen
 from promptgen.errors import ConfigError, DataError, ModelFileError
 from promptgen.generators.pipeline.generator import load_pipeline
 from promptgen.generators.pipeline.networks import pack, unpack
+from promptgen.networks.precision import use_precision
 from promptgen.networks.torchvision_ops import import_diffusers
 from promptgen.seeding import stream
 from tests.generators.small import saved_bytes
@@ -235,6 +236,23 @@ def test_networks_keep_the_precision_of_their_files(tmp_path, family, kind):
     exact = load(tmp_path, family, precision="float32")
     torch.testing.assert_close(image, exact(latent), rtol=0, atol=0.1)
     assert exact.denoiser.dtype == torch.float32
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("own", [None, "bfloat16", "float16"])
+@pytest.mark.parametrize("family", ["sd-turbo", "sdxl-turbo"])
+def test_the_precision_of_params_leaves_networks_of_16_bits_as_they_are(saved, family, own, precision):
+    folder, _ = saved(family)
+    plain, lowered = (load(folder, family, precision=own) for _ in range(2))
+    use_precision(lowered, precision, torch.device("cpu"))
+    latent = noise(plain, 2).requires_grad_()
+    images = [generator(latent) for generator in (plain, lowered)]
+    gradients = [torch.autograd.grad(image.sum(), latent)[0] for image in images]
+    if own:
+        assert torch.equal(images[1], images[0])
+        torch.testing.assert_close(gradients[1], gradients[0], rtol=0, atol=0.05 * float(gradients[0].abs().max()))
+    else:
+        assert 0 < float((images[1] - images[0]).abs().max()) < 0.1
 
 
 def test_a_variant_is_found_by_its_name(tmp_path):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +31,7 @@ from promptgen.generators.pipeline.steps import Steps, steps_of
 from promptgen.generators.pipeline.weights import load_part
 from promptgen.generators.recomputation import recomputed
 from promptgen.networks.frozen import FrozenModule
+from promptgen.networks.precision import DTYPES
 
 logger = logging.getLogger("promptgen")
 
@@ -95,10 +97,11 @@ class PipelineGenerator(FrozenModule):
         """
         which = self.drawn.indices(latent) if self.drawn else latent.new_zeros(len(latent), dtype=torch.long)
         x = self._first(latent) * self.steps.first
-        for index, step in enumerate(self.steps.steps):
-            output = self.denoiser(x * step.scale, step.time, which)
-            x = step.advance(x, output, self._noise(index, x, noise) if step.noise else None)
-        return self.decode(x * self.steps.last)
+        with self._own_precision(latent.device):
+            for index, step in enumerate(self.steps.steps):
+                output = self.denoiser(x * step.scale, step.time, which)
+                x = step.advance(x, output, self._noise(index, x, noise) if step.noise else None)
+            return self.decode(x * self.steps.last)
 
     def decode(self, latent: Tensor) -> Tensor:
         """Return images, (B, 3, H, W), nominally in [0, 1], of clean latents, (B, C, h, w)."""
@@ -110,6 +113,11 @@ class PipelineGenerator(FrozenModule):
         """Return what the pipeline's argument `latents` takes, (B, C, h, w) or packed, for latents (B, D)."""
         noise = self._first(latent)
         return pack(noise) if self.packed else noise
+
+    def _own_precision(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Return a context without autocast if a network's numbers have 16 bits, which it would mix with others."""
+        types = {parameter.dtype for parameter in self.parameters()}
+        return torch.autocast(device.type, enabled=False) if types & {*DTYPES.values()} else nullcontext()
 
     def _first(self, latent: Tensor) -> Tensor:
         """Return the noise of the first step, (B, C, h, w), of latents (B, D)."""
