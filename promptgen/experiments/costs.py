@@ -129,12 +129,30 @@ def measure(name: str, models: Path, batch: int = 1, device: str = "cpu") -> dic
     device = str(find_device(device))
     if batch < 1:
         raise DataError(f"expected a batch of at least one image, got {batch}")
-    measured = subject(name, models, batch, device)
+    return figures(subject, name, models, batch, device)
+
+
+def figures(prepare: Callable[..., Subject], *arguments: Any) -> dict[str, Any]:
+    """Measure the network that `prepare` builds.
+
+    Args:
+        prepare: builds the network with its inputs; a function at the top of a module, which runs in fresh processes,
+            too.
+        arguments: arguments of `prepare`; they have to be picklable.
+
+    Returns:
+        See `measure`.
+
+    Raises:
+        ConfigError: memory cannot be measured on this system.
+    """
+    measured = prepare(*arguments)
+    batch, device = len(measured.inputs), measured.inputs.device
     tensors = [*measured.network.parameters(), *measured.network.buffers()]
     if measured.inputs.is_cuda:
         memory = [_cuda_peak(measured, gradient=gradient) for gradient in (False, True)]
     else:
-        memory = [peak_in_fresh_process(_prepare, name, models, batch, gradient) for gradient in (False, True)]
+        memory = [peak_in_fresh_process(_prepare, gradient, prepare, *arguments) for gradient in (False, True)]
     cost = Cost(
         parameters=weights(measured.network),
         gmac=round(multiply_accumulates(measured) / batch / 1e9, 3),
@@ -204,8 +222,8 @@ def peak_in_fresh_process(prepare: Callable[..., Callable[[], object]], *argumen
         return pool.submit(_peak, prepare, *arguments).result()
 
 
-def _prepare(name: str, models: Path, batch: int, gradient: bool) -> Callable[[], None]:
-    return partial(subject(name, models, batch).run, gradient=gradient)
+def _prepare(gradient: bool, prepare: Callable[..., Subject], *arguments: Any) -> Callable[[], None]:
+    return partial(prepare(*arguments).run, gradient=gradient)
 
 
 def _peak(prepare: Callable[..., Callable[[], object]], *arguments: Any) -> float:
@@ -238,8 +256,8 @@ def _cuda_peak(measured: Subject, *, gradient: bool) -> float:
     return (torch.cuda.max_memory_allocated(device) - before) / MIB
 
 
-def _device_name(device: str) -> str:
-    if torch.device(device).type == "cuda":
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     model = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     threads = torch.get_num_threads()
