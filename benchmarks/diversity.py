@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from promptgen.generators.base import Generator
 
 MODELS = Path("models")
-PROMPT, LOOK, WEIGHT, FEATURES = "a person", 12.0, 10.0, "world-judge"
+PROMPT, LOOK, WEIGHT, FEATURES = "a person", 12.0, 15.0, "world-judge"
 UNITS, FIT, COUNTED, OWN = 8192, 256, 1024, 2048  # the own images are on top of the units
+POOL = 20_000
+"""Images of the generator from which the tilt itself is drawn."""
 
 
 def main(words: Sequence[str]) -> None:
@@ -39,9 +41,10 @@ def main(words: Sequence[str]) -> None:
     world, collapsed = PromptedWorld(PROMPT), PromptedWorld(PROMPT, look=LOOK)
     reference = features_of(world, 0, "reference")
     scores = []
-    plain = [("the world", world), ("collapsed", collapsed)]
-    for name, generator in itertools.chain(plain, trained(collapsed, arguments)):
-        features = features_of(generator, 0, "count")
+    plain = [(name, features_of(made, 0, "count")) for name, made in (("the world", world), ("collapsed", collapsed))]
+    tilt = f"the tilt itself, of {POOL:,} images", tilted(collapsed, arguments.weight)
+    flows = ((name, features_of(made, 0, "count")) for name, made in trained(collapsed, arguments))
+    for name, features in itertools.chain(plain, [tilt], flows):
         score = vendi_score(features)
         _, recall = precision_recall_intervals(features, reference)
         scores.append(score.value)
@@ -77,6 +80,18 @@ def trained(generator: Generator, arguments: argparse.Namespace) -> Iterator[tup
         lost = f", at most {training.given_away.high:.2g} nats of projection error" if training.given_away else ""
         cost = f"{store.spending.units:,} + {OWN:,} units, ESS {training.fit.ess_fraction:.2f}, {rank} directions{lost}"
         yield f"seed {seed} ({cost}, {training.seconds:.0f} s)", ChainedGenerator(generator, training.flow)
+
+
+def tilted(generator: Generator, weight: float) -> Tensor:
+    """Return the features, (n, F), of images drawn by what the energy asks for, which no flow can do better."""
+    import torch
+
+    from promptgen.energies.diversity import diverse_weights, unit_length
+    from promptgen.seeding import stream
+
+    features = features_of(generator, 0, "tilt", POOL)
+    weights = diverse_weights(unit_length(features.double()), weight).exp()
+    return features[torch.multinomial(weights, COUNTED, generator=stream(0, "tilt"))]
 
 
 def features_of(generator: Generator, seed: int, stream: str, n: int = COUNTED) -> Tensor:
