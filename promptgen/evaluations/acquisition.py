@@ -2,9 +2,8 @@
 
 Fresh samples of a flow seldom show where the flow has too little mass, because there are few of them there; and such a
 place makes single weights large. With mean E and standard deviation s of the predicted energy, estimates of the density
-that are k deviations too high and too low differ by ``2 p exp(-E) sinh(k s)``, with the k of
-`promptgen.evaluations.prediction.OPTIMISM`. Samples are drawn in proportion to this difference, from candidates of the
-flow and of the distribution that it starts from.
+that are ``OPTIMISM`` deviations too high and too low differ by ``2 p exp(-E) sinh(OPTIMISM s)``. Samples are drawn in
+proportion to this difference, from candidates of the flow and of the distribution that it starts from.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from promptgen.evaluations.objective import Objective
-from promptgen.evaluations.prediction import Prediction
+from promptgen.evaluations.prediction import OPTIMISM, Prediction
 from promptgen.evaluations.proposal import Draw, Proposal, join
 from promptgen.seeding import stream
 
@@ -58,5 +57,5 @@ def _log_weight(candidates: Draw, prediction: Prediction, objective: Objective) 
     """Return the logarithm of the difference that is to be resolved, relative to how often candidates are drawn."""
     mean, deviation = prediction.energies(prediction.seen(candidates), objective)
     log_mixture = torch.logaddexp(candidates.log_p, candidates.log_q)
-    spread = prediction.optimism * deviation.double()
+    spread = OPTIMISM * deviation.double()
     return candidates.log_p - mean - log_mixture + spread + torch.log(-torch.expm1(-2 * spread))

@@ -13,10 +13,10 @@ from promptgen.evaluations.span import Span
 from promptgen.evaluations.surrogate import Surrogate
 from promptgen.flows.chained import base_of
 
-OPTIMISM, DENSE_OPTIMISM = 2.0, 0.5
-"""Standard deviations of the members' energies by which the energy to train on is below their mean; and where nearly
-all directions are active, so that members disagree nearly everywhere, and a flow would go wherever they do. With this
-bonus, the flow keeps some mass where members disagree, so that few true weights are large."""
+OPTIMISM, LARGEST_BONUS = 2.0, 2.0
+"""Standard deviations of the members' energies by which the energy to train on is below their mean, and the largest
+such difference, nats. Where members disagree, the flow keeps some mass, so that few true weights are large; without a
+bound, it would go wherever they disagree most."""
 
 EQUAL = 1e-4
 """Standard deviation, nats, of members that agree; it keeps the root's gradient finite."""
@@ -53,12 +53,7 @@ class Prediction:
     def energy(self, draw: Draw, objective: Objective) -> Tensor:
         """Return the energy to train on, nats, (B,), of samples as `seen` returns them: a low estimate."""
         mean, deviation = self.energies(draw, objective)
-        return mean - self.optimism * deviation
-
-    @property
-    def optimism(self) -> float:
-        """Standard deviations by which the energy to train on is below the mean."""
-        return DENSE_OPTIMISM if self.surrogate.dense else OPTIMISM
+        return mean - LARGEST_BONUS * torch.tanh(OPTIMISM / LARGEST_BONUS * deviation)
 
     def energies(self, draw: Draw, objective: Objective) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation, nats, (B,) each, of the members' energies, of samples as `seen` does."""
