@@ -8,6 +8,7 @@ proportion to this difference, from candidates of the flow and of the distributi
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import torch
@@ -41,7 +42,8 @@ def acquire(
     """
     total = max(CANDIDATES, 4 * n)
     size = min(total, max(1, BLOCK // len(proposal.generator.prior.scale)))
-    cuts = [n * block // -(-total // size) for block in range(-(-total // size) + 1)]
+    blocks = math.ceil(total / size)
+    cuts = [n * block // blocks for block in range(blocks + 1)]
     parts = []
     for block, (first, last) in enumerate(pairwise(cuts)):
         candidates = proposal.mixed(start, size, "candidates", name, block)

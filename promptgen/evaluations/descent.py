@@ -140,7 +140,7 @@ class Descent:
         count, rate = THOROUGH_STEPS if thorough else QUICK_STEPS, LEARNING_RATE if fresh else LEARNING_RATE / 2
         self.steps(count, rate, name, warm_up=WARM_UP if fresh else 0)
         self.pool = from_first(partial(self.new_pool, name, "last"))
-        if not self.pool.gap <= gap:  # which NaN is not, either
+        if not self.pool.gap <= gap:  # a gap of NaN is undone, too
             flow.load_state_dict(before)
 
     def steps(self, count: int, rate: float, *names: str | int, warm_up: int = 0) -> None:

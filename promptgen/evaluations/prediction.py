@@ -56,7 +56,7 @@ class Prediction:
         return mean - LARGEST_BONUS * torch.tanh(OPTIMISM / LARGEST_BONUS * deviation)
 
     def energies(self, draw: Draw, objective: Objective) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation, nats, (B,) each, of the members' energies, of samples as `seen` does."""
+        """Return mean and standard deviation of the members' energies, nats, (B,) each, of samples from `seen`."""
         context = draw.context if self.proposal.condition else None
         energies = objective.energy(self.surrogate.members(draw.base, context))
         variance, mean = torch.var_mean(energies, dim=0)

@@ -12,13 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 import promptgen
 from promptgen.errors import ConfigError, DataError, ModelFileError
 from promptgen.generators.pipeline.generator import load_pipeline
 from promptgen.generators.pipeline.networks import pack, unpack
-from promptgen.networks.precision import use_precision
 from promptgen.networks.torchvision_ops import import_diffusers
 from promptgen.seeding import stream
 from tests.generators.small import saved_bytes
@@ -26,31 +24,12 @@ from tests.generators.small import saved_bytes
 pytest.importorskip("diffusers")
 
 from tests.generators import tiny_pipelines as tiny
+from tests.generators.tiny_pipelines import load, noise
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers and transformers warn of their own deprecations
 
 FAMILIES = list(tiny.FAMILIES)
-SIDES = {"sana-sprint": (64, 32)}
-"""Height and width of the images, pixels; for the others (16, 24)."""
-
 GUIDANCE = {"lcm": 8.5, "sana-sprint": 4.5, "flux-schnell": 3.5}
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """Return the folder of a tiny pipeline and the pipeline itself; equal requests share it."""
-    known = {}
-
-    def save(family, name="", **options):
-        if (family, name) not in known:
-            folder = tmp_path_factory.mktemp(family)
-            pipeline = tiny.build(family, **options)
-            pipeline.save_pretrained(folder)
-            save_file(tiny.embeddings(family), folder / "prompt.safetensors")
-            known[family, name] = folder, pipeline
-        return known[family, name]
-
-    return save
 
 
 def own_images(pipeline, family, generator, latent, /, *, steps=1, guidance=None, prompt=None, **options):
@@ -73,16 +52,6 @@ def own_images(pipeline, family, generator, latent, /, *, steps=1, guidance=None
 
 def rows(embeddings, n):
     return {name: value.expand(n, *value.shape[1:]) for name, value in embeddings.items()}
-
-
-def load(folder, family, **options):
-    height, width = SIDES.get(family, (16, 24))
-    given = {} if {"prompt", "prompts"} & options.keys() else {"embeddings": folder / "prompt.safetensors"}
-    return load_pipeline(folder, height=height, width=width, **given, **options)
-
-
-def noise(generator, n=3):
-    return generator.prior.sample(n, stream(5, "noise"))
 
 
 def same(ours, theirs, tolerance=1e-5):
@@ -216,53 +185,6 @@ def test_the_backward_pass_recomputes(saved, family):
         everything, same_gradient, _ = saved_bytes(generator, latent)
         assert everything > 3 * total
         torch.testing.assert_close(same_gradient, gradient, rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_networks_keep_the_precision_of_their_files(tmp_path, family, kind):
-    pipeline = tiny.build(family).to(kind)
-    pipeline.save_pretrained(tmp_path)
-    save_file(tiny.embeddings(family), tmp_path / "prompt.safetensors")
-    generator = load(tmp_path, family)
-    raised = family == "sdxl-turbo" and kind == torch.float16  # its decoder would overflow
-    assert (generator.denoiser.dtype, generator.decoder.dtype) == (kind, torch.float32 if raised else kind)
-    latent = noise(generator, 2).requires_grad_()
-    image = generator(latent)
-    assert image.dtype == torch.float32
-    (gradient,) = torch.autograd.grad(image.sum(), latent)
-    assert gradient.dtype == torch.float32
-    assert gradient.isfinite().all()
-    exact = load(tmp_path, family, precision="float32")
-    torch.testing.assert_close(image, exact(latent), rtol=0, atol=0.1)
-    assert exact.denoiser.dtype == torch.float32
-
-
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-@pytest.mark.parametrize("own", [None, "bfloat16", "float16"])
-@pytest.mark.parametrize("family", ["sd-turbo", "sdxl-turbo"])
-def test_the_precision_of_params_leaves_networks_of_16_bits_as_they_are(saved, family, own, precision):
-    folder, _ = saved(family)
-    plain, lowered = (load(folder, family, precision=own) for _ in range(2))
-    use_precision(lowered, precision, torch.device("cpu"))
-    latent = noise(plain, 2).requires_grad_()
-    images = [generator(latent) for generator in (plain, lowered)]
-    gradients = [torch.autograd.grad(image.sum(), latent)[0] for image in images]
-    if own:
-        assert torch.equal(images[1], images[0])
-        torch.testing.assert_close(gradients[1], gradients[0], rtol=0, atol=0.05 * float(gradients[0].abs().max()))
-    else:
-        assert 0 < float((images[1] - images[0]).abs().max()) < 0.1
-
-
-def test_a_variant_is_found_by_its_name(tmp_path):
-    pipeline = tiny.build("sdxl-turbo", decoder={"force_upcast": False}).to(torch.float16)
-    pipeline.save_pretrained(tmp_path, variant="fp16")
-    save_file(tiny.embeddings("sdxl-turbo"), tmp_path / "prompt.safetensors")
-    generator = load(tmp_path, "sdxl-turbo", variant="fp16")
-    assert generator.denoiser.dtype == generator.decoder.dtype == torch.float16
-    with pytest.raises(ModelFileError, match="set `variant`"):
-        load(tmp_path, "sdxl-turbo")
 
 
 def test_sizes_follow_from_the_configs(saved):

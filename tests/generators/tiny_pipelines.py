@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from promptgen.generators.pipeline.generator import load_pipeline
 from promptgen.networks.torchvision_ops import import_diffusers
+from promptgen.seeding import stream
 
 WIDTH, POOLED = 16, 12
 """Widths of a prompt's embedding and of the pooled one."""
@@ -259,3 +261,19 @@ def embeddings(family, seed=0, length=5):
     if family in ("sdxl-turbo", "flux-schnell"):
         found["pooled_prompt_embeds"] = torch.randn(1, POOLED, generator=rng)
     return found
+
+
+SIDES = {"sana-sprint": (64, 32)}
+"""Height and width of the images, pixels; for the others (16, 24)."""
+
+
+def load(folder, family, **options):
+    """Return the generator of a saved pipeline; with the embeddings beside it, unless a prompt is given."""
+    height, width = SIDES.get(family, (16, 24))
+    given = {} if {"prompt", "prompts"} & options.keys() else {"embeddings": folder / "prompt.safetensors"}
+    return load_pipeline(folder, height=height, width=width, **given, **options)
+
+
+def noise(generator, n=3):
+    """Return latents of a generator."""
+    return generator.prior.sample(n, stream(5, "noise"))
